@@ -1,0 +1,66 @@
+//! Types and reasons of conditions: one constant each, for condition, event and metric alike.
+
+/// Everything is as asked for and healthy.
+pub const READY: &str = "Ready";
+/// Work is under way or will be tried again.
+pub const RECONCILING: &str = "Reconciling";
+/// A person must act.
+pub const STALLED: &str = "Stalled";
+/// Nothing drifts and no change waits.
+pub const IN_SYNC: &str = "InSync";
+/// Every service runs and is healthy.
+pub const HEALTHY: &str = "Healthy";
+/// Every host answers.
+pub const HOSTS_REACHABLE: &str = "HostsReachable";
+/// No plan waits for approval.
+pub const APPROVED: &str = "Approved";
+
+/// Reasons of conditions.
+pub mod reasons {
+    /// Everything is as asked for.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// Not looked at yet.
+    pub const PENDING: &str = "Pending";
+    /// A transient failure; tried again.
+    pub const PROGRESSING_WITH_RETRY: &str = "ProgressingWithRetry";
+    /// A change is being rolled out.
+    pub const ROLLING_OUT: &str = "RollingOut";
+    /// Something on a host is not as applied.
+    pub const DRIFTED: &str = "Drifted";
+    /// The spec asks for something that is not applied yet.
+    pub const CHANGE_WAITING: &str = "ChangeWaiting";
+    /// A plan waits for a person.
+    pub const APPROVAL_NEEDED: &str = "ApprovalNeeded";
+    /// The spec is not valid.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A host does not answer.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// A host shows another key than the pinned ones.
+    pub const HOST_KEY_CHANGED: &str = "HostKeyChanged";
+    /// A host refuses the user or its keys.
+    pub const AUTHENTICATION_FAILED: &str = "AuthenticationFailed";
+    /// Docker is missing or does not answer.
+    pub const DOCKER_UNAVAILABLE: &str = "DockerUnavailable";
+    /// The user may not open Docker's socket.
+    pub const SOCKET_DENIED: &str = "SocketDenied";
+    /// `docker compose` is missing or too old.
+    pub const COMPOSE_MISSING: &str = "ComposeMissing";
+    /// The engine is too old.
+    pub const ENGINE_TOO_OLD: &str = "EngineTooOld";
+    /// A program that every host needs is missing.
+    pub const TOOL_MISSING: &str = "ToolMissing";
+    /// The user may not write into the folder.
+    pub const FOLDER_NOT_WRITABLE: &str = "FolderNotWritable";
+    /// A named secret is not there or not readable.
+    pub const SECRET_MISSING: &str = "SecretMissing";
+    /// The release on the host is damaged.
+    pub const RELEASE_DAMAGED: &str = "ReleaseDamaged";
+    /// An image is neither on the host nor in the registry.
+    pub const IMAGE_MISSING: &str = "ImageMissing";
+    /// A service did not become healthy.
+    pub const UNHEALTHY: &str = "Unhealthy";
+    /// Another writer holds the host's lock.
+    pub const LOCKED: &str = "Locked";
+    /// Writing to the host failed.
+    pub const APPLY_FAILED: &str = "ApplyFailed";
+}

@@ -1,0 +1,152 @@
+//! Monitoring, logging and the ports of everything.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ResourcesSpec, fixed};
+use crate::scalars::{ImageReference, Name, Port};
+
+/// Prometheus, Alertmanager, Grafana and the exporters they need.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringSpec {
+    /// Use another stack's monitoring instead of one's own.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub use_stack: Option<UseSpec>,
+    /// Stacks that may use this one's monitoring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub accepts: Vec<StackReference>,
+    /// Metrics store.
+    #[serde(default)]
+    pub prometheus: ServiceSpec,
+    /// Alert routing.
+    #[serde(default)]
+    pub alertmanager: ServiceSpec,
+    /// Dashboards.
+    #[serde(default)]
+    pub grafana: ServiceSpec,
+    /// Host metrics, on every host.
+    #[serde(default)]
+    pub node_exporter: ServiceSpec,
+}
+
+/// Elasticsearch, Kibana and the shippers that feed them.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoggingSpec {
+    /// Use another stack's logging instead of one's own.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub use_stack: Option<UseSpec>,
+    /// Stacks that may use this one's logging.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub accepts: Vec<StackReference>,
+    /// Log store.
+    #[serde(default)]
+    pub elasticsearch: ServiceSpec,
+    /// Log search.
+    #[serde(default)]
+    pub kibana: ServiceSpec,
+    /// Log shipper, on every app host.
+    #[serde(default)]
+    pub fluent_bit: ServiceSpec,
+}
+
+/// Another stack whose service is used.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UseSpec {
+    /// Namespace of that stack. Default: this stack's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Name>,
+    /// Name of that stack.
+    pub stack: Name,
+}
+
+/// A stack by namespace and name.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StackReference {
+    /// Namespace of the stack.
+    pub namespace: Name,
+    /// Name of the stack.
+    pub stack: Name,
+}
+
+/// What every service of monitoring and logging has.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// Whether it is deployed.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// Its image, if not the tested one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageReference>,
+    /// Its published port, if not the one in `ports`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+    /// Limits of its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+}
+
+impl Default for ServiceSpec {
+    fn default() -> Self {
+        Self {
+            enabled: enabled(),
+            image: None,
+            port: None,
+            resources: None,
+        }
+    }
+}
+
+fn enabled() -> bool {
+    true
+}
+
+macro_rules! ports {
+    ($($(#[$doc:meta])* $field:ident = $number:literal),* $(,)?) => {
+        /// Published ports. Each is used once.
+        #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct PortsSpec {
+            $($(#[$doc])* pub $field: Port,)*
+        }
+
+        impl Default for PortsSpec {
+            fn default() -> Self {
+                Self { $($field: Port($number)),* }
+            }
+        }
+    };
+}
+
+ports! {
+    /// The page, and the API under `/api`.
+    page = 3500,
+    /// The API alone.
+    api = 8000,
+    /// Prometheus.
+    prometheus = 9090,
+    /// Alertmanager.
+    alertmanager = 9093,
+    /// Grafana.
+    grafana = 3000,
+    /// node exporter.
+    node_exporter = 9100,
+    /// Elasticsearch.
+    elasticsearch = 9200,
+    /// Kibana.
+    kibana = 5601,
+    /// Fluent Bit's own HTTP server.
+    fluent_bit = 2020,
+}
+
+/// A length of time known to have the form of its type.
+pub(super) fn span(text: &str) -> crate::scalars::Span {
+    fixed!(text)
+}

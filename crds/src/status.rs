@@ -1,0 +1,78 @@
+//! What the operator says about a stack.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::DriftItem;
+
+/// Drift items kept per host; the rest is counted.
+pub const DRIFT_ITEMS_PER_HOST: usize = 20;
+
+/// What the operator says about a stack. Small and slow: no logs and no last-seen times.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskTrackerStackStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, `InSync`, Healthy, `HostsReachable`, Approved.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// Revision that runs on every host, once it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Hash of the plan that waits for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_plan: Option<String>,
+    /// One entry a host, in the order of the spec.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[serde(default)]
+    pub hosts: Vec<HostStatus>,
+}
+
+/// What the operator says about one host.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStatus {
+    /// Name of the host.
+    pub name: String,
+    /// Whether it answered.
+    #[serde(default)]
+    pub reachable: bool,
+    /// What is wrong with the host itself, with the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// One entry a component.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[serde(default)]
+    pub components: Vec<ComponentStatus>,
+    /// Number of differences.
+    #[serde(default)]
+    pub drift_count: u32,
+    /// The first differences.
+    #[schemars(length(max = 20))]
+    #[serde(default)]
+    pub drift: Vec<DriftItem>,
+}
+
+/// What the operator says about one project.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentStatus {
+    /// Component: app, agents, monitoring or logging.
+    pub name: String,
+    /// Release that was last rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Revision of that release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Whether every service of it runs and is healthy.
+    #[serde(default)]
+    pub healthy: bool,
+    /// Whether the spec asks for something else than the release.
+    #[serde(default)]
+    pub change_waiting: bool,
+}

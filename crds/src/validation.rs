@@ -1,0 +1,161 @@
+//! All mistakes of a stack file at once, each with line, column, path, what was expected and what was found.
+//!
+//! Three passes over the same tree: the schema (types, enums, patterns, ranges, unknown and missing fields),
+//! the CEL rules of the schema, and the parts that no release of the operator carries out yet.
+
+mod node;
+mod schema;
+mod support;
+
+use std::{fmt, sync::LazyLock};
+
+use kube::CustomResourceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{API_VERSION, KIND, TaskTrackerStack};
+pub use node::{Node, NodeValue, Position};
+pub use support::unsupported;
+
+/// Largest stack file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// One mistake in a stack file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Mistake {
+    /// Line, from 1; 0 when the place is not known.
+    pub line: u64,
+    /// Column, from 1; 0 when the place is not known.
+    pub column: u64,
+    /// Path such as `spec.hosts[0].name`; empty for the document.
+    pub path: String,
+    /// What is wrong: expected, found, and the remedy where there is one.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(formatter, "{}:{}: ", self.line, self.column)?;
+        }
+        if !self.path.is_empty() {
+            write!(formatter, "{}: ", self.path)?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+/// The schema of the whole resource, as JSON.
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let definition = serde_json::to_value(TaskTrackerStack::crd()).unwrap_or_default();
+    definition
+        .pointer("/spec/versions/0/schema/openAPIV3Schema")
+        .cloned()
+        .unwrap_or_default()
+});
+
+/// Reads a stack from the text of a YAML file.
+///
+/// # Errors
+/// Every mistake found, in the order of the text.
+pub fn read_stack(text: &str) -> Result<TaskTrackerStack, Vec<Mistake>> {
+    let document = node::parse(text).map_err(|mistake| vec![mistake])?;
+    let mut mistakes = Vec::new();
+    check_head(&document, &mut mistakes);
+    schema::check(&document, &SCHEMA, "", &mut mistakes);
+    if mistakes.is_empty() {
+        check_rules(&document, &mut mistakes);
+    }
+    if !mistakes.is_empty() {
+        return Err(sorted(mistakes));
+    }
+    let stack: TaskTrackerStack = serde_json::from_value(document.to_json()).map_err(|error| {
+        vec![Mistake {
+            line: 1,
+            column: 1,
+            path: String::new(),
+            message: error.to_string(),
+        }]
+    })?;
+    let mistakes: Vec<Mistake> = unsupported(&stack.spec)
+        .into_iter()
+        .map(|(path, message)| document.mistake_at(&path, message))
+        .collect();
+    if mistakes.is_empty() {
+        Ok(stack)
+    } else {
+        Err(sorted(mistakes))
+    }
+}
+
+/// `apiVersion`, `kind` and `metadata`, which the schema leaves to the API server.
+fn check_head(document: &Node, mistakes: &mut Vec<Mistake>) {
+    for (key, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        match document.get(key) {
+            None => mistakes.push(document.mistake(key, format!("missing; expected '{expected}'"))),
+            Some(node) if node.as_str() != Some(expected) => {
+                mistakes.push(node.mistake(key, format!("expected '{expected}', found {}", node.describe())));
+            }
+            Some(_) => {}
+        }
+    }
+    let Some(metadata) = document.get("metadata") else {
+        mistakes.push(document.mistake("metadata", "missing; expected at least 'name'".to_owned()));
+        return;
+    };
+    for key in ["name", "namespace"] {
+        check_name(metadata, key, mistakes);
+    }
+}
+
+fn check_name(metadata: &Node, key: &str, mistakes: &mut Vec<Mistake>) {
+    let path = format!("metadata.{key}");
+    let Some(node) = metadata.get(key) else {
+        if key == "name" {
+            mistakes.push(metadata.mistake(&path, "missing; expected the name of the stack".to_owned()));
+        }
+        return;
+    };
+    let fits = node
+        .as_str()
+        .is_some_and(|text| text.parse::<crate::scalars::Name>().is_ok());
+    if !fits {
+        let message = format!(
+            "expected lower-case letters, digits and inner hyphens, at most 30, found {}",
+            node.describe()
+        );
+        mistakes.push(node.mistake(&path, message));
+    }
+}
+
+/// The CEL rules of the schema, evaluated here as the API server would.
+fn check_rules(document: &Node, mistakes: &mut Vec<Mistake>) {
+    let object = document.to_json();
+    if let Err(errors) = kube::core::cel::Validator::new().validate(&SCHEMA, &object, None) {
+        for error in errors.into_vec() {
+            mistakes.push(document.mistake_at(error.field_path.trim_start_matches('.'), error.message));
+        }
+    }
+}
+
+/// The rules that compare a stack with what it was before, such as `environment` being unchangeable.
+///
+/// # Errors
+/// The messages of the rules that the change breaks.
+pub fn check_update(old: &TaskTrackerStack, new: &TaskTrackerStack) -> Result<(), Vec<String>> {
+    let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) else {
+        return Err(vec!["the stack cannot be written as JSON".to_owned()]);
+    };
+    kube::core::cel::Validator::new()
+        .validate(&SCHEMA, &new, Some(&old))
+        .map_err(|errors| errors.into_vec().into_iter().map(|error| error.message).collect())
+}
+
+fn sorted(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    mistakes.sort();
+    mistakes.dedup();
+    mistakes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
+
+use crate::{Deletion, DockerAccess, Heal, HostState, Role, TaskTrackerStackSpec, TlsMode};
+
+/// The parts of a spec that are not supported yet, as path and message.
+pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut refuse = |present: bool, path: &str| {
+        if present {
+            found.push((
+                path.to_owned(),
+                "not supported yet by this version of the operator".to_owned(),
+            ));
+        }
+    };
+    refuse(spec.monitoring.is_some(), "spec.monitoring");
+    refuse(spec.logging.is_some(), "spec.logging");
+    refuse(!spec.notifications.is_empty(), "spec.notifications");
+    refuse(
+        spec.approved_plan.as_deref().is_some_and(|hash| !hash.is_empty()),
+        "spec.approvedPlan",
+    );
+    refuse(spec.suspend.is_some(), "spec.suspend");
+    unsupported_policy(spec, &mut refuse);
+    unsupported_app(spec, &mut refuse);
+    for (index, host) in spec.hosts.iter().enumerate() {
+        refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
+        refuse(
+            host.docker_access == DockerAccess::DialStdio,
+            &format!("spec.hosts[{index}].dockerAccess"),
+        );
+        refuse(
+            host.state != HostState::Active,
+            &format!("spec.hosts[{index}].state"),
+        );
+    }
+    found
+}
+
+fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
+    let policy = &spec.policy;
+    refuse(policy.heal == Heal::Report, "spec.policy.heal");
+    refuse(policy.prune == Heal::Report, "spec.policy.prune");
+    refuse(!policy.windows.is_empty(), "spec.policy.windows");
+    refuse(!policy.ignore.is_empty(), "spec.policy.ignore");
+    refuse(policy.deletion != Deletion::Retain, "spec.policy.deletion");
+}
+
+fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
+    let Some(app) = &spec.app else { return };
+    refuse(spec.hosts_with(Role::App).count() > 1, "spec.hosts");
+    refuse(app.tls.mode != TlsMode::Off, "spec.app.tls.mode");
+    refuse(app.hooks.pre_rollout.is_some(), "spec.app.hooks.preRollout");
+    refuse(app.hooks.post_rollout.is_some(), "spec.app.hooks.postRollout");
+    refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
+    refuse(app.adopt.is_some(), "spec.app.adopt");
+    refuse(app.database.postgres.is_some(), "spec.app.database.postgres");
+    refuse(!app.backend.secret_env.is_empty(), "spec.app.backend.secretEnv");
+}

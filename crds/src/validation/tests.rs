@@ -1,0 +1,102 @@
+use super::*;
+
+const GOOD: &str = include_str!("../../../examples/staging.yaml");
+
+fn mistakes(text: &str) -> String {
+    let found = read_stack(text).expect_err("the text is wrong");
+    found.iter().map(|mistake| format!("{mistake}\n")).collect()
+}
+
+fn good_with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    GOOD.replace(from, to)
+}
+
+#[test]
+fn the_first_example_is_good_and_fits_in_20_lines() {
+    let stack = read_stack(GOOD).unwrap();
+    assert_eq!(stack.spec.revision.as_str(), "3f2c1ab");
+    assert!(GOOD.lines().count() <= 20, "{} lines", GOOD.lines().count());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "\
+apiVersion: tasktracker.dev/v1alpha1
+kind: TaskTrackerStack
+metadata: {name: Staging}
+spec:
+  enviroment: staging
+  revision: 1234567
+  hosts:
+    - {name: a, address: a.example.com, port: 70000, roles: [ap], hostKeys: []}
+    - {name: a, address: 'b;id', roles: [], hostKeys: [ssh-ed25519 AAAA], directory: /opt}
+  ssh: {user: deploy, identitySecrets: [key]}
+  policy: {upgrade: approve, rollout: {soak: 10}}
+";
+    insta::assert_snapshot!(mistakes(text));
+}
+
+#[test]
+fn rules_run_here_as_on_the_api_server() {
+    let text = good_with("roles: [app]", "roles: []");
+    insta::assert_snapshot!(mistakes(&text));
+    let text = good_with("  ssh:", "  ports: {page: 8000}\n  ssh:");
+    insta::assert_snapshot!(mistakes(&text));
+    let text = good_with(
+        "registry: registry.example.com/tasktracker",
+        "registry: r.example.com, backend: {env: {1A: x}}, database: {sqlite: {}, postgres: {urlSecret: a}}",
+    );
+    insta::assert_snapshot!(mistakes(&text));
+}
+
+#[test]
+fn parts_that_are_not_built_are_refused() {
+    let text = good_with(
+        "  ssh:",
+        "  monitoring: {use: {stack: shared}}\n  suspend: {until: 2026-01-01T00:00:00Z, reason: x}\n  ssh:",
+    );
+    insta::assert_snapshot!(mistakes(&text));
+}
+
+#[test]
+fn what_is_no_single_mapping_is_told() {
+    for text in [
+        "",
+        "- a",
+        "a: [",
+        "a: 1\na: 2",
+        "--- {}\n--- {}",
+        "\u{0}",
+        "a: &a [*a]",
+    ] {
+        assert!(read_stack(text).is_err(), "{text:?}");
+    }
+    insta::assert_snapshot!(mistakes("a: 1\na: 2\n"));
+    insta::assert_snapshot!(mistakes("- 1\n"));
+}
+
+#[test]
+fn bombs_and_large_files_are_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let items = vec![format!("*a{}", level - 1); 9].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+    }
+    assert!(read_stack(&bomb).is_err());
+    assert!(read_stack(&"x".repeat(MAX_FILE_BYTES + 1)).is_err());
+    assert!(read_stack(&"[".repeat(100_000)).is_err());
+}
+
+#[test]
+fn the_environment_cannot_be_changed() {
+    let old = read_stack(GOOD).unwrap();
+    let new = read_stack(&good_with("environment: staging", "environment: production")).unwrap();
+    assert_eq!(check_update(&old, &old), Ok(()));
+    assert_eq!(
+        check_update(&old, &new),
+        Err(vec![
+            "environment cannot be changed: make another stack".to_owned()
+        ])
+    );
+}
