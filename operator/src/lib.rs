@@ -1,1 +1,19 @@
-//! stub
+//! Keeps Docker hosts equal to a `TaskTrackerStack`.
+//!
+//! The folders carry the names of the way of the data, in this order: `source`, `desired`, `observe`, `diff`,
+//! `plan`, `apply`, `report`. `docs/architecture.md` is the map.
+
+pub mod apply;
+pub mod cli;
+pub mod desired;
+pub mod diff;
+pub mod engine;
+pub mod host;
+pub mod metrics;
+pub mod observe;
+pub mod plan;
+pub mod release;
+pub mod report;
+pub mod server;
+pub mod source;
+pub mod telemetry;

@@ -1,0 +1,146 @@
+//! Carries out a change: images, network and volumes, files, containers, proof, ledger.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Context, Error, compose::Compose, verify};
+use crate::{
+    desired::labels,
+    host::Host,
+    observe::Observed,
+    release::{Failed, Ledger, Prepared, Release},
+};
+
+/// How long one image may take to be pulled.
+const PULL_LIMIT: Duration = Duration::from_secs(600);
+/// How long making a network or a volume may take.
+const MAKE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Rolls out the desired project; a failure after the first write is kept in the ledger.
+pub(super) async fn rollout(
+    host: &Host,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<Release, Error> {
+    let images = images(host, context).await?;
+    make_network_and_volumes(host, context).await?;
+    let prepared = Prepared::new(context.project.clone(), images);
+    let ledger = observed
+        .ledger
+        .clone()
+        .unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    let carried_out = carry_out(host, &prepared, context).await;
+    let next = match &carried_out {
+        Ok(()) => succeeded(ledger, &prepared.release, context),
+        Err(error) => failed(ledger, &prepared.release, error, context),
+    };
+    host.place(&context.project.folder, &[next.placement()]).await?;
+    carried_out.map(|()| prepared.release)
+}
+
+async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
+    let project = context.project;
+    host.place(&project.folder, &prepared.placements()).await?;
+    Compose::new(host, project).up(&[]).await?;
+    let services = project.services.keys().map(String::as_str).collect();
+    let limits = context.rollout;
+    verify::serving(
+        host,
+        &prepared.release,
+        &services,
+        limits.health_timeout.duration(),
+        limits.soak.duration(),
+    )
+    .await
+}
+
+/// The ID of every image; one that is not on the host is pulled first, apart from `up`.
+async fn images(host: &Host, context: &Context<'_>) -> Result<BTreeMap<String, String>, Error> {
+    let mut images = BTreeMap::new();
+    for (service, reference) in context.project.images() {
+        let image = match host.image(reference).await? {
+            Some(image) => Some(image),
+            None => {
+                let missing = |found: String| Error::ImageMissing {
+                    image: reference.to_owned(),
+                    found,
+                };
+                host.docker(&["pull", "--quiet", reference], PULL_LIMIT)
+                    .await
+                    .map_err(|error| missing(error.to_string()))?;
+                host.image(reference).await?
+            }
+        };
+        let Some(image) = image else {
+            return Err(Error::ImageMissing {
+                image: reference.to_owned(),
+                found: "nothing after a pull".to_owned(),
+            });
+        };
+        images.insert(service.to_owned(), image.id);
+    }
+    Ok(images)
+}
+
+async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<(), Error> {
+    let project = context.project;
+    let owner = format!("{}={}", labels::OWNER, context.owner);
+    let stack = format!("{}={}", labels::STACK, context.stack);
+    if !host.has_network(&project.network).await? {
+        host.docker(
+            &[
+                "network",
+                "create",
+                "--label",
+                &owner,
+                "--label",
+                &stack,
+                &project.network,
+            ],
+            MAKE_LIMIT,
+        )
+        .await?;
+    }
+    for volume in project.volumes.values() {
+        if !host.has_volume(volume).await? {
+            host.docker(
+                &["volume", "create", "--label", &owner, "--label", &stack, volume],
+                MAKE_LIMIT,
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+fn succeeded(ledger: Ledger, release: &Release, context: &Context<'_>) -> Ledger {
+    let previous = if ledger.current.as_ref() == Some(&release.id) {
+        ledger.previous
+    } else {
+        ledger.current
+    };
+    Ledger {
+        current: Some(release.id.clone()),
+        previous,
+        failed: None,
+        when: context.now.clone(),
+        who: context.who.clone(),
+        why: format!("revision {}", release.project.revision),
+        ..ledger
+    }
+}
+
+fn failed(ledger: Ledger, release: &Release, error: &Error, context: &Context<'_>) -> Ledger {
+    let failed = Failed {
+        desired_hash: release.desired_hash.clone(),
+        revision: release.project.revision.clone(),
+        reason: error.reason().to_owned(),
+        message: error.to_string(),
+    };
+    Ledger {
+        failed: Some(failed),
+        when: context.now.clone(),
+        who: context.who.clone(),
+        why: "the rollout failed".to_owned(),
+        ..ledger
+    }
+}

@@ -1,0 +1,530 @@
+//! What each command does.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde_json::json;
+use tasktracker_crds::{DriftItem, HostSpec, validation::Mistake};
+
+use super::{
+    Selection, SourceArguments, Verdict,
+    printer::{Printer, Tone},
+};
+use crate::{
+    apply, desired,
+    desired::compose,
+    engine::{self, Hosts, Look, Settings, act, failure_report, look, now},
+    host::{self, Host},
+    plan::{Approval, Plan},
+    report::HostReport,
+    source::{Folder, Secrets, Stack, Target},
+};
+
+/// `run`
+pub(super) async fn run(source: &SourceArguments, listen: SocketAddr) -> anyhow::Result<Verdict> {
+    let settings = Settings {
+        folder: source.folder(),
+        secrets: source.secrets(),
+        listen,
+    };
+    settings.folder.stamp()?;
+    engine::run(settings, stop_asked())
+        .await
+        .with_context(|| format!("serving on {listen}"))?;
+    Ok(Verdict::InSync)
+}
+
+/// SIGTERM or Ctrl-C.
+async fn stop_asked() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending::<()>().await },
+    }
+}
+
+/// `validate`
+pub(super) fn validate(printer: &Printer, paths: &[PathBuf], roots: &[PathBuf]) -> anyhow::Result<Verdict> {
+    #[derive(Serialize)]
+    struct Row {
+        file: String,
+        stack: Option<String>,
+        mistakes: Vec<Mistake>,
+    }
+    let mut rows = Vec::new();
+    for path in paths {
+        for file in Folder::new(path.clone(), roots.to_vec()).read()? {
+            let (stack, mistakes) = match file.content {
+                Ok(stack) => (Some(stack.key.to_string()), Vec::new()),
+                Err(mistakes) => (None, mistakes),
+            };
+            rows.push(Row {
+                file: file.path.display().to_string(),
+                stack,
+                mistakes,
+            });
+        }
+    }
+    if rows.is_empty() {
+        bail!("expected files that end in .yaml or .yml, found none");
+    }
+    let good = rows.iter().all(|row| row.mistakes.is_empty());
+    if printer.is_json() {
+        printer.json(&rows);
+    } else {
+        for row in &rows {
+            match &row.stack {
+                Some(stack) => printer.line(Tone::Good, &format!("{}: {stack} is valid", row.file)),
+                None => row
+                    .mistakes
+                    .iter()
+                    .for_each(|mistake| printer.line(Tone::Bad, &format!("{}:{mistake}", row.file))),
+            }
+        }
+    }
+    Ok(if good { Verdict::InSync } else { Verdict::Failed })
+}
+
+/// The chosen stacks; mistakes in any file that could be one of them are an error.
+fn stacks(selection: &Selection) -> anyhow::Result<Vec<Stack>> {
+    let mut stacks = Vec::new();
+    let mut mistakes = Vec::new();
+    for file in selection.source.folder().read()? {
+        match file.content {
+            Ok(stack) if selection.names.is_empty() || selection.names.contains(&stack.key.name) => {
+                stacks.push(stack)
+            }
+            Ok(_) => {}
+            Err(found) => mistakes.extend(
+                found
+                    .into_iter()
+                    .map(|mistake| format!("{}:{mistake}", file.path.display())),
+            ),
+        }
+    }
+    let missing = selection
+        .names
+        .iter()
+        .find(|name| !stacks.iter().any(|stack| stack.key.name == **name));
+    if !mistakes.is_empty() && (selection.names.is_empty() || missing.is_some()) {
+        bail!("{}", mistakes.join("\n"));
+    }
+    if let Some(name) = missing {
+        bail!(
+            "expected a stack named {name} in {}, found none",
+            selection.source.stacks.display()
+        );
+    }
+    if stacks.is_empty() {
+        bail!(
+            "expected stack files in {}, found none",
+            selection.source.stacks.display()
+        );
+    }
+    Ok(stacks)
+}
+
+/// `render`
+pub(super) fn render(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
+    let mut rendered = Vec::new();
+    for stack in stacks(selection)? {
+        for host in &stack.spec.hosts {
+            for project in desired::for_host(&stack, host) {
+                let mut files = project.files.clone();
+                files.insert(
+                    "compose.yaml".to_owned(),
+                    compose::render(&project, &project.services),
+                );
+                for (path, content) in files {
+                    let path = format!("{}/{}/{path}", host.directory, project.folder);
+                    rendered.push(json!({ "stack": stack.key.to_string(), "host": host.name, "path": path, "content": content }));
+                }
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&rendered);
+        return Ok(Verdict::InSync);
+    }
+    for file in &rendered {
+        let field = |key: &str| file[key].as_str().unwrap_or_default().to_owned();
+        printer.line(
+            Tone::Dim,
+            &format!("# {} {}:{}", field("stack"), field("host"), field("path")),
+        );
+        printer.text(&field("content"));
+    }
+    Ok(Verdict::InSync)
+}
+
+/// One host of a stack, and what came of looking at it.
+struct Looked {
+    stack: Arc<Stack>,
+    spec: HostSpec,
+    host: Option<Arc<Host>>,
+    result: Result<Vec<Look>, apply::Error>,
+}
+
+/// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others.
+async fn look_at_all(selection: &Selection, approval: Approval) -> anyhow::Result<Vec<Looked>> {
+    let secrets = selection.source.secrets();
+    let hosts = Hosts::default();
+    let mut looks = Vec::new();
+    for stack in stacks(selection)? {
+        let stack = Arc::new(stack);
+        let specs: Vec<HostSpec> = stack.app_hosts().cloned().collect();
+        for spec in specs {
+            looks.push(look_at(stack.clone(), spec, &secrets, &hosts, approval));
+        }
+    }
+    Ok(futures::future::join_all(looks).await)
+}
+
+async fn look_at(
+    stack: Arc<Stack>,
+    spec: HostSpec,
+    secrets: &Secrets,
+    hosts: &Hosts,
+    approval: Approval,
+) -> Looked {
+    let target = match Target::new(&stack, &spec, secrets) {
+        Ok(target) => target,
+        Err(error) => {
+            let error = host::Error::Failed {
+                doing: "reading secrets".to_owned(),
+                found: error.to_string(),
+            };
+            return Looked {
+                stack,
+                spec,
+                host: None,
+                result: Err(error.into()),
+            };
+        }
+    };
+    let host = hosts.get(target);
+    let result = look(&stack, &spec, &host, approval)
+        .await
+        .map_err(apply::Error::from);
+    Looked {
+        stack,
+        spec,
+        host: Some(host),
+        result,
+    }
+}
+
+impl Looked {
+    fn error_line(&self, error: &apply::Error) -> String {
+        format!("{} {}: {error}", self.stack.key, self.spec.name)
+    }
+
+    fn reports(&self) -> Vec<HostReport> {
+        match &self.result {
+            Ok(looks) => looks
+                .iter()
+                .map(|look| look.report(self.spec.name.as_str()))
+                .collect(),
+            Err(error) => vec![failure_report(self.spec.name.as_str(), None, error)],
+        }
+    }
+}
+
+/// `plan`
+pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
+    let all = look_at_all(selection, Approval::Policy).await?;
+    let mut verdict = Verdict::InSync;
+    let mut documents = Vec::new();
+    for looked in &all {
+        let looks = match &looked.result {
+            Ok(looks) => looks,
+            Err(error) => {
+                printer.error(&looked.error_line(error));
+                documents.push(json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name, "error": error.to_string(), "reason": error.reason() }));
+                verdict = Verdict::Failed;
+                continue;
+            }
+        };
+        for look in looks {
+            let Look {
+                project, drift, plan, ..
+            } = look;
+            if !drift.is_empty() || !plan.is_empty() {
+                verdict = verdict.and(Verdict::Differs);
+            }
+            documents.push(json!({
+                "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": project.component,
+                "hash": plan.hash(), "drift": drift, "plan": plan,
+            }));
+            if !printer.is_json() {
+                print_plan(
+                    printer,
+                    &format!(
+                        "{} on {} ({})",
+                        looked.stack.key, looked.spec.name, project.component
+                    ),
+                    drift,
+                    plan,
+                );
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    }
+    Ok(verdict)
+}
+
+fn print_plan(printer: &Printer, title: &str, drift: &[DriftItem], plan: &Plan) {
+    if drift.is_empty() && plan.is_empty() {
+        printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"));
+        return;
+    }
+    printer.line(Tone::Plain, &format!("{title}: plan {}", plan.hash()));
+    for item in drift {
+        printer.line(Tone::Attention, &format!("  drift   {}", drift_words(item)));
+    }
+    for action in &plan.repairs {
+        printer.line(Tone::Plain, &format!("  repair  {}", action.words()));
+    }
+    let change = plan
+        .rollout
+        .as_ref()
+        .or(plan.waiting.as_ref().map(|waiting| &waiting.change));
+    if let Some(change) = change {
+        let from = change.from_revision.as_deref().unwrap_or("nothing");
+        printer.line(
+            Tone::Attention,
+            &format!("  change  revision {from} -> {}", change.to_revision),
+        );
+        for item in &change.items {
+            let service = item.service.as_deref().unwrap_or("-");
+            printer.line(
+                Tone::Dim,
+                &format!("          {service} {}: {} -> {}", item.path, item.from, item.to),
+            );
+        }
+    }
+    if let Some(waiting) = &plan.waiting {
+        printer.line(
+            Tone::Attention,
+            &format!("  waits   {}: {}", waiting.reason, waiting.message),
+        );
+    }
+}
+
+fn drift_words(item: &DriftItem) -> String {
+    let what = [item.service.as_deref(), item.path.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ");
+    format!(
+        "{} {what}: wanted {}, found {}",
+        item.kind.as_str(),
+        item.wanted,
+        item.found
+    )
+}
+
+/// `apply`
+pub(super) async fn apply(
+    printer: &Printer,
+    selection: &Selection,
+    wanted: Option<&str>,
+) -> anyhow::Result<Verdict> {
+    let all = look_at_all(selection, Approval::Person).await?;
+    let mut verdict = Verdict::InSync;
+    let mut documents = Vec::new();
+    for looked in &all {
+        let (Ok(looks), Some(host)) = (&looked.result, &looked.host) else {
+            if let Err(error) = &looked.result {
+                printer.error(&looked.error_line(error));
+            }
+            verdict = Verdict::Failed;
+            continue;
+        };
+        for look in looks {
+            let found = look.plan.hash();
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+                bail!(
+                    "--plan: expected the plan {wanted}, found {found}: something changed since; look at `plan` again"
+                );
+            }
+            match act(&looked.stack, host, look, &person(), now()).await {
+                Ok(outcome) => {
+                    documents.push(json!({
+                        "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": look.project.component,
+                        "repaired": outcome.repaired, "release": outcome.rolled_out.as_ref().map(|release| &release.id),
+                    }));
+                    print_outcome(printer, looked, &outcome);
+                }
+                Err(error) => {
+                    printer.error(&looked.error_line(&error));
+                    verdict = Verdict::Failed;
+                }
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    }
+    Ok(verdict)
+}
+
+fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
+    if printer.is_json() {
+        return;
+    }
+    let title = format!("{} on {}", looked.stack.key, looked.spec.name);
+    for action in &outcome.repaired {
+        printer.line(Tone::Good, &format!("{title}: done: {action}"));
+    }
+    match &outcome.rolled_out {
+        Some(release) => printer.line(
+            Tone::Good,
+            &format!(
+                "{title}: release {} of revision {} serves",
+                release.id, release.project.revision
+            ),
+        ),
+        None if outcome.repaired.is_empty() => {
+            printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"))
+        }
+        None => {}
+    }
+}
+
+/// Who applies, for the ledger.
+fn person() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
+}
+
+/// `status`
+pub(super) async fn status(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
+    let all = look_at_all(selection, Approval::Policy).await?;
+    let mut verdict = Verdict::InSync;
+    let mut rows = Vec::new();
+    let mut documents = Vec::new();
+    let mut details = Vec::new();
+    for looked in &all {
+        for report in looked.reports() {
+            let (tone, words) = match &report.failure {
+                Some(failure) => (Tone::Bad, failure.reason.to_owned()),
+                None if report.in_sync() && report.healthy => (Tone::Good, "in sync".to_owned()),
+                None if !report.drift.is_empty() => {
+                    (Tone::Attention, format!("{} drifted", report.drift.len()))
+                }
+                None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
+                None => (Tone::Attention, "change".to_owned()),
+            };
+            let differs = match &looked.result {
+                Ok(looks) => {
+                    looks
+                        .iter()
+                        .any(|look| !look.drift.is_empty() || !look.plan.is_empty())
+                        || !report.healthy
+                }
+                Err(_) => false,
+            };
+            verdict = verdict.and(if report.failure.is_some() {
+                Verdict::Failed
+            } else if differs {
+                Verdict::Differs
+            } else {
+                Verdict::InSync
+            });
+            details.extend(
+                report
+                    .failure
+                    .iter()
+                    .map(|failure| (Tone::Bad, format!("{}: {}", report.host, failure.message))),
+            );
+            details.extend(
+                report
+                    .drift
+                    .iter()
+                    .filter(|_| report.failure.is_none())
+                    .map(|item| (Tone::Attention, format!("{}: {}", report.host, drift_words(item)))),
+            );
+            let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+            rows.push((
+                tone,
+                vec![
+                    looked.stack.key.to_string(),
+                    report.host.clone(),
+                    report.component.clone(),
+                    report.revision.clone().unwrap_or_else(|| "-".to_owned()),
+                    yes(report.reachable()),
+                    yes(report.healthy),
+                    words,
+                ],
+            ));
+            documents.push(json!({ "stack": looked.stack.key.to_string(), "report": report }));
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    } else {
+        printer.table(
+            &[
+                "STACK",
+                "HOST",
+                "COMPONENT",
+                "REVISION",
+                "REACHABLE",
+                "HEALTHY",
+                "STATE",
+            ],
+            &rows,
+        );
+        details
+            .iter()
+            .for_each(|(tone, text)| printer.line(*tone, &format!("  {text}")));
+    }
+    Ok(verdict)
+}
+
+/// `hostkey`
+pub(super) async fn hostkey(printer: &Printer, address: &str) -> anyhow::Result<Verdict> {
+    let plain = address.matches(':').count() != 1 && !address.contains("]:");
+    let full = if plain {
+        format!("{address}:22")
+    } else {
+        address.to_owned()
+    };
+    let keys = host::host_keys(&full).await?;
+    if keys.is_empty() {
+        bail!("expected a host key of type ed25519, ecdsa or rsa from {full}, found none");
+    }
+    if printer.is_json() {
+        printer.json(
+            &keys
+                .iter()
+                .map(|key| json!({ "key": key.key, "fingerprint": key.fingerprint }))
+                .collect::<Vec<_>>(),
+        );
+        return Ok(Verdict::InSync);
+    }
+    for key in &keys {
+        printer.line(Tone::Plain, &key.key);
+    }
+    for key in &keys {
+        let kind = key.key.split(' ').next().unwrap_or_default();
+        printer.error_note(&format!(
+            "{} {kind}: compare it with what `ssh-keygen -lf` says on the host before you pin it",
+            key.fingerprint
+        ));
+    }
+    Ok(Verdict::InSync)
+}
+
+/// `crd`
+pub(super) fn crd(printer: &Printer) -> anyhow::Result<Verdict> {
+    printer.text(&tasktracker_crds::crd_yaml()?);
+    Ok(Verdict::InSync)
+}

@@ -1,0 +1,225 @@
+//! The command line. It calls the same engine as `run`; only this room prints.
+
+mod commands;
+mod printer;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    source::{Folder, Secrets},
+    telemetry::{self, LogFormat},
+};
+use printer::Printer;
+
+/// Keeps Docker hosts equal to a `TaskTrackerStack`, over SSH and without an agent.
+///
+/// Exit codes: 0 in sync, 2 drift or change, 1 error.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// What is printed.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "TASKTRACKER_OUTPUT"
+    )]
+    output: OutputFormat,
+    /// Colour on a terminal.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    color: Color,
+    /// How logs are written (to standard error).
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "human",
+        env = "TASKTRACKER_LOG_FORMAT"
+    )]
+    log_format: LogFormat,
+    /// Which logs are written: error, warn, info, debug, trace, or a filter of `tracing`.
+    #[arg(
+        long,
+        global = true,
+        default_value = "info,russh=error",
+        env = "TASKTRACKER_LOG_LEVEL"
+    )]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Where stacks and secrets are.
+#[derive(Debug, Args)]
+struct SourceArguments {
+    /// A folder of stack files, or one file.
+    #[arg(long, env = "TASKTRACKER_STACKS", value_name = "PATH")]
+    stacks: PathBuf,
+    /// A folder of secrets: a folder for each name, a file for each key, readable by their owner alone.
+    #[arg(long, env = "TASKTRACKER_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+    #[command(flatten)]
+    roots: RootArguments,
+}
+
+#[derive(Debug, Args)]
+struct RootArguments {
+    /// Folders of hosts below which a stack's `directory` may lie.
+    #[arg(
+        long,
+        env = "TASKTRACKER_HOST_ROOTS",
+        value_name = "DIRS",
+        value_delimiter = ',',
+        default_value = "/opt,/srv,/home"
+    )]
+    host_roots: Vec<PathBuf>,
+}
+
+impl SourceArguments {
+    fn folder(&self) -> Folder {
+        Folder::new(self.stacks.clone(), self.roots.host_roots.clone())
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::new(self.secrets_dir.clone())
+    }
+}
+
+/// Which of the stacks.
+#[derive(Debug, Args)]
+struct Selection {
+    #[command(flatten)]
+    source: SourceArguments,
+    /// Names of stacks; all where none is given.
+    #[arg(value_name = "STACK")]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow a folder of stacks and keep their hosts equal to them.
+    Run {
+        #[command(flatten)]
+        source: SourceArguments,
+        /// Where /metrics, /healthz and /readyz are served.
+        #[arg(long, env = "TASKTRACKER_LISTEN", default_value = "127.0.0.1:9464")]
+        listen: SocketAddr,
+    },
+    /// Tell every mistake in stack files.
+    Validate {
+        /// Files, or folders of files.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        roots: RootArguments,
+    },
+    /// Print what would be on the hosts, without asking them.
+    Render(Selection),
+    /// Print what would be done, and do nothing.
+    Plan(Selection),
+    /// Do it now: repairs, and changes that wait for a person.
+    Apply {
+        #[command(flatten)]
+        selection: Selection,
+        /// Do exactly this plan, or refuse.
+        #[arg(long, value_name = "HASH")]
+        plan: Option<String>,
+    },
+    /// Print how the hosts are.
+    Status(Selection),
+    /// Print the public keys that a host shows, to be compared and pinned.
+    Hostkey {
+        /// ADDRESS or ADDRESS:PORT.
+        address: String,
+    },
+    /// Print the definition of the custom resource.
+    Crd,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    InSync,
+    Differs,
+    Failed,
+}
+
+impl Verdict {
+    /// The worse of two.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Failed, _) | (_, Self::Failed) => Self::Failed,
+            (Self::Differs, _) | (_, Self::Differs) => Self::Differs,
+            _ => Self::InSync,
+        }
+    }
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        Self::from(match verdict {
+            Verdict::InSync => 0,
+            Verdict::Failed => 1,
+            Verdict::Differs => 2,
+        })
+    }
+}
+
+/// Runs one command.
+pub async fn main(arguments: Arguments) -> ExitCode {
+    let Global {
+        output,
+        color,
+        log_format,
+        log_level,
+    } = arguments.global;
+    let printer = Printer::new(output, color);
+    let level = if matches!(arguments.command, Command::Run { .. }) {
+        log_level
+    } else {
+        "error,russh=off".to_owned()
+    };
+    if let Err(error) = telemetry::start(log_format, &level) {
+        printer.error(&format!("--log-level: {error}"));
+        return Verdict::Failed.into();
+    }
+    let result = match arguments.command {
+        Command::Run { source, listen } => commands::run(&source, listen).await,
+        Command::Validate { paths, roots } => commands::validate(&printer, &paths, &roots.host_roots),
+        Command::Render(selection) => commands::render(&printer, &selection),
+        Command::Plan(selection) => commands::plan(&printer, &selection).await,
+        Command::Apply { selection, plan } => commands::apply(&printer, &selection, plan.as_deref()).await,
+        Command::Status(selection) => commands::status(&printer, &selection).await,
+        Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
+        Command::Crd => commands::crd(&printer),
+    };
+    match result {
+        Ok(verdict) => verdict.into(),
+        Err(error) => {
+            printer.error(&format!("{error:#}"));
+            Verdict::Failed.into()
+        }
+    }
+}

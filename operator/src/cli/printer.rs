@@ -1,0 +1,112 @@
+//! Prints: tables and colour on a terminal, plain text in a pipe, JSON where asked.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the one place that prints"
+)]
+
+use std::io::IsTerminal;
+
+use super::{Color, OutputFormat};
+
+/// Where output goes, and how.
+pub(super) struct Printer {
+    format: OutputFormat,
+    colored: bool,
+}
+
+/// What a text means, for its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    Attention,
+    Bad,
+    Dim,
+}
+
+impl Printer {
+    pub(super) fn new(format: OutputFormat, color: Color) -> Self {
+        let colored = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        };
+        Self { format, colored }
+    }
+
+    /// Whether JSON was asked for.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == OutputFormat::Json
+    }
+
+    /// A text in the colour of its tone.
+    pub(super) fn toned(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Attention => "33",
+            Tone::Bad => "31",
+            Tone::Dim => "2",
+            Tone::Plain => return text.to_owned(),
+        };
+        if self.colored {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// One line.
+    pub(super) fn line(&self, tone: Tone, text: &str) {
+        println!("{}", self.toned(tone, text));
+    }
+
+    /// Text as it is.
+    pub(super) fn text(&self, text: &str) {
+        print!("{text}");
+    }
+
+    /// A value as JSON.
+    pub(super) fn json(&self, value: &impl serde::Serialize) {
+        println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    }
+
+    /// A failure, to standard error.
+    pub(super) fn error(&self, text: &str) {
+        let colored = self.colored && std::io::stderr().is_terminal();
+        if colored {
+            eprintln!("\u{1b}[31merror:\u{1b}[0m {text}")
+        } else {
+            eprintln!("error: {text}")
+        }
+    }
+
+    /// A remark, to standard error.
+    pub(super) fn error_note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    /// Rows under a head, in columns as wide as they have to be. The tone is that of the row.
+    pub(super) fn table(&self, head: &[&str], rows: &[(Tone, Vec<String>)]) {
+        let width = |column: usize| {
+            let cells = rows
+                .iter()
+                .map(|(_, row)| row.get(column).map_or(0, |cell| cell.chars().count()));
+            cells.max().unwrap_or(0).max(head[column].chars().count())
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let joined = |cells: &[String]| {
+            let padded: Vec<String> = cells
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            padded.join("  ").trim_end().to_owned()
+        };
+        let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+        self.line(Tone::Dim, &joined(&head));
+        for (tone, row) in rows {
+            self.line(*tone, &joined(row));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The project `app`: backend, frontend and the edge in front of them.
+
+use std::collections::BTreeMap;
+
+use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec};
+
+use super::{
+    Project, caddyfile,
+    compose::{Healthcheck, Limits, Logging, Mount, PublishedPort, Service, literal},
+    labels,
+};
+use crate::source::Stack;
+
+/// Port of the page on the edge, inside its container.
+pub(super) const EDGE_PAGE_PORT: u16 = 3500;
+/// Port of the API on the edge, inside its container.
+pub(super) const EDGE_API_PORT: u16 = 8000;
+/// Port of the backend, inside its container.
+pub(super) const BACKEND_PORT: u16 = 8000;
+/// Port of the frontend, inside its container.
+pub(super) const FRONTEND_PORT: u16 = 8080;
+
+/// The project `app` of a stack.
+pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
+    let name = format!("tt-{}-app", stack.key.name);
+    let mut services = BTreeMap::from([
+        ("backend".to_owned(), backend(stack, app)),
+        ("frontend".to_owned(), frontend(stack, app)),
+        ("edge".to_owned(), edge(stack, app)),
+    ]);
+    for service in services.values_mut() {
+        service.labels = service_labels(stack, &service.image);
+    }
+    Project {
+        component: "app".to_owned(),
+        folder: format!("{}/app", stack.key.name),
+        revision: stack.spec.revision.to_string(),
+        network: format!("tt-{}", stack.key.name),
+        volumes: BTreeMap::from([("data".to_owned(), format!("{name}-data"))]),
+        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
+        name,
+        services,
+    }
+}
+
+fn service_labels(stack: &Stack, image: &str) -> BTreeMap<String, String> {
+    [
+        (labels::OWNER, stack.owner()),
+        (labels::STACK, stack.key.to_string()),
+        (labels::ENVIRONMENT, stack.spec.environment.to_string()),
+        (labels::COMPONENT, "app".to_owned()),
+        (labels::IMAGE, image.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
+fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
+    let digests = app.digests.clone().unwrap_or_default();
+    let digest = if part == "backend" {
+        digests.backend
+    } else {
+        digests.frontend
+    };
+    match digest {
+        Some(digest) => format!("{}/{part}@{digest}", app.registry),
+        None => format!("{}/{part}:{}", app.registry, stack.spec.revision),
+    }
+}
+
+fn service(
+    image: String,
+    scale: u32,
+    limits: Limits,
+    healthcheck: Healthcheck,
+    stop_grace_period: String,
+) -> Service {
+    Service {
+        image,
+        scale,
+        user: None,
+        environment: BTreeMap::new(),
+        ports: Vec::new(),
+        volumes: Vec::new(),
+        tmpfs: Vec::new(),
+        healthcheck,
+        labels: BTreeMap::new(),
+        limits,
+        logging: Logging::default(),
+        restart: "unless-stopped".to_owned(),
+        stop_grace_period,
+    }
+}
+
+/// A little more than the drain itself, so that Docker's SIGKILL is never what ends it.
+fn stop_grace(stack: &Stack) -> String {
+    format!(
+        "{}s",
+        stack.spec.policy.rollout.drain_timeout.duration().as_secs() + 5
+    )
+}
+
+fn drain_seconds(stack: &Stack) -> String {
+    stack
+        .spec
+        .policy
+        .rollout
+        .drain_timeout
+        .duration()
+        .as_secs()
+        .max(1)
+        .to_string()
+}
+
+fn backend(stack: &Stack, app: &AppSpec) -> Service {
+    let BackendSpec {
+        replicas,
+        env,
+        secret_env: _,
+        resources,
+        log_level,
+    } = &app.backend;
+    let mut environment: BTreeMap<String, String> = env
+        .iter()
+        .map(|(key, value)| (key.clone(), literal(value.as_str())))
+        .collect();
+    environment.insert("REVISION".to_owned(), stack.spec.revision.to_string());
+    environment.insert("LOG_LEVEL".to_owned(), log_level.as_str().to_owned());
+    environment
+        .entry("DRAIN_TIMEOUT".to_owned())
+        .or_insert_with(|| drain_seconds(stack));
+    if let Some(origin) = &app.public_url {
+        environment
+            .entry("ALLOWED_ORIGINS".to_owned())
+            .or_insert_with(|| origin.to_string());
+    }
+    let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
+    let data = Mount {
+        kind: "volume".to_owned(),
+        source: "data".to_owned(),
+        target: "/data".to_owned(),
+        read_only: false,
+    };
+    Service {
+        environment,
+        volumes: vec![data],
+        ..service(
+            image(stack, app, "backend"),
+            *replicas,
+            Limits::new(resources),
+            healthcheck,
+            stop_grace(stack),
+        )
+    }
+}
+
+fn frontend(stack: &Stack, app: &AppSpec) -> Service {
+    let FrontendSpec {
+        replicas,
+        backend_url,
+        resources,
+    } = &app.frontend;
+    let environment = BTreeMap::from([
+        ("BACKEND_URL".to_owned(), backend_url.to_string()),
+        ("DRAIN_TIMEOUT".to_owned(), drain_seconds(stack)),
+    ]);
+    let healthcheck = Healthcheck::program(&["/frontend", "healthcheck"]);
+    Service {
+        environment,
+        ..service(
+            image(stack, app, "frontend"),
+            *replicas,
+            Limits::new(resources),
+            healthcheck,
+            stop_grace(stack),
+        )
+    }
+}
+
+fn edge(stack: &Stack, app: &AppSpec) -> Service {
+    let limits = Limits {
+        cap_add: vec!["NET_BIND_SERVICE".to_owned()],
+        ..Limits::new(&app.edge.resources)
+    };
+    let healthcheck =
+        Healthcheck::program(&["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]);
+    let files = Mount {
+        kind: "bind".to_owned(),
+        source: "./files/edge".to_owned(),
+        target: "/etc/caddy".to_owned(),
+        read_only: true,
+    };
+    let ports = &stack.spec.ports;
+    Service {
+        user: Some("65532:65532".to_owned()),
+        ports: vec![
+            PublishedPort::tcp(ports.page.0, EDGE_PAGE_PORT),
+            PublishedPort::tcp(ports.api.0, EDGE_API_PORT),
+        ],
+        volumes: vec![files],
+        tmpfs: ["/config", "/data"]
+            .map(|path| format!("{path}:uid=65532,gid=65532,mode=0700"))
+            .to_vec(),
+        ..service(
+            app.edge.image.to_string(),
+            1,
+            limits,
+            healthcheck,
+            stop_grace(stack),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tasktracker_crds::validation::read_stack;
+
+    use super::*;
+    use crate::desired::compose;
+
+    fn stack(from: &str, to: &str) -> Stack {
+        let text = include_str!("../../../examples/staging.yaml");
+        Stack::new(read_stack(&text.replace(from, to)).unwrap(), PathBuf::new())
+    }
+
+    #[test]
+    fn the_first_example_as_compose_file_and_caddyfile() {
+        let stack = stack("", "");
+        let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
+        insta::assert_snapshot!("compose", compose::render(&project, &project.services));
+        insta::assert_snapshot!("caddyfile", project.files["files/edge/Caddyfile"]);
+    }
+
+    #[test]
+    fn a_digest_wins_over_the_tag() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let stack = stack(
+            "tasktracker}",
+            &format!("tasktracker, digests: {{backend: \"{digest}\"}}}}"),
+        );
+        let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
+        assert_eq!(
+            project.services["backend"].image,
+            format!("registry.example.com/tasktracker/backend@{digest}")
+        );
+        assert_eq!(
+            project.services["frontend"].image,
+            "registry.example.com/tasktracker/frontend:3f2c1ab"
+        );
+    }
+
+    #[test]
+    fn dollars_are_literal() {
+        let stack = stack(
+            "tasktracker}",
+            "tasktracker, backend: {env: {A: \"$HOME ${B} $$\"}}}",
+        );
+        let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
+        assert_eq!(project.services["backend"].environment["A"], "$$HOME $${B} $$$$");
+    }
+
+    #[test]
+    fn the_same_spec_gives_the_same_hash_and_another_revision_another() {
+        let hash = |from, to| {
+            let stack = stack(from, to);
+            app_project(&stack, stack.spec.app.as_ref().unwrap()).hash()
+        };
+        assert_eq!(hash("", ""), hash("", ""));
+        assert_ne!(hash("", ""), hash("3f2c1ab", "4a5b6c7"));
+        assert_eq!(hash("", ""), hash("  ssh:", "  interval: 5s\n  ssh:"));
+    }
+}

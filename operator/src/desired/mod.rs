@@ -1,0 +1,87 @@
+//! What the spec asks for, host by host. Pure: no clock, no network, no randomness.
+
+mod app;
+mod caddyfile;
+pub mod compose;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tasktracker_crds::HostSpec;
+
+pub use app::app_project;
+use compose::Service;
+
+use crate::source::Stack;
+
+/// Labels that everything of ours carries.
+pub mod labels {
+    /// Who owns it.
+    pub const OWNER: &str = "tasktracker.dev/owner";
+    /// Namespace and name of the stack.
+    pub const STACK: &str = "tasktracker.dev/stack";
+    /// The environment.
+    pub const ENVIRONMENT: &str = "tasktracker.dev/environment";
+    /// The component.
+    pub const COMPONENT: &str = "tasktracker.dev/component";
+    /// The image as the spec names it; containers run it by its ID.
+    pub const IMAGE: &str = "tasktracker.dev/image";
+    /// Hash of the service's definition and of the files it mounts.
+    pub const SERVICE_HASH: &str = "tasktracker.dev/service-hash";
+}
+
+/// One Compose project as the spec asks for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Project {
+    /// Component: app, agents, monitoring or logging.
+    pub component: String,
+    /// Name of the Compose project.
+    pub name: String,
+    /// The project's folder, from the operator's folder on the host.
+    pub folder: String,
+    /// Revision of the app.
+    pub revision: String,
+    /// The network that joins the host's projects.
+    pub network: String,
+    /// Volumes: name inside the project, name on the host.
+    pub volumes: BTreeMap<String, String>,
+    /// Configuration files, by path from the project's folder.
+    pub files: BTreeMap<String, String>,
+    /// Services, by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+impl Project {
+    /// Hash of everything that a rollout would carry out.
+    pub fn hash(&self) -> String {
+        sha256(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The images that the project needs, by service.
+    pub fn images(&self) -> BTreeMap<&str, &str> {
+        self.services
+            .iter()
+            .map(|(name, service)| (name.as_str(), service.image.as_str()))
+            .collect()
+    }
+}
+
+/// Every project of a stack on one host.
+pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
+    let app = stack
+        .spec
+        .app
+        .as_ref()
+        .filter(|_| stack.app_hosts().any(|other| other.name == host.name));
+    app.map(|app| app_project(stack, app)).into_iter().collect()
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

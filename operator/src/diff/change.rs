@@ -1,0 +1,157 @@
+//! Desired against applied.
+
+use serde::Serialize;
+
+use crate::{desired::Project, release::Release};
+
+/// What the spec asks for beyond the applied release.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Hash of the desired state.
+    pub desired_hash: String,
+    /// Revision of the applied release; none before the first rollout.
+    pub from_revision: Option<String>,
+    /// Revision asked for.
+    pub to_revision: String,
+    /// What differs.
+    pub items: Vec<ChangeItem>,
+}
+
+/// One thing that a rollout changes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangeItem {
+    /// Compose service, where it belongs to one.
+    pub service: Option<String>,
+    /// Field or file.
+    pub path: String,
+    /// What the applied release has.
+    pub from: String,
+    /// What the spec asks for.
+    pub to: String,
+}
+
+/// What the spec asks for beyond the applied release; nothing when they are the same.
+pub fn change(desired: &Project, applied: Option<&Release>) -> Option<Change> {
+    let desired_hash = desired.hash();
+    if applied.is_some_and(|release| release.desired_hash == desired_hash) {
+        return None;
+    }
+    let mut items = Vec::new();
+    compare(desired, applied.map(|release| &release.project), &mut items);
+    Some(Change {
+        desired_hash,
+        from_revision: applied.map(|release| release.project.revision.clone()),
+        to_revision: desired.revision.clone(),
+        items,
+    })
+}
+
+fn compare(desired: &Project, applied: Option<&Project>, items: &mut Vec<ChangeItem>) {
+    let names = desired
+        .services
+        .keys()
+        .chain(applied.iter().flat_map(|project| project.services.keys()));
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    for name in names {
+        let json = |project: Option<&Project>| {
+            project
+                .and_then(|project| project.services.get(name))
+                .and_then(|service| serde_json::to_value(service).ok())
+        };
+        compare_service(name, json(applied).as_ref(), json(Some(desired)).as_ref(), items);
+    }
+    for (path, content) in &desired.files {
+        let before = applied.and_then(|project| project.files.get(path));
+        if before != Some(content) {
+            let size = |text: &String| format!("{} bytes", text.len());
+            items.push(ChangeItem {
+                service: path.split('/').nth(1).map(str::to_owned),
+                path: path.clone(),
+                from: before.map_or_else(|| "nothing".to_owned(), size),
+                to: size(content),
+            });
+        }
+    }
+}
+
+fn compare_service(
+    name: &str,
+    before: Option<&serde_json::Value>,
+    after: Option<&serde_json::Value>,
+    items: &mut Vec<ChangeItem>,
+) {
+    let mut push = |path: &str, from: String, to: String| {
+        items.push(ChangeItem {
+            service: Some(name.to_owned()),
+            path: path.to_owned(),
+            from,
+            to,
+        });
+    };
+    let (Some(before), Some(after)) = (before, after) else {
+        let state =
+            |value: Option<&serde_json::Value>| if value.is_some() { "there" } else { "nothing" }.to_owned();
+        push("service", state(before), state(after));
+        return;
+    };
+    let empty = serde_json::Map::new();
+    let (before, after) = (
+        before.as_object().unwrap_or(&empty),
+        after.as_object().unwrap_or(&empty),
+    );
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for key in keys.into_iter().filter(|key| before.get(*key) != after.get(*key)) {
+        let words = |map: &serde_json::Map<String, serde_json::Value>| {
+            map.get(key)
+                .map_or_else(|| "nothing".to_owned(), |value| shown(key, value))
+        };
+        push(key, words(before), words(after));
+    }
+}
+
+/// A value as a plan shows it; of the environment only the names.
+fn shown(key: &str, value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Object(map) if key == "environment" => {
+            map.keys().cloned().collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{release::Prepared, source::Stack};
+
+    fn project(from: &str, to: &str) -> Project {
+        let text = include_str!("../../../examples/staging.yaml").replace(from, to);
+        let stack = Stack::new(
+            tasktracker_crds::validation::read_stack(&text).unwrap(),
+            "staging.yaml".into(),
+        );
+        crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+    }
+
+    #[test]
+    fn nothing_applied_is_a_change_and_the_same_is_none() {
+        let first = change(&project("", ""), None).unwrap();
+        assert_eq!(first.from_revision, None);
+        let release = Prepared::new(project("", ""), BTreeMap::new()).release;
+        assert_eq!(change(&project("", ""), Some(&release)), None);
+    }
+
+    #[test]
+    fn a_new_revision_names_what_it_changes_and_no_value_of_the_environment() {
+        let before = project("tasktracker}", "tasktracker, backend: {env: {A: canary-one}}}");
+        let release = Prepared::new(before, BTreeMap::new()).release;
+        let text = "tasktracker, backend: {env: {A: canary-two}, resources: {memory: 1Gi, cpu: \"1\"}}}";
+        let change = change(&project("tasktracker}", text), Some(&release)).unwrap();
+        let paths: Vec<&str> = change.items.iter().map(|item| item.path.as_str()).collect();
+        assert_eq!(paths, ["cpus", "environment", "mem_limit", "memswap_limit"]);
+        assert!(!serde_json::to_string(&change).unwrap().contains("canary"));
+    }
+}

@@ -1,0 +1,151 @@
+//! The driver: from a stack and a host to a plan, and from a plan to an outcome.
+
+mod hosts;
+mod run;
+mod watcher;
+mod worker;
+
+use jiff::Timestamp;
+use tasktracker_crds::{DriftItem, HostSpec};
+
+pub use hosts::Hosts;
+pub use run::{Settings, run};
+
+use crate::{
+    apply,
+    desired::{self, Project},
+    diff,
+    host::{self, Host},
+    observe::{self, Observed},
+    plan::{self, Approval, Plan},
+    report::{Failure, HostReport},
+    source::Stack,
+};
+
+/// Reads the clock: the one place that does, beside the command line.
+#[expect(clippy::disallowed_methods, reason = "the engine is where time comes in")]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// One project on one host: what is asked for, what is there, and what follows.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What the spec asks for.
+    pub project: Project,
+    /// What is there.
+    pub observed: Observed,
+    /// Applied against observed.
+    pub drift: Vec<DriftItem>,
+    /// What is to be done.
+    pub plan: Plan,
+}
+
+/// Looks at every project of a stack on one host. Writes nothing.
+///
+/// # Errors
+/// When the host cannot be read.
+pub async fn look(
+    stack: &Stack,
+    spec: &HostSpec,
+    host: &Host,
+    approval: Approval,
+) -> Result<Vec<Look>, host::Error> {
+    let mut looks = Vec::new();
+    for project in desired::for_host(stack, spec) {
+        let observed = observe::observe(host, &project).await?;
+        let drift = diff::drift(spec.name.as_str(), &observed);
+        let change = diff::change(&project, observed.applied.as_ref());
+        let plan = plan::plan(&drift, change, &project, &observed, &stack.spec.policy, approval);
+        looks.push(Look {
+            project,
+            observed,
+            drift,
+            plan,
+        });
+    }
+    Ok(looks)
+}
+
+/// Carries out what was planned for one project.
+///
+/// # Errors
+/// The first thing that went wrong.
+pub async fn act(
+    stack: &Stack,
+    host: &Host,
+    look: &Look,
+    who: &str,
+    now: Timestamp,
+) -> Result<apply::Outcome, apply::Error> {
+    let context = apply::Context {
+        project: &look.project,
+        rollout: &stack.spec.policy.rollout,
+        owner: stack.owner(),
+        stack: stack.key.to_string(),
+        who: who.to_owned(),
+        now: now.to_string(),
+    };
+    apply::apply(host, &look.plan, &look.observed, &context).await
+}
+
+impl Look {
+    /// What a report says of this look.
+    pub fn report(&self, host: &str) -> HostReport {
+        let applied = self.observed.applied.as_ref();
+        let waiting = self.plan.waiting.clone();
+        HostReport {
+            host: host.to_owned(),
+            component: self.project.component.clone(),
+            failure: None,
+            release: applied.map(|release| release.id.clone()),
+            revision: applied.map(|release| release.project.revision.clone()),
+            healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
+            drift: self.drift.clone(),
+            waiting_plan: waiting.is_some().then(|| self.plan.hash()),
+            waiting,
+        }
+    }
+}
+
+/// What a report says of a host that cannot be read or repaired.
+pub fn failure_report(host: &str, before: Option<&HostReport>, error: &apply::Error) -> HostReport {
+    let host_error = if let apply::Error::Host(error) = error {
+        Some(error)
+    } else {
+        None
+    };
+    let reachable = host_error.is_none_or(|error| {
+        error.reason() != tasktracker_crds::conditions::reasons::UNREACHABLE
+            && error.reason() != tasktracker_crds::conditions::reasons::HOST_KEY_CHANGED
+    });
+    let failure = Failure {
+        reason: error.reason(),
+        message: error.to_string(),
+        reachable,
+        stalled: host_error.is_some_and(host::Error::is_stalled),
+    };
+    let drift = host_error
+        .and_then(host::Error::drift_kind)
+        .map(|kind| DriftItem {
+            host: host.to_owned(),
+            component: "app".to_owned(),
+            service: None,
+            kind,
+            path: None,
+            wanted: "a host that can be managed".to_owned(),
+            found: error.to_string(),
+            first_seen: None,
+            answer: kind.answer(),
+        });
+    HostReport {
+        host: host.to_owned(),
+        component: "app".to_owned(),
+        failure: Some(failure),
+        release: before.and_then(|report| report.release.clone()),
+        revision: before.and_then(|report| report.revision.clone()),
+        healthy: false,
+        drift: drift.into_iter().collect(),
+        ..HostReport::default()
+    }
+}

@@ -1,0 +1,48 @@
+//! One connection per host, however many stacks use it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use crate::{host::Host, source::Target};
+
+/// The hosts in use.
+#[derive(Default)]
+pub struct Hosts {
+    known: Mutex<BTreeMap<String, Weak<Host>>>,
+}
+
+impl Hosts {
+    /// The host of a target: an existing one where everything about the connection is the same.
+    pub fn get(&self, target: Target) -> Arc<Host> {
+        let key = format!("{target:?}");
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, host| host.strong_count() > 0);
+        if let Some(host) = known.get(&key).and_then(Weak::upgrade) {
+            return host;
+        }
+        let host = Arc::new(Host::new(target));
+        known.insert(key, Arc::downgrade(&host));
+        host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_target_is_the_same_host_while_it_is_used() {
+        let hosts = Hosts::default();
+        let one = hosts.get(Target::for_tests("a", "127.0.0.1", 22));
+        assert!(Arc::ptr_eq(
+            &one,
+            &hosts.get(Target::for_tests("a", "127.0.0.1", 22))
+        ));
+        assert!(!Arc::ptr_eq(
+            &one,
+            &hosts.get(Target::for_tests("a", "127.0.0.1", 23))
+        ));
+    }
+}

@@ -1,0 +1,169 @@
+//! What is known of every stack: newest reports, when differences were first seen, status, metrics, log.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tasktracker_crds::{DriftItem, DriftKind, TaskTrackerStackStatus};
+
+use crate::{
+    metrics::{Metrics, StackLabels},
+    report::{self, HostReport},
+    source::{Stack, StackKey},
+};
+
+/// What makes a difference the same one at the next check.
+type ItemKey = (DriftKind, Option<String>, Option<String>);
+
+/// Newest report of a host, and since when each of its differences is there.
+#[derive(Default)]
+struct Seen {
+    report: HostReport,
+    since: BTreeMap<ItemKey, Timestamp>,
+}
+
+#[derive(Default)]
+struct StackState {
+    hosts: BTreeMap<String, Seen>,
+    status: TaskTrackerStackStatus,
+}
+
+/// What is known of every stack.
+pub(super) struct Watcher {
+    metrics: Arc<Metrics>,
+    stacks: Mutex<BTreeMap<StackKey, StackState>>,
+}
+
+impl Watcher {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            stacks: Mutex::default(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A stack comes, or comes with another spec.
+    pub(super) fn begin(&self, stack: &Stack) {
+        self.metrics.end(&stack.key);
+        self.metrics.begin(stack);
+    }
+
+    /// A stack goes.
+    pub(super) fn end(&self, key: &StackKey) {
+        self.stacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+        self.metrics.end(key);
+    }
+
+    /// The newest report of a host.
+    pub(super) fn last(&self, key: &StackKey, host: &str) -> Option<HostReport> {
+        let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        stacks
+            .get(key)
+            .and_then(|state| state.hosts.get(host))
+            .map(|seen| seen.report.clone())
+    }
+
+    /// Takes up a report: what is new is logged once, what is gone was healed.
+    pub(super) fn publish(&self, stack: &Stack, mut report: HostReport, now: Timestamp) {
+        let labels = StackLabels::of(stack);
+        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = stacks.entry(stack.key.clone()).or_default();
+        let seen = state.hosts.entry(report.host.clone()).or_default();
+        log_failure(stack, &seen.report, &report);
+        log_waiting(stack, &seen.report, &report);
+        let since = std::mem::take(&mut seen.since);
+        for item in &mut report.drift {
+            let key = item_key(item);
+            let first = since.get(&key).copied().unwrap_or(now);
+            if !since.contains_key(&key) {
+                log_drift(stack, item);
+                self.metrics.detected(&labels, item.kind);
+            }
+            item.first_seen = Some(first.to_string());
+            seen.since.insert(key, first);
+        }
+        if report.failure.is_none() {
+            self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
+        }
+        self.metrics.checked(&labels, &report, seconds(now));
+        seen.report = report;
+        let reports: Vec<HostReport> = state.hosts.values().map(|seen| seen.report.clone()).collect();
+        state.status = report::status(&state.status, &reports, None, &Time(now));
+        let oldest = state.hosts.values().flat_map(|seen| seen.since.values()).min();
+        let oldest = oldest.map_or(0.0, |first| since_seconds(*first, now));
+        self.metrics.stack(&labels, &state.status, oldest);
+    }
+
+    fn tell_healed(
+        &self,
+        stack: &Stack,
+        labels: &StackLabels,
+        host: &str,
+        before: &BTreeMap<ItemKey, Timestamp>,
+        after: &BTreeMap<ItemKey, Timestamp>,
+        now: Timestamp,
+    ) {
+        for ((kind, service, path), first) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+            let seconds = since_seconds(*first, now);
+            let what = service.as_deref().or(path.as_deref()).unwrap_or(host);
+            self.metrics.healed(labels, *kind, seconds);
+            tracing::info!(stack = %stack.key, host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
+        }
+    }
+}
+
+fn item_key(item: &DriftItem) -> ItemKey {
+    (item.kind, item.service.clone(), item.path.clone())
+}
+
+fn log_drift(stack: &Stack, item: &DriftItem) {
+    let what = item
+        .path
+        .as_deref()
+        .or(item.service.as_deref())
+        .unwrap_or("the host");
+    tracing::warn!(
+        stack = %stack.key, host = item.host, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
+        "drift: {what}"
+    );
+}
+
+/// A failure is logged when it begins, when it becomes another, and when it ends.
+fn log_failure(stack: &Stack, before: &HostReport, after: &HostReport) {
+    match (&before.failure, &after.failure) {
+        (old, Some(new)) if old.as_ref() != Some(new) => {
+            tracing::error!(stack = %stack.key, host = after.host, reason = new.reason, "{}", new.message);
+        }
+        (Some(_), None) => tracing::info!(stack = %stack.key, host = after.host, "the failure is over"),
+        _ => {}
+    }
+}
+
+fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
+    if let Some(waiting) = after
+        .waiting
+        .as_ref()
+        .filter(|waiting| before.waiting.as_ref() != Some(*waiting))
+    {
+        tracing::warn!(stack = %stack.key, host = after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
+    }
+}
+
+fn seconds(now: Timestamp) -> f64 {
+    now.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
+}
+
+fn since_seconds(first: Timestamp, now: Timestamp) -> f64 {
+    now.duration_since(first).as_secs_f64().max(0.0)
+}

@@ -1,0 +1,172 @@
+//! Keeps one host of one stack equal to it: check, repair, prove, wait.
+
+use std::{sync::Arc, time::Duration};
+
+use tasktracker_crds::HostSpec;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{Hosts, Look, act, failure_report, look, now, watcher::Watcher};
+use crate::{
+    apply,
+    host::Host,
+    metrics::StackLabels,
+    plan::Approval,
+    source::{Secrets, Stack, Target},
+};
+
+/// Longest wait after failures.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What a worker shares with the others.
+pub(super) struct Shared {
+    pub(super) watcher: Watcher,
+    pub(super) hosts: Hosts,
+    pub(super) secrets: Secrets,
+}
+
+/// Works on one host until the stack goes.
+pub(super) async fn work(
+    shared: Arc<Shared>,
+    host_name: String,
+    mut stacks: watch::Receiver<Option<Arc<Stack>>>,
+) {
+    let mut failures: u32 = 0;
+    let mut kept: Option<Arc<Host>> = None;
+    loop {
+        let Some(stack) = stacks.borrow_and_update().clone() else {
+            return;
+        };
+        let Some(spec) = stack
+            .app_hosts()
+            .find(|host| host.name.as_str() == host_name)
+            .cloned()
+        else {
+            return;
+        };
+        // A check runs in a task of its own, so that a defect in one stack cannot end the others.
+        let task = tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone()));
+        let (good, host) = task.await.unwrap_or_else(|error| {
+            tracing::error!(stack = %stack.key, host = host_name, %error, "a check ended in a defect");
+            (false, None)
+        });
+        kept = host;
+        failures = if good { 0 } else { failures.saturating_add(1) };
+        let pause = pause(failures, stack.spec.interval.duration());
+        let _: Result<_, _> = timeout(pause, stacks.changed()).await;
+    }
+}
+
+/// The interval after success; after failures 1 s, 2 s, 4 s, … but never sooner than the interval would be late.
+fn pause(failures: u32, interval: Duration) -> Duration {
+    match failures {
+        0 => interval.max(Duration::from_millis(200)),
+        _ => Duration::from_secs(1 << (failures - 1).min(6)).min(LONGEST_BACKOFF),
+    }
+}
+
+/// One check with its repairs; the host comes back so that its connection is kept.
+async fn check(
+    shared: Arc<Shared>,
+    stack: Arc<Stack>,
+    spec: HostSpec,
+    kept: Option<Arc<Host>>,
+) -> (bool, Option<Arc<Host>>) {
+    let name = spec.name.to_string();
+    let host = match Target::new(&stack, &spec, &shared.secrets) {
+        Ok(target) => shared.hosts.get(target),
+        Err(error) => {
+            shared
+                .watcher
+                .publish(&stack, super::run::secret_report(&name, &error), now());
+            return (false, None);
+        }
+    };
+    drop(kept);
+    match repaired(&shared, &stack, &spec, &host).await {
+        Ok(()) => (true, Some(host)),
+        Err(error) => {
+            let before = shared.watcher.last(&stack.key, &name);
+            shared
+                .watcher
+                .publish(&stack, failure_report(&name, before.as_ref(), &error), now());
+            (false, Some(host))
+        }
+    }
+}
+
+async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<(), apply::Error> {
+    let labels = StackLabels::of(stack);
+    if host.connect().await? {
+        shared.watcher.metrics().connected(&labels, spec.name.as_str());
+        let facts = host.facts().await?;
+        tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
+    }
+    for look in seen(shared, stack, spec, host).await? {
+        if look.plan.repairs.is_empty() && look.plan.rollout.is_none() {
+            continue;
+        }
+        carry_out(shared, stack, host, &look).await?;
+        seen(shared, stack, spec, host).await?;
+    }
+    Ok(())
+}
+
+async fn seen(
+    shared: &Shared,
+    stack: &Stack,
+    spec: &HostSpec,
+    host: &Host,
+) -> Result<Vec<Look>, apply::Error> {
+    let started = Instant::now();
+    let looks = look(stack, spec, host, Approval::Policy).await?;
+    shared
+        .watcher
+        .metrics()
+        .phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
+    for look in &looks {
+        shared
+            .watcher
+            .publish(stack, look.report(spec.name.as_str()), now());
+    }
+    Ok(looks)
+}
+
+async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> Result<(), apply::Error> {
+    let labels = StackLabels::of(stack);
+    let metrics = shared.watcher.metrics();
+    let name = host.target().name();
+    for action in &look.plan.repairs {
+        tracing::info!(stack = %stack.key, host = name, "repairing: {}", action.words());
+    }
+    if let Some(change) = &look.plan.rollout {
+        tracing::info!(stack = %stack.key, host = name, from = change.from_revision, to = change.to_revision, "rolling out");
+    }
+    let started = Instant::now();
+    let outcome = act(stack, host, look, "tasktracker-operator", now()).await;
+    let seconds = started.elapsed().as_secs_f64();
+    metrics.phase(&labels, "apply", seconds);
+    if look.plan.rollout.is_some() {
+        metrics.rollout(&labels, outcome.is_ok(), seconds);
+    }
+    if let Some(release) = outcome?.rolled_out {
+        tracing::info!(stack = %stack.key, host = name, release = release.id, revision = release.project.revision, seconds, "rolled out");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_wait_longer_and_longer_and_success_the_interval() {
+        let interval = Duration::from_secs(30);
+        let waits: Vec<u64> = (0..9)
+            .map(|failures| pause(failures, interval).as_secs())
+            .collect();
+        assert_eq!(waits, [30, 1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

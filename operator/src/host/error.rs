@@ -1,0 +1,221 @@
+//! What can be wrong with a host: one line each, with what was found and the remedy.
+
+use std::time::Duration;
+
+use tasktracker_crds::{DriftKind, conditions::reasons};
+
+/// What is wrong with a host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No TCP connection.
+    #[error(
+        "address {address}: expected an SSH server, found: {found}; check the address, the port and the firewall"
+    )]
+    Unreachable {
+        /// Address and port.
+        address: String,
+        /// What happened instead.
+        found: String,
+    },
+    /// Something answers that is no SSH server.
+    #[error("address {address}: expected an SSH server, found something else ({found}); check the port")]
+    NotSsh {
+        /// Address and port.
+        address: String,
+        /// What happened instead.
+        found: String,
+    },
+    /// A TCP connection on which nothing comes.
+    #[error("address {address}: expected an SSH server, found a connection that stayed silent for {} s; check the port and what listens there", .limit.as_secs())]
+    Silent {
+        /// Address and port.
+        address: String,
+        /// How long it was waited.
+        limit: Duration,
+    },
+    /// Another host key than the pinned ones.
+    #[error(
+        "hostKeys: expected {expected}, found {found}; nothing was sent. If the host was really replaced, pin what `tasktracker-operator hostkey {address}` prints after comparing it on the host"
+    )]
+    HostKeyChanged {
+        /// Address and port.
+        address: String,
+        /// Fingerprints of the pinned keys.
+        expected: String,
+        /// Fingerprint of the shown key.
+        found: String,
+    },
+    /// The host refuses the user or the keys.
+    #[error(
+        "ssh: expected {address} to accept user '{user}' with {keys}, found: refused; add the public key to that user's authorized_keys, or correct ssh.user"
+    )]
+    AuthenticationFailed {
+        /// Address and port.
+        address: String,
+        /// User that was tried.
+        user: String,
+        /// Fingerprints of the keys that were tried.
+        keys: String,
+    },
+    /// A program that every host needs is missing.
+    #[error(
+        "tools: expected {expected} on the host, found: missing {found}; install coreutils, findutils and util-linux, or busybox"
+    )]
+    ToolMissing {
+        /// All programs that are needed.
+        expected: String,
+        /// Those that are missing.
+        found: String,
+    },
+    /// Docker is not installed or does not run.
+    #[error(
+        "docker: expected a Docker engine, found: {found}; install Docker Engine 20.10 or later and start it"
+    )]
+    DockerUnavailable {
+        /// What was found instead.
+        found: String,
+    },
+    /// The engine is too old.
+    #[error("docker: expected API 1.41 (Engine 20.10) or later, found API {found}; upgrade the engine")]
+    EngineTooOld {
+        /// API version of the engine.
+        found: String,
+    },
+    /// Compose is missing or too old.
+    #[error(
+        "compose: expected `docker compose` 2.20 or later, found: {found}; install Docker's Compose plugin"
+    )]
+    ComposeMissing {
+        /// What was found instead.
+        found: String,
+    },
+    /// The user may not open Docker's socket.
+    #[error(
+        "docker socket: expected that user '{user}' may open {socket}, found: {found}; add the user to the group docker (that is root's power on the host)"
+    )]
+    SocketDenied {
+        /// User on the host.
+        user: String,
+        /// Path of the socket.
+        socket: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// The user may not write into the folder.
+    #[error(
+        "directory: expected that user '{user}' may write into {directory}, found: {found}; make it: install -d -o {user} {directory}"
+    )]
+    FolderNotWritable {
+        /// User on the host.
+        user: String,
+        /// The folder.
+        directory: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// Another writer holds the host's lock.
+    #[error(
+        "lock: expected to get {directory}/.lock within 60 s, found: another writer holds it; wait for it, or end it on the host"
+    )]
+    Locked {
+        /// The operator's folder on the host.
+        directory: String,
+    },
+    /// A file of the stored release is not what its manifest says.
+    #[error(
+        "release: expected the stored copy of {path} to be as its manifest says, found: {found}; `apply` the stack again"
+    )]
+    ReleaseDamaged {
+        /// The file.
+        path: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// A program on the host failed.
+    #[error("{doing}: {found}")]
+    Failed {
+        /// What was being done.
+        doing: String,
+        /// Exit status and last words.
+        found: String,
+    },
+    /// A program or an answer took too long.
+    #[error("{doing}: expected an end within {} s, found none", .limit.as_secs())]
+    TimedOut {
+        /// What was being done.
+        doing: String,
+        /// How long it was waited.
+        limit: Duration,
+    },
+    /// Docker's API said something else than expected.
+    #[error("docker API {path}: {found}")]
+    DockerApi {
+        /// Path of the request.
+        path: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// The connection ended in the middle.
+    #[error("connection: expected it to stay, found it closed; the next check connects again")]
+    ConnectionLost,
+}
+
+impl Error {
+    /// Whether a new connection is needed after this.
+    pub(super) fn is_of_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionLost
+                | Self::TimedOut { .. }
+                | Self::SocketDenied { .. }
+                | Self::DockerUnavailable { .. }
+        )
+    }
+
+    /// The reason for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. }
+            | Self::NotSsh { .. }
+            | Self::Silent { .. }
+            | Self::ConnectionLost
+            | Self::TimedOut { .. } => reasons::UNREACHABLE,
+            Self::HostKeyChanged { .. } => reasons::HOST_KEY_CHANGED,
+            Self::AuthenticationFailed { .. } => reasons::AUTHENTICATION_FAILED,
+            Self::ToolMissing { .. } => reasons::TOOL_MISSING,
+            Self::DockerUnavailable { .. } | Self::DockerApi { .. } => reasons::DOCKER_UNAVAILABLE,
+            Self::EngineTooOld { .. } => reasons::ENGINE_TOO_OLD,
+            Self::ComposeMissing { .. } => reasons::COMPOSE_MISSING,
+            Self::SocketDenied { .. } => reasons::SOCKET_DENIED,
+            Self::FolderNotWritable { .. } => reasons::FOLDER_NOT_WRITABLE,
+            Self::Locked { .. } => reasons::LOCKED,
+            Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
+            Self::Failed { .. } => reasons::APPLY_FAILED,
+        }
+    }
+
+    /// Whether a person must act before trying again can help.
+    pub fn is_stalled(&self) -> bool {
+        matches!(
+            self,
+            Self::HostKeyChanged { .. } | Self::ReleaseDamaged { .. } | Self::EngineTooOld { .. }
+        )
+    }
+
+    /// The kind of drift on the host's own layer, where there is one.
+    pub fn drift_kind(&self) -> Option<DriftKind> {
+        match self {
+            Self::HostKeyChanged { .. } => Some(DriftKind::HostKeyChanged),
+            Self::SocketDenied { .. } => Some(DriftKind::SocketDenied),
+            Self::FolderNotWritable { .. } => Some(DriftKind::FolderNotWritable),
+            Self::EngineTooOld { .. } => Some(DriftKind::EngineTooOld),
+            Self::ComposeMissing { .. } => Some(DriftKind::ComposeMissing),
+            _ if self.reason() == reasons::UNREACHABLE
+                || matches!(self, Self::AuthenticationFailed { .. }) =>
+            {
+                Some(DriftKind::Unreachable)
+            }
+            _ => None,
+        }
+    }
+}

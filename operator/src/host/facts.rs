@@ -1,0 +1,174 @@
+//! What every host needs, looked at once at first contact.
+
+use serde::Serialize;
+
+use super::{Error, Exit, Output, docker::SOCKET, shell};
+use crate::source::Target;
+
+const PROBE: &str = include_str!("programs/probe.sh");
+/// Programs that every host needs.
+const TOOLS: &str =
+    "coreutils, findutils and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
+/// The oldest supported version of Docker's API: Engine 20.10.
+const OLDEST_API: (u32, u32) = (1, 41);
+/// The oldest supported version of Compose.
+const OLDEST_COMPOSE: (u32, u32) = (2, 20);
+
+/// What was found at first contact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// User on the host.
+    pub user: String,
+    /// Version of Compose.
+    pub compose: String,
+    /// Version of the engine.
+    pub engine: String,
+    /// Version of Docker's API.
+    pub api: (u32, u32),
+}
+
+/// The command line of the probe.
+pub(super) fn command(directory: &str) -> String {
+    shell::command(PROBE, &[directory])
+}
+
+/// Judges what the probe said.
+pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
+    if output.exit != Exit::Exited(0) {
+        return Err(Error::Failed {
+            doing: "looking at the host".to_owned(),
+            found: output.last_words(),
+        });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let all = |key: &'static str| {
+        text.lines()
+            .filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' '))
+            .map(str::trim)
+    };
+    let one = |key| all(key).next().unwrap_or_default().to_owned();
+    let missing: Vec<&str> = all("missing").collect();
+    if !missing.is_empty() {
+        return Err(Error::ToolMissing {
+            expected: TOOLS.to_owned(),
+            found: missing.join(", "),
+        });
+    }
+    let user = one("user");
+    if one("docker").is_empty() {
+        return Err(Error::DockerUnavailable {
+            found: "no program `docker`".to_owned(),
+        });
+    }
+    let compose = one("compose");
+    if version(&compose).is_none_or(|found| found < OLDEST_COMPOSE) {
+        let found = if compose.is_empty() {
+            "none".to_owned()
+        } else {
+            compose
+        };
+        return Err(Error::ComposeMissing { found });
+    }
+    let (api, engine) = engine(&one("socket"), &one("api"), &user)?;
+    let folder = one("folder");
+    if folder != "ok" {
+        return Err(Error::FolderNotWritable {
+            user,
+            directory: target.directory().to_owned(),
+            found: folder,
+        });
+    }
+    Ok(Facts {
+        user,
+        compose,
+        engine,
+        api,
+    })
+}
+
+fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), Error> {
+    match socket {
+        "open" => {}
+        "denied" => {
+            let found = "permission denied".to_owned();
+            return Err(Error::SocketDenied {
+                user: user.to_owned(),
+                socket: SOCKET.to_owned(),
+                found,
+            });
+        }
+        _ => {
+            return Err(Error::DockerUnavailable {
+                found: format!("no socket {SOCKET}: the daemon does not run"),
+            });
+        }
+    }
+    let (api, engine) = api.split_once(' ').unwrap_or((api, ""));
+    let Some(found) = version(api) else {
+        return Err(Error::DockerUnavailable {
+            found: "a socket on which no engine answers".to_owned(),
+        });
+    };
+    if found < OLDEST_API {
+        return Err(Error::EngineTooOld {
+            found: api.to_owned(),
+        });
+    }
+    Ok((found, engine.to_owned()))
+}
+
+/// The first two numbers of a version such as `2.26.1-4` or `v2.40.3`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text
+        .trim_start_matches('v')
+        .split(['.', '-', '+', '~'])
+        .map_while(|part| part.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(probe: &str) -> String {
+        let output = Output {
+            exit: Exit::Exited(0),
+            stdout: probe.as_bytes().to_vec(),
+            stderr: Vec::new(),
+        };
+        let target = Target::for_tests("a", "127.0.0.1", 22);
+        match read(&output, &target) {
+            Ok(facts) => format!("{facts:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    const GOOD: &str =
+        "user deploy\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n";
+
+    #[test]
+    fn a_good_host_gives_facts() {
+        insta::assert_snapshot!(judged(GOOD), @r#"Facts { user: "deploy", compose: "2.26.1-4", engine: "20.10.24", api: (1, 41) }"#);
+    }
+
+    #[test]
+    fn every_lack_is_one_line_with_its_remedy() {
+        let lacks = [
+            ("user deploy", "missing flock\nmissing timeout\nuser deploy"),
+            ("docker present\n", ""),
+            ("compose 2.26.1-4", "compose "),
+            ("compose 2.26.1-4", "compose 2.6.0"),
+            ("socket open", "socket denied"),
+            ("socket open", "socket absent"),
+            ("api 1.41 20.10.24", "api "),
+            ("api 1.41 20.10.24", "api 1.40 19.03.15"),
+            ("folder ok", "folder /opt is not writable"),
+        ];
+        let told: Vec<String> = lacks
+            .iter()
+            .map(|(from, to)| judged(&GOOD.replace(from, to)))
+            .collect();
+        assert!(told.iter().all(|line| line.lines().count() == 1));
+        insta::assert_snapshot!(told.join("\n"));
+    }
+}

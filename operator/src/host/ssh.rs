@@ -1,0 +1,437 @@
+//! SSH: pinned host keys, deadlines, and channels that are always drained.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    io::ErrorKind,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use russh::{
+    Channel, ChannelMsg, ChannelStream, Disconnect, Preferred,
+    client::{self, AuthResult, Handle, Msg},
+    keys::{
+        Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
+    },
+};
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+use super::Error;
+use crate::source::Target;
+
+/// How long each step of connecting may take.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// Standard output and standard error kept of one program, each in bytes; the rest is read and dropped.
+const OUTPUT_LIMIT: usize = 4 << 20;
+
+/// A private key and the name it was given.
+#[derive(Clone)]
+pub struct Identity {
+    key: Arc<PrivateKey>,
+}
+
+impl Identity {
+    /// Reads a private key in OpenSSH's form.
+    ///
+    /// # Errors
+    /// What is wrong with it, without any part of it.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let key = PrivateKey::from_openssh(text).map_err(|error| error.to_string())?;
+        if key.is_encrypted() {
+            return Err("it is protected by a passphrase".to_owned());
+        }
+        Ok(Self { key: Arc::new(key) })
+    }
+
+    fn fingerprint(&self) -> String {
+        self.key.public_key().fingerprint(HashAlg::Sha256).to_string()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Identity({})", self.fingerprint())
+    }
+}
+
+/// How a program on the host ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Exited(u32),
+    /// By a signal.
+    Signalled,
+    /// Unknown: the session ended first.
+    Lost,
+}
+
+/// What a program on the host left behind.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// The beginning of its standard output.
+    pub stdout: Vec<u8>,
+    /// The beginning of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Takes the output of a program that must have exited with 0.
+    pub(super) fn success(self, doing: &str) -> Result<Self, Error> {
+        if self.exit == Exit::Exited(0) {
+            return Ok(self);
+        }
+        if self.exit == Exit::Lost {
+            return Err(Error::ConnectionLost);
+        }
+        Err(super::files::failure(&self, doing))
+    }
+
+    /// The last lines of what it said, on one line.
+    pub(super) fn last_words(&self) -> String {
+        let text = if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        let text = String::from_utf8_lossy(text);
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        let last = lines[lines.len().saturating_sub(4)..].join(" / ");
+        last.chars()
+            .filter(|character| !character.is_control())
+            .take(600)
+            .collect()
+    }
+}
+
+/// One authenticated connection.
+pub(super) struct Connection {
+    handle: Handle<PinnedKeys>,
+}
+
+impl Connection {
+    /// Opens, checks the host key, authenticates. Nothing is sent to a host that shows another key.
+    pub(super) async fn open(target: &Target) -> Result<Self, Error> {
+        let seen = SeenKey::default();
+        let pinned: Vec<PublicKey> = target
+            .host_keys()
+            .iter()
+            .filter_map(|key| PublicKey::from_openssh(key).ok())
+            .collect();
+        let algorithms = pinned.iter().flat_map(|key| offered(&key.algorithm())).collect();
+        let handler = PinnedKeys {
+            pinned: pinned.clone(),
+            seen: seen.clone(),
+        };
+        let mut handle = handshake(&target.address(), algorithms, handler)
+            .await
+            .map_err(|failure| match failure {
+                Handshake::Refused => Error::HostKeyChanged {
+                    address: target.address(),
+                    expected: fingerprints(&pinned),
+                    found: seen
+                        .take()
+                        .map_or_else(|| "no key of a pinned type".to_owned(), |key| described(&key)),
+                },
+                Handshake::Failed(error) => error,
+            })?;
+        authenticate(&mut handle, target).await?;
+        Ok(Self { handle })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// A channel to a Unix socket of the host.
+    pub(super) async fn socket(&self, path: &str) -> Result<ChannelStream<Msg>, Error> {
+        let channel = timeout(STEP_LIMIT, self.handle.channel_open_direct_streamlocal(path))
+            .await
+            .map_err(|_| Error::TimedOut { doing: format!("opening {path}"), limit: STEP_LIMIT })?
+            .map_err(|error| match error {
+                russh::Error::ChannelOpenFailure(reason) => Error::DockerUnavailable {
+                    found: format!("sshd refused a channel to {path} ({reason:?}): the daemon does not run, or sshd forbids stream-local forwarding"),
+                },
+                _ => Error::ConnectionLost,
+            })?;
+        Ok(channel.into_stream())
+    }
+
+    /// Runs a command line, feeds it `input`, and collects what it says until it ends.
+    pub(super) async fn run(&self, command: &str, input: Vec<u8>, limit: Duration) -> Result<Output, Error> {
+        let open = async {
+            let channel = self.handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            Ok::<_, russh::Error>(channel)
+        };
+        let channel = timeout(STEP_LIMIT, open)
+            .await
+            .map_err(|_| Error::TimedOut {
+                doing: "opening a session".to_owned(),
+                limit: STEP_LIMIT,
+            })?
+            .map_err(|_| Error::ConnectionLost)?;
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(drain(channel, input, sender));
+        match timeout(limit, receiver).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(_)) => Err(Error::ConnectionLost),
+            Err(_) => Err(Error::TimedOut {
+                doing: "a program on the host".to_owned(),
+                limit,
+            }),
+        }
+    }
+}
+
+/// Reads a channel to its end, whoever still waits for the answer.
+async fn drain(channel: Channel<Msg>, input: Vec<u8>, mut answer: oneshot::Sender<Output>) {
+    let (mut reader, writer) = channel.split();
+    let feed = async {
+        let fed = writer.data_bytes(input).await.is_ok() && writer.eof().await.is_ok();
+        if !fed {
+            tracing::debug!("a program ended before it read its input");
+        }
+        futures::future::pending::<()>().await;
+    };
+    let mut output = Output {
+        exit: Exit::Lost,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    let collect = async {
+        while let Some(message) = reader.wait().await {
+            match message {
+                ChannelMsg::Data { data } => keep(&mut output.stdout, &data),
+                ChannelMsg::ExtendedData { data, .. } => keep(&mut output.stderr, &data),
+                ChannelMsg::ExitStatus { exit_status } => output.exit = Exit::Exited(exit_status),
+                ChannelMsg::ExitSignal { .. } => output.exit = Exit::Signalled,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = feed => {}
+        () = collect => {}
+        () = answer.closed() => {}
+    }
+    if answer.is_closed() {
+        let _: Result<(), russh::Error> = writer.close().await;
+        return;
+    }
+    let _: Result<(), Output> = answer.send(output);
+}
+
+fn keep(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = OUTPUT_LIMIT.saturating_sub(kept.len());
+    kept.extend_from_slice(&data[..data.len().min(room)]);
+}
+
+enum Handshake {
+    /// The shown host key is not wanted.
+    Refused,
+    Failed(Error),
+}
+
+async fn handshake(
+    address: &str,
+    algorithms: Vec<Algorithm>,
+    handler: PinnedKeys,
+) -> Result<Handle<PinnedKeys>, Handshake> {
+    let unreachable = |found: String| {
+        Handshake::Failed(Error::Unreachable {
+            address: address.to_owned(),
+            found,
+        })
+    };
+    let stream = match timeout(STEP_LIMIT, TcpStream::connect(address)).await {
+        Err(_) => {
+            return Err(unreachable(format!(
+                "no answer within {} s",
+                STEP_LIMIT.as_secs()
+            )));
+        }
+        Ok(Err(error)) => return Err(unreachable(described_io(&error))),
+        Ok(Ok(stream)) => stream,
+    };
+    let config = client::Config {
+        preferred: Preferred {
+            key: Cow::Owned(algorithms),
+            ..Preferred::default()
+        },
+        keepalive_interval: Some(Duration::from_secs(10)),
+        keepalive_max: 3,
+        nodelay: true,
+        ..client::Config::default()
+    };
+    let _: Result<(), _> = stream.set_nodelay(true);
+    match timeout(
+        STEP_LIMIT,
+        client::connect_stream(Arc::new(config), stream, handler),
+    )
+    .await
+    {
+        Err(_) => Err(Handshake::Failed(Error::Silent {
+            address: address.to_owned(),
+            limit: STEP_LIMIT,
+        })),
+        Ok(Ok(handle)) => Ok(handle),
+        Ok(Err(
+            russh::Error::UnknownKey
+            | russh::Error::NoCommonAlgo {
+                kind: russh::AlgorithmKind::Key,
+                ..
+            },
+        )) => Err(Handshake::Refused),
+        Ok(Err(error)) => Err(Handshake::Failed(Error::NotSsh {
+            address: address.to_owned(),
+            found: error.to_string(),
+        })),
+    }
+}
+
+/// A failure of TCP in words that do not depend on the platform's error numbers.
+fn described_io(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "no route to the host".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Result<(), Error> {
+    for identity in target.identities() {
+        let attempt = async {
+            let hash = handle
+                .best_supported_rsa_hash()
+                .await?
+                .flatten()
+                .or(Some(HashAlg::Sha256));
+            let key = PrivateKeyWithHashAlg::new(identity.key.clone(), hash);
+            handle.authenticate_publickey(target.user(), key).await
+        };
+        match timeout(STEP_LIMIT, attempt).await {
+            Err(_) => {
+                return Err(Error::Silent {
+                    address: target.address(),
+                    limit: STEP_LIMIT,
+                });
+            }
+            Ok(Ok(AuthResult::Success)) => return Ok(()),
+            Ok(Ok(AuthResult::Failure { .. })) => {}
+            Ok(Err(_)) => break,
+        }
+    }
+    let _: Result<(), russh::Error> = handle.disconnect(Disconnect::ByApplication, "", "en").await;
+    let keys: Vec<String> = target.identities().iter().map(Identity::fingerprint).collect();
+    Err(Error::AuthenticationFailed {
+        address: target.address(),
+        user: target.user().to_owned(),
+        keys: keys.join(", "),
+    })
+}
+
+/// The algorithms to offer so that the host shows a key of this type.
+fn offered(algorithm: &Algorithm) -> Vec<Algorithm> {
+    match algorithm {
+        Algorithm::Rsa { .. } => [HashAlg::Sha512, HashAlg::Sha256]
+            .map(|hash| Algorithm::Rsa { hash: Some(hash) })
+            .to_vec(),
+        other => vec![other.clone()],
+    }
+}
+
+fn described(key: &PublicKey) -> String {
+    format!(
+        "{} {}",
+        key.algorithm().as_str(),
+        key.fingerprint(HashAlg::Sha256)
+    )
+}
+
+fn fingerprints(keys: &[PublicKey]) -> String {
+    keys.iter().map(described).collect::<Vec<_>>().join(" or ")
+}
+
+/// The key that a host showed.
+#[derive(Clone, Default)]
+struct SeenKey(Arc<Mutex<Option<PublicKey>>>);
+
+impl SeenKey {
+    fn keep(&self, key: &PublicKey) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+    }
+
+    fn take(&self) -> Option<PublicKey> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Accepts the pinned keys and no other.
+struct PinnedKeys {
+    pinned: Vec<PublicKey>,
+    seen: SeenKey,
+}
+
+impl client::Handler for PinnedKeys {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = shown else {
+            return Ok(false);
+        };
+        self.seen.keep(key);
+        Ok(self
+            .pinned
+            .iter()
+            .any(|pinned| pinned.key_data() == key.key_data()))
+    }
+}
+
+/// A host key as a host shows it to anybody: not proof of anything.
+#[derive(Clone, Debug)]
+pub struct HostKeyFound {
+    /// The key in the form that `hostKeys` takes.
+    pub key: String,
+    /// Its fingerprint, to be compared with `ssh-keygen -lf` on the host.
+    pub fingerprint: String,
+}
+
+/// Asks a host for its public keys, without authenticating.
+///
+/// # Errors
+/// When no SSH server answers.
+pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
+    let types = [
+        Algorithm::Ed25519,
+        Algorithm::Ecdsa {
+            curve: EcdsaCurve::NistP256,
+        },
+        Algorithm::Rsa {
+            hash: Some(HashAlg::Sha512),
+        },
+    ];
+    let mut found = Vec::new();
+    for algorithm in types {
+        let seen = SeenKey::default();
+        let handler = PinnedKeys {
+            pinned: Vec::new(),
+            seen: seen.clone(),
+        };
+        if let Err(Handshake::Failed(error)) = handshake(address, vec![algorithm], handler).await {
+            return Err(error);
+        }
+        let Some(key) = seen.take() else { continue };
+        found.push(HostKeyFound {
+            key: key.to_openssh().unwrap_or_default(),
+            fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+        });
+    }
+    Ok(found)
+}

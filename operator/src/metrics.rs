@@ -1,0 +1,462 @@
+//! Metrics of the operator. A stack's series exist at 0 from the first, and go when the stack goes.
+
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tasktracker_crds::{DriftKind, Layer, TaskTrackerStackStatus, conditions};
+
+use crate::{
+    report::HostReport,
+    source::{Stack, StackKey},
+};
+
+/// Labels that every series of a stack begins with.
+const STACK: [&str; 3] = ["namespace", "stack", "environment"];
+
+/// Every metric, and the registry they are in.
+pub struct Metrics {
+    registry: Registry,
+    stack_ready: IntGaugeVec,
+    stack_in_sync: IntGaugeVec,
+    stack_suspended: IntGaugeVec,
+    stack_info: IntGaugeVec,
+    drift_items: IntGaugeVec,
+    drift_oldest_seconds: GaugeVec,
+    drift_detected: IntCounterVec,
+    drift_healed: IntCounterVec,
+    drift_heal_seconds: HistogramVec,
+    host_reachable: IntGaugeVec,
+    component_healthy: IntGaugeVec,
+    reconcile_total: IntCounterVec,
+    reconcile_duration: HistogramVec,
+    last_success: GaugeVec,
+    rollout_total: IntCounterVec,
+    rollout_duration: HistogramVec,
+    ssh_reconnects: IntCounterVec,
+}
+
+fn names(more: &[&'static str]) -> Vec<&'static str> {
+    STACK.iter().copied().chain(more.iter().copied()).collect()
+}
+
+macro_rules! registered {
+    ($registry:expr, $kind:ident, $name:literal, $help:literal, $labels:expr) => {{
+        let metric = $kind::new(
+            Opts::new(concat!("tasktracker_", $name), $help).into(),
+            &names($labels),
+        )?;
+        $registry.register(Box::new(metric.clone()))?;
+        metric
+    }};
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    more: &[&'static str],
+) -> prometheus::Result<HistogramVec> {
+    let buckets = vec![
+        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+    ];
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &names(more))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// The label values of a stack, in the order of [`STACK`].
+#[derive(Clone, Debug)]
+pub struct StackLabels([String; 3]);
+
+impl StackLabels {
+    /// The labels of a stack.
+    pub fn of(stack: &Stack) -> Self {
+        Self([
+            stack.key.namespace.clone(),
+            stack.key.name.clone(),
+            stack.spec.environment.to_string(),
+        ])
+    }
+
+    fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        self.0
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect()
+    }
+}
+
+impl Metrics {
+    /// Registers everything, with the process's own metrics beside it.
+    ///
+    /// # Errors
+    /// When a name is registered twice, which a test rules out.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
+            stack_ready: registered!(
+                registry,
+                IntGaugeVec,
+                "stack_ready",
+                "Whether everything is as asked for and healthy.",
+                &[]
+            ),
+            stack_in_sync: registered!(
+                registry,
+                IntGaugeVec,
+                "stack_in_sync",
+                "Whether nothing drifts and no change waits.",
+                &[]
+            ),
+            stack_suspended: registered!(
+                registry,
+                IntGaugeVec,
+                "stack_suspended",
+                "Whether the stack is suspended.",
+                &[]
+            ),
+            stack_info: registered!(
+                registry,
+                IntGaugeVec,
+                "stack_info",
+                "The revision asked for.",
+                &["revision"]
+            ),
+            drift_items: registered!(
+                registry,
+                IntGaugeVec,
+                "drift_items",
+                "Differences from the applied release.",
+                &["host", "component", "layer"]
+            ),
+            drift_oldest_seconds: registered!(
+                registry,
+                GaugeVec,
+                "drift_oldest_seconds",
+                "Age of the oldest difference.",
+                &[]
+            ),
+            drift_detected: registered!(
+                registry,
+                IntCounterVec,
+                "drift_detected_total",
+                "Differences seen for the first time.",
+                &["kind"]
+            ),
+            drift_healed: registered!(
+                registry,
+                IntCounterVec,
+                "drift_healed_total",
+                "Differences that went away after a repair.",
+                &["kind"]
+            ),
+            drift_heal_seconds: histogram(
+                &registry,
+                "tasktracker_drift_heal_seconds",
+                "From a difference first seen to its end.",
+                &[],
+            )?,
+            host_reachable: registered!(
+                registry,
+                IntGaugeVec,
+                "host_reachable",
+                "Whether the host answered.",
+                &["host"]
+            ),
+            component_healthy: registered!(
+                registry,
+                IntGaugeVec,
+                "component_healthy",
+                "Whether every service of the component serves.",
+                &["host", "component"]
+            ),
+            reconcile_total: registered!(
+                registry,
+                IntCounterVec,
+                "reconcile_total",
+                "Checks, by result.",
+                &["result"]
+            ),
+            reconcile_duration: histogram(
+                &registry,
+                "tasktracker_reconcile_duration_seconds",
+                "Duration of a check, by phase.",
+                &["phase"],
+            )?,
+            last_success: registered!(
+                registry,
+                GaugeVec,
+                "last_successful_reconcile_timestamp_seconds",
+                "When a check last succeeded.",
+                &["host"]
+            ),
+            rollout_total: registered!(
+                registry,
+                IntCounterVec,
+                "rollout_total",
+                "Rollouts, by result.",
+                &["result"]
+            ),
+            rollout_duration: histogram(
+                &registry,
+                "tasktracker_rollout_duration_seconds",
+                "Duration of a rollout.",
+                &[],
+            )?,
+            ssh_reconnects: registered!(
+                registry,
+                IntCounterVec,
+                "ssh_reconnects_total",
+                "SSH connections opened.",
+                &["host"]
+            ),
+            registry,
+        })
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        let families = self.registry.gather();
+        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Makes a stack's series exist at 0.
+    pub fn begin(&self, stack: &Stack) {
+        let labels = StackLabels::of(stack);
+        for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended] {
+            gauge.with_label_values(&labels.with(&[])).set(0);
+        }
+        self.drift_oldest_seconds
+            .with_label_values(&labels.with(&[]))
+            .set(0.0);
+        for kind in DriftKind::ALL {
+            self.drift_detected
+                .with_label_values(&labels.with(&[kind.as_str()]));
+            self.drift_healed
+                .with_label_values(&labels.with(&[kind.as_str()]));
+        }
+        for result in ["success", "error"] {
+            self.reconcile_total.with_label_values(&labels.with(&[result]));
+            self.rollout_total.with_label_values(&labels.with(&[result]));
+        }
+        self.stack_info
+            .with_label_values(&labels.with(&[stack.spec.revision.as_str()]))
+            .set(1);
+        for host in stack.app_hosts() {
+            self.host_reachable
+                .with_label_values(&labels.with(&[host.name.as_str()]))
+                .set(0);
+            self.component_healthy
+                .with_label_values(&labels.with(&[host.name.as_str(), "app"]))
+                .set(0);
+            self.ssh_reconnects
+                .with_label_values(&labels.with(&[host.name.as_str()]));
+            self.set_drift(
+                &labels,
+                &HostReport {
+                    host: host.name.to_string(),
+                    component: "app".to_owned(),
+                    ..HostReport::default()
+                },
+            );
+        }
+    }
+
+    /// Takes every series of a stack away.
+    pub fn end(&self, key: &StackKey) {
+        macro_rules! forget {
+            ($($metric:ident),*) => { $(forget(&self.$metric, key, |metric, values| drop(metric.remove_label_values(values)));)* };
+        }
+        forget!(
+            stack_ready,
+            stack_in_sync,
+            stack_suspended,
+            stack_info,
+            drift_items,
+            drift_oldest_seconds,
+            drift_detected,
+            drift_healed,
+            drift_heal_seconds,
+            host_reachable,
+            component_healthy,
+            reconcile_total,
+            reconcile_duration,
+            last_success,
+            rollout_total,
+            rollout_duration,
+            ssh_reconnects
+        );
+    }
+
+    fn set_drift(&self, labels: &StackLabels, report: &HostReport) {
+        for layer in Layer::ALL {
+            let count = report
+                .drift
+                .iter()
+                .filter(|item| item.kind.layer() == layer)
+                .count();
+            let values = labels.with(&[&report.host, &report.component, layer.as_str()]);
+            self.drift_items
+                .with_label_values(&values)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What one check of one host came to.
+    pub fn checked(&self, labels: &StackLabels, report: &HostReport, now_seconds: f64) {
+        let host = labels.with(&[&report.host]);
+        self.host_reachable
+            .with_label_values(&host)
+            .set(i64::from(report.reachable()));
+        let component = labels.with(&[&report.host, &report.component]);
+        self.component_healthy
+            .with_label_values(&component)
+            .set(i64::from(report.healthy));
+        self.set_drift(labels, report);
+        let result = if report.failure.is_some() {
+            "error"
+        } else {
+            "success"
+        };
+        self.reconcile_total
+            .with_label_values(&labels.with(&[result]))
+            .inc();
+        if report.failure.is_none() {
+            self.last_success.with_label_values(&host).set(now_seconds);
+        }
+    }
+
+    /// What the stack as a whole came to.
+    pub fn stack(&self, labels: &StackLabels, status: &TaskTrackerStackStatus, oldest_drift_seconds: f64) {
+        let holds = |kind: &str| {
+            status
+                .conditions
+                .iter()
+                .any(|condition| condition.type_ == kind && condition.status == "True")
+        };
+        self.stack_ready
+            .with_label_values(&labels.with(&[]))
+            .set(i64::from(holds(conditions::READY)));
+        self.stack_in_sync
+            .with_label_values(&labels.with(&[]))
+            .set(i64::from(holds(conditions::IN_SYNC)));
+        self.drift_oldest_seconds
+            .with_label_values(&labels.with(&[]))
+            .set(oldest_drift_seconds);
+    }
+
+    /// A difference seen for the first time.
+    pub fn detected(&self, labels: &StackLabels, kind: DriftKind) {
+        self.drift_detected
+            .with_label_values(&labels.with(&[kind.as_str()]))
+            .inc();
+    }
+
+    /// A difference that went away, this long after it was first seen.
+    pub fn healed(&self, labels: &StackLabels, kind: DriftKind, seconds: f64) {
+        self.drift_healed
+            .with_label_values(&labels.with(&[kind.as_str()]))
+            .inc();
+        self.drift_heal_seconds
+            .with_label_values(&labels.with(&[]))
+            .observe(seconds);
+    }
+
+    /// Time that one phase of a check took.
+    pub fn phase(&self, labels: &StackLabels, phase: &str, seconds: f64) {
+        self.reconcile_duration
+            .with_label_values(&labels.with(&[phase]))
+            .observe(seconds);
+    }
+
+    /// A rollout that ended.
+    pub fn rollout(&self, labels: &StackLabels, succeeded: bool, seconds: f64) {
+        let result = if succeeded { "success" } else { "error" };
+        self.rollout_total
+            .with_label_values(&labels.with(&[result]))
+            .inc();
+        self.rollout_duration
+            .with_label_values(&labels.with(&[]))
+            .observe(seconds);
+    }
+
+    /// An SSH connection that was opened.
+    pub fn connected(&self, labels: &StackLabels, host: &str) {
+        self.ssh_reconnects.with_label_values(&labels.with(&[host])).inc();
+    }
+}
+
+/// Removes the series of one metric that belong to a stack.
+fn forget<M: prometheus::core::Collector>(metric: &M, key: &StackKey, remove: impl Fn(&M, &[&str])) {
+    let Some(names) = metric
+        .desc()
+        .first()
+        .map(|description| description.variable_labels.clone())
+    else {
+        return;
+    };
+    for family in metric.collect() {
+        for series in family.get_metric() {
+            let value = |name: &String| {
+                let label = series.get_label().iter().find(|label| label.name() == name);
+                label.map(|label| label.value().to_owned()).unwrap_or_default()
+            };
+            let values: Vec<String> = names.iter().map(value).collect();
+            if values.first() == Some(&key.namespace) && values.get(1) == Some(&key.name) {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                remove(metric, &values);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack() -> Stack {
+        let text = include_str!("../../examples/staging.yaml");
+        Stack::new(
+            tasktracker_crds::validation::read_stack(text).unwrap(),
+            "staging.yaml".into(),
+        )
+    }
+
+    #[test]
+    fn series_exist_at_zero_and_go_with_the_stack() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics
+            .text()
+            .lines()
+            .filter(|line| line.contains("stack="))
+            .count();
+        let stack = stack();
+        metrics.begin(&stack);
+        let labels = StackLabels::of(&stack);
+        metrics.healed(&labels, DriftKind::Missing, 0.2);
+        metrics.phase(&labels, "observe", 0.1);
+        let text = metrics.text();
+        assert!(
+            text.contains(
+                r#"tasktracker_stack_ready{environment="staging",namespace="default",stack="staging"} 0"#
+            ),
+            "{text}"
+        );
+        assert!(text.contains(r#"tasktracker_drift_items{component="app",environment="staging",host="app-1",layer="files",namespace="default",stack="staging"} 0"#));
+        metrics.end(&stack.key);
+        let after = metrics
+            .text()
+            .lines()
+            .filter(|line| line.contains("stack="))
+            .count();
+        assert_eq!((before, after), (0, 0));
+    }
+}

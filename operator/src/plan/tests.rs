@@ -1,0 +1,187 @@
+use std::collections::BTreeMap;
+
+use tasktracker_crds::Answer;
+
+use super::*;
+use crate::{
+    diff,
+    release::{Failed, Ledger, Prepared},
+    source::Stack,
+};
+
+fn project(revision: &str) -> Project {
+    let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
+    let stack = Stack::new(
+        tasktracker_crds::validation::read_stack(&text).unwrap(),
+        "staging.yaml".into(),
+    );
+    crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+}
+
+fn observed(revision: &str) -> Observed {
+    let applied = Prepared::new(project(revision), BTreeMap::new()).release;
+    Observed {
+        ledger: Some(Ledger::empty("o", "default/staging")),
+        applied: Some(applied),
+        ..Observed::default()
+    }
+}
+
+fn item(kind: DriftKind, service: Option<&str>, path: Option<&str>) -> DriftItem {
+    DriftItem {
+        host: "app-1".to_owned(),
+        component: "app".to_owned(),
+        service: service.map(str::to_owned),
+        kind,
+        path: path.map(str::to_owned),
+        wanted: String::new(),
+        found: String::new(),
+        first_seen: None,
+        answer: Answer::Heal,
+    }
+}
+
+fn words(drift: &[DriftItem], desired: &str, applied: &str) -> Vec<String> {
+    let (desired, observed) = (project(desired), observed(applied));
+    let plan = plan(
+        drift,
+        None,
+        &desired,
+        &observed,
+        &PolicySpec::default(),
+        Approval::Policy,
+    );
+    plan.repairs.iter().map(Action::words).collect()
+}
+
+#[test]
+fn no_difference_is_an_empty_plan() {
+    assert!(words(&[], "a", "a").is_empty());
+}
+
+#[test]
+fn each_kind_gets_its_smallest_action() {
+    let cases = [
+        (item(DriftKind::Missing, Some("backend"), None), "create backend"),
+        (
+            item(DriftKind::Stopped, Some("backend"), Some("tt-b-1")),
+            "start tt-b-1",
+        ),
+        (
+            item(DriftKind::ImageChanged, Some("backend"), Some("tt-b-1")),
+            "recreate backend",
+        ),
+        (
+            item(DriftKind::FileMissing, None, Some("compose.yaml")),
+            "write compose.yaml",
+        ),
+    ];
+    for (item, expected) in cases {
+        assert_eq!(words(&[item], "a", "a"), [expected]);
+    }
+}
+
+#[test]
+fn files_come_before_containers_and_the_compose_file_last_of_them() {
+    let drift = [
+        item(DriftKind::FileChanged, None, Some("compose.yaml")),
+        item(DriftKind::FileMissing, Some("edge"), Some("files/edge/Caddyfile")),
+        item(DriftKind::Missing, Some("backend"), None),
+    ];
+    assert_eq!(
+        words(&drift, "a", "a"),
+        [
+            "write files/edge/Caddyfile",
+            "write compose.yaml",
+            "reload edge",
+            "create backend"
+        ]
+    );
+}
+
+#[test]
+fn a_service_that_is_recreated_is_not_started_as_well() {
+    let drift = [
+        item(DriftKind::Stopped, Some("edge"), Some("tt-e-1")),
+        item(DriftKind::ImageChanged, Some("edge"), Some("tt-e-2")),
+    ];
+    assert_eq!(words(&drift, "a", "a"), ["recreate edge"]);
+}
+
+#[test]
+fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
+    let (desired, observed) = (project("new"), observed("old"));
+    let drift = [item(DriftKind::FileChanged, None, Some("compose.yaml"))];
+    let change = diff::change(&desired, observed.applied.as_ref());
+    let policy = PolicySpec {
+        upgrade: Upgrade::Approve,
+        ..PolicySpec::default()
+    };
+    let plan = plan(
+        &drift,
+        change.clone(),
+        &desired,
+        &observed,
+        &policy,
+        Approval::Policy,
+    );
+    let applied = observed.applied.as_ref().unwrap();
+    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0] else {
+        panic!("a file is written")
+    };
+    assert_eq!(*sha256, applied.files["compose.yaml"].sha256);
+    assert_eq!(*source, Source::Copy(applied.stored("compose.yaml")));
+    assert_eq!(plan.rollout, None);
+    assert_eq!(plan.waiting.unwrap().reason, reasons::APPROVAL_NEEDED);
+    let released = super::plan(&[], change, &desired, &observed, &policy, Approval::Person);
+    assert_eq!(released.rollout.unwrap().to_revision, "new");
+}
+
+#[test]
+fn what_failed_once_is_not_tried_again_by_itself() {
+    let (desired, mut observed) = (project("new"), observed("old"));
+    let change = diff::change(&desired, observed.applied.as_ref());
+    let failed = Failed {
+        desired_hash: desired.hash(),
+        revision: "new".to_owned(),
+        reason: "Unhealthy".to_owned(),
+        message: "x".to_owned(),
+    };
+    observed.ledger.as_mut().unwrap().failed = Some(failed);
+    let again = plan(
+        &[],
+        change.clone(),
+        &desired,
+        &observed,
+        &PolicySpec::default(),
+        Approval::Policy,
+    );
+    assert_eq!(again.rollout, None);
+    let other = project("newer");
+    let change = diff::change(&other, observed.applied.as_ref());
+    assert!(
+        plan(
+            &[],
+            change,
+            &other,
+            &observed,
+            &PolicySpec::default(),
+            Approval::Policy
+        )
+        .rollout
+        .is_some()
+    );
+}
+
+#[test]
+fn kinds_that_later_versions_heal_get_no_action() {
+    for kind in DriftKind::ALL
+        .iter()
+        .filter(|kind| kind.answer() == Answer::Report)
+    {
+        assert!(
+            words(&[item(*kind, Some("edge"), Some("x"))], "a", "a").is_empty(),
+            "{kind:?}"
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! What is kept on a host: releases and the ledger. Pure: the formats and how they come about.
+//!
+//! A release is one desired state with everything that was open in it settled: images by their IDs, files by their
+//! hashes. It is stored whole below `releases/ID/`, so that healing never needs to render anything again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    desired::{Project, compose, labels, sha256},
+    host::{Placement, Source},
+};
+
+/// Version of the formats.
+const FORMAT: u32 = 1;
+/// Permission bits of every file of a project.
+const FILE_MODE: u32 = 0o644;
+/// Name of a project's Compose file.
+pub const COMPOSE_FILE: &str = "compose.yaml";
+/// Name of a project's ledger.
+pub const LEDGER_FILE: &str = "ledger.json";
+
+/// One applied desired state, as its `manifest.json` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// Version of this format.
+    pub format: u32,
+    /// Twelve hexadecimal digits; the same content has the same.
+    pub id: String,
+    /// Hash of the desired state.
+    pub desired_hash: String,
+    /// The desired state.
+    pub project: Project,
+    /// Image IDs, by service.
+    pub images: BTreeMap<String, String>,
+    /// Hash of each service's definition and of the files it mounts.
+    pub service_hashes: BTreeMap<String, String>,
+    /// Files, by path from the project's folder.
+    pub files: BTreeMap<String, FileRecord>,
+}
+
+/// What a file of a release must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileRecord {
+    /// SHA-256 of the content, in hexadecimal digits.
+    pub sha256: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A release and the content of its files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// The release.
+    pub release: Release,
+    /// Content of its files, by path.
+    pub contents: BTreeMap<String, String>,
+}
+
+impl Prepared {
+    /// Settles a desired state: `images` are the image IDs by service.
+    pub fn new(project: Project, images: BTreeMap<String, String>) -> Self {
+        let desired_hash = project.hash();
+        let mut services = project.services.clone();
+        let mut service_hashes = BTreeMap::new();
+        for (name, service) in &mut services {
+            if let Some(image) = images.get(name) {
+                service.image.clone_from(image);
+            }
+            let hash = service_hash(service, &project);
+            service
+                .labels
+                .insert(labels::SERVICE_HASH.to_owned(), hash.clone());
+            service_hashes.insert(name.clone(), hash);
+        }
+        let mut contents = project.files.clone();
+        contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
+        let files = contents
+            .iter()
+            .map(|(path, content)| (path.clone(), FileRecord::of(content)))
+            .collect();
+        let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
+        let release = Release {
+            format: FORMAT,
+            id,
+            desired_hash,
+            project,
+            images,
+            service_hashes,
+            files,
+        };
+        Self { release, contents }
+    }
+
+    /// Everything to be written for this release, in order: its stored copy, the live files, `compose.yaml` last.
+    pub fn placements(&self) -> Vec<Placement> {
+        let stored = self
+            .contents
+            .iter()
+            .map(|(path, content)| inline(&self.release.stored(path), content));
+        let manifest = serde_json::to_string_pretty(&self.release).unwrap_or_default();
+        let manifest = std::iter::once(inline(&self.release.stored("manifest.json"), &manifest));
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.contents.iter().partition(|(path, _)| *path == COMPOSE_FILE);
+        let live = first
+            .into_iter()
+            .chain(last)
+            .map(|(path, content)| inline(path, content));
+        stored.chain(manifest).chain(live).collect()
+    }
+}
+
+impl Release {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(manifest: &[u8]) -> Result<Self, String> {
+        let release: Self = serde_json::from_slice(manifest).map_err(|error| error.to_string())?;
+        if release.format != FORMAT {
+            return Err(format!("expected format {FORMAT}, found {}", release.format));
+        }
+        Ok(release)
+    }
+
+    /// Path of the stored copy of a file, from the project's folder.
+    pub fn stored(&self, path: &str) -> String {
+        format!("releases/{}/{path}", self.id)
+    }
+}
+
+impl FileRecord {
+    fn of(content: &str) -> Self {
+        Self {
+            sha256: sha256(content.as_bytes()),
+            mode: FILE_MODE,
+            size: content.len() as u64,
+        }
+    }
+}
+
+fn inline(path: &str, content: &str) -> Placement {
+    Placement {
+        path: path.to_owned(),
+        mode: FILE_MODE,
+        sha256: sha256(content.as_bytes()),
+        source: Source::Inline(content.as_bytes().to_vec()),
+    }
+}
+
+/// Compose's own hash does not cover the files that a service mounts; this one does.
+fn service_hash(service: &compose::Service, project: &Project) -> String {
+    let mut text = serde_json::to_string(service).unwrap_or_default();
+    for mount in service.volumes.iter().filter(|mount| mount.kind == "bind") {
+        let folder = mount.source.trim_start_matches("./");
+        for (path, content) in project.files.iter().filter(|(path, _)| path.starts_with(folder)) {
+            text.push_str(path);
+            text.push_str(&sha256(content.as_bytes()));
+        }
+    }
+    sha256(text.as_bytes())[..16].to_owned()
+}
+
+/// What happened to a project on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Version of this format.
+    pub format: u32,
+    /// Who owns the project.
+    pub owner: String,
+    /// Namespace and name of the stack.
+    pub stack: String,
+    /// The release that was last rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// The one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// A desired state that was tried and failed; it is not tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+    /// When this was written, in RFC 3339, by the operator's clock.
+    pub when: String,
+    /// Who wrote it: the operator, or a person.
+    pub who: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A desired state that was tried and failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// Hash of the desired state.
+    pub desired_hash: String,
+    /// Its revision.
+    pub revision: String,
+    /// Reason, as in conditions.
+    pub reason: String,
+    /// What was found.
+    pub message: String,
+}
+
+impl Ledger {
+    /// Reads a ledger.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        let ledger: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if ledger.format != FORMAT {
+            return Err(format!("expected format {FORMAT}, found {}", ledger.format));
+        }
+        Ok(ledger)
+    }
+
+    /// The ledger of a project that nothing was rolled out to yet.
+    pub fn empty(owner: &str, stack: &str) -> Self {
+        Self {
+            format: FORMAT,
+            owner: owner.to_owned(),
+            stack: stack.to_owned(),
+            current: None,
+            previous: None,
+            failed: None,
+            when: String::new(),
+            who: String::new(),
+            why: String::new(),
+        }
+    }
+
+    /// What to write into the project's folder.
+    pub fn placement(&self) -> Placement {
+        inline(
+            LEDGER_FILE,
+            &serde_json::to_string_pretty(self).unwrap_or_default(),
+        )
+    }
+}

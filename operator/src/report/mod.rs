@@ -1,0 +1,248 @@
+//! What people, metrics and the resource's status are told. Pure: the writing is left to the engine and the doors.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use tasktracker_crds::{
+    ComponentStatus, DRIFT_ITEMS_PER_HOST, DriftItem, HostStatus, TaskTrackerStackStatus,
+    conditions::{self, reasons},
+};
+
+use crate::plan::Waiting;
+
+/// What one check of one host came to.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostReport {
+    /// Name of the host.
+    pub host: String,
+    /// Component that was checked.
+    pub component: String,
+    /// What kept the host from being checked or repaired.
+    pub failure: Option<Failure>,
+    /// Release that was last rolled out.
+    pub release: Option<String>,
+    /// Its revision.
+    pub revision: Option<String>,
+    /// Whether every service of it serves.
+    pub healthy: bool,
+    /// Every difference from it.
+    pub drift: Vec<DriftItem>,
+    /// A change that waits.
+    pub waiting: Option<Waiting>,
+    /// Hash of the plan that waits.
+    pub waiting_plan: Option<String>,
+}
+
+/// What kept a host from being checked or repaired.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Reason, as in conditions.
+    pub reason: &'static str,
+    /// One line: what, where, expected, found, remedy.
+    pub message: String,
+    /// Whether the host answered at all.
+    pub reachable: bool,
+    /// Whether a person must act first.
+    pub stalled: bool,
+}
+
+impl HostReport {
+    /// Whether nothing differs and nothing waits. Unknown never counts as in sync.
+    pub fn in_sync(&self) -> bool {
+        self.failure.is_none() && self.release.is_some() && self.drift.is_empty() && self.waiting.is_none()
+    }
+
+    /// Whether the host answered.
+    pub fn reachable(&self) -> bool {
+        self.failure.as_ref().is_none_or(|failure| failure.reachable)
+    }
+}
+
+/// The status of a stack from the newest report of each host; `now` is used only where a condition flips.
+pub fn status(
+    old: &TaskTrackerStackStatus,
+    reports: &[HostReport],
+    generation: Option<i64>,
+    now: &Time,
+) -> TaskTrackerStackStatus {
+    let conditions = facts(reports)
+        .into_iter()
+        .map(|fact| condition(&old.conditions, fact, generation, now))
+        .collect();
+    let mut revisions: Vec<&String> = reports
+        .iter()
+        .filter_map(|report| report.revision.as_ref())
+        .collect();
+    revisions.dedup();
+    TaskTrackerStackStatus {
+        observed_generation: generation,
+        conditions,
+        revision: (revisions.len() == 1 && reports.iter().all(|report| report.revision.is_some()))
+            .then(|| revisions[0].clone()),
+        waiting_plan: reports.iter().find_map(|report| report.waiting_plan.clone()),
+        hosts: reports.iter().map(host_status).collect(),
+    }
+}
+
+fn host_status(report: &HostReport) -> HostStatus {
+    HostStatus {
+        name: report.host.clone(),
+        reachable: report.reachable(),
+        message: report.failure.as_ref().map(|failure| failure.message.clone()),
+        components: vec![ComponentStatus {
+            name: report.component.clone(),
+            release: report.release.clone(),
+            revision: report.revision.clone(),
+            healthy: report.healthy,
+            change_waiting: report.waiting.is_some(),
+        }],
+        drift_count: u32::try_from(report.drift.len()).unwrap_or(u32::MAX),
+        drift: report.drift.iter().take(DRIFT_ITEMS_PER_HOST).cloned().collect(),
+    }
+}
+
+struct Fact {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// One condition from what is true and, where it is not, why.
+fn fact(kind: &'static str, faults: Vec<(&'static str, String)>) -> Fact {
+    match faults.first() {
+        None => Fact {
+            kind,
+            status: true,
+            reason: reasons::SUCCEEDED,
+            message: String::new(),
+        },
+        Some((reason, _)) => {
+            let messages: Vec<String> = faults.iter().map(|(_, message)| message.clone()).collect();
+            Fact {
+                kind,
+                status: false,
+                reason,
+                message: messages.join("; "),
+            }
+        }
+    }
+}
+
+fn facts(reports: &[HostReport]) -> Vec<Fact> {
+    let all = |fault: fn(&HostReport) -> Option<(&'static str, String)>| -> Vec<_> {
+        reports
+            .iter()
+            .filter_map(|report| {
+                fault(report).map(|(reason, text)| (reason, format!("{}: {text}", report.host)))
+            })
+            .collect()
+    };
+    let stalled = all(|report| {
+        report
+            .failure
+            .as_ref()
+            .filter(|failure| failure.stalled)
+            .map(|failure| (failure.reason, failure.message.clone()))
+    });
+    let failing = all(|report| {
+        report
+            .failure
+            .as_ref()
+            .map(|failure| (failure.reason, failure.message.clone()))
+    });
+    let unsynced = all(sync_fault);
+    let unhealthy =
+        all(|report| (!report.healthy).then(|| (reasons::UNHEALTHY, "not every service serves".to_owned())));
+    let unreachable = all(|report| {
+        report
+            .failure
+            .as_ref()
+            .filter(|failure| !failure.reachable)
+            .map(|failure| (failure.reason, failure.message.clone()))
+    });
+    let unapproved = all(|report| {
+        report
+            .waiting
+            .as_ref()
+            .filter(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
+            .map(|waiting| (waiting.reason, waiting.message.clone()))
+    });
+    let not_ready: Vec<_> = failing
+        .iter()
+        .chain(&unsynced)
+        .chain(&unhealthy)
+        .cloned()
+        .collect();
+    let working = stalled.is_empty() && !not_ready.is_empty() && unapproved.is_empty();
+    vec![
+        fact(conditions::READY, not_ready.clone()),
+        abnormal(conditions::RECONCILING, working.then(|| not_ready[0].clone())),
+        abnormal(conditions::STALLED, stalled.first().cloned()),
+        fact(conditions::IN_SYNC, unsynced),
+        fact(conditions::HEALTHY, unhealthy),
+        fact(conditions::HOSTS_REACHABLE, unreachable),
+        fact(conditions::APPROVED, unapproved),
+    ]
+}
+
+/// A condition that is true when something is not normal, as kstatus wants it.
+fn abnormal(kind: &'static str, fault: Option<(&'static str, String)>) -> Fact {
+    match fault {
+        Some((reason, message)) => Fact {
+            kind,
+            status: true,
+            reason,
+            message,
+        },
+        None => Fact {
+            kind,
+            status: false,
+            reason: reasons::SUCCEEDED,
+            message: String::new(),
+        },
+    }
+}
+
+fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
+    if let Some(failure) = &report.failure {
+        return Some((failure.reason, failure.message.clone()));
+    }
+    if let Some(item) = report.drift.first() {
+        let service = item.service.as_deref().or(item.path.as_deref()).unwrap_or("host");
+        return Some((
+            reasons::DRIFTED,
+            format!(
+                "{} differences, first {} of {service}",
+                report.drift.len(),
+                item.kind.as_str()
+            ),
+        ));
+    }
+    if let Some(waiting) = &report.waiting {
+        return Some((waiting.reason, waiting.message.clone()));
+    }
+    report
+        .release
+        .is_none()
+        .then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
+}
+
+fn condition(old: &[Condition], fact: Fact, generation: Option<i64>, now: &Time) -> Condition {
+    let status = if fact.status { "True" } else { "False" };
+    let before = old
+        .iter()
+        .find(|condition| condition.type_ == fact.kind && condition.status == status);
+    Condition {
+        type_: fact.kind.to_owned(),
+        status: status.to_owned(),
+        reason: fact.reason.to_owned(),
+        message: fact.message,
+        observed_generation: generation,
+        last_transition_time: before
+            .map_or_else(|| now.clone(), |condition| condition.last_transition_time.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

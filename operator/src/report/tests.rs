@@ -1,0 +1,146 @@
+use tasktracker_crds::{Answer, DriftKind};
+
+use super::*;
+
+fn time(seconds: i64) -> Time {
+    Time(k8s_openapi::jiff::Timestamp::from_second(seconds).unwrap())
+}
+
+fn good() -> HostReport {
+    HostReport {
+        host: "app-1".to_owned(),
+        component: "app".to_owned(),
+        release: Some("0123456789ab".to_owned()),
+        revision: Some("1".to_owned()),
+        healthy: true,
+        ..HostReport::default()
+    }
+}
+
+fn failing(stalled: bool) -> HostReport {
+    let failure = Failure {
+        reason: reasons::HOST_KEY_CHANGED,
+        message: "no".to_owned(),
+        reachable: false,
+        stalled,
+    };
+    HostReport {
+        failure: Some(failure),
+        healthy: false,
+        ..good()
+    }
+}
+
+fn told(report: HostReport) -> Vec<(String, String, String)> {
+    let status = status(&TaskTrackerStackStatus::default(), &[report], Some(3), &time(1));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.observed_generation == Some(3))
+    );
+    status
+        .conditions
+        .into_iter()
+        .map(|condition| (condition.type_, condition.status, condition.reason))
+        .collect()
+}
+
+fn of<'a>(told: &'a [(String, String, String)], kind: &str) -> (&'a str, &'a str) {
+    let (_, status, reason) = told.iter().find(|(name, _, _)| name == kind).unwrap();
+    (status, reason)
+}
+
+#[test]
+fn a_good_host_makes_a_ready_stack() {
+    let told = told(good());
+    for kind in ["Ready", "InSync", "Healthy", "HostsReachable", "Approved"] {
+        assert_eq!(of(&told, kind), ("True", "Succeeded"), "{kind}");
+    }
+    assert_eq!(of(&told, "Reconciling").0, "False");
+    assert_eq!(of(&told, "Stalled").0, "False");
+}
+
+#[test]
+fn a_changed_host_key_is_stalled_and_never_reconciling_too() {
+    let told = told(failing(true));
+    assert_eq!(of(&told, "Stalled"), ("True", "HostKeyChanged"));
+    assert_eq!(of(&told, "Reconciling").0, "False");
+    assert_eq!(of(&told, "Ready"), ("False", "HostKeyChanged"));
+    assert_eq!(of(&told, "InSync").0, "False");
+}
+
+#[test]
+fn a_passing_failure_is_tried_again() {
+    let told = told(failing(false));
+    assert_eq!(of(&told, "Reconciling").0, "True");
+    assert_eq!(of(&told, "Stalled").0, "False");
+}
+
+#[test]
+fn drift_and_nothing_applied_are_not_in_sync() {
+    let item = DriftItem {
+        host: "app-1".to_owned(),
+        component: "app".to_owned(),
+        service: Some("edge".to_owned()),
+        kind: DriftKind::Missing,
+        path: None,
+        wanted: String::new(),
+        found: String::new(),
+        first_seen: None,
+        answer: Answer::Heal,
+    };
+    assert_eq!(
+        of(
+            &told(HostReport {
+                drift: vec![item.clone(); 30],
+                ..good()
+            }),
+            "InSync"
+        ),
+        ("False", "Drifted")
+    );
+    assert_eq!(
+        of(
+            &told(HostReport {
+                release: None,
+                ..good()
+            }),
+            "InSync"
+        ),
+        ("False", "Pending")
+    );
+    let status = status(
+        &TaskTrackerStackStatus::default(),
+        &[HostReport {
+            drift: vec![item; 30],
+            ..good()
+        }],
+        None,
+        &time(1),
+    );
+    assert_eq!(
+        (status.hosts[0].drift.len(), status.hosts[0].drift_count),
+        (20, 30)
+    );
+}
+
+#[test]
+fn transition_times_move_only_when_a_condition_flips() {
+    let first = status(&TaskTrackerStackStatus::default(), &[good()], None, &time(1));
+    let same = status(&first, &[good()], None, &time(2));
+    assert_eq!(first, same);
+    let other = status(&same, &[failing(false)], None, &time(3));
+    let ready = other
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .unwrap();
+    assert_eq!(ready.last_transition_time, time(3));
+    let approved = other
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Approved")
+        .unwrap();
+    assert_eq!(approved.last_transition_time, time(1));
+}

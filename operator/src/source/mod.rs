@@ -1,0 +1,164 @@
+//! Where stacks come from. Reads files, knows nothing of hosts.
+
+mod secrets;
+mod standalone;
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
+
+pub use secrets::{Secret, SecretError, Secrets};
+pub use standalone::{Folder, FolderError, StackFile, Stamp};
+
+use crate::host::Identity;
+
+/// Namespace and name of a stack.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct StackKey {
+    /// Namespace; `default` where a file names none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for StackKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A valid stack and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack {
+    /// Namespace and name.
+    pub key: StackKey,
+    /// The file, in standalone mode.
+    pub origin: PathBuf,
+    /// What it asks for.
+    pub spec: TaskTrackerStackSpec,
+    /// The resource as it came, for rules that compare it with an earlier one.
+    pub resource: TaskTrackerStack,
+}
+
+impl Stack {
+    /// A stack from a resource that passed validation.
+    pub fn new(resource: TaskTrackerStack, origin: PathBuf) -> Self {
+        let namespace = resource
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        let key = StackKey {
+            namespace,
+            name: resource.metadata.name.clone().unwrap_or_default(),
+        };
+        Self {
+            key,
+            origin,
+            spec: resource.spec.clone(),
+            resource,
+        }
+    }
+
+    /// Who owns what this stack puts on a host: a fixed hash of namespace and name.
+    pub fn owner(&self) -> String {
+        let hash = Sha256::digest(format!(
+            "tasktracker.dev/{}/{}",
+            self.key.namespace, self.key.name
+        ));
+        hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The hosts on which this version of the operator has something to do.
+    pub fn app_hosts(&self) -> impl Iterator<Item = &HostSpec> {
+        let deployed = self.spec.app.is_some();
+        self.spec.hosts_with(Role::App).filter(move |_| deployed)
+    }
+}
+
+/// Where and how one host is reached.
+#[derive(Clone, Debug)]
+pub struct Target {
+    name: String,
+    address: String,
+    port: u16,
+    user: String,
+    host_keys: Vec<String>,
+    identities: Vec<Identity>,
+    directory: String,
+}
+
+impl Target {
+    /// The target of a host, with the identities that its secrets hold.
+    ///
+    /// # Errors
+    /// When a secret is missing, readable by others, or no private key.
+    pub fn new(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Self, SecretError> {
+        let identities = stack
+            .spec
+            .ssh
+            .identity_secrets
+            .iter()
+            .map(|name| secrets.identity(name))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            name: host.name.to_string(),
+            address: host.address.to_string(),
+            port: host.port.0,
+            user: stack.spec.ssh.user.to_string(),
+            host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
+            identities,
+            directory: host.directory.to_string(),
+        })
+    }
+
+    /// A target that no secret is needed for.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, address: &str, port: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            port,
+            user: "deploy".to_owned(),
+            host_keys: Vec::new(),
+            identities: Vec::new(),
+            directory: "/opt/tasktracker".to_owned(),
+        }
+    }
+
+    /// Name of the host in its stack.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Address and port, as one text that can be connected to.
+    pub fn address(&self) -> String {
+        if self.address.contains(':') {
+            format!("[{}]:{}", self.address, self.port)
+        } else {
+            format!("{}:{}", self.address, self.port)
+        }
+    }
+
+    /// User on the host.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Pinned public keys of the host.
+    pub fn host_keys(&self) -> &[String] {
+        &self.host_keys
+    }
+
+    /// Private keys to be tried, in order.
+    pub fn identities(&self) -> &[Identity] {
+        &self.identities
+    }
+
+    /// The operator's folder on the host.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+}

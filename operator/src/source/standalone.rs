@@ -1,0 +1,262 @@
+//! A folder of YAML files, one stack each.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use tasktracker_crds::validation::{self, MAX_FILE_BYTES, Mistake};
+
+use super::{Stack, StackKey};
+
+/// One file and what was read from it.
+#[derive(Clone, Debug)]
+pub struct StackFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The stack, or every mistake.
+    pub content: Result<Stack, Vec<Mistake>>,
+}
+
+/// What is wrong with a folder of stacks as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The folder or file cannot be read.
+    #[error("stacks: expected a folder or file {}, found: {source}", .path.display())]
+    Unreadable {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
+}
+
+/// A folder of stack files, or a single one.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    roots: Vec<PathBuf>,
+}
+
+/// Size and time of each file: equal stamps mean that nothing has to be read again.
+pub type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+impl Folder {
+    /// A folder whose stacks may only use folders of hosts below `roots`.
+    pub fn new(path: PathBuf, roots: Vec<PathBuf>) -> Self {
+        Self { path, roots }
+    }
+
+    /// The stack files there are, by path.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn stamp(&self) -> Result<Stamp, FolderError> {
+        self.files()?
+            .into_iter()
+            .map(|path| {
+                let metadata = fs::metadata(&path).map_err(|source| FolderError::Unreadable {
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok((path, (metadata.len(), metadata.modified().ok())))
+            })
+            .collect()
+    }
+
+    /// Reads every stack file; two files with the same stack are both refused.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn read(&self) -> Result<Vec<StackFile>, FolderError> {
+        let mut files = Vec::new();
+        for path in self.files()? {
+            let content = self.read_file(&path);
+            files.push(StackFile { path, content });
+        }
+        refuse_doubles(&mut files);
+        Ok(files)
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
+        let unreadable = |source| FolderError::Unreadable {
+            path: self.path.clone(),
+            source,
+        };
+        if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+            if yaml && !name.starts_with('.') && path.is_file() {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Stack, Vec<Mistake>> {
+        let whole = |message: String| {
+            vec![Mistake {
+                line: 0,
+                column: 0,
+                path: String::new(),
+                message,
+            }]
+        };
+        let size = fs::metadata(path)
+            .map_err(|error| whole(error.to_string()))?
+            .len();
+        if size > MAX_FILE_BYTES as u64 {
+            return Err(whole(format!(
+                "expected at most {MAX_FILE_BYTES} bytes, found {size}"
+            )));
+        }
+        let bytes = fs::read(path).map_err(|error| whole(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            whole(format!(
+                "expected UTF-8, found other bytes after {} bytes",
+                error.utf8_error().valid_up_to()
+            ))
+        })?;
+        let stack = Stack::new(validation::read_stack(&text)?, path.to_owned());
+        let mistakes = self.outside_roots(&stack);
+        if mistakes.is_empty() {
+            Ok(stack)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn outside_roots(&self, stack: &Stack) -> Vec<Mistake> {
+        let hosts = stack.spec.hosts.iter().enumerate();
+        hosts
+            .filter(|(_, host)| {
+                !self
+                    .roots
+                    .iter()
+                    .any(|root| Path::new(host.directory.as_str()).starts_with(root))
+            })
+            .map(|(index, host)| {
+                let roots: Vec<String> = self.roots.iter().map(|root| root.display().to_string()).collect();
+                let message = format!(
+                    "expected a folder below {} (see --host-roots), found {}",
+                    roots.join(", "),
+                    host.directory
+                );
+                Mistake {
+                    line: 0,
+                    column: 0,
+                    path: format!("spec.hosts[{index}].directory"),
+                    message,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Two files for one stack would take turns: neither is carried out.
+fn refuse_doubles(files: &mut [StackFile]) {
+    let mut places: BTreeMap<StackKey, Vec<PathBuf>> = BTreeMap::new();
+    for file in files.iter() {
+        if let Ok(stack) = &file.content {
+            places
+                .entry(stack.key.clone())
+                .or_default()
+                .push(file.path.clone());
+        }
+    }
+    for file in files {
+        let Ok(stack) = &file.content else { continue };
+        let others: Vec<String> = places[&stack.key]
+            .iter()
+            .filter(|path| **path != file.path)
+            .map(|path| path.display().to_string())
+            .collect();
+        if !others.is_empty() {
+            let message = format!(
+                "expected one file for the stack {}, found it also in {}",
+                stack.key,
+                others.join(", ")
+            );
+            file.content = Err(vec![Mistake {
+                line: 0,
+                column: 0,
+                path: "metadata.name".to_owned(),
+                message,
+            }]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = include_str!("../../../examples/staging.yaml");
+
+    fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, Folder) {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let folder = Folder::new(directory.path().to_owned(), vec![PathBuf::from("/opt")]);
+        (directory, folder)
+    }
+
+    fn told(folder: &Folder) -> Vec<String> {
+        let files = folder.read().unwrap().into_iter();
+        files
+            .map(|file| {
+                file.content
+                    .map_or_else(|mistakes| mistakes[0].to_string(), |stack| stack.key.to_string())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_yaml_files_are_read_and_one_bad_file_does_not_stop_the_others() {
+        let (_directory, folder) = folder(&[
+            ("a.yaml", GOOD),
+            ("b.yml", "x: ["),
+            ("c.txt", "x"),
+            (".d.yaml", "x"),
+        ]);
+        let told = told(&folder);
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0], "default/staging");
+    }
+
+    #[test]
+    fn the_same_stack_twice_is_refused_in_both_files() {
+        let (_directory, folder) = folder(&[("a.yaml", GOOD), ("b.yaml", GOOD)]);
+        assert!(
+            told(&folder)
+                .iter()
+                .all(|line| line.contains("expected one file for the stack default/staging"))
+        );
+    }
+
+    #[test]
+    fn a_directory_outside_the_roots_is_refused() {
+        let text = GOOD.replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
+        let (_directory, folder) = folder(&[("a.yaml", &text)]);
+        assert!(told(&folder)[0].contains("expected a folder below /opt"));
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_and_not_an_empty_one() {
+        let folder = Folder::new(PathBuf::from("/nonexistent/stacks"), Vec::new());
+        assert!(folder.read().is_err());
+        assert!(folder.stamp().is_err());
+    }
+}
