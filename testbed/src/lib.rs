@@ -1,1 +1,25 @@
-//! stub
+//! Sandbox hosts: as many real Docker hosts over SSH as a test, a benchmark or the demo needs.
+//!
+//! A [`SandboxHost`] has namespaces, a Docker daemon, an SSH server and a host key of its own, and leaves nothing behind,
+//! however its owner ends. A [`LocalHost`] is the same for a machine that already has a Docker daemon, without root.
+//! [`packages`] installs what both need, [`images`] builds images on a host, [`hostile`] has servers that misbehave.
+//!
+//! Everything runs in namespaces made here and on loopback. All calls block.
+
+mod cache;
+mod demo;
+mod forward;
+pub mod hostile;
+pub mod images;
+mod local;
+pub mod packages;
+mod process;
+mod sandbox;
+mod supervisor;
+mod wait;
+
+pub use cache::cache_folder;
+pub use demo::DemoHost;
+pub use forward::{Forward, forward, forward_delayed};
+pub use local::LocalHost;
+pub use sandbox::{Compose, Engine, HostKeyKind, HostOptions, SandboxHost};

@@ -1,0 +1,77 @@
+//! Starting the host's two daemons and waiting for them.
+
+use super::SandboxHost;
+use crate::demo::DemoHost;
+use crate::process::run;
+use crate::wait::{docker_answers, greets_as_ssh, until};
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_mins(1);
+const DOCKERD_LOG: &str = "/var/log/dockerd.log";
+
+/// Removes what an earlier run left in the engine's folder, but for images.
+const REMOVE_LEFTOVERS: &str = "
+docker ps -aq | xargs -r docker rm -fv
+docker volume ls -q | xargs -r docker volume rm -f
+docker network ls -q --filter type=custom | xargs -r docker network rm
+";
+
+impl SandboxHost {
+    /// Starts the SSH server and waits until it greets.
+    ///
+    /// # Errors
+    /// When it does not greet within a minute.
+    pub fn start_sshd(&self) -> Result<()> {
+        run(self.command("/usr/sbin/sshd").args(["-E", "/var/log/sshd.log"]))?;
+        let address = SocketAddr::new(self.address(), self.port());
+        until("the SSH server", LIMIT, || greets_as_ssh(address))
+            .with_context(|| format!("waiting for {} at {address}", self.name()))
+    }
+
+    /// Starts the Docker daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute; the error has the end of its log.
+    pub fn start_docker(&self) -> Result<()> {
+        let script = format!("exec dockerd \"$@\" >>{DOCKERD_LOG} 2>&1 </dev/null");
+        let mut command = self.command("setsid");
+        command.args([
+            "--fork",
+            "sh",
+            "-c",
+            &script,
+            "dockerd",
+            "--host",
+            "unix:///run/docker.sock",
+        ]);
+        command.args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        command
+            .arg("--cgroup-parent")
+            .arg(format!("/tt-{}", self.id))
+            .args(&self.dockerd_arguments);
+        run(&mut command)?;
+        let socket = self.path("/run/docker.sock");
+        until("the Docker daemon", LIMIT, || docker_answers(&socket))
+            .with_context(|| self.end_of_docker_log())
+    }
+
+    pub(super) fn remove_leftovers(&self) -> Result<()> {
+        run(self.command("sh").args(["-c", REMOVE_LEFTOVERS]))
+            .context("removing what earlier runs left")
+            .map(drop)
+    }
+
+    fn end_of_docker_log(&self) -> String {
+        let log = self.read_file(DOCKERD_LOG).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "dockerd on {} said last: {}",
+            self.name(),
+            lines[lines.len().saturating_sub(5)..].join("\n")
+        )
+    }
+}

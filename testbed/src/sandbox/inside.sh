@@ -1,0 +1,28 @@
+# The first process of a sandbox host: gives it file systems of its own, then waits for the end of stdin.
+# What the machine has in /usr is the host's system; what a server writes to is the host's own.
+set -e
+read -r pid _ </proc/self/stat # before /proc is ours: the number the machine knows
+mount -t proc proc /proc
+echo "$NAME" >/proc/sys/kernel/hostname
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 700 /run/tasktracker
+mkdir -m 755 /run/sshd
+mount --bind "$STATE" /run/tasktracker
+for folder in etc var/lib; do
+  upper=/run/tasktracker/upper/$folder work=/run/tasktracker/work/$folder
+  mkdir -p "$work"
+  mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$upper,workdir=$work" "/$folder"
+done
+mount --bind "$DATA" /var/lib/docker
+[ -z "$COMPOSE" ] || install -D -m 755 "$COMPOSE" /run/tasktracker/own/usr/local/lib/docker/cli-plugins/docker-compose
+for folder in sbin bin; do
+  [ -z "$ENGINE" ] || mount --bind "$ENGINE/$folder" "/run/tasktracker/own/usr/local/$folder"
+done
+[ -z "$DISK" ] || mount -t tmpfs -o "size=${DISK}m,mode=755,uid=$DEPLOY,gid=$DEPLOY" tmpfs /run/tasktracker/own/opt/tasktracker
+for folder in home opt root srv tmp usr/local var/log; do
+  mount --rbind "/run/tasktracker/own/$folder" "/$folder"
+done
+cd /
+echo "ready $pid"
+exec >/dev/null 2>&1
+read -r _ || true

@@ -1,0 +1,40 @@
+//! `cargo xtask bench NAME`: the benchmarks live with the operator, this builds what they need.
+
+use anyhow::{Result, ensure};
+use tasktracker_testbed::packages;
+
+use crate::{
+    images,
+    progress::{cargo, run as run_program, say, target},
+};
+
+const NAMES: [&str; 2] = ["noop", "deploy"];
+
+pub(crate) fn run(name: &str) -> Result<()> {
+    ensure!(
+        NAMES.contains(&name),
+        "expected one of {}, found {name}",
+        NAMES.join(", ")
+    );
+    packages::ensure_docker_host(&mut |line| say(line))?;
+    images::build_binaries()?;
+    let host = images::any_host("images")?;
+    images::build(host.as_ref(), &["r1"])?;
+    drop(host);
+    let mut command = cargo();
+    command.args([
+        "bench",
+        "--locked",
+        "--package",
+        "tasktracker-operator",
+        "--features",
+        "sandbox",
+        "--bench",
+        "hosts",
+        "--",
+        name,
+    ]);
+    command.env("TASKTRACKER_IMAGES", images::folder());
+    command.env("TASKTRACKER_BENCH", target().join("bench"));
+    run_program(&mut command)
+}

@@ -1,0 +1,348 @@
+//! `cargo xtask demo`: a real Docker host made equal to `examples/staging.yaml`, for a person to try things on.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use tasktracker_testbed::{
+    DemoHost, Forward, HostOptions, LocalHost, SandboxHost, forward, hostile, packages,
+};
+
+use crate::{
+    images,
+    progress::{root, run as run_program, say, step, target},
+};
+
+/// Revision of the example.
+const REVISION: &str = "3f2c1ab";
+/// Revision of the file to roll out.
+const NEXT_REVISION: &str = "4d8e2f0";
+/// Where the operator serves its metrics, where the port is free.
+const METRICS_PORT: u16 = 9464;
+/// How long the first deployment and each thing to try may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Options of `cargo xtask demo`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Do the three things by itself, look at what comes of them, and end.
+    #[arg(long = "try")]
+    try_things: bool,
+    /// Start a sandbox host even where this machine has a Docker daemon.
+    #[arg(long)]
+    sandbox: bool,
+}
+
+/// Everything of a running demo; dropped in this order.
+struct Demo {
+    operator: Child,
+    folder: PathBuf,
+    metrics: SocketAddr,
+    page: SocketAddr,
+    api: SocketAddr,
+    _forwards: Vec<Forward>,
+    host: Box<dyn DemoHost>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let (sender, stopped) = channel();
+    ctrlc::set_handler(move || {
+        let _: Result<(), _> = sender.send(());
+    })
+    .context("catching Ctrl-C")?;
+    let host = start_host(options.sandbox)?;
+    images::build_binaries()?;
+    images::build(host.as_ref(), &[REVISION, NEXT_REVISION])?;
+    let demo = Demo::start(host)?;
+    demo.wait_until_ready(&stopped)?;
+    demo.introduce();
+    if options.try_things {
+        return demo.try_things(&stopped);
+    }
+    loop {
+        match stopped.recv_timeout(Duration::from_secs(1)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => break,
+        }
+    }
+    say("\nremoving everything");
+    Ok(())
+}
+
+fn start_host(sandbox: bool) -> Result<Box<dyn DemoHost>> {
+    if !sandbox && LocalHost::is_possible() {
+        step("starting a private SSH server in front of this machine's Docker");
+        return Ok(Box::new(LocalHost::start()?));
+    }
+    step("installing what a Docker host needs");
+    packages::ensure_docker_host(&mut |line| say(line))?;
+    step("starting a Docker host in a sandbox");
+    let options = HostOptions {
+        reuse: Some("demo".to_owned()),
+        ..HostOptions::default()
+    };
+    Ok(Box::new(SandboxHost::start("demo", &options)?))
+}
+
+impl Demo {
+    fn start(host: Box<dyn DemoHost>) -> Result<Self> {
+        let folder = target().join("demo");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let local = host.address().is_loopback();
+        let (page, api) = (published(local, 3500)?, published(local, 8000)?);
+        let example = fs::read_to_string(root().join("examples/staging.yaml"))?;
+        let stack = for_host(&example, host.as_ref())?;
+        write(&folder.join("stacks/staging.yaml"), &stack, 0o644)?;
+        write(
+            &folder.join("next.yaml"),
+            &stack.replace(REVISION, NEXT_REVISION),
+            0o644,
+        )?;
+        let key = fs::read_to_string(host.identity_file())?;
+        write(&folder.join("secrets/staging-ssh/ssh-privatekey"), &key, 0o600)?;
+        write(&folder.join("on-host"), &on_host(host.as_ref()), 0o755)?;
+        let mut forwards = Vec::new();
+        if !local {
+            forwards.push(forward(page, SocketAddr::new(host.address(), 3500))?);
+            forwards.push(forward(api, SocketAddr::new(host.address(), 8000))?);
+        }
+        let metrics = free(METRICS_PORT)?;
+        step("starting the operator");
+        let operator = start_operator(&folder, metrics, host.as_ref())?;
+        Ok(Self {
+            operator,
+            folder,
+            metrics,
+            page,
+            api,
+            _forwards: forwards,
+            host,
+        })
+    }
+
+    fn wait_until_ready(&self, stopped: &Receiver<()>) -> Result<()> {
+        self.wait_for("the stack is ready", stopped, || {
+            Ok(self.metric("tasktracker_stack_ready") == Some(1.0) && get(self.page, "/api/health").is_ok())
+        })
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let text = get(self.metrics, "/metrics").ok()?;
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    fn wait_for(&self, what: &str, stopped: &Receiver<()>, done: impl Fn() -> Result<bool>) -> Result<()> {
+        let started = Instant::now();
+        while !done()? {
+            ensure!(
+                started.elapsed() < LIMIT,
+                "expected within {} s: {what}",
+                LIMIT.as_secs()
+            );
+            match stopped.recv_timeout(Duration::from_millis(200)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => bail!("stopped while waiting: {what}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn introduce(&self) {
+        let shown = self.folder.strip_prefix(root()).unwrap_or(&self.folder).display();
+        say(&format!(
+            "
+Ready. The operator keeps this host equal to {shown}/stacks/staging.yaml.
+
+  page      http://{page}/
+  API docs  http://{api}/docs
+  metrics   http://{metrics}/metrics
+
+Three things to try in another terminal; the operator says here what it sees and does:
+
+  1. take a container away     {shown}/on-host docker rm -f tt-staging-app-backend-1
+  2. edit a file on the host   {shown}/on-host 'echo \"# mine\" >> {file}'
+  3. roll out a new revision   cp {shown}/next.yaml {shown}/stacks/staging.yaml
+
+Ctrl-C removes everything.
+",
+            page = self.page,
+            api = self.api,
+            metrics = self.metrics,
+            file = self.caddyfile(),
+        ));
+    }
+
+    fn caddyfile(&self) -> String {
+        format!(
+            "{}/staging/app/files/edge/Caddyfile",
+            self.host.project_folder().display()
+        )
+    }
+
+    /// Does what [`Demo::introduce`] proposes, with the same commands, and looks at what comes of it.
+    fn try_things(&self, stopped: &Receiver<()>) -> Result<()> {
+        let on_host = |script: &str| run_program(Command::new(self.folder.join("on-host")).arg(script));
+        let healed = |kind: &str| {
+            let name = format!("kind=\"{kind}\"");
+            let text = get(self.metrics, "/metrics").unwrap_or_default();
+            text.lines().any(|line| {
+                line.starts_with("tasktracker_drift_healed_total")
+                    && line.contains(&name)
+                    && line.ends_with(" 1")
+            })
+        };
+        step("1. docker rm -f");
+        on_host("docker rm -f tt-staging-app-backend-1")?;
+        self.wait_for("the container is back", stopped, || {
+            Ok(healed("Missing") && get(self.page, "/api/health").is_ok())
+        })?;
+        step("2. a file is edited");
+        on_host(&format!("echo '# mine' >> {}", self.caddyfile()))?;
+        self.wait_for("the file is as it was", stopped, || Ok(healed("FileChanged")))?;
+        step("3. a new revision");
+        fs::copy(
+            self.folder.join("next.yaml"),
+            self.folder.join("stacks/staging.yaml"),
+        )?;
+        self.wait_for("the new revision serves", stopped, || {
+            let new = get(self.page, "/api/health").is_ok_and(|health| health.contains(NEXT_REVISION));
+            Ok(new && self.metric("tasktracker_stack_ready") == Some(1.0))
+        })?;
+        say("all three came out as promised");
+        Ok(())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let stopped = self.operator.kill().and_then(|()| self.operator.wait());
+        if let Err(error) = stopped {
+            say(&format!("the operator could not be stopped: {error}"));
+        }
+    }
+}
+
+/// The example with the address, keys and folder of a host, checked every second.
+fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
+    let mut text = String::new();
+    for line in example.lines() {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        match trimmed.split_once(':').map_or(trimmed, |(key, _)| key) {
+            "address" => {
+                text.push_str(&format!(
+                    "{indent}address: {}\n{indent}port: {}\n",
+                    host.address(),
+                    host.port()
+                ));
+                text.push_str(&format!(
+                    "{indent}directory: {}\n",
+                    host.project_folder().display()
+                ));
+            }
+            "hostKeys" => text.push_str(&format!("{indent}hostKeys: [\"{}\"]\n", host.host_key())),
+            "ssh" => text.push_str(&format!(
+                "{indent}ssh: {{user: {}, identitySecrets: [staging-ssh]}}\n{indent}interval: 1s\n",
+                host.user()
+            )),
+            _ => text.push_str(&format!("{line}\n")),
+        }
+    }
+    ensure!(
+        text.contains(&host.host_key()),
+        "examples/staging.yaml has no line hostKeys"
+    );
+    Ok(text)
+}
+
+/// A script that runs its arguments on the host.
+fn on_host(host: &dyn DemoHost) -> String {
+    let ssh = host.ssh("");
+    let words: Vec<String> = std::iter::once(ssh.get_program())
+        .chain(ssh.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let words = words[..words.len() - 1].join(" ");
+    format!("#!/bin/sh\n# Runs a command on the demo's host.\nexec {words} \"$*\"\n")
+}
+
+/// The operator ends with us, however we end.
+fn start_operator(folder: &Path, metrics: SocketAddr, host: &dyn DemoHost) -> Result<Child> {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "TERM", "--"])
+        .arg(images::binary("tasktracker-operator"));
+    command
+        .arg("run")
+        .arg("--stacks")
+        .arg(folder.join("stacks"))
+        .arg("--secrets-dir")
+        .arg(folder.join("secrets"));
+    command.args(["--listen", &metrics.to_string()]);
+    command.arg("--host-roots").arg(format!(
+        "/opt,/srv,/home,{}",
+        host.project_folder()
+            .parent()
+            .unwrap_or(Path::new("/opt"))
+            .display()
+    ));
+    command.spawn().context("starting the operator")
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let folder = path.parent().context("a file is in a folder")?;
+    fs::create_dir_all(folder)?;
+    let mut file = fs::File::create(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Where a published port of the host is reached from this machine.
+fn published(local: bool, port: u16) -> Result<SocketAddr> {
+    if local {
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    } else {
+        free(port)
+    }
+}
+
+/// A port of loopback that nobody uses, the wanted one where it is free.
+fn free(port: u16) -> Result<SocketAddr> {
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if std::net::TcpListener::bind(wanted).is_ok() {
+        Ok(wanted)
+    } else {
+        hostile::closed_port()
+    }
+}
+
+/// The body of a plain HTTP answer with status 200.
+fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an answer without a head")?;
+    ensure!(
+        head.split(' ').nth(1) == Some("200"),
+        "{path}: {}",
+        head.lines().next().unwrap_or_default()
+    );
+    Ok(body.to_owned())
+}
