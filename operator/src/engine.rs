@@ -6,7 +6,7 @@ mod watcher;
 mod worker;
 
 use jiff::Timestamp;
-use tasktracker_crds::{DriftItem, HostSpec};
+use tasktracker_crds::{DriftItem, DriftKind, HostSpec, conditions::reasons};
 
 pub use hosts::Hosts;
 pub use run::{Settings, run};
@@ -19,7 +19,7 @@ use crate::{
     observe::{self, Observed},
     plan::{self, Approval, Plan},
     report::{Failure, HostReport},
-    source::Stack,
+    source::{SecretError, Stack},
 };
 
 /// Reads the clock: the one place that does, beside the command line.
@@ -102,50 +102,83 @@ impl Look {
             revision: applied.map(|release| release.project.revision.clone()),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
             drift: self.drift.clone(),
+            rolling_out: self
+                .plan
+                .rollout
+                .as_ref()
+                .map(|change| change.to_revision.clone()),
             waiting_plan: waiting.is_some().then(|| self.plan.hash()),
             waiting,
         }
     }
 }
 
-/// What a report says of a host that cannot be read or repaired.
-pub fn failure_report(host: &str, before: Option<&HostReport>, error: &apply::Error) -> HostReport {
-    let host_error = if let apply::Error::Host(error) = error {
-        Some(error)
-    } else {
-        None
-    };
-    let reachable = host_error.is_none_or(|error| {
-        error.reason() != tasktracker_crds::conditions::reasons::UNREACHABLE
-            && error.reason() != tasktracker_crds::conditions::reasons::HOST_KEY_CHANGED
-    });
-    let failure = Failure {
-        reason: error.reason(),
-        message: error.to_string(),
-        reachable,
-        stalled: host_error.is_some_and(host::Error::is_stalled),
-    };
-    let drift = host_error
-        .and_then(host::Error::drift_kind)
-        .map(|kind| DriftItem {
+/// What keeps a host from being checked or repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A secret that is needed to reach it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The host itself, or what was done on it.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+}
+
+impl From<host::Error> for Error {
+    fn from(error: host::Error) -> Self {
+        Self::Apply(error.into())
+    }
+}
+
+impl Error {
+    /// The reason for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => reasons::SECRET_MISSING,
+            Self::Apply(error) => error.reason(),
+        }
+    }
+
+    /// What is wrong with the host itself, where that is what failed.
+    fn of_host(&self) -> Option<&host::Error> {
+        match self {
+            Self::Apply(apply::Error::Host(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What a report says of the host; what was known `before` of its release stays known.
+    pub fn report(&self, host: &str, before: Option<HostReport>) -> HostReport {
+        let failure = Failure {
+            reason: self.reason(),
+            message: self.to_string(),
+            reachable: !self.of_host().is_some_and(host::Error::is_unreachable),
+            stalled: self.of_host().is_some_and(host::Error::is_stalled),
+        };
+        let kind = match self {
+            Self::Secret(_) => Some(DriftKind::SecretMissing),
+            Self::Apply(_) => self.of_host().and_then(host::Error::drift_kind),
+        };
+        let item = kind.map(|kind| DriftItem {
             host: host.to_owned(),
             component: "app".to_owned(),
             service: None,
             kind,
             path: None,
             wanted: "a host that can be managed".to_owned(),
-            found: error.to_string(),
+            found: self.to_string(),
             first_seen: None,
             answer: kind.answer(),
         });
-    HostReport {
-        host: host.to_owned(),
-        component: "app".to_owned(),
-        failure: Some(failure),
-        release: before.and_then(|report| report.release.clone()),
-        revision: before.and_then(|report| report.revision.clone()),
-        healthy: false,
-        drift: drift.into_iter().collect(),
-        ..HostReport::default()
+        let before = before.unwrap_or_default();
+        HostReport {
+            host: host.to_owned(),
+            component: "app".to_owned(),
+            failure: Some(failure),
+            release: before.release,
+            revision: before.revision,
+            drift: item.into_iter().collect(),
+            ..HostReport::default()
+        }
     }
 }

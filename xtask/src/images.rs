@@ -81,6 +81,7 @@ pub(crate) fn folder() -> PathBuf {
 pub(crate) fn build(host: &dyn DemoHost, revisions: &[&str]) -> Result<Vec<PathBuf>> {
     step("building images");
     let mut archives = vec![images::caddy(host, &mut |line| say(line))?];
+    host.load_image(&archives[0])?;
     for (image, program, folders) in IMAGES {
         let context = stage(image, program, folders)?;
         for revision in revisions {

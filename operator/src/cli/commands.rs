@@ -14,7 +14,7 @@ use super::{
 use crate::{
     apply, desired,
     desired::compose,
-    engine::{self, Hosts, Look, Settings, act, failure_report, look, now},
+    engine::{self, Hosts, Look, Settings, act, look, now},
     host::{self, Host},
     plan::{Approval, Plan},
     report::HostReport,
@@ -166,7 +166,7 @@ struct Looked {
     stack: Arc<Stack>,
     spec: HostSpec,
     host: Option<Arc<Host>>,
-    result: Result<Vec<Look>, apply::Error>,
+    result: Result<Vec<Look>, engine::Error>,
 }
 
 /// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others.
@@ -194,22 +194,19 @@ async fn look_at(
     let target = match Target::new(&stack, &spec, secrets) {
         Ok(target) => target,
         Err(error) => {
-            let error = host::Error::Failed {
-                doing: "reading secrets".to_owned(),
-                found: error.to_string(),
-            };
+            let result = Err(error.into());
             return Looked {
                 stack,
                 spec,
                 host: None,
-                result: Err(error.into()),
+                result,
             };
         }
     };
     let host = hosts.get(target);
     let result = look(&stack, &spec, &host, approval)
         .await
-        .map_err(apply::Error::from);
+        .map_err(engine::Error::from);
     Looked {
         stack,
         spec,
@@ -219,7 +216,7 @@ async fn look_at(
 }
 
 impl Looked {
-    fn error_line(&self, error: &apply::Error) -> String {
+    fn error_line(&self, error: &dyn std::fmt::Display) -> String {
         format!("{} {}: {error}", self.stack.key, self.spec.name)
     }
 
@@ -229,7 +226,7 @@ impl Looked {
                 .iter()
                 .map(|look| look.report(self.spec.name.as_str()))
                 .collect(),
-            Err(error) => vec![failure_report(self.spec.name.as_str(), None, error)],
+            Err(error) => vec![error.report(self.spec.name.as_str(), None)],
         }
     }
 }

@@ -3,28 +3,31 @@
 use super::app::{BACKEND_PORT, EDGE_API_PORT, EDGE_PAGE_PORT, FRONTEND_PORT};
 
 /// Replicas are found by DNS; a refused or hanging one costs a retry, not a request.
-fn proxy(service: &str, port: u16) -> String {
-    format!(
-        "reverse_proxy {{
-			dynamic a {{
-				name {service}
-				port {port}
-				refresh 500ms
-			}}
-			lb_policy least_conn
-			lb_try_duration 5s
-			lb_try_interval 50ms
-			transport http {{
-				dial_timeout 200ms
-			}}
-		}}"
-    )
+const PROXY: &str = "reverse_proxy {
+	dynamic a {
+		name SERVICE
+		port PORT
+		refresh 500ms
+	}
+	lb_policy least_conn
+	lb_try_duration 5s
+	lb_try_interval 50ms
+	transport http {
+		dial_timeout 200ms
+	}
+}";
+
+/// A proxy to a service, indented by `depth` tabs from its second line on.
+fn proxy(service: &str, port: u16, depth: usize) -> String {
+    let lines = PROXY.replace("SERVICE", service).replace("PORT", &port.to_string());
+    lines.replace('\n', &format!("\n{}", "\t".repeat(depth)))
 }
 
-/// Renders the Caddyfile.
+/// Renders the Caddyfile. The order within `route` is the order of evaluation: metrics are refused first.
 pub(super) fn render() -> String {
-    let backend = proxy("backend", BACKEND_PORT);
-    let frontend = proxy("frontend", FRONTEND_PORT);
+    let backend_below_api = proxy("backend", BACKEND_PORT, 3);
+    let frontend = proxy("frontend", FRONTEND_PORT, 3);
+    let backend = proxy("backend", BACKEND_PORT, 2);
     format!(
         "# Written by tasktracker-operator from the stack's spec; changes made here are taken back.
 {{
@@ -33,20 +36,22 @@ pub(super) fn render() -> String {
 }}
 
 :{EDGE_PAGE_PORT} {{
-	@metrics path /metrics /metrics/* /api/metrics /api/metrics/*
-	respond @metrics 404
-	handle_path /api/* {{
-		{backend}
-	}}
-	handle {{
-		{frontend}
+	route {{
+		@metrics path /metrics /metrics/* /api/metrics /api/metrics/*
+		respond @metrics 404
+		handle_path /api/* {{
+			{backend_below_api}
+		}}
+		handle {{
+			{frontend}
+		}}
 	}}
 }}
 
 :{EDGE_API_PORT} {{
-	@metrics path /metrics /metrics/*
-	respond @metrics 404
-	handle {{
+	route {{
+		@metrics path /metrics /metrics/*
+		respond @metrics 404
 		{backend}
 	}}
 }}

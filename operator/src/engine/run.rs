@@ -20,9 +20,8 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    report::{Failure, HostReport},
     server::{self, Told},
-    source::{Folder, SecretError, Secrets, Stack, StackFile, StackKey},
+    source::{Folder, Secrets, Stack, StackFile, StackKey},
 };
 
 /// How often the folder is looked at.
@@ -149,23 +148,23 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
         }
     }
     for (key, stack) in wanted {
-        adopt(key, stack, shared, managed);
+        adopt(key, &stack, shared, managed);
     }
 }
 
-fn adopt(key: StackKey, stack: Arc<Stack>, shared: &Arc<Shared>, managed: &mut BTreeMap<StackKey, Managed>) {
+fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut BTreeMap<StackKey, Managed>) {
     let entry = managed.entry(key).or_insert_with(|| {
         tracing::info!(stack = %stack.key, file = %stack.origin.display(), revision = %stack.spec.revision, "following");
-        shared.watcher.begin(&stack);
+        shared.watcher.begin(stack);
         Managed { stack: stack.clone(), sender: watch::Sender::new(Some(stack.clone())), workers: BTreeMap::new() }
     });
-    if entry.stack != stack {
+    if entry.stack != *stack {
         if let Err(rules) = validation::check_update(&entry.stack.resource, &stack.resource) {
             tracing::error!(stack = %stack.key, reason = reasons::INVALID_SPEC, "{}: {}", stack.origin.display(), rules.join("; "));
             return;
         }
         tracing::info!(stack = %stack.key, revision = %stack.spec.revision, "the spec changed");
-        shared.watcher.begin(&stack);
+        shared.watcher.begin(stack);
         entry.stack = stack.clone();
         entry.sender.send_replace(Some(stack.clone()));
     }
@@ -178,21 +177,5 @@ fn adopt(key: StackKey, stack: Arc<Stack>, shared: &Arc<Shared>, managed: &mut B
                 entry.sender.subscribe(),
             ))
         });
-    }
-}
-
-/// What a report says of a host whose secret is missing.
-pub(super) fn secret_report(host: &str, error: &SecretError) -> HostReport {
-    let failure = Failure {
-        reason: reasons::SECRET_MISSING,
-        message: error.to_string(),
-        reachable: true,
-        stalled: false,
-    };
-    HostReport {
-        host: host.to_owned(),
-        component: "app".to_owned(),
-        failure: Some(failure),
-        ..HostReport::default()
     }
 }

@@ -118,7 +118,7 @@ impl Watcher {
             let seconds = since_seconds(*first, now);
             let what = service.as_deref().or(path.as_deref()).unwrap_or(host);
             self.metrics.healed(labels, *kind, seconds);
-            tracing::info!(stack = %stack.key, host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
+            tracing::info!(stack = %stack.key, %host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
         }
     }
 }
@@ -134,7 +134,7 @@ fn log_drift(stack: &Stack, item: &DriftItem) {
         .or(item.service.as_deref())
         .unwrap_or("the host");
     tracing::warn!(
-        stack = %stack.key, host = item.host, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
+        stack = %stack.key, host = %item.host, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
         "drift: {what}"
     );
 }
@@ -143,9 +143,9 @@ fn log_drift(stack: &Stack, item: &DriftItem) {
 fn log_failure(stack: &Stack, before: &HostReport, after: &HostReport) {
     match (&before.failure, &after.failure) {
         (old, Some(new)) if old.as_ref() != Some(new) => {
-            tracing::error!(stack = %stack.key, host = after.host, reason = new.reason, "{}", new.message);
+            tracing::error!(stack = %stack.key, host = %after.host, reason = new.reason, "{}", new.message);
         }
-        (Some(_), None) => tracing::info!(stack = %stack.key, host = after.host, "the failure is over"),
+        (Some(_), None) => tracing::info!(stack = %stack.key, host = %after.host, "the failure is over"),
         _ => {}
     }
 }
@@ -156,7 +156,7 @@ fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
         .as_ref()
         .filter(|waiting| before.waiting.as_ref() != Some(*waiting))
     {
-        tracing::warn!(stack = %stack.key, host = after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
+        tracing::warn!(stack = %stack.key, host = %after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
     }
 }
 

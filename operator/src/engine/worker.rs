@@ -8,9 +8,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Hosts, Look, act, failure_report, look, now, watcher::Watcher};
+use super::{Error, Hosts, Look, act, look, now, watcher::Watcher};
 use crate::{
-    apply,
     host::Host,
     metrics::StackLabels,
     plan::Approval,
@@ -49,7 +48,7 @@ pub(super) async fn work(
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
         let task = tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone()));
         let (good, host) = task.await.unwrap_or_else(|error| {
-            tracing::error!(stack = %stack.key, host = host_name, %error, "a check ended in a defect");
+            tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect");
             (false, None)
         });
         kept = host;
@@ -74,30 +73,28 @@ async fn check(
     spec: HostSpec,
     kept: Option<Arc<Host>>,
 ) -> (bool, Option<Arc<Host>>) {
-    let name = spec.name.to_string();
+    let name = spec.name.as_str();
+    let failed = |error: Error| {
+        let before = shared.watcher.last(&stack.key, name);
+        shared.watcher.publish(&stack, error.report(name, before), now());
+    };
     let host = match Target::new(&stack, &spec, &shared.secrets) {
         Ok(target) => shared.hosts.get(target),
         Err(error) => {
-            shared
-                .watcher
-                .publish(&stack, super::run::secret_report(&name, &error), now());
+            failed(error.into());
             return (false, None);
         }
     };
     drop(kept);
-    match repaired(&shared, &stack, &spec, &host).await {
-        Ok(()) => (true, Some(host)),
-        Err(error) => {
-            let before = shared.watcher.last(&stack.key, &name);
-            shared
-                .watcher
-                .publish(&stack, failure_report(&name, before.as_ref(), &error), now());
-            (false, Some(host))
-        }
+    let result = repaired(&shared, &stack, &spec, &host).await;
+    let good = result.is_ok();
+    if let Err(error) = result {
+        failed(error);
     }
+    (good, Some(host))
 }
 
-async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<(), apply::Error> {
+async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<(), Error> {
     let labels = StackLabels::of(stack);
     if host.connect().await? {
         shared.watcher.metrics().connected(&labels, spec.name.as_str());
@@ -105,7 +102,7 @@ async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) 
         tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
     }
     for look in seen(shared, stack, spec, host).await? {
-        if look.plan.repairs.is_empty() && look.plan.rollout.is_none() {
+        if !has_work(&look) {
             continue;
         }
         carry_out(shared, stack, host, &look).await?;
@@ -114,12 +111,7 @@ async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) 
     Ok(())
 }
 
-async fn seen(
-    shared: &Shared,
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-) -> Result<Vec<Look>, apply::Error> {
+async fn seen(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<Vec<Look>, Error> {
     let started = Instant::now();
     let looks = look(stack, spec, host, Approval::Policy).await?;
     shared
@@ -127,22 +119,32 @@ async fn seen(
         .metrics()
         .phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
     for look in &looks {
-        shared
-            .watcher
-            .publish(stack, look.report(spec.name.as_str()), now());
+        let mut report = look.report(spec.name.as_str());
+        if has_work(look) {
+            // What failed before is tried again now: the failure is over when that succeeds, not before.
+            let before = shared.watcher.last(&stack.key, spec.name.as_str());
+            report.failure = before
+                .and_then(|report| report.failure)
+                .filter(|failure| failure.reachable);
+        }
+        shared.watcher.publish(stack, report, now());
     }
     Ok(looks)
 }
 
-async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> Result<(), apply::Error> {
+fn has_work(look: &Look) -> bool {
+    !look.plan.repairs.is_empty() || look.plan.rollout.is_some()
+}
+
+async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> Result<(), Error> {
     let labels = StackLabels::of(stack);
     let metrics = shared.watcher.metrics();
     let name = host.target().name();
     for action in &look.plan.repairs {
-        tracing::info!(stack = %stack.key, host = name, "repairing: {}", action.words());
+        tracing::info!(stack = %stack.key, host = %name, "repairing: {}", action.words());
     }
     if let Some(change) = &look.plan.rollout {
-        tracing::info!(stack = %stack.key, host = name, from = change.from_revision, to = change.to_revision, "rolling out");
+        tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
     }
     let started = Instant::now();
     let outcome = act(stack, host, look, "tasktracker-operator", now()).await;
@@ -152,7 +154,7 @@ async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> 
         metrics.rollout(&labels, outcome.is_ok(), seconds);
     }
     if let Some(release) = outcome?.rolled_out {
-        tracing::info!(stack = %stack.key, host = name, release = release.id, revision = release.project.revision, seconds, "rolled out");
+        tracing::info!(stack = %stack.key, host = %name, release = release.id, revision = release.project.revision, seconds, "rolled out");
     }
     Ok(())
 }

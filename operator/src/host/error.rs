@@ -115,12 +115,9 @@ pub enum Error {
     },
     /// Another writer holds the host's lock.
     #[error(
-        "lock: expected to get {directory}/.lock within 60 s, found: another writer holds it; wait for it, or end it on the host"
+        "lock: expected to get the host's lock within 60 s, found: another writer holds it; wait for it, or end it on the host"
     )]
-    Locked {
-        /// The operator's folder on the host.
-        directory: String,
-    },
+    Locked,
     /// A file of the stored release is not what its manifest says.
     #[error(
         "release: expected the stored copy of {path} to be as its manifest says, found: {found}; `apply` the stack again"
@@ -188,7 +185,7 @@ impl Error {
             Self::ComposeMissing { .. } => reasons::COMPOSE_MISSING,
             Self::SocketDenied { .. } => reasons::SOCKET_DENIED,
             Self::FolderNotWritable { .. } => reasons::FOLDER_NOT_WRITABLE,
-            Self::Locked { .. } => reasons::LOCKED,
+            Self::Locked => reasons::LOCKED,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
             Self::Failed { .. } => reasons::APPLY_FAILED,
         }
@@ -200,6 +197,16 @@ impl Error {
             self,
             Self::HostKeyChanged { .. } | Self::ReleaseDamaged { .. } | Self::EngineTooOld { .. }
         )
+    }
+
+    /// Whether nothing could be learned from the host.
+    pub fn is_unreachable(&self) -> bool {
+        [
+            reasons::UNREACHABLE,
+            reasons::HOST_KEY_CHANGED,
+            reasons::AUTHENTICATION_FAILED,
+        ]
+        .contains(&self.reason())
     }
 
     /// The kind of drift on the host's own layer, where there is one.

@@ -131,9 +131,7 @@ fn add_line(listing: &mut Listing, line: &str) -> Option<()> {
 pub(super) fn failure(output: &Output, doing: &str) -> Error {
     let words = output.last_words();
     match output.exit {
-        Exit::Exited(75) => Error::Locked {
-            directory: "the operator's folder".to_owned(),
-        },
+        Exit::Exited(75) => Error::Locked,
         Exit::Exited(74) => {
             let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
             Error::ReleaseDamaged {

@@ -26,6 +26,8 @@ pub struct HostReport {
     pub healthy: bool,
     /// Every difference from it.
     pub drift: Vec<DriftItem>,
+    /// Revision of a change that is being rolled out.
+    pub rolling_out: Option<String>,
     /// A change that waits.
     pub waiting: Option<Waiting>,
     /// Hash of the plan that waits.
@@ -49,7 +51,7 @@ pub struct Failure {
 impl HostReport {
     /// Whether nothing differs and nothing waits. Unknown never counts as in sync.
     pub fn in_sync(&self) -> bool {
-        self.failure.is_none() && self.release.is_some() && self.drift.is_empty() && self.waiting.is_none()
+        sync_fault(self).is_none()
     }
 
     /// Whether the host answered.
@@ -221,6 +223,12 @@ fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
     }
     if let Some(waiting) = &report.waiting {
         return Some((waiting.reason, waiting.message.clone()));
+    }
+    if let Some(revision) = &report.rolling_out {
+        return Some((
+            reasons::ROLLING_OUT,
+            format!("revision {revision} is being rolled out"),
+        ));
     }
     report
         .release

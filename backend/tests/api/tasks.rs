@@ -1,0 +1,191 @@
+//! The task API as its callers see it.
+
+use crate::support::Service;
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_task_is_made_read_changed_and_deleted() {
+    let service = Service::start().await;
+
+    let made = service
+        .post(json!({"title": "  Water the plants ", "description": "The fern too."}))
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    assert_eq!(made.header("location"), "tasks/1");
+    insta::assert_json_snapshot!(made.json(), @r#"
+    {
+      "completed": false,
+      "createdAt": "2025-03-04T05:06:07.5Z",
+      "description": "The fern too.",
+      "id": 1,
+      "title": "Water the plants",
+      "updatedAt": "2025-03-04T05:06:07.5Z"
+    }
+    "#);
+    assert_eq!(service.get("/tasks/1").await.json(), made.json());
+
+    let changed = service.patch(1, json!({"completed": true})).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    assert_eq!(changed.json()["completed"], true);
+    assert_eq!(changed.json()["description"], "The fern too.");
+    let changed = service
+        .patch(1, json!({"title": "New", "description": "", "completed": false}))
+        .await;
+    assert_eq!(
+        (&changed.json()["title"], &changed.json()["description"]),
+        (&json!("New"), &json!(""))
+    );
+    assert_eq!(service.get("/tasks/1").await.json(), changed.json());
+
+    assert_eq!(service.delete("/tasks/1").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(service.get("/tasks/1").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(service.delete("/tasks/1").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(service.patch(1, json!({})).await.status, StatusCode::NOT_FOUND);
+    let next = service
+        .post(json!({"title": "another", "completed": true}))
+        .await
+        .json();
+    assert_eq!(
+        (&next["id"], &next["completed"]),
+        (&json!(2), &json!(true)),
+        "ids are not used twice"
+    );
+}
+
+#[tokio::test]
+async fn an_empty_change_leaves_everything_but_the_time() {
+    let service = Service::start().await;
+    let made = service
+        .post(json!({"title": "as it is", "description": "d"}))
+        .await
+        .json();
+    assert_eq!(service.patch(1, json!({})).await.json(), made);
+}
+
+#[tokio::test]
+async fn pages_hold_every_task_once_newest_first() {
+    let service = Service::start().await;
+    for number in 1..=7 {
+        service
+            .post(json!({"title": format!("task {number}"), "completed": number % 2 == 0}))
+            .await;
+    }
+    assert_eq!(
+        pages(&service, "limit=3").await,
+        [vec![7, 6, 5], vec![4, 3, 2], vec![1]]
+    );
+    assert_eq!(pages(&service, "limit=7").await, [vec![7, 6, 5, 4, 3, 2, 1]]);
+    assert_eq!(
+        pages(&service, "limit=2&completed=true").await,
+        [vec![6, 4], vec![2]]
+    );
+    assert_eq!(pages(&service, "completed=false").await, [vec![7, 5, 3, 1]]);
+    let beyond = service.get("/tasks?after=1").await.json();
+    assert_eq!(beyond, json!({"items": [], "next": null}));
+}
+
+/// Follows `next` to the end.
+async fn pages(service: &Service, query: &str) -> Vec<Vec<i64>> {
+    let mut pages = Vec::new();
+    let mut address = format!("/tasks?{query}");
+    loop {
+        let page = service.get(&address).await.json();
+        let items = page["items"].as_array().unwrap();
+        pages.push(items.iter().map(|task| task["id"].as_i64().unwrap()).collect());
+        match &page["next"] {
+            Value::Null => return pages,
+            next => address = format!("/tasks?{query}&after={next}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn fifty_tasks_are_a_page_unless_told() {
+    let service = Service::start().await;
+    for number in 0..51 {
+        service.post(json!({"title": number.to_string()})).await;
+    }
+    let page = service.get("/tasks").await.json();
+    assert_eq!(
+        (page["items"].as_array().unwrap().len(), &page["next"]),
+        (50, &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn hostile_text_is_kept_byte_for_byte() {
+    let service = Service::start().await;
+    let hostile = [
+        "'; DROP TABLE tasks; --",
+        "\"quoted\" `ticks` \\back\\slashes\\ %s {} $1 ?1",
+        "<img src=x onerror=alert(1)>",
+        "e\u{301} ≠ é, \u{202e}backwards, \u{200b}, 👩‍👩‍👧‍👦, 𝄞, \u{ffff}",
+        "../../etc/passwd",
+        "NULL",
+    ];
+    for text in hostile {
+        let description = format!("{text}\r\n\t\u{1}{text}\n");
+        let made = service
+            .post(json!({"title": text, "description": description}))
+            .await;
+        assert_eq!(made.status, StatusCode::CREATED, "{text}");
+        let stored = service.get(&format!("/tasks/{}", made.json()["id"])).await.json();
+        assert_eq!(stored["title"].as_str().unwrap().as_bytes(), text.as_bytes());
+        assert_eq!(
+            stored["description"].as_str().unwrap().as_bytes(),
+            description.as_bytes()
+        );
+    }
+    assert_eq!(
+        service.get("/tasks").await.json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        hostile.len()
+    );
+}
+
+#[tokio::test]
+async fn changes_of_different_fields_at_the_same_time_all_hold() {
+    let service = Service::start().await;
+    service.post(json!({"title": "before"})).await;
+    let (title, description, completed) = tokio::join!(
+        service.patch(1, json!({"title": "after"})),
+        service.patch(1, json!({"description": "after"})),
+        service.patch(1, json!({"completed": true})),
+    );
+    assert!(
+        [title, description, completed]
+            .iter()
+            .all(|answer| answer.status == StatusCode::OK)
+    );
+    let task = service.get("/tasks/1").await.json();
+    assert_eq!(
+        (&task["title"], &task["description"], &task["completed"]),
+        (&json!("after"), &json!("after"), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn many_writers_do_not_disturb_each_other() {
+    let service = Service::start().await;
+    let writes = (0..40).map(|number| service.post(json!({"title": number.to_string()})));
+    // Boxed, since so many request futures on one stack would be large.
+    let answers = futures::future::join_all(writes.map(Box::pin)).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::CREATED));
+    assert_eq!(
+        service.get("/tasks?limit=200").await.json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        40
+    );
+}
+
+#[tokio::test]
+async fn head_answers_like_get_without_a_body() {
+    let service = Service::start().await;
+    let answer = service.json(Method::HEAD, "/tasks", "").await;
+    assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""));
+}

@@ -1,0 +1,91 @@
+//! A change is not drift: it waits where a person must release it, while drift is healed towards the old release.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Running, Stage, wait_until};
+
+const APPROVE: &str = "  policy: {upgrade: Approve, rollout: {soak: 1s}}\n";
+
+fn healed(operator: &Running, kind: &str) -> bool {
+    operator.metric("tasktracker_drift_healed_total", &[&format!("kind=\"{kind}\"")]) == Some(1.0)
+}
+
+fn revision(stage: &Stage) -> Value {
+    let (_, health) = stage.http(3500, "GET /api/health");
+    serde_json::from_str::<Value>(&health)
+        .map(|health| health["revision"].clone())
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_waiting_change_is_never_smuggled_in_by_healing() {
+    let stage = Stage::new("change");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", APPROVE));
+    stage.apply();
+    assert_eq!(revision(&stage), "r1");
+    let before = stage.snapshot();
+
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r2", APPROVE));
+    let operator = stage.start_operator();
+    wait_until("the change waits", || operator.log().contains("a change waits"));
+    let (code, status) = stage.json(&["status"]);
+    assert_eq!(
+        (code, &status[0]["report"]["waiting"]["reason"]),
+        (2, &json!("ApprovalNeeded"))
+    );
+    assert_eq!(status[0]["report"]["drift"], json!([]));
+
+    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    wait_until("the container is back", || healed(&operator, "Missing"));
+    operator.stop();
+    assert_eq!(revision(&stage), "r1");
+
+    stage.on_host(
+        "echo '# mine' >> /opt/tasktracker/staging/app/compose.yaml; docker rm -f tt-staging-app-frontend-1",
+    );
+    let operator = stage.start_operator();
+    wait_until("both are healed after a restart of the operator", || {
+        healed(&operator, "FileChanged") && healed(&operator, "Missing")
+    });
+    assert_eq!(
+        stage.snapshot(),
+        before,
+        "healing did not lead back to the applied release"
+    );
+    assert_eq!(
+        operator.metric("tasktracker_stack_in_sync", &[]),
+        Some(0.0),
+        "a waiting change counts as in sync"
+    );
+
+    stage.apply();
+    operator.wait_until_ready("staging");
+    assert_eq!(revision(&stage), "r2");
+    assert_eq!(stage.json(&["status"]).0, 0);
+    operator.stop();
+}
+
+#[test]
+fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back() {
+    let stage = Stage::new("failing");
+    let limits = "  policy: {rollout: {soak: 1s, healthTimeout: 5s}}\n";
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", limits));
+    stage.apply();
+    stage.on_host("docker tag caddy:2.6.2 registry.example.com/tasktracker/backend:broken");
+    stage.on_host("docker tag registry.example.com/tasktracker/frontend:r1 registry.example.com/tasktracker/frontend:broken");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "broken", limits));
+    let operator = stage.start_operator();
+    wait_until("the rollout failed", || {
+        operator.metric("tasktracker_rollout_total", &["result=\"error\""]) == Some(1.0)
+    });
+    wait_until("the old release serves again", || {
+        revision(&stage) == "r1" && operator.log().contains("was tried and failed")
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(
+        operator.metric("tasktracker_rollout_total", &["result=\"error\""]),
+        Some(1.0),
+        "it was tried again"
+    );
+    operator.stop();
+}

@@ -1,0 +1,215 @@
+//! Hostile text in every string of a stack is refused, or arrives on the host byte for byte.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use kube::CustomResourceExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tasktracker_crds::{TaskTrackerStack, validation::read_stack};
+use tasktracker_operator::{
+    desired,
+    host::{Exit, Host, shell},
+    release::Prepared,
+    source::{Folder, Secrets, Stack, Target},
+};
+
+use crate::stage::Stage;
+
+const HOSTILE: [&str; 14] = [
+    "$(touch /tmp/pwned)",
+    "`touch /tmp/pwned`",
+    "'; touch /tmp/pwned; '",
+    "\"; touch /tmp/pwned; \"",
+    "a\nb: c\n# d",
+    "-rf",
+    "--help",
+    "${HOME} $$ $HOME",
+    "ünïcödé ☃ 𝄞",
+    "../../etc/passwd",
+    "{{.Name}}",
+    "*&!|>%@ [x] {y}",
+    " no ",
+    "\\n\\\\",
+];
+
+fn target(stage: &Stage) -> Target {
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
+    let folder = Folder::new(stage.path("stacks"), vec![PathBuf::from("/opt")]);
+    let stack = folder.read().unwrap().remove(0).content.unwrap();
+    let secrets = Secrets::new(Some(stage.path("secrets")));
+    Target::new(&stack, &stack.spec.hosts[0], &secrets).unwrap()
+}
+
+#[test]
+fn words_reach_a_program_on_the_host_byte_for_byte() {
+    let stage = Stage::without_images("quoting");
+    let host = Host::new(target(&stage));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let words = proptest::collection::vec(
+        prop_oneof![
+            "[^\u{0}]{0,60}",
+            "-[ -~]{0,20}",
+            "[$`'\"\\\\\n\r\t*?~#;&|<>(){}!]{1,40}"
+        ],
+        1..8,
+    );
+    let config = proptest::test_runner::Config {
+        cases: 100,
+        failure_persistence: None,
+        ..Default::default()
+    };
+    proptest::test_runner::TestRunner::new(config)
+        .run(&words, |words| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let line = shell::command("printf '%s\\0' \"$@\"", &words);
+            let output = runtime
+                .block_on(host.run(&line, Vec::new(), Duration::from_secs(10)))
+                .unwrap();
+            let expected: String = words.iter().map(|word| format!("{word}\0")).collect();
+            prop_assert_eq!(output.exit, Exit::Exited(0));
+            prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// Paths of every string in the schema of the spec; a step `[]` is an item of a list, `*` a value of a mapping.
+fn string_paths(schema: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
+    let step = |name: &str| {
+        path.iter()
+            .cloned()
+            .chain([name.to_owned()])
+            .collect::<Vec<String>>()
+    };
+    match schema["type"].as_str() {
+        Some("string") => found.push(path.to_vec()),
+        Some("array") => string_paths(&schema["items"], &step("[]"), found),
+        Some("object") => {
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                string_paths(property, &step(name), found);
+            }
+            if schema["additionalProperties"].is_object() {
+                string_paths(&schema["additionalProperties"], &step("*"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn put(value: &mut Value, path: &[String], text: &str) {
+    let Some((step, rest)) = path.split_first() else {
+        *value = json!(text);
+        return;
+    };
+    let next = match step.as_str() {
+        "[]" => {
+            if !value.is_array() {
+                *value = json!([Value::Null]);
+            }
+            &mut value[0]
+        }
+        name => {
+            if !value.is_object() {
+                *value = json!({});
+            }
+            &mut value[if name == "*" { "NAME" } else { name }]
+        }
+    };
+    put(next, rest, text);
+}
+
+#[test]
+fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
+    let stage = Stage::without_images("strings");
+    let target = target(&stage);
+    let directory = target.directory().to_owned();
+    let host = Host::new(target);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let base = runtime_base(&stage);
+    let definition = serde_json::to_value(TaskTrackerStack::crd()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut paths = Vec::new();
+    string_paths(schema, &["spec".to_owned()], &mut paths);
+    paths.push(vec!["metadata".to_owned(), "name".to_owned()]);
+    assert!(paths.len() > 60, "{}", paths.len());
+
+    let (mut refused, mut accepted) = (0, Vec::new());
+    for path in &paths {
+        for hostile in HOSTILE {
+            let mut document = base.clone();
+            put(&mut document, path, hostile);
+            match read_stack(&document.to_string()) {
+                Err(_) => refused += 1,
+                Ok(stack) => accepted.push((path.join("."), hostile, Stack::new(stack, PathBuf::new()))),
+            }
+        }
+    }
+    assert!(
+        refused > 500 && accepted.iter().any(|(path, ..)| path == "spec.app.backend.env.*"),
+        "{refused} refused, {} accepted",
+        accepted.len()
+    );
+    for (path, hostile, stack) in &accepted {
+        arrives(&stage, &runtime, &host, &directory, path, hostile, stack);
+    }
+    assert_eq!(
+        stage.as_root("ls /tmp | grep pwned || true"),
+        "",
+        "something was executed"
+    );
+}
+
+/// A stack that is good, without a value where a hostile one is put.
+fn runtime_base(stage: &Stage) -> Value {
+    let stack = read_stack(&stage.stack("staging", "r1", "")).unwrap();
+    serde_json::to_value(stack).unwrap()
+}
+
+/// Writes the stack's files and reads them back, and asks Compose what it understands.
+fn arrives(
+    stage: &Stage,
+    runtime: &tokio::runtime::Runtime,
+    host: &Host,
+    directory: &str,
+    path: &str,
+    hostile: &str,
+    stack: &Stack,
+) {
+    let Some(project) = desired::for_host(stack, &stack.spec.hosts[0]).pop() else {
+        return;
+    };
+    let prepared = Prepared::new(project.clone(), BTreeMap::new());
+    runtime
+        .block_on(host.place(&project.folder, &prepared.placements()))
+        .unwrap();
+    for (file, content) in &prepared.contents {
+        let found = stage
+            .host
+            .read_file(format!("{directory}/{}/{file}", project.folder))
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(found).unwrap(),
+            *content,
+            "{path} = {hostile:?}: {file}"
+        );
+    }
+    let Some(wanted) = stack
+        .spec
+        .app
+        .as_ref()
+        .and_then(|app| app.backend.env.get("NAME"))
+    else {
+        return;
+    };
+    let folder = format!("{directory}/{}", project.folder);
+    let config = stage.on_host(&format!(
+        "docker compose -f {folder}/compose.yaml --env-file /dev/null config --format json"
+    ));
+    let config: Value = serde_json::from_str(&config).unwrap();
+    // Compose prints a dollar as two, so that its output can be read again.
+    let found = config["services"]["backend"]["environment"]["NAME"]
+        .as_str()
+        .unwrap()
+        .replace("$$", "$");
+    assert_eq!(found, wanted.as_str(), "{path} = {hostile:?}");
+}

@@ -1,0 +1,269 @@
+//! A host with the app's images, a folder of stacks and secrets, and the operator as a program.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// One host and what the operator needs to manage it.
+pub(crate) struct Stage {
+    pub(crate) host: SandboxHost,
+    folder: TempDir,
+}
+
+/// A running `run`.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) metrics: SocketAddr,
+    log: PathBuf,
+}
+
+impl Stage {
+    /// Starts a host that has the images of the revisions r1 and r2.
+    pub(crate) fn new(name: &str) -> Self {
+        let stage = Self::without_images(name);
+        let images = PathBuf::from(
+            std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images"),
+        );
+        for image in ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"] {
+            stage
+                .host
+                .load_image(&images.join(format!("{image}.tar")))
+                .unwrap();
+        }
+        stage
+    }
+
+    /// Starts a host without any image.
+    pub(crate) fn without_images(name: &str) -> Self {
+        let options = HostOptions {
+            reuse: Some(format!("operator-{name}")),
+            ..HostOptions::default()
+        };
+        let host = SandboxHost::start(name, &options).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("stacks")).unwrap();
+        let stage = Self { host, folder };
+        stage.write_secret("key", &fs::read_to_string(stage.host.identity_file()).unwrap());
+        stage
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    pub(crate) fn write_secret(&self, name: &str, private_key: &str) {
+        let path = self.path("secrets").join(name).join("ssh-privatekey");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, private_key).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// A good stack for this host; `more` is put at the end of its spec.
+    pub(crate) fn stack(&self, name: &str, revision: &str, more: &str) -> String {
+        format!(
+            "apiVersion: tasktracker.dev/v1alpha1
+kind: TaskTrackerStack
+metadata: {{name: {name}}}
+spec:
+  environment: test
+  revision: {revision}
+  hosts:
+    - {{name: app-1, address: {address}, port: {port}, roles: [app], hostKeys: [\"{key}\"]}}
+  ssh: {{user: deploy, identitySecrets: [key]}}
+  app: {{registry: registry.example.com/tasktracker}}
+  interval: 300ms
+{more}",
+            address = self.host.address(),
+            port = self.host.port(),
+            key = self.host.host_key(),
+        )
+    }
+
+    pub(crate) fn write_stack(&self, file: &str, text: &str) {
+        fs::write(self.path("stacks").join(file), text).unwrap();
+    }
+
+    /// Starts `run` on the folder of stacks.
+    pub(crate) fn start_operator(&self) -> Running {
+        let metrics = hostile::closed_port().unwrap();
+        let log = self.path("operator.log");
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = self.operator("run");
+        command.args(["--listen", &metrics.to_string()]).stderr(file);
+        Running {
+            child: command.spawn().unwrap(),
+            metrics,
+            log,
+        }
+    }
+
+    fn operator(&self, command: &str) -> Command {
+        let mut operator = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
+        operator
+            .arg(command)
+            .arg("--stacks")
+            .arg(self.path("stacks"))
+            .arg("--secrets-dir")
+            .arg(self.path("secrets"));
+        operator
+    }
+
+    /// Runs one command of the operator to its end.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        self.operator(arguments[0])
+            .args(&arguments[1..])
+            .output()
+            .unwrap()
+    }
+
+    /// Runs one command with `--output json`: its exit code and what it printed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self
+            .operator(arguments[0])
+            .args(&arguments[1..])
+            .args(["--output", "json"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| {
+            panic!(
+                "{arguments:?}: {error}: {text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        });
+        (output.status.code().unwrap(), value)
+    }
+
+    /// `apply`, which must succeed.
+    pub(crate) fn apply(&self) {
+        let output = self.command(&["apply"]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Runs a script on the host as the user that the operator is there.
+    pub(crate) fn on_host(&self, script: &str) -> String {
+        succeeded(&mut self.host.command_as_deploy(script))
+    }
+
+    /// Runs a script on the host as root.
+    pub(crate) fn as_root(&self, script: &str) -> String {
+        succeeded(self.host.command("sh").args(["-c", script]))
+    }
+
+    /// An HTTP request to a published port of the host: status and body.
+    pub(crate) fn http(&self, port: u16, request: &str) -> (u16, String) {
+        http(SocketAddr::new(self.host.address(), port), request).unwrap_or_default()
+    }
+
+    /// Everything on the host that an undisturbed operator would leave alone, as text that can be compared.
+    pub(crate) fn snapshot(&self) -> String {
+        let format = "{{.Name}} {{.Image}} {{.State.Status}} {{.State.Health.Status}} {{json .Config.User}} \
+            {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.ReadonlyRootfs}} \
+            {{json .HostConfig.CapDrop}} {{json .HostConfig.PortBindings}} {{json .HostConfig.RestartPolicy}} {{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}} {{end}} \
+            {{index .Config.Labels \"tasktracker.dev/service-hash\"}}{{range .Config.Env}}{{println}}{{$.Name}} {{.}}{{end}}";
+        self.on_host(&format!(
+            "docker ps -aq | xargs -r docker inspect --format '{format}' | sort
+             docker network ls --format '{{{{.Name}}}}' | sort
+             docker volume ls --format '{{{{.Name}}}}' | sort
+             cd /opt/tasktracker && find . -type f ! -name .lock -exec stat -c '%n %a %U %s' {{}} + | sort
+             find . -type f ! -name .lock -exec sha256sum {{}} + | sort"
+        ))
+    }
+}
+
+/// Runs a program to its end and returns what it printed.
+pub(crate) fn succeeded(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until something is so.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(
+            started.elapsed() < LIMIT,
+            "not within {} s: {what}",
+            LIMIT.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `METHOD PATH` and, after a newline, a JSON body: status and body of the answer.
+pub(crate) fn http(address: SocketAddr, request: &str) -> Option<(u16, String)> {
+    let (line, body) = request.split_once('\n').unwrap_or((request, ""));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let head = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let head = if body.is_empty() {
+        head
+    } else {
+        format!(
+            "{head}Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+    };
+    write!(stream, "{head}\r\n{body}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+impl Running {
+    /// The value of a metric whose line contains all of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let (_, text) = http(self.metrics, "GET /metrics")?;
+        let line = text.lines().find(|line| {
+            line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
+        })?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    pub(crate) fn is_ready(&self, stack: &str) -> bool {
+        self.metric("tasktracker_stack_ready", &[&format!("stack=\"{stack}\"")]) == Some(1.0)
+    }
+
+    pub(crate) fn wait_until_ready(&self, stack: &str) {
+        wait_until(&format!("{stack} is ready; log:\n{}", self.log()), || {
+            self.is_ready(stack)
+        });
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(Path::new(&self.log)).unwrap_or_default()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) {
+        succeeded(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _: std::io::Result<()> = self.child.kill();
+        let _: std::io::Result<_> = self.child.wait();
+    }
+}
