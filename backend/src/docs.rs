@@ -58,23 +58,14 @@ pub fn json() -> Result<String, serde_json::Error> {
 /// The routes that show the description, given as JSON.
 pub fn routes(json: String) -> Router<AppState> {
     Router::new()
-        .route(
-            "/openapi.json",
-            get(async move || ([(header::CONTENT_TYPE, "application/json")], json)),
-        )
+        .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], json)))
         .route("/docs", get(page))
         .route("/docs.css", get(async || asset("text/css; charset=utf-8", STYLE)))
-        .route(
-            "/docs.js",
-            get(async || asset("text/javascript; charset=utf-8", SCRIPT)),
-        )
+        .route("/docs.js", get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
 }
 
 async fn page() -> impl IntoResponse {
-    (
-        [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)],
-        asset("text/html; charset=utf-8", PAGE),
-    )
+    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], asset("text/html; charset=utf-8", PAGE))
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> ([(HeaderName, &'static str); 1], &'static str) {
@@ -88,20 +79,14 @@ mod tests {
     #[test]
     fn the_copy_in_the_repository_is_current() {
         let copy = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json")).unwrap();
-        assert!(
-            copy == json().unwrap(),
-            "stale: `backend openapi > backend/openapi.json` writes it anew"
-        );
+        assert!(copy == json().unwrap(), "stale: `backend openapi > backend/openapi.json` writes it anew");
     }
 
     #[test]
     fn the_page_loads_nothing_from_elsewhere() {
         for text in [PAGE, STYLE, SCRIPT] {
             assert!(!text.contains("://"), "an absolute address");
-            assert!(
-                !text.contains("=\"/"),
-                "an address that does not survive a prefix"
-            );
+            assert!(!text.contains("=\"/"), "an address that does not survive a prefix");
         }
         assert!(!SCRIPT.contains("innerHTML"));
     }

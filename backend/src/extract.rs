@@ -27,18 +27,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(Error::UnsupportedMediaType);
         }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| unread(&rejection))?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
         let value: Value =
             serde_json::from_slice(&bytes).map_err(|error| Error::Malformed(error.to_string()))?;
         if !value.is_object() {
             // Structs would also be read from arrays, by the order of their fields.
             return Err(Error::Invalid(vec![FieldError::new("", "must be a JSON object")]));
         }
-        serde_path_to_error::deserialize(value)
-            .map(Self)
-            .map_err(|error| wrong_shape(&error))
+        serde_path_to_error::deserialize(value).map(Self).map_err(|error| wrong_shape(&error))
     }
 }
 
@@ -51,9 +47,7 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let unreadable = || Error::Invalid(vec![FieldError::new("", "the query string cannot be read")]);
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(pairs)| Self(pairs))
-            .map_err(|_| unreadable())
+        Query::try_from_uri(&parts.uri).map(|Query(pairs)| Self(pairs)).map_err(|_| unreadable())
     }
 }
 
@@ -66,27 +60,20 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let unnamed = || Error::NotFound("task at this address".to_owned());
-        let Path(id) = Path::<i64>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| unnamed())?;
+        let Path(id) = Path::<i64>::from_request_parts(parts, state).await.map_err(|_| unnamed())?;
         Ok(Self(TaskId(id)))
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let written = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let written = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = written.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }
 
 fn unread(rejection: &BytesRejection) -> Error {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return Error::TooLarge {
-            limit_bytes: BODY_LIMIT_BYTES,
-        };
+        return Error::TooLarge { limit_bytes: BODY_LIMIT_BYTES };
     }
     Error::Malformed("it ended before it was complete".to_owned())
 }

@@ -39,10 +39,7 @@ pub struct Probe {
 
 /// The health routes, with their documentation.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default()
-        .routes(routes!(health))
-        .routes(routes!(live))
-        .routes(routes!(ready))
+    OpenApiRouter::default().routes(routes!(health)).routes(routes!(live)).routes(routes!(ready))
 }
 
 /// Says how the service is and what it was built from.
@@ -54,16 +51,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     responses((status = 200, description = "The process answers", body = Health))
 )]
 async fn health(State(state): State<AppState>) -> Json<Health> {
-    let status = if state.draining.has_begun() {
-        "draining"
-    } else {
-        "ok"
-    };
-    Json(Health {
-        status,
-        version: env!("CARGO_PKG_VERSION"),
-        revision: state.revision.as_ref().to_owned(),
-    })
+    let status = if state.draining.has_begun() { "draining" } else { "ok" };
+    Json(Health { status, version: env!("CARGO_PKG_VERSION"), revision: state.revision.as_ref().to_owned() })
 }
 
 /// Says that the process lives; asks nothing else.

@@ -75,10 +75,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tracing::info!(%listen, revision = settings.revision, "serving");
     let drained = server::serve(listener, router, draining, settings.drain_timeout).await?;
     if drained == Drained::TimedOut {
-        tracing::warn!(
-            drain_timeout_s = settings.drain_timeout.as_secs(),
-            "requests in flight were cut off"
-        );
+        tracing::warn!(drain_timeout_s = settings.drain_timeout.as_secs(), "requests in flight were cut off");
     }
     let closed = timeout(CLOSE_TIMEOUT, storage.close()).await.is_ok();
     tracing::info!(database_closed = closed, "stopped");

@@ -41,9 +41,7 @@ impl Metrics {
             for (method, statuses) in operations(item) {
                 collectors.seconds.with_label_values(&[method, route.as_str()]);
                 for status in statuses {
-                    collectors
-                        .requests
-                        .with_label_values(&[method, route.as_str(), status]);
+                    collectors.requests.with_label_values(&[method, route.as_str(), status]);
                 }
             }
         }
@@ -58,14 +56,8 @@ impl Metrics {
 
     /// Counts a request that was answered with `status` after `latency`.
     pub fn record(&self, method: &str, route: &str, status: StatusCode, latency: Duration) {
-        self.0
-            .requests
-            .with_label_values(&[method, route, status.as_str()])
-            .inc();
-        self.0
-            .seconds
-            .with_label_values(&[method, route])
-            .observe(latency.as_secs_f64());
+        self.0.requests.with_label_values(&[method, route, status.as_str()]).inc();
+        self.0.seconds.with_label_values(&[method, route]).observe(latency.as_secs_f64());
     }
 
     /// The metrics as Prometheus reads them.
@@ -137,12 +129,8 @@ async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse, pro
 
 /// The documented methods of a path, with the statuses they answer with.
 fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, Vec<&str>)> {
-    let methods = [
-        ("GET", &item.get),
-        ("POST", &item.post),
-        ("PATCH", &item.patch),
-        ("DELETE", &item.delete),
-    ];
+    let methods =
+        [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)];
     methods.into_iter().filter_map(|(method, operation)| {
         let responses = &operation.as_ref()?.responses.responses;
         Some((method, responses.keys().map(String::as_str).collect()))

@@ -27,10 +27,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// Set on every response that does not say otherwise.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
-    (
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    ),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -88,10 +85,7 @@ struct Observation {
 
 impl Observation {
     fn start(metrics: &Metrics, request: &Request) -> Self {
-        let route = request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or(UNMATCHED, MatchedPath::as_str);
+        let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
         Self {
             metrics: metrics.clone(),
             method: known_method(request.method()),
@@ -105,14 +99,7 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let Self {
-            metrics,
-            method,
-            route,
-            started,
-            status,
-            _in_flight,
-        } = self;
+        let Self { metrics, method, route, started, status, _in_flight } = self;
         let latency = started.elapsed();
         metrics.record(method, route, *status, latency);
         let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
@@ -133,17 +120,12 @@ fn gone() -> StatusCode {
 /// Callers may invent methods; the metrics' labels stay bounded.
 fn known_method(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == method.as_str())
-        .unwrap_or("other")
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-        .to_owned()
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

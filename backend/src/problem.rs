@@ -81,10 +81,7 @@ pub struct FieldError {
 impl FieldError {
     /// An error about `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -114,13 +111,7 @@ impl Error {
             _ => Vec::new(),
         };
         let title = status.canonical_reason().unwrap_or("Error");
-        Problem {
-            kind: "about:blank",
-            title,
-            status: status.as_u16(),
-            detail,
-            errors,
-        }
+        Problem { kind: "about:blank", title, status: status.as_u16(), detail, errors }
     }
 
     fn log(&self) {

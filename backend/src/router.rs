@@ -44,10 +44,7 @@ pub fn build(state: AppState, options: Options) -> Result<Router, serde_json::Er
 
 /// Puts the layers around the routes; what is added last sees a request first.
 fn wrap(routes: Router<AppState>, state: &AppState, options: Options) -> Router<AppState> {
-    let Options {
-        allowed_origins,
-        request_timeout,
-    } = options;
+    let Options { allowed_origins, request_timeout } = options;
     let routes = routes
         .fallback(async |uri: Uri| Error::NotFound(format!("resource at {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method.to_string()))
@@ -55,10 +52,7 @@ fn wrap(routes: Router<AppState>, state: &AppState, options: Options) -> Router<
         .layer(from_fn_with_state(request_timeout, middleware::limit_time))
         .layer(from_fn(middleware::catch_panic));
     share(routes, allowed_origins)
-        .layer(from_fn_with_state(
-            state.draining.clone(),
-            middleware::set_headers,
-        ))
+        .layer(from_fn_with_state(state.draining.clone(), middleware::set_headers))
         .layer(from_fn_with_state(state.clone(), middleware::observe))
 }
 

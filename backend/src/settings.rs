@@ -52,23 +52,11 @@ pub struct Settings {
     pub listen: SocketAddr,
 
     /// The SQLite database file; made if there is none.
-    #[arg(
-        long,
-        env = "DATABASE_PATH",
-        default_value = "/data/tasks.db",
-        global = true,
-        value_name = "FILE"
-    )]
+    #[arg(long, env = "DATABASE_PATH", default_value = "/data/tasks.db", global = true, value_name = "FILE")]
     pub database_path: PathBuf,
 
     /// The revision the image was built from, as /health shows it.
-    #[arg(
-        long,
-        env = "REVISION",
-        default_value = "unknown",
-        global = true,
-        value_name = "TEXT"
-    )]
+    #[arg(long, env = "REVISION", default_value = "unknown", global = true, value_name = "TEXT")]
     pub revision: String,
 
     /// The log.
@@ -77,13 +65,7 @@ pub struct Settings {
 
     /// The origins whose pages may call the API, separated by commas, such as <https://tasks.example>; empty
     /// means none.
-    #[arg(
-        long,
-        env = "ALLOWED_ORIGINS",
-        default_value = "",
-        global = true,
-        value_name = "ORIGINS"
-    )]
+    #[arg(long, env = "ALLOWED_ORIGINS", default_value = "", global = true, value_name = "ORIGINS")]
     pub allowed_origins: Origins,
 
     /// How long requests in flight may take after SIGTERM, in seconds.
@@ -115,10 +97,7 @@ impl FromStr for Origins {
     type Err = String;
 
     fn from_str(written: &str) -> Result<Self, String> {
-        let origins = written
-            .split(',')
-            .map(str::trim)
-            .filter(|origin| !origin.is_empty());
+        let origins = written.split(',').map(str::trim).filter(|origin| !origin.is_empty());
         origins.map(origin).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -146,14 +125,9 @@ mod tests {
         let origins: Origins = " https://a.example , http://localhost:8080,".parse().unwrap();
         assert_eq!(origins.0, ["https://a.example", "http://localhost:8080"]);
         assert_eq!("".parse(), Ok(Origins::default()));
-        for wrong in [
-            "*",
-            "a.example",
-            "https://a.example/",
-            "https://u@a.example",
-            "ftp://a",
-            "https://A.example",
-        ] {
+        for wrong in
+            ["*", "a.example", "https://a.example/", "https://u@a.example", "ftp://a", "https://A.example"]
+        {
             assert!(wrong.parse::<Origins>().is_err(), "{wrong}");
         }
     }

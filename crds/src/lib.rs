@@ -3,10 +3,7 @@
 //! No IO and no async here: this crate is what both doors of the operator (a Kubernetes API server and a
 //! folder of YAML files) agree on. The generated schema is in `crds/tasktrackerstacks.yaml`.
 
-#![expect(
-    unreachable_pub,
-    reason = "the derive of KubeSchema repeats every type inside a function"
-)]
+#![expect(unreachable_pub, reason = "the derive of KubeSchema repeats every type inside a function")]
 
 pub mod conditions;
 pub mod drift;

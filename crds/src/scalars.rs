@@ -187,9 +187,7 @@ impl Span {
 impl Memory {
     /// The amount in bytes.
     pub fn bytes(&self) -> u64 {
-        let digits = self
-            .0
-            .trim_end_matches(|character: char| !character.is_ascii_digit());
+        let digits = self.0.trim_end_matches(|character: char| !character.is_ascii_digit());
         let number: u64 = digits.parse().unwrap_or(u64::MAX);
         let factor = match self.0.strip_prefix(digits) {
             Some("Ki") => 1 << 10,
@@ -247,13 +245,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_unit_by_unit() {
-        for (text, milliseconds) in [
-            ("30s", 30_000),
-            ("2m", 120_000),
-            ("1h30m", 5_400_000),
-            ("250ms", 250),
-            ("1m5ms", 60_005),
-        ] {
+        for (text, milliseconds) in
+            [("30s", 30_000), ("2m", 120_000), ("1h30m", 5_400_000), ("250ms", 250), ("1m5ms", 60_005)]
+        {
             assert_eq!(
                 text.parse::<Span>().unwrap().duration(),
                 Duration::from_millis(milliseconds),

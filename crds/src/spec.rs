@@ -136,9 +136,7 @@ pub enum NotificationEvent {
 /// Makes a value of a type with a grammar from a text known to fit it.
 macro_rules! fixed {
     ($text:expr) => {
-        $text
-            .parse()
-            .expect("the built-in default has the form of its type")
+        $text.parse().expect("the built-in default has the form of its type")
     };
 }
 pub(crate) use fixed;

@@ -48,10 +48,7 @@ impl fmt::Display for Mistake {
 /// The schema of the whole resource, as JSON.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let definition = serde_json::to_value(TaskTrackerStack::crd()).unwrap_or_default();
-    definition
-        .pointer("/spec/versions/0/schema/openAPIV3Schema")
-        .cloned()
-        .unwrap_or_default()
+    definition.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default()
 });
 
 /// Reads a stack from the text of a YAML file.
@@ -70,22 +67,13 @@ pub fn read_stack(text: &str) -> Result<TaskTrackerStack, Vec<Mistake>> {
         return Err(sorted(mistakes));
     }
     let stack: TaskTrackerStack = serde_json::from_value(document.to_json()).map_err(|error| {
-        vec![Mistake {
-            line: 1,
-            column: 1,
-            path: String::new(),
-            message: error.to_string(),
-        }]
+        vec![Mistake { line: 1, column: 1, path: String::new(), message: error.to_string() }]
     })?;
     let mistakes: Vec<Mistake> = unsupported(&stack.spec)
         .into_iter()
         .map(|(path, message)| document.mistake_at(&path, message))
         .collect();
-    if mistakes.is_empty() {
-        Ok(stack)
-    } else {
-        Err(sorted(mistakes))
-    }
+    if mistakes.is_empty() { Ok(stack) } else { Err(sorted(mistakes)) }
 }
 
 /// `apiVersion`, `kind` and `metadata`, which the schema leaves to the API server.
@@ -116,9 +104,7 @@ fn check_name(metadata: &Node, key: &str, mistakes: &mut Vec<Mistake>) {
         }
         return;
     };
-    let fits = node
-        .as_str()
-        .is_some_and(|text| text.parse::<crate::scalars::Name>().is_ok());
+    let fits = node.as_str().is_some_and(|text| text.parse::<crate::scalars::Name>().is_ok());
     if !fits {
         let message = format!(
             "expected lower-case letters, digits and inner hyphens, at most 30, found {}",

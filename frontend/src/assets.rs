@@ -31,20 +31,11 @@ pub fn all(backend_url: &BackendUrl) -> [(&'static str, Asset); 8] {
     [
         ("/", Asset::fixed(HTML, include_str!("../static/index.html"))),
         ("/404.css", Asset::fixed(CSS, include_str!("../static/404.css"))),
-        (
-            "/style.css",
-            Asset::fixed(CSS, include_str!("../static/style.css")),
-        ),
+        ("/style.css", Asset::fixed(CSS, include_str!("../static/style.css"))),
         ("/app.js", Asset::fixed(SCRIPT, include_str!("../static/app.js"))),
         ("/api.js", Asset::fixed(SCRIPT, include_str!("../static/api.js"))),
-        (
-            "/view.js",
-            Asset::fixed(SCRIPT, include_str!("../static/view.js")),
-        ),
-        (
-            "/favicon.svg",
-            Asset::fixed(SVG, include_str!("../static/favicon.svg")),
-        ),
+        ("/view.js", Asset::fixed(SCRIPT, include_str!("../static/view.js"))),
+        ("/favicon.svg", Asset::fixed(SVG, include_str!("../static/favicon.svg"))),
         ("/config.js", Asset::new(SCRIPT, backend_url.script().into())),
     ]
 }
@@ -56,15 +47,8 @@ impl Asset {
 
     fn new(media_type: &'static str, bytes: Bytes) -> Self {
         let digest = Sha256::digest(&bytes);
-        let half = digest
-            .iter()
-            .take(16)
-            .fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-        Self {
-            media_type,
-            bytes,
-            etag: format!("\"{half:032x}\""),
-        }
+        let half = digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        Self { media_type, bytes, etag: format!("\"{half:032x}\"") }
     }
 
     /// The file, or 304 when the browser has it already. Browsers ask each time, so that a new release shows
@@ -74,10 +58,7 @@ impl Asset {
             .get_all(header::IF_NONE_MATCH)
             .iter()
             .any(|tags| tags.to_str().is_ok_and(|tags| matches(tags, &self.etag)));
-        let validators = [
-            (header::ETAG, self.etag),
-            (header::CACHE_CONTROL, "no-cache".to_owned()),
-        ];
+        let validators = [(header::ETAG, self.etag), (header::CACHE_CONTROL, "no-cache".to_owned())];
         if is_known {
             return (StatusCode::NOT_MODIFIED, validators).into_response();
         }

@@ -16,11 +16,9 @@ impl FromStr for BackendUrl {
         if written.is_empty() || is_plain(url) {
             return Ok(Self(url.to_owned()));
         }
-        Err(
-            "nothing, or an address such as https://api.example/tasktracker without credentials, query and \
+        Err("nothing, or an address such as https://api.example/tasktracker without credentials, query and \
              fragment"
-                .to_owned(),
-        )
+            .to_owned())
     }
 }
 
@@ -50,10 +48,7 @@ fn is_plain(url: &str) -> bool {
     let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return false;
     };
-    let host_is_plain = authority
-        .as_str()
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c));
+    let host_is_plain = authority.as_str().chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c));
     host_is_plain && !authority.host().is_empty() && !url.contains(['?', '#', '@', '\\'])
 }
 
@@ -75,34 +70,14 @@ mod tests {
     fn addresses_that_are_accepted() {
         let table = [
             ("", "", None),
-            (
-                "http://localhost:8000",
-                "http://localhost:8000",
-                Some("http://localhost:8000"),
-            ),
-            (
-                "https://api.example/",
-                "https://api.example",
-                Some("https://api.example"),
-            ),
-            (
-                "https://api.example:444/v1/",
-                "https://api.example:444/v1",
-                Some("https://api.example:444"),
-            ),
-            (
-                "http://[::1]:8000",
-                "http://[::1]:8000",
-                Some("http://[::1]:8000"),
-            ),
+            ("http://localhost:8000", "http://localhost:8000", Some("http://localhost:8000")),
+            ("https://api.example/", "https://api.example", Some("https://api.example")),
+            ("https://api.example:444/v1/", "https://api.example:444/v1", Some("https://api.example:444")),
+            ("http://[::1]:8000", "http://[::1]:8000", Some("http://[::1]:8000")),
         ];
         for (written, kept, origin) in table {
             let url: BackendUrl = written.parse().unwrap();
-            assert_eq!(
-                (url.0.as_str(), url.origin().as_deref()),
-                (kept, origin),
-                "{written}"
-            );
+            assert_eq!((url.0.as_str(), url.origin().as_deref()), (kept, origin), "{written}");
         }
     }
 
@@ -133,10 +108,7 @@ mod tests {
     fn the_script_is_a_string_whatever_the_address_holds() {
         let script = |text: &str| BackendUrl(text.to_owned()).script();
         assert_eq!(script(""), "export const backendUrl = \"\";\n");
-        assert_eq!(
-            script("https://a.example"),
-            "export const backendUrl = \"https://a.example\";\n"
-        );
+        assert_eq!(script("https://a.example"), "export const backendUrl = \"https://a.example\";\n");
         assert_eq!(
             script("\"</script>\u{2028}\u{2029}&\\\n"),
             "export const backendUrl = \"\\\"\\u003c/script\\u003e\\u2028\\u2029\\u0026\\\\\\n\";\n"

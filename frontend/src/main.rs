@@ -56,10 +56,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tracing::info!(%listen, backend_url = %settings.backend_url, "serving");
     let drained = server::serve(listener, router, draining, settings.drain_timeout).await?;
     if drained == Drained::TimedOut {
-        tracing::warn!(
-            drain_timeout_s = settings.drain_timeout.as_secs(),
-            "requests in flight were cut off"
-        );
+        tracing::warn!(drain_timeout_s = settings.drain_timeout.as_secs(), "requests in flight were cut off");
     }
     tracing::info!("stopped");
     Ok(())

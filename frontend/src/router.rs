@@ -35,19 +35,13 @@ pub fn build(backend_url: &BackendUrl, draining: Draining) -> Router {
 }
 
 async fn not_found() -> impl IntoResponse {
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     (StatusCode::NOT_FOUND, headers, NOT_FOUND_PAGE)
 }
 
 /// The page loads only its own files, and calls only its own origin and the API's.
 fn headers(backend_url: &BackendUrl) -> Headers {
-    let api = backend_url
-        .origin()
-        .map(|origin| format!(" {origin}"))
-        .unwrap_or_default();
+    let api = backend_url.origin().map(|origin| format!(" {origin}")).unwrap_or_default();
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'{api}; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -56,10 +50,7 @@ fn headers(backend_url: &BackendUrl) -> Headers {
     let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
     vec![
         (header::CONTENT_SECURITY_POLICY, policy),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (
             HeaderName::from_static("permissions-policy"),
@@ -78,9 +69,7 @@ async fn set_headers(State(headers): State<Headers>, request: Request, next: Nex
 async fn part(State(draining): State<Draining>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if draining.has_begun() {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -111,11 +100,7 @@ mod tests {
         let router = build(&backend_url.parse().unwrap(), Draining::default());
         let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        (
-            parts.status,
-            parts.headers,
-            String::from_utf8(bytes.to_vec()).unwrap(),
-        )
+        (parts.status, parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     fn request(path: &str) -> Request {
@@ -158,12 +143,7 @@ mod tests {
             );
         }
         let (_, headers, _) = send("", request("/")).await;
-        assert!(
-            headers["content-security-policy"]
-                .to_str()
-                .unwrap()
-                .contains("connect-src 'self';")
-        );
+        assert!(headers["content-security-policy"].to_str().unwrap().contains("connect-src 'self';"));
     }
 
     #[tokio::test]
@@ -172,19 +152,13 @@ mod tests {
         assert_eq!(headers["cache-control"], "no-cache");
         let etag = headers["etag"].to_str().unwrap();
         assert!(etag.starts_with('"'), "a strong validator");
-        let again = Request::get("/app.js")
-            .header("if-none-match", etag)
-            .body(Body::empty())
-            .unwrap();
+        let again = Request::get("/app.js").header("if-none-match", etag).body(Body::empty()).unwrap();
         let (status, headers, body) = send("", again).await;
         assert_eq!(
             (status, body.as_str(), &headers["etag"]),
             (StatusCode::NOT_MODIFIED, "", &etag.parse().unwrap())
         );
-        let old = Request::get("/app.js")
-            .header("if-none-match", "\"old\"")
-            .body(Body::empty())
-            .unwrap();
+        let old = Request::get("/app.js").header("if-none-match", "\"old\"").body(Body::empty()).unwrap();
         assert_eq!(send("", old).await.2, first);
     }
 
@@ -210,20 +184,9 @@ mod tests {
     async fn draining_asks_callers_to_connect_elsewhere() {
         let draining = Draining::default();
         let router = build(&BackendUrl::default(), draining.clone());
-        assert!(
-            !router
-                .clone()
-                .oneshot(request("/"))
-                .await
-                .unwrap()
-                .headers()
-                .contains_key("connection")
-        );
+        assert!(!router.clone().oneshot(request("/")).await.unwrap().headers().contains_key("connection"));
         draining.begin();
-        assert_eq!(
-            router.oneshot(request("/")).await.unwrap().headers()["connection"],
-            "close"
-        );
+        assert_eq!(router.oneshot(request("/")).await.unwrap().headers()["connection"], "close");
     }
 
     #[test]
@@ -236,15 +199,9 @@ mod tests {
             ("view.js", include_str!("../static/view.js")),
             ("style.css", include_str!("../static/style.css")),
         ] {
-            for forbidden in [
-                "innerHTML",
-                "outerHTML",
-                "insertAdjacentHTML",
-                "eval(",
-                " style=",
-                "<script>",
-                "://",
-            ] {
+            for forbidden in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", " style=", "<script>", "://"]
+            {
                 assert!(!text.contains(forbidden), "{path} contains {forbidden}");
             }
         }

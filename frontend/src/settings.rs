@@ -49,13 +49,7 @@ pub struct Settings {
 
     /// Where browsers find the API, such as <https://api.example>; empty means below /api on the page's own
     /// origin.
-    #[arg(
-        long,
-        env = "BACKEND_URL",
-        default_value = "",
-        global = true,
-        value_name = "URL"
-    )]
+    #[arg(long, env = "BACKEND_URL", default_value = "", global = true, value_name = "URL")]
     pub backend_url: BackendUrl,
 
     /// The log.

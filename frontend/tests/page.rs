@@ -68,14 +68,9 @@ mod page {
             draining: Draining::default(),
             revision: "test".into(),
         };
-        let allowed_origins = origin
-            .map(|origin| HeaderValue::from_str(origin).unwrap())
-            .into_iter()
-            .collect();
-        let options = Options {
-            allowed_origins,
-            request_timeout: Duration::from_secs(10),
-        };
+        let allowed_origins =
+            origin.map(|origin| HeaderValue::from_str(origin).unwrap()).into_iter().collect();
+        let options = Options { allowed_origins, request_timeout: Duration::from_secs(10) };
         (router::build(state, options).unwrap(), storage)
     }
 
@@ -84,24 +79,14 @@ mod page {
     }
 
     async fn find(client: &Client, css: &str) -> Element {
-        client
-            .wait()
-            .at_most(Duration::from_secs(10))
-            .for_element(Locator::Css(css))
-            .await
-            .expect(css)
+        client.wait().at_most(Duration::from_secs(10)).for_element(Locator::Css(css)).await.expect(css)
     }
 
     /// The texts of all elements at one moment.
     async fn texts(client: &Client, css: &str) -> Vec<String> {
         let script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)";
         let texts = client.execute(script, vec![css.into()]).await.unwrap();
-        texts
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|text| text.as_str().unwrap().to_owned())
-            .collect()
+        texts.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until the elements have these texts.
@@ -119,11 +104,7 @@ mod page {
         let input = find(client, "[data-testid=task-title-input]").await;
         input.clear().await.unwrap();
         input.send_keys(title).await.unwrap();
-        find(client, "[data-testid=task-add]")
-            .await
-            .click()
-            .await
-            .unwrap();
+        find(client, "[data-testid=task-add]").await.click().await.unwrap();
     }
 
     const TITLES: &str = "[data-testid=task-list] [data-testid=task-title]";
@@ -163,36 +144,18 @@ mod page {
     async fn add_and_see(client: &Client, storage: &Storage) {
         add(client, "Water the plants").await;
         expect_texts(client, TITLES, &["Water the plants"]).await;
-        find(client, "[data-testid=task-description-input]")
-            .await
-            .send_keys("Also\nthis")
-            .await
-            .unwrap();
+        find(client, "[data-testid=task-description-input]").await.send_keys("Also\nthis").await.unwrap();
         add(client, HOSTILE).await;
         expect_texts(client, TITLES, &[HOSTILE, "Water the plants"]).await;
         let tasks = stored(storage).await;
-        assert_eq!(
-            (tasks[0].title.as_str(), tasks[0].description.as_str()),
-            (HOSTILE, "Also\nthis")
-        );
-        assert!(
-            client
-                .find_all(Locator::Css("main img"))
-                .await
-                .unwrap()
-                .is_empty(),
-            "text, not markup"
-        );
+        assert_eq!((tasks[0].title.as_str(), tasks[0].description.as_str()), (HOSTILE, "Also\nthis"));
+        assert!(client.find_all(Locator::Css("main img")).await.unwrap().is_empty(), "text, not markup");
         let item = find(client, "[data-testid=task-item]").await;
         assert_eq!(item.attr("data-id").await.unwrap(), Some(tasks[0].id.to_string()));
     }
 
     async fn complete(client: &Client, storage: &Storage) {
-        let tick = find(
-            client,
-            "[data-testid=task-item][data-id='1'] [data-testid=task-complete]",
-        )
-        .await;
+        let tick = find(client, "[data-testid=task-item][data-id='1'] [data-testid=task-complete]").await;
         tick.click().await.unwrap();
         find(client, "[data-testid=task-item][data-id='1'].completed").await;
         assert!(stored(storage).await[1].completed);
@@ -214,11 +177,7 @@ mod page {
     }
 
     async fn delete(client: &Client, storage: &Storage) {
-        let button = find(
-            client,
-            "[data-testid=task-item][data-id='2'] [data-testid=task-delete]",
-        )
-        .await;
+        let button = find(client, "[data-testid=task-item][data-id='2'] [data-testid=task-delete]").await;
         button.send_keys(&Key::Enter.to_string()).await.unwrap();
         expect_texts(client, TITLES, &["Enter works too", "Water the plants"]).await;
         assert_eq!(stored(storage).await.len(), 2);
@@ -246,11 +205,7 @@ mod page {
         let client = &browser.client;
 
         client.goto(&service.url("/")).await.unwrap();
-        find(client, "[data-testid=load-more]:not([hidden])")
-            .await
-            .click()
-            .await
-            .unwrap();
+        find(client, "[data-testid=load-more]:not([hidden])").await.click().await.unwrap();
         find(client, "[data-testid=task-item][data-id='1']").await;
         assert_eq!(texts(client, TITLES).await.len(), 60);
         find(client, "[data-testid=load-more][hidden]").await;
@@ -263,10 +218,7 @@ mod page {
         find(client, "[data-testid=task-item]").await;
         outage(client, &browser).await;
         // The browser says when it is online again, and the page tries again by itself.
-        browser
-            .command("goog/cdp/execute", &network(false))
-            .await
-            .unwrap();
+        browser.command("goog/cdp/execute", &network(false)).await.unwrap();
         expect_first(client, "Typed during the outage").await;
         find(client, "[data-testid=offline][hidden]").await;
         browser.stop().await.unwrap();
@@ -274,23 +226,14 @@ mod page {
 
     /// Adds a task while nothing can be reached: the page says so and keeps what was typed.
     async fn outage(client: &Client, browser: &Browser) {
-        browser
-            .command(
-                "goog/cdp/execute",
-                &json!({"cmd": "Network.enable", "params": {}}),
-            )
-            .await
-            .unwrap();
+        browser.command("goog/cdp/execute", &json!({"cmd": "Network.enable", "params": {}})).await.unwrap();
         browser.command("goog/cdp/execute", &network(true)).await.unwrap();
         add(client, "Typed during the outage").await;
         find(client, "[data-testid=offline]:not([hidden])").await;
         find(client, "[data-testid=retry]").await.click().await.unwrap();
         find(client, "[data-testid=offline]:not([hidden])").await;
         let input = find(client, "[data-testid=task-title-input]").await;
-        assert_eq!(
-            input.prop("value").await.unwrap().as_deref(),
-            Some("Typed during the outage")
-        );
+        assert_eq!(input.prop("value").await.unwrap().as_deref(), Some("Typed during the outage"));
     }
 
     fn network(offline: bool) -> serde_json::Value {
@@ -316,10 +259,7 @@ mod page {
             completed: Some(completed),
         };
         let now = "2025-03-04T05:06:07Z".parse().unwrap();
-        storage
-            .insert(&NewTask::try_from(body).unwrap(), now)
-            .await
-            .unwrap();
+        storage.insert(&NewTask::try_from(body).unwrap(), now).await.unwrap();
     }
 
     /// Writes pictures of the page, light and dark, wide and narrow, to the folder that `SCREENSHOTS` names.
@@ -346,13 +286,7 @@ mod page {
                 find(&browser.client, "[data-testid=empty]:not([hidden])").await;
                 fs::write(path("empty"), browser.client.screenshot().await.unwrap()).unwrap();
                 store(&storage, "Renew the passport", "", true).await;
-                store(
-                    &storage,
-                    "Water the plants",
-                    "The fern too.\nNot the cactus.",
-                    false,
-                )
-                .await;
+                store(&storage, "Water the plants", "The fern too.\nNot the cactus.", false).await;
                 store(&storage, "Write to Ada about the engine", "", false).await;
                 store(
                     &storage,
@@ -368,11 +302,7 @@ mod page {
             find(&browser.client, ERRORS).await;
             fs::write(path("page"), browser.client.screenshot().await.unwrap()).unwrap();
             browser.client.goto(&service.url("/api/docs")).await.unwrap();
-            find(&browser.client, "summary .post")
-                .await
-                .click()
-                .await
-                .unwrap();
+            find(&browser.client, "summary .post").await.click().await.unwrap();
             fs::write(path("docs"), browser.client.screenshot().await.unwrap()).unwrap();
         }
         browser.stop().await.unwrap();

@@ -57,12 +57,7 @@ pub async fn look(
         let drift = diff::drift(spec.name.as_str(), &observed);
         let change = diff::change(&project, observed.applied.as_ref());
         let plan = plan::plan(&drift, change, &project, &observed, &stack.spec.policy, approval);
-        looks.push(Look {
-            project,
-            observed,
-            drift,
-            plan,
-        });
+        looks.push(Look { project, observed, drift, plan });
     }
     Ok(looks)
 }
@@ -102,11 +97,7 @@ impl Look {
             revision: applied.map(|release| release.project.revision.clone()),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
             drift: self.drift.clone(),
-            rolling_out: self
-                .plan
-                .rollout
-                .as_ref()
-                .map(|change| change.to_revision.clone()),
+            rolling_out: self.plan.rollout.as_ref().map(|change| change.to_revision.clone()),
             waiting_plan: waiting.is_some().then(|| self.plan.hash()),
             waiting,
         }

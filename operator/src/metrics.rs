@@ -2,6 +2,7 @@
 
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 use tasktracker_crds::{DriftKind, Layer, TaskTrackerStackStatus, conditions};
 
@@ -13,55 +14,100 @@ use crate::{
 /// Labels that every series of a stack begins with.
 const STACK: [&str; 3] = ["namespace", "stack", "environment"];
 
-/// Every metric, and the registry they are in.
-pub struct Metrics {
-    registry: Registry,
-    stack_ready: IntGaugeVec,
-    stack_in_sync: IntGaugeVec,
-    stack_suspended: IntGaugeVec,
-    stack_info: IntGaugeVec,
-    drift_items: IntGaugeVec,
-    drift_oldest_seconds: GaugeVec,
-    drift_detected: IntCounterVec,
-    drift_healed: IntCounterVec,
-    drift_heal_seconds: HistogramVec,
-    host_reachable: IntGaugeVec,
-    component_healthy: IntGaugeVec,
-    reconcile_total: IntCounterVec,
-    reconcile_duration: HistogramVec,
-    last_success: GaugeVec,
-    rollout_total: IntCounterVec,
-    rollout_duration: HistogramVec,
-    ssh_reconnects: IntCounterVec,
+/// Upper bounds of the histograms' buckets, in seconds.
+const BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// A metric with labels that can be made from its options.
+trait Made: Collector + Clone + Sized + 'static {
+    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
 }
 
-fn names(more: &[&'static str]) -> Vec<&'static str> {
-    STACK.iter().copied().chain(more.iter().copied()).collect()
+impl Made for IntGaugeVec {
+    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
 }
 
-macro_rules! registered {
-    ($registry:expr, $kind:ident, $name:literal, $help:literal, $labels:expr) => {{
-        let metric = $kind::new(
-            Opts::new(concat!("tasktracker_", $name), $help).into(),
-            &names($labels),
-        )?;
-        $registry.register(Box::new(metric.clone()))?;
-        metric
-    }};
+impl Made for GaugeVec {
+    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
 }
 
-fn histogram(
+impl Made for IntCounterVec {
+    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
+}
+
+impl Made for HistogramVec {
+    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
+    }
+}
+
+/// Makes a metric of ours and registers it.
+fn registered<M: Made>(
     registry: &Registry,
     name: &str,
     help: &str,
-    more: &[&'static str],
-) -> prometheus::Result<HistogramVec> {
-    let buckets = vec![
-        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-    ];
-    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &names(more))?;
+    labels: &[&str],
+) -> prometheus::Result<M> {
+    let labels: Vec<&str> = STACK.iter().copied().chain(labels.iter().copied()).collect();
+    let metric = M::made(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ident = $name:literal $labels:tt $help:literal;)*) => {
+        /// Every metric, and the registry they are in.
+        pub struct Metrics {
+            registry: Registry,
+            $($field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Registers everything, with the process's own metrics beside it.
+            ///
+            /// # Errors
+            /// When a name is registered twice, which a test rules out.
+            pub fn new() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                Ok(Self {
+                    $($field: registered(&registry, $name, $help, &$labels)?,)*
+                    registry,
+                })
+            }
+
+            /// Takes every series of a stack away.
+            pub fn end(&self, key: &StackKey) {
+                $(forget(&self.$field, key, |metric, values| drop(metric.remove_label_values(values)));)*
+            }
+        }
+    };
+}
+
+metrics! {
+    stack_ready: IntGaugeVec = "stack_ready" [] "Whether everything is as asked for and healthy.";
+    stack_in_sync: IntGaugeVec = "stack_in_sync" [] "Whether nothing drifts and no change waits.";
+    stack_suspended: IntGaugeVec = "stack_suspended" [] "Whether the stack is suspended.";
+    stack_info: IntGaugeVec = "stack_info" ["revision"] "The revision asked for.";
+    drift_items: IntGaugeVec = "drift_items" ["host", "component", "layer"] "Differences from the applied release.";
+    drift_oldest_seconds: GaugeVec = "drift_oldest_seconds" [] "Age of the oldest difference.";
+    drift_detected: IntCounterVec = "drift_detected_total" ["kind"] "Differences seen for the first time.";
+    drift_healed: IntCounterVec = "drift_healed_total" ["kind"] "Differences that went away after a repair.";
+    drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
+    host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
+    component_healthy: IntGaugeVec = "component_healthy" ["host", "component"] "Whether every service of the component serves.";
+    reconcile_total: IntCounterVec = "reconcile_total" ["result"] "Checks, by result.";
+    reconcile_duration: HistogramVec = "reconcile_duration_seconds" ["phase"] "Duration of a check, by phase.";
+    last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host"] "When a check last succeeded.";
+    rollout_total: IntCounterVec = "rollout_total" ["result"] "Rollouts, by result.";
+    rollout_duration: HistogramVec = "rollout_duration_seconds" [] "Duration of a rollout.";
+    ssh_reconnects: IntCounterVec = "ssh_reconnects_total" ["host"] "SSH connections opened.";
 }
 
 /// The label values of a stack, in the order of [`STACK`].
@@ -71,153 +117,15 @@ pub struct StackLabels([String; 3]);
 impl StackLabels {
     /// The labels of a stack.
     pub fn of(stack: &Stack) -> Self {
-        Self([
-            stack.key.namespace.clone(),
-            stack.key.name.clone(),
-            stack.spec.environment.to_string(),
-        ])
+        Self([stack.key.namespace.clone(), stack.key.name.clone(), stack.spec.environment.to_string()])
     }
 
     fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        self.0
-            .iter()
-            .map(String::as_str)
-            .chain(more.iter().copied())
-            .collect()
+        self.0.iter().map(String::as_str).chain(more.iter().copied()).collect()
     }
 }
 
 impl Metrics {
-    /// Registers everything, with the process's own metrics beside it.
-    ///
-    /// # Errors
-    /// When a name is registered twice, which a test rules out.
-    pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
-        Ok(Self {
-            stack_ready: registered!(
-                registry,
-                IntGaugeVec,
-                "stack_ready",
-                "Whether everything is as asked for and healthy.",
-                &[]
-            ),
-            stack_in_sync: registered!(
-                registry,
-                IntGaugeVec,
-                "stack_in_sync",
-                "Whether nothing drifts and no change waits.",
-                &[]
-            ),
-            stack_suspended: registered!(
-                registry,
-                IntGaugeVec,
-                "stack_suspended",
-                "Whether the stack is suspended.",
-                &[]
-            ),
-            stack_info: registered!(
-                registry,
-                IntGaugeVec,
-                "stack_info",
-                "The revision asked for.",
-                &["revision"]
-            ),
-            drift_items: registered!(
-                registry,
-                IntGaugeVec,
-                "drift_items",
-                "Differences from the applied release.",
-                &["host", "component", "layer"]
-            ),
-            drift_oldest_seconds: registered!(
-                registry,
-                GaugeVec,
-                "drift_oldest_seconds",
-                "Age of the oldest difference.",
-                &[]
-            ),
-            drift_detected: registered!(
-                registry,
-                IntCounterVec,
-                "drift_detected_total",
-                "Differences seen for the first time.",
-                &["kind"]
-            ),
-            drift_healed: registered!(
-                registry,
-                IntCounterVec,
-                "drift_healed_total",
-                "Differences that went away after a repair.",
-                &["kind"]
-            ),
-            drift_heal_seconds: histogram(
-                &registry,
-                "tasktracker_drift_heal_seconds",
-                "From a difference first seen to its end.",
-                &[],
-            )?,
-            host_reachable: registered!(
-                registry,
-                IntGaugeVec,
-                "host_reachable",
-                "Whether the host answered.",
-                &["host"]
-            ),
-            component_healthy: registered!(
-                registry,
-                IntGaugeVec,
-                "component_healthy",
-                "Whether every service of the component serves.",
-                &["host", "component"]
-            ),
-            reconcile_total: registered!(
-                registry,
-                IntCounterVec,
-                "reconcile_total",
-                "Checks, by result.",
-                &["result"]
-            ),
-            reconcile_duration: histogram(
-                &registry,
-                "tasktracker_reconcile_duration_seconds",
-                "Duration of a check, by phase.",
-                &["phase"],
-            )?,
-            last_success: registered!(
-                registry,
-                GaugeVec,
-                "last_successful_reconcile_timestamp_seconds",
-                "When a check last succeeded.",
-                &["host"]
-            ),
-            rollout_total: registered!(
-                registry,
-                IntCounterVec,
-                "rollout_total",
-                "Rollouts, by result.",
-                &["result"]
-            ),
-            rollout_duration: histogram(
-                &registry,
-                "tasktracker_rollout_duration_seconds",
-                "Duration of a rollout.",
-                &[],
-            )?,
-            ssh_reconnects: registered!(
-                registry,
-                IntCounterVec,
-                "ssh_reconnects_total",
-                "SSH connections opened.",
-                &["host"]
-            ),
-            registry,
-        })
-    }
-
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
@@ -234,31 +142,20 @@ impl Metrics {
         for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended] {
             gauge.with_label_values(&labels.with(&[])).set(0);
         }
-        self.drift_oldest_seconds
-            .with_label_values(&labels.with(&[]))
-            .set(0.0);
+        self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(0.0);
         for kind in DriftKind::ALL {
-            self.drift_detected
-                .with_label_values(&labels.with(&[kind.as_str()]));
-            self.drift_healed
-                .with_label_values(&labels.with(&[kind.as_str()]));
+            self.drift_detected.with_label_values(&labels.with(&[kind.as_str()]));
+            self.drift_healed.with_label_values(&labels.with(&[kind.as_str()]));
         }
         for result in ["success", "error"] {
             self.reconcile_total.with_label_values(&labels.with(&[result]));
             self.rollout_total.with_label_values(&labels.with(&[result]));
         }
-        self.stack_info
-            .with_label_values(&labels.with(&[stack.spec.revision.as_str()]))
-            .set(1);
+        self.stack_info.with_label_values(&labels.with(&[stack.spec.revision.as_str()])).set(1);
         for host in stack.app_hosts() {
-            self.host_reachable
-                .with_label_values(&labels.with(&[host.name.as_str()]))
-                .set(0);
-            self.component_healthy
-                .with_label_values(&labels.with(&[host.name.as_str(), "app"]))
-                .set(0);
-            self.ssh_reconnects
-                .with_label_values(&labels.with(&[host.name.as_str()]));
+            self.host_reachable.with_label_values(&labels.with(&[host.name.as_str()])).set(0);
+            self.component_healthy.with_label_values(&labels.with(&[host.name.as_str(), "app"])).set(0);
+            self.ssh_reconnects.with_label_values(&labels.with(&[host.name.as_str()]));
             self.set_drift(
                 &labels,
                 &HostReport {
@@ -270,65 +167,23 @@ impl Metrics {
         }
     }
 
-    /// Takes every series of a stack away.
-    pub fn end(&self, key: &StackKey) {
-        macro_rules! forget {
-            ($($metric:ident),*) => { $(forget(&self.$metric, key, |metric, values| drop(metric.remove_label_values(values)));)* };
-        }
-        forget!(
-            stack_ready,
-            stack_in_sync,
-            stack_suspended,
-            stack_info,
-            drift_items,
-            drift_oldest_seconds,
-            drift_detected,
-            drift_healed,
-            drift_heal_seconds,
-            host_reachable,
-            component_healthy,
-            reconcile_total,
-            reconcile_duration,
-            last_success,
-            rollout_total,
-            rollout_duration,
-            ssh_reconnects
-        );
-    }
-
     fn set_drift(&self, labels: &StackLabels, report: &HostReport) {
         for layer in Layer::ALL {
-            let count = report
-                .drift
-                .iter()
-                .filter(|item| item.kind.layer() == layer)
-                .count();
+            let count = report.drift.iter().filter(|item| item.kind.layer() == layer).count();
             let values = labels.with(&[&report.host, &report.component, layer.as_str()]);
-            self.drift_items
-                .with_label_values(&values)
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.drift_items.with_label_values(&values).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// What one check of one host came to.
     pub fn checked(&self, labels: &StackLabels, report: &HostReport, now_seconds: f64) {
         let host = labels.with(&[&report.host]);
-        self.host_reachable
-            .with_label_values(&host)
-            .set(i64::from(report.reachable()));
+        self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
         let component = labels.with(&[&report.host, &report.component]);
-        self.component_healthy
-            .with_label_values(&component)
-            .set(i64::from(report.healthy));
+        self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
         self.set_drift(labels, report);
-        let result = if report.failure.is_some() {
-            "error"
-        } else {
-            "success"
-        };
-        self.reconcile_total
-            .with_label_values(&labels.with(&[result]))
-            .inc();
+        let result = if report.failure.is_some() { "error" } else { "success" };
+        self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
         if report.failure.is_none() {
             self.last_success.with_label_values(&host).set(now_seconds);
         }
@@ -337,55 +192,34 @@ impl Metrics {
     /// What the stack as a whole came to.
     pub fn stack(&self, labels: &StackLabels, status: &TaskTrackerStackStatus, oldest_drift_seconds: f64) {
         let holds = |kind: &str| {
-            status
-                .conditions
-                .iter()
-                .any(|condition| condition.type_ == kind && condition.status == "True")
+            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
         };
-        self.stack_ready
-            .with_label_values(&labels.with(&[]))
-            .set(i64::from(holds(conditions::READY)));
-        self.stack_in_sync
-            .with_label_values(&labels.with(&[]))
-            .set(i64::from(holds(conditions::IN_SYNC)));
-        self.drift_oldest_seconds
-            .with_label_values(&labels.with(&[]))
-            .set(oldest_drift_seconds);
+        self.stack_ready.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::READY)));
+        self.stack_in_sync.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::IN_SYNC)));
+        self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(oldest_drift_seconds);
     }
 
     /// A difference seen for the first time.
     pub fn detected(&self, labels: &StackLabels, kind: DriftKind) {
-        self.drift_detected
-            .with_label_values(&labels.with(&[kind.as_str()]))
-            .inc();
+        self.drift_detected.with_label_values(&labels.with(&[kind.as_str()])).inc();
     }
 
     /// A difference that went away, this long after it was first seen.
     pub fn healed(&self, labels: &StackLabels, kind: DriftKind, seconds: f64) {
-        self.drift_healed
-            .with_label_values(&labels.with(&[kind.as_str()]))
-            .inc();
-        self.drift_heal_seconds
-            .with_label_values(&labels.with(&[]))
-            .observe(seconds);
+        self.drift_healed.with_label_values(&labels.with(&[kind.as_str()])).inc();
+        self.drift_heal_seconds.with_label_values(&labels.with(&[])).observe(seconds);
     }
 
     /// Time that one phase of a check took.
     pub fn phase(&self, labels: &StackLabels, phase: &str, seconds: f64) {
-        self.reconcile_duration
-            .with_label_values(&labels.with(&[phase]))
-            .observe(seconds);
+        self.reconcile_duration.with_label_values(&labels.with(&[phase])).observe(seconds);
     }
 
     /// A rollout that ended.
     pub fn rollout(&self, labels: &StackLabels, succeeded: bool, seconds: f64) {
         let result = if succeeded { "success" } else { "error" };
-        self.rollout_total
-            .with_label_values(&labels.with(&[result]))
-            .inc();
-        self.rollout_duration
-            .with_label_values(&labels.with(&[]))
-            .observe(seconds);
+        self.rollout_total.with_label_values(&labels.with(&[result])).inc();
+        self.rollout_duration.with_label_values(&labels.with(&[])).observe(seconds);
     }
 
     /// An SSH connection that was opened.
@@ -395,12 +229,8 @@ impl Metrics {
 }
 
 /// Removes the series of one metric that belong to a stack.
-fn forget<M: prometheus::core::Collector>(metric: &M, key: &StackKey, remove: impl Fn(&M, &[&str])) {
-    let Some(names) = metric
-        .desc()
-        .first()
-        .map(|description| description.variable_labels.clone())
-    else {
+fn forget<M: Collector>(metric: &M, key: &StackKey, remove: impl Fn(&M, &[&str])) {
+    let Some(names) = metric.desc().first().map(|description| description.variable_labels.clone()) else {
         return;
     };
     for family in metric.collect() {
@@ -424,20 +254,13 @@ mod tests {
 
     fn stack() -> Stack {
         let text = include_str!("../../examples/staging.yaml");
-        Stack::new(
-            tasktracker_crds::validation::read_stack(text).unwrap(),
-            "staging.yaml".into(),
-        )
+        Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into())
     }
 
     #[test]
     fn series_exist_at_zero_and_go_with_the_stack() {
         let metrics = Metrics::new().unwrap();
-        let before = metrics
-            .text()
-            .lines()
-            .filter(|line| line.contains("stack="))
-            .count();
+        let before = metrics.text().lines().filter(|line| line.contains("stack=")).count();
         let stack = stack();
         metrics.begin(&stack);
         let labels = StackLabels::of(&stack);
@@ -452,11 +275,7 @@ mod tests {
         );
         assert!(text.contains(r#"tasktracker_drift_items{component="app",environment="staging",host="app-1",layer="files",namespace="default",stack="staging"} 0"#));
         metrics.end(&stack.key);
-        let after = metrics
-            .text()
-            .lines()
-            .filter(|line| line.contains("stack="))
-            .count();
+        let after = metrics.text().lines().filter(|line| line.contains("stack=")).count();
         assert_eq!((before, after), (0, 0));
     }
 }

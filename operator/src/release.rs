@@ -73,44 +73,25 @@ impl Prepared {
                 service.image.clone_from(image);
             }
             let hash = service_hash(service, &project);
-            service
-                .labels
-                .insert(labels::SERVICE_HASH.to_owned(), hash.clone());
+            service.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
             service_hashes.insert(name.clone(), hash);
         }
         let mut contents = project.files.clone();
         contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
-        let files = contents
-            .iter()
-            .map(|(path, content)| (path.clone(), FileRecord::of(content)))
-            .collect();
+        let files = contents.iter().map(|(path, content)| (path.clone(), FileRecord::of(content))).collect();
         let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
-        let release = Release {
-            format: FORMAT,
-            id,
-            desired_hash,
-            project,
-            images,
-            service_hashes,
-            files,
-        };
+        let release = Release { format: FORMAT, id, desired_hash, project, images, service_hashes, files };
         Self { release, contents }
     }
 
     /// Everything to be written for this release, in order: its stored copy, the live files, `compose.yaml` last.
     pub fn placements(&self) -> Vec<Placement> {
-        let stored = self
-            .contents
-            .iter()
-            .map(|(path, content)| inline(&self.release.stored(path), content));
+        let stored = self.contents.iter().map(|(path, content)| inline(&self.release.stored(path), content));
         let manifest = serde_json::to_string_pretty(&self.release).unwrap_or_default();
         let manifest = std::iter::once(inline(&self.release.stored("manifest.json"), &manifest));
         let (last, first): (Vec<_>, Vec<_>) =
             self.contents.iter().partition(|(path, _)| *path == COMPOSE_FILE);
-        let live = first
-            .into_iter()
-            .chain(last)
-            .map(|(path, content)| inline(path, content));
+        let live = first.into_iter().chain(last).map(|(path, content)| inline(path, content));
         stored.chain(manifest).chain(live).collect()
     }
 }
@@ -136,11 +117,7 @@ impl Release {
 
 impl FileRecord {
     fn of(content: &str) -> Self {
-        Self {
-            sha256: sha256(content.as_bytes()),
-            mode: FILE_MODE,
-            size: content.len() as u64,
-        }
+        Self { sha256: sha256(content.as_bytes()), mode: FILE_MODE, size: content.len() as u64 }
     }
 }
 
@@ -237,9 +214,6 @@ impl Ledger {
 
     /// What to write into the project's folder.
     pub fn placement(&self) -> Placement {
-        inline(
-            LEDGER_FILE,
-            &serde_json::to_string_pretty(self).unwrap_or_default(),
-        )
+        inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
     }
 }

@@ -40,10 +40,7 @@ pub async fn serve(address: SocketAddr, told: Told) -> std::io::Result<()> {
 }
 
 async fn metrics(State(told): State<Told>) -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        told.metrics.text(),
-    )
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], told.metrics.text())
 }
 
 async fn readyz(State(told): State<Told>) -> impl IntoResponse {

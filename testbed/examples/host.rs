@@ -10,10 +10,7 @@ use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost};
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "host".to_owned());
-    let options = HostOptions {
-        reuse: arguments.next(),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: arguments.next(), ..HostOptions::default() };
     let start = Instant::now();
     let host = SandboxHost::start(&name, &options)?;
     let mut out = stdout();

@@ -13,10 +13,7 @@ fn main() -> Result<()> {
     packages::ensure_docker_host(&mut say)?;
     say(&format!("{:?} for a Docker host", start.elapsed()));
     if std::env::args().nth(1).as_deref() == Some("newer") {
-        let (engine, compose) = (
-            packages::newer::engine(&mut say)?,
-            packages::newer::compose(&mut say)?,
-        );
+        let (engine, compose) = (packages::newer::engine(&mut say)?, packages::newer::compose(&mut say)?);
         say(&format!("{}\n{}", engine.display(), compose.display()));
     }
     Ok(())

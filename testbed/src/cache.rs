@@ -14,11 +14,7 @@ pub fn cache_folder() -> Result<PathBuf> {
 }
 
 fn configured() -> Option<PathBuf> {
-    let variable = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("TASKTRACKER_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("tasktracker")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/tasktracker")))
@@ -27,7 +23,5 @@ fn configured() -> Option<PathBuf> {
 /// The folder itself, absolute, made if it is missing.
 pub(crate) fn make(folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    folder
-        .canonicalize()
-        .with_context(|| format!("resolving the folder {}", folder.display()))
+    folder.canonicalize().with_context(|| format!("resolving the folder {}", folder.display()))
 }

@@ -42,18 +42,14 @@ pub trait DemoHost {
         let mut command = Command::new("ssh");
         command.args(["-F", "/dev/null", "-T", "-p", &self.port().to_string()]);
         command.args(client_options(self.identity_file(), self.known_hosts_file()));
-        command
-            .arg(format!("{}@{}", self.user(), self.address()))
-            .arg(script);
+        command.arg(format!("{}@{}", self.user(), self.address())).arg(script);
         command
     }
 
     /// OpenSSH's SFTP client, ready to run a batch file.
     fn sftp(&self, batch: &Path) -> Command {
         let mut command = Command::new("sftp");
-        command
-            .args(["-F", "/dev/null", "-q", "-P", &self.port().to_string(), "-b"])
-            .arg(batch);
+        command.args(["-F", "/dev/null", "-q", "-P", &self.port().to_string(), "-b"]).arg(batch);
         command.args(client_options(self.identity_file(), self.known_hosts_file()));
         command.arg(format!("{}@{}", self.user(), self.address()));
         command
@@ -73,9 +69,5 @@ fn client_options(identity: &Path, known_hosts: &Path) -> Vec<PathBuf> {
         &known,
         "-i",
     ];
-    fixed
-        .into_iter()
-        .map(PathBuf::from)
-        .chain([identity.to_owned()])
-        .collect()
+    fixed.into_iter().map(PathBuf::from).chain([identity.to_owned()]).collect()
 }

@@ -42,11 +42,7 @@ pub fn forward_delayed(local: SocketAddr, remote: SocketAddr, delay: Duration) -
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let listener = thread::spawn(move || accept(&listener, remote, delay, &stopped));
-    Ok(Forward {
-        local,
-        stop,
-        listener: Some(listener),
-    })
+    Ok(Forward { local, stop, listener: Some(listener) })
 }
 
 impl Drop for Forward {
@@ -96,10 +92,7 @@ fn pump_delayed(mut from: &TcpStream, mut to: &TcpStream, delay: Duration) {
         scope.spawn(move || {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(count @ 1..) = from.read(&mut buffer) {
-                if sender
-                    .send((Instant::now() + delay, buffer[..count].to_vec()))
-                    .is_err()
-                {
+                if sender.send((Instant::now() + delay, buffer[..count].to_vec())).is_err() {
                     return;
                 }
             }

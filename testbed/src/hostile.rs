@@ -39,9 +39,8 @@ impl Drop for HostileServer {
 /// When nothing can listen on loopback.
 pub fn garbage() -> Result<HostileServer> {
     serve(|mut caller| {
-        let noise: Vec<u8> = (0..4096_u32)
-            .map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0])
-            .collect();
+        let noise: Vec<u8> =
+            (0..4096_u32).map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         let _ = caller.write_all(&noise);
         None
     })
@@ -86,11 +85,7 @@ fn serve(answer: impl Fn(TcpStream) -> Option<TcpStream> + Send + 'static) -> Re
             open.extend(answer(caller));
         }
     });
-    Ok(HostileServer {
-        address,
-        stop,
-        listener: Some(listener),
-    })
+    Ok(HostileServer { address, stop, listener: Some(listener) })
 }
 
 fn listen() -> Result<TcpListener> {
@@ -106,10 +101,7 @@ mod tests {
     fn garbage_is_answered_and_closed() {
         let server = garbage().unwrap();
         let mut answer = Vec::new();
-        TcpStream::connect(server.address())
-            .unwrap()
-            .read_to_end(&mut answer)
-            .unwrap();
+        TcpStream::connect(server.address()).unwrap().read_to_end(&mut answer).unwrap();
         assert_eq!(answer.len(), 4096);
         assert!(!answer.starts_with(b"SSH-"));
     }
@@ -119,10 +111,7 @@ mod tests {
         let server = silent().unwrap();
         let mut caller = TcpStream::connect(server.address()).unwrap();
         caller.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        assert_eq!(
-            caller.read(&mut [0; 1]).unwrap_err().kind(),
-            ErrorKind::WouldBlock
-        );
+        assert_eq!(caller.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

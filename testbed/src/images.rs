@@ -30,9 +30,7 @@ pub struct Build<'a> {
 /// When Docker refuses; the error carries its words.
 pub fn build(host: &dyn DemoHost, build: &Build<'_>, archive: &Path) -> Result<()> {
     let mut command = host.docker_command();
-    command
-        .env("DOCKER_BUILDKIT", "0")
-        .args(["build", "--quiet", "--force-rm", "--tag", build.tag]);
+    command.env("DOCKER_BUILDKIT", "0").args(["build", "--quiet", "--force-rm", "--tag", build.tag]);
     if let Some(dockerfile) = build.dockerfile {
         command.arg("--file").arg(dockerfile);
     }
@@ -50,12 +48,8 @@ pub fn build(host: &dyn DemoHost, build: &Build<'_>, archive: &Path) -> Result<(
 pub fn save(host: &dyn DemoHost, tag: &str, archive: &Path) -> Result<()> {
     let folder = cache::make(archive.parent().context("an archive is in a folder")?)?;
     let draft = tempfile::NamedTempFile::new_in(folder)?;
-    run(host
-        .docker_command()
-        .args(["save", "--output"])
-        .arg(draft.path())
-        .arg(tag))
-    .with_context(|| format!("saving the image {tag}"))?;
+    run(host.docker_command().args(["save", "--output"]).arg(draft.path()).arg(tag))
+        .with_context(|| format!("saving the image {tag}"))?;
     // docker save puts a file of its own in place of the draft
     fs::rename(draft.path(), archive).with_context(|| format!("writing {}", archive.display()))
 }
@@ -74,10 +68,7 @@ pub fn caddy(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> 
         let script = include_str!("images/caddy.sh");
         let docker = host.docker_command();
         let mut command = Command::new("bash");
-        command
-            .args(["-c", script, "bash"])
-            .args([&tree, root.path()])
-            .arg(CADDY);
+        command.args(["-c", script, "bash"]).args([&tree, root.path()]).arg(CADDY);
         command.arg(docker.get_program()).args(docker.get_args());
         run(&mut command).context("building the image of Caddy")?;
         save(host, CADDY, &archive)?;
@@ -87,24 +78,16 @@ pub fn caddy(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> 
 
 /// `docker load`, unless every image of the archive is there already.
 pub(crate) fn load(mut docker: Command, archive: &Path) -> Result<()> {
-    let manifest = run(Command::new("tar")
-        .arg("-xOf")
-        .args([archive, Path::new("manifest.json")]))
-    .with_context(|| format!("reading the image archive {}", archive.display()))?;
+    let manifest = run(Command::new("tar").arg("-xOf").args([archive, Path::new("manifest.json")]))
+        .with_context(|| format!("reading the image archive {}", archive.display()))?;
     let images = images_of(&manifest);
     let id_of = |tag: &str| {
         let mut command = Command::new(docker.get_program());
-        command
-            .args(docker.get_args())
-            .args(["image", "inspect", "--format", "{{.Id}}", tag]);
+        command.args(docker.get_args()).args(["image", "inspect", "--format", "{{.Id}}", tag]);
         command.envs(docker.get_envs().filter_map(|(name, value)| Some((name, value?))));
         run(&mut command).unwrap_or_default()
     };
-    if !images.is_empty()
-        && images
-            .iter()
-            .all(|(tag, id)| id_of(tag).trim() == format!("sha256:{id}"))
-    {
+    if !images.is_empty() && images.iter().all(|(tag, id)| id_of(tag).trim() == format!("sha256:{id}")) {
         return Ok(());
     }
     run(docker.args(["load", "--quiet", "--input"]).arg(archive)).map(drop)

@@ -39,22 +39,14 @@ impl LocalHost {
     /// Without a Docker daemon or without `sshd`; the error says which.
     pub fn start() -> Result<Self> {
         run(docker().arg("info")).context("asking this machine's Docker daemon")?;
-        ensure!(
-            Path::new("/usr/sbin/sshd").exists(),
-            "there is no sshd: install the package openssh-server"
-        );
+        ensure!(Path::new("/usr/sbin/sshd").exists(), "there is no sshd: install the package openssh-server");
         let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?);
         let keys = tempfile::Builder::new().prefix("tasktracker-keys-").tempdir()?;
-        let projects = tempfile::Builder::new()
-            .prefix("tasktracker-demo-")
-            .tempdir_in(home)?;
+        let projects = tempfile::Builder::new().prefix("tasktracker-demo-").tempdir_in(home)?;
         fs::create_dir(projects.path().join("projects"))?;
         let address = hostile::closed_port()?;
         configure(keys.path(), address)?;
-        let variables = [
-            ("KEYS", keys.path().as_os_str()),
-            ("PROJECTS", projects.path().as_os_str()),
-        ];
+        let variables = [("KEYS", keys.path().as_os_str()), ("PROJECTS", projects.path().as_os_str())];
         let (supervisor, _) =
             Supervisor::start(include_str!("local.sh"), &variables).context("starting sshd")?;
         let host = Self {
@@ -116,9 +108,7 @@ impl DemoHost for LocalHost {
 
 fn docker() -> Command {
     let mut command = Command::new("docker");
-    command
-        .args(["-H", &format!("unix://{SOCKET}")])
-        .env_remove("DOCKER_CONTEXT");
+    command.args(["-H", &format!("unix://{SOCKET}")]).env_remove("DOCKER_CONTEXT");
     command
 }
 

@@ -24,22 +24,14 @@ pub(crate) fn is_root() -> bool {
 }
 
 fn output(command: &mut Command) -> Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-        .output()
-        .with_context(|| format!("starting {}", shown(command)))
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.output().with_context(|| format!("starting {}", shown(command)))
 }
 
 /// A command as a person would type it, shortened.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let line = words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(300) {
         Some((end, _)) => format!("{} …", &line[..end]),
         None => line,
@@ -48,10 +40,6 @@ pub(crate) fn shown(command: &Command) -> String {
 
 fn said(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let text = if stderr.trim().is_empty() {
-        String::from_utf8_lossy(&output.stdout)
-    } else {
-        stderr
-    };
+    let text = if stderr.trim().is_empty() { String::from_utf8_lossy(&output.stdout) } else { stderr };
     text.trim().to_owned()
 }

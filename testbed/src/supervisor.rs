@@ -18,19 +18,10 @@ impl Supervisor {
     /// Starts a script and returns what it said after `ready`.
     pub(crate) fn start(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Self, String)> {
         let mut command = Command::new("bash");
-        command
-            .arg("-c")
-            .arg(script)
-            .envs(variables.iter().copied())
-            .process_group(0);
+        command.arg("-c").arg(script).envs(variables.iter().copied()).process_group(0);
         command.env("PATH", PATH).current_dir("/");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut supervisor = Self {
-            child: command.spawn().context("starting bash")?,
-        };
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut supervisor = Self { child: command.spawn().context("starting bash")? };
         let answer = supervisor.first_line()?;
         match answer.strip_prefix("ready ") {
             Some(answer) => Ok((supervisor, answer.trim().to_owned())),
@@ -39,15 +30,9 @@ impl Supervisor {
     }
 
     fn first_line(&mut self) -> Result<String> {
-        let stdout = self
-            .child
-            .stdout
-            .as_mut()
-            .context("the supervisor has no output")?;
+        let stdout = self.child.stdout.as_mut().context("the supervisor has no output")?;
         let mut line = String::new();
-        BufReader::with_capacity(64, stdout)
-            .read_line(&mut line)
-            .context("reading from the supervisor")?;
+        BufReader::with_capacity(64, stdout).read_line(&mut line).context("reading from the supervisor")?;
         Ok(line)
     }
 

@@ -47,10 +47,7 @@ fn connects(host: &SandboxHost) -> bool {
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{what} did not become true"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "{what} did not become true");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -63,20 +60,14 @@ fn two_hosts_side_by_side_are_two_servers() {
         assert_eq!(over_ssh(host, "id -un; id -nG"), "deploy\ndeploy docker");
         assert!(over_ssh(host, "docker compose version --short").starts_with("2."));
         assert_eq!(over_ssh(host, "stat -c %U /opt/tasktracker"), "deploy");
-        assert_eq!(
-            said(&mut host.command_as_deploy("id -un; pwd")),
-            "deploy\n/home/deploy"
-        );
+        assert_eq!(said(&mut host.command_as_deploy("id -un; pwd")), "deploy\n/home/deploy");
     }
     assert_ne!(one.address(), other.address());
     assert_ne!(one.host_key(), other.host_key());
     let id = |host: &SandboxHost| host.docker(&["info", "--format", "{{.ID}}"]).unwrap();
     assert_ne!(id(&one), id(&other));
     // Each reaches the other, too.
-    let reach = format!(
-        "exec 3<>/dev/tcp/{}/22 && read -r line <&3 && echo \"$line\"",
-        other.address()
-    );
+    let reach = format!("exec 3<>/dev/tcp/{}/22 && read -r line <&3 && echo \"$line\"", other.address());
     assert!(over_ssh(&one, &reach).starts_with("SSH-2.0"));
 }
 
@@ -92,10 +83,7 @@ fn files_go_over_sftp_and_through_the_side_door() {
     assert_eq!(host.read_file("/opt/tasktracker/file").unwrap(), b"over sftp");
     host.write_file("/opt/tasktracker/other", "written").unwrap();
     assert_eq!(
-        over_ssh(
-            &host,
-            "cat /opt/tasktracker/other; stat -c %U /opt/tasktracker/other"
-        ),
+        over_ssh(&host, "cat /opt/tasktracker/other; stat -c %U /opt/tasktracker/other"),
         "writtendeploy"
     );
 }
@@ -123,14 +111,10 @@ fn what_a_host_sends_is_slowed_down() {
     let host = start("slow");
     let million = |host: &SandboxHost| {
         let start = Instant::now();
-        assert_eq!(
-            over_ssh(host, "head -c 1000000 /dev/zero | tr '\\0' x").len(),
-            1_000_000
-        );
+        assert_eq!(over_ssh(host, "head -c 1000000 /dev/zero | tr '\\0' x").len(), 1_000_000);
         start.elapsed()
     };
-    host.shape(Some("tbf rate 8mbit burst 64kbit latency 1s"))
-        .unwrap();
+    host.shape(Some("tbf rate 8mbit burst 64kbit latency 1s")).unwrap();
     assert!(million(&host) > Duration::from_millis(900));
     host.shape(None).unwrap();
     assert!(million(&host) < Duration::from_millis(900));
@@ -166,21 +150,15 @@ fn daemons_die_and_come_back() {
 
 #[test]
 fn caddy_serves_from_its_image_and_a_forward_reaches_it() {
-    let options = HostOptions {
-        reuse: Some("test-caddy".to_owned()),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: Some("test-caddy".to_owned()), ..HostOptions::default() };
     let host = SandboxHost::start("caddy", &options).unwrap();
     let archive = images::caddy(&host, &mut |line| println!("{line}")).unwrap();
     host.load_image(&archive).unwrap();
     let start = Instant::now();
     host.load_image(&archive).unwrap();
     println!("loading what is there: {:?}", start.elapsed());
-    host.docker(&["run", "-d", "--name", "web", "-p", "80:80", images::CADDY])
-        .unwrap();
-    let forward = host
-        .forward(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 80)
-        .unwrap();
+    host.docker(&["run", "-d", "--name", "web", "-p", "80:80", images::CADDY]).unwrap();
+    let forward = host.forward(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 80).unwrap();
     let mut page = String::new();
     eventually("an answer of Caddy", || {
         page = get(forward.local()).unwrap_or_default();
@@ -188,23 +166,14 @@ fn caddy_serves_from_its_image_and_a_forward_reaches_it() {
     });
     assert!(page.contains("Caddy"), "{page}");
     let start = Instant::now();
-    assert!(
-        host.docker(&["exec", "web", "wget", "-qO-", "http://no-such-service"])
-            .is_err()
-    );
+    assert!(host.docker(&["exec", "web", "wget", "-qO-", "http://no-such-service"]).is_err());
     assert!(
         start.elapsed() < Duration::from_secs(2),
         "a name that does not exist took {:?}",
         start.elapsed()
     );
-    host.docker(&[
-        "exec",
-        "web",
-        "sh",
-        "-c",
-        "wget -qO /dev/null http://localhost && ls /data /config",
-    ])
-    .unwrap();
+    host.docker(&["exec", "web", "sh", "-c", "wget -qO /dev/null http://localhost && ls /data /config"])
+        .unwrap();
 }
 
 fn get(address: SocketAddr) -> std::io::Result<String> {
@@ -217,10 +186,7 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
 
 #[test]
 fn images_are_kept_for_the_next_start_and_containers_are_not() {
-    let options = HostOptions {
-        reuse: Some("test-reuse".to_owned()),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: Some("test-reuse".to_owned()), ..HostOptions::default() };
     let timed = || {
         let start = Instant::now();
         let host = SandboxHost::start("reuse", &options).unwrap();
@@ -245,24 +211,14 @@ fn images_are_kept_for_the_next_start_and_containers_are_not() {
     drop(host);
     let host = timed();
     assert_eq!(
-        host.docker(&["inspect", "--format", "{{.Config.Labels.name}}", "hello:1"])
-            .unwrap()
-            .trim(),
+        host.docker(&["inspect", "--format", "{{.Config.Labels.name}}", "hello:1"]).unwrap().trim(),
         "x"
     );
     for list in [["ps", "-aq"], ["volume", "-q"]] {
-        let list = if list[0] == "volume" {
-            vec!["volume", "ls", "-q"]
-        } else {
-            list.to_vec()
-        };
+        let list = if list[0] == "volume" { vec!["volume", "ls", "-q"] } else { list.to_vec() };
         assert_eq!(host.docker(&list).unwrap(), "");
     }
-    assert_eq!(
-        host.docker(&["network", "ls", "-q", "--filter", "type=custom"])
-            .unwrap(),
-        ""
-    );
+    assert_eq!(host.docker(&["network", "ls", "-q", "--filter", "type=custom"]).unwrap(), "");
 }
 
 fn scratch_context() -> tempfile::TempDir {
@@ -275,10 +231,7 @@ fn scratch_context() -> tempfile::TempDir {
 
 #[test]
 fn a_small_disk_can_be_full() {
-    let options = HostOptions {
-        project_disk_mib: Some(1),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { project_disk_mib: Some(1), ..HostOptions::default() };
     let host = SandboxHost::start("disk", &options).unwrap();
     let fill = "head -c 2000000 /dev/zero >/opt/tasktracker/zeros";
     let output = host.ssh(fill).output().unwrap();
@@ -288,46 +241,28 @@ fn a_small_disk_can_be_full() {
 #[test]
 #[ignore = "builds the newer Compose at its first run: some minutes"]
 fn a_newer_engine_and_a_newer_compose_run_beside_the_old_ones() {
-    let newer = HostOptions {
-        engine: Engine::Newer,
-        compose: Compose::Newer,
-        ..HostOptions::default()
-    };
+    let newer = HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..HostOptions::default() };
     let host = SandboxHost::start("newer", &newer).unwrap();
     assert!(over_ssh(&host, "docker version --format '{{.Server.Version}}'").starts_with("26.1"));
-    assert_eq!(
-        over_ssh(&host, "docker compose version --short"),
-        packages::newer::COMPOSE_VERSION
-    );
+    assert_eq!(over_ssh(&host, "docker compose version --short"), packages::newer::COMPOSE_VERSION);
     let old = start("older");
     assert!(!over_ssh(&old, "docker version --format '{{.Server.Version}}'").starts_with("26.1"));
     let archive = images::caddy(&old, &mut |_| ()).unwrap();
     host.load_image(&archive).unwrap();
     host.load_image(&archive).unwrap();
-    host.docker(&["run", "--rm", images::CADDY, "caddy", "version"])
-        .unwrap();
+    host.docker(&["run", "--rm", images::CADDY, "caddy", "version"]).unwrap();
 }
 
 /// What carries the mark of a host: namespaces, processes, mounts, cgroups, folders, links.
 fn traces(id: &str, processes: &Path) -> BTreeSet<String> {
     let mut traces = BTreeSet::new();
     let mut keep = |what: &str, text: String| {
-        traces.extend(
-            text.lines()
-                .filter(|line| line.contains(id))
-                .map(|line| format!("{what}: {line}")),
-        );
+        traces.extend(text.lines().filter(|line| line.contains(id)).map(|line| format!("{what}: {line}")));
     };
     keep("namespace", said(Command::new("ip").args(["netns"])));
-    keep(
-        "cgroup",
-        said(Command::new("find").args(["/sys/fs/cgroup", "-type", "d"])),
-    );
+    keep("cgroup", said(Command::new("find").args(["/sys/fs/cgroup", "-type", "d"])));
     keep("mount", fs::read_to_string("/proc/self/mountinfo").unwrap());
-    keep(
-        "folder",
-        said(Command::new("ls").arg(cache_folder().unwrap().join("sandbox"))),
-    );
+    keep("folder", said(Command::new("ls").arg(cache_folder().unwrap().join("sandbox"))));
     let of_host = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let of_host =
         of_host.filter(|path| fs::read_link(path.join("ns/pid")).is_ok_and(|link| link == processes));
@@ -343,21 +278,14 @@ fn nothing_is_left_of_a_host_whose_owner_was_killed() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let marked = lines
-        .find_map(|line| Some(line.split_once("HOST ")?.1.to_owned()))
-        .unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let marked = lines.find_map(|line| Some(line.split_once("HOST ")?.1.to_owned())).unwrap();
     let (id, process) = marked.split_once(' ').unwrap();
     let processes = fs::read_link(Path::new("/proc").join(process).join("ns/pid")).unwrap();
     let alive = traces(id, &processes);
     println!("{alive:#?}");
     for kind in ["namespace", "cgroup", "folder", "process"] {
-        assert!(
-            alive.iter().any(|trace| trace.starts_with(kind)),
-            "no {kind} of a host that lives"
-        );
+        assert!(alive.iter().any(|trace| trace.starts_with(kind)), "no {kind} of a host that lives");
     }
     owner.kill().unwrap(); // SIGKILL
     owner.wait().unwrap();
@@ -369,22 +297,11 @@ fn nothing_is_left_of_a_host_whose_owner_was_killed() {
 #[test]
 #[ignore = "is the owner that another test kills"]
 fn owner_of_a_host() {
-    let options = HostOptions {
-        reuse: Some("test-owner".to_owned()),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: Some("test-owner".to_owned()), ..HostOptions::default() };
     let host = SandboxHost::start("owned", &options).unwrap();
-    host.load_image(&images::caddy(&host, &mut |_| ()).unwrap())
-        .unwrap();
-    host.docker(&["run", "-d", "--restart", "always", images::CADDY])
-        .unwrap();
-    let id = host
-        .known_hosts_file()
-        .parent()
-        .unwrap()
-        .file_name()
-        .unwrap()
-        .to_owned();
+    host.load_image(&images::caddy(&host, &mut |_| ()).unwrap()).unwrap();
+    host.docker(&["run", "-d", "--restart", "always", images::CADDY]).unwrap();
+    let id = host.known_hosts_file().parent().unwrap().file_name().unwrap().to_owned();
     let process: PathBuf = host.path("").components().skip(2).take(1).collect();
     println!("\nHOST {} {}", id.display(), process.display());
     std::thread::sleep(Duration::from_mins(1));
@@ -400,11 +317,7 @@ fn a_machine_with_docker_is_a_host_without_root() {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("1 passed"), "{text}");
     assert_eq!(said(&mut machine.command_as_deploy("ls")), "test");
-    assert!(fails(
-        machine
-            .command_as_deploy("pgrep -u deploy sshd")
-            .stdin(Stdio::null())
-    ));
+    assert!(fails(machine.command_as_deploy("pgrep -u deploy sshd").stdin(Stdio::null())));
 }
 
 #[test]

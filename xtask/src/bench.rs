@@ -11,11 +11,7 @@ use crate::{
 const NAMES: [&str; 2] = ["noop", "deploy"];
 
 pub(crate) fn run(name: &str) -> Result<()> {
-    ensure!(
-        NAMES.contains(&name),
-        "expected one of {}, found {name}",
-        NAMES.join(", ")
-    );
+    ensure!(NAMES.contains(&name), "expected one of {}, found {name}", NAMES.join(", "));
     packages::ensure_docker_host(&mut |line| say(line))?;
     images::build_binaries()?;
     let host = images::any_host("images")?;

@@ -29,7 +29,7 @@ const NEXT_REVISION: &str = "4d8e2f0";
 /// Where the operator serves its metrics, where the port is free.
 const METRICS_PORT: u16 = 9464;
 /// How long the first deployment and each thing to try may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Options of `cargo xtask demo`.
 #[derive(Args)]
@@ -68,12 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.try_things {
         return demo.try_things(&stopped);
     }
-    loop {
-        match stopped.recv_timeout(Duration::from_secs(1)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            _ => break,
-        }
-    }
+    let _: Result<(), _> = stopped.recv();
     say("\nremoving everything");
     Ok(())
 }
@@ -86,10 +81,7 @@ fn start_host(sandbox: bool) -> Result<Box<dyn DemoHost>> {
     step("installing what a Docker host needs");
     packages::ensure_docker_host(&mut |line| say(line))?;
     step("starting a Docker host in a sandbox");
-    let options = HostOptions {
-        reuse: Some("demo".to_owned()),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: Some("demo".to_owned()), ..HostOptions::default() };
     Ok(Box::new(SandboxHost::start("demo", &options)?))
 }
 
@@ -104,11 +96,7 @@ impl Demo {
         let example = fs::read_to_string(root().join("examples/staging.yaml"))?;
         let stack = for_host(&example, host.as_ref())?;
         write(&folder.join("stacks/staging.yaml"), &stack, 0o644)?;
-        write(
-            &folder.join("next.yaml"),
-            &stack.replace(REVISION, NEXT_REVISION),
-            0o644,
-        )?;
+        write(&folder.join("next.yaml"), &stack.replace(REVISION, NEXT_REVISION), 0o644)?;
         let key = fs::read_to_string(host.identity_file())?;
         write(&folder.join("secrets/staging-ssh/ssh-privatekey"), &key, 0o600)?;
         write(&folder.join("on-host"), &on_host(host.as_ref()), 0o755)?;
@@ -120,19 +108,11 @@ impl Demo {
         let metrics = free(METRICS_PORT)?;
         step("starting the operator");
         let operator = start_operator(&folder, metrics, host.as_ref())?;
-        Ok(Self {
-            operator,
-            folder,
-            metrics,
-            page,
-            api,
-            _forwards: forwards,
-            host,
-        })
+        Ok(Self { operator, folder, metrics, page, api, _forwards: forwards, host })
     }
 
     fn wait_until_ready(&self, stopped: &Receiver<()>) -> Result<()> {
-        self.wait_for("the stack is ready", stopped, || {
+        wait_for("the stack is ready", stopped, || {
             Ok(self.metric("tasktracker_stack_ready") == Some(1.0) && get(self.page, "/api/health").is_ok())
         })
     }
@@ -141,22 +121,6 @@ impl Demo {
         let text = get(self.metrics, "/metrics").ok()?;
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
         line.rsplit(' ').next()?.parse().ok()
-    }
-
-    fn wait_for(&self, what: &str, stopped: &Receiver<()>, done: impl Fn() -> Result<bool>) -> Result<()> {
-        let started = Instant::now();
-        while !done()? {
-            ensure!(
-                started.elapsed() < LIMIT,
-                "expected within {} s: {what}",
-                LIMIT.as_secs()
-            );
-            match stopped.recv_timeout(Duration::from_millis(200)) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => bail!("stopped while waiting: {what}"),
-            }
-        }
-        Ok(())
     }
 
     fn introduce(&self) {
@@ -185,10 +149,7 @@ Ctrl-C removes everything.
     }
 
     fn caddyfile(&self) -> String {
-        format!(
-            "{}/staging/app/files/edge/Caddyfile",
-            self.host.project_folder().display()
-        )
+        format!("{}/staging/app/files/edge/Caddyfile", self.host.project_folder().display())
     }
 
     /// Does what [`Demo::introduce`] proposes, with the same commands, and looks at what comes of it.
@@ -205,24 +166,34 @@ Ctrl-C removes everything.
         };
         step("1. docker rm -f");
         on_host("docker rm -f tt-staging-app-backend-1")?;
-        self.wait_for("the container is back", stopped, || {
+        wait_for("the container is back", stopped, || {
             Ok(healed("Missing") && get(self.page, "/api/health").is_ok())
         })?;
         step("2. a file is edited");
         on_host(&format!("echo '# mine' >> {}", self.caddyfile()))?;
-        self.wait_for("the file is as it was", stopped, || Ok(healed("FileChanged")))?;
+        wait_for("the file is as it was", stopped, || Ok(healed("FileChanged")))?;
         step("3. a new revision");
-        fs::copy(
-            self.folder.join("next.yaml"),
-            self.folder.join("stacks/staging.yaml"),
-        )?;
-        self.wait_for("the new revision serves", stopped, || {
+        fs::copy(self.folder.join("next.yaml"), self.folder.join("stacks/staging.yaml"))?;
+        wait_for("the new revision serves", stopped, || {
             let new = get(self.page, "/api/health").is_ok_and(|health| health.contains(NEXT_REVISION));
             Ok(new && self.metric("tasktracker_stack_ready") == Some(1.0))
         })?;
         say("all three came out as promised");
         Ok(())
     }
+}
+
+/// Waits until something is so, or a person stops it.
+fn wait_for(what: &str, stopped: &Receiver<()>, done: impl Fn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !done()? {
+        ensure!(started.elapsed() < LIMIT, "expected within {} s: {what}", LIMIT.as_secs());
+        match stopped.recv_timeout(Duration::from_millis(200)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => bail!("stopped while waiting: {what}"),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Demo {
@@ -247,10 +218,7 @@ fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
                     host.address(),
                     host.port()
                 ));
-                text.push_str(&format!(
-                    "{indent}directory: {}\n",
-                    host.project_folder().display()
-                ));
+                text.push_str(&format!("{indent}directory: {}\n", host.project_folder().display()));
             }
             "hostKeys" => text.push_str(&format!("{indent}hostKeys: [\"{}\"]\n", host.host_key())),
             "ssh" => text.push_str(&format!(
@@ -260,10 +228,7 @@ fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
             _ => text.push_str(&format!("{line}\n")),
         }
     }
-    ensure!(
-        text.contains(&host.host_key()),
-        "examples/staging.yaml has no line hostKeys"
-    );
+    ensure!(text.contains(&host.host_key()), "examples/staging.yaml has no line hostKeys");
     Ok(text)
 }
 
@@ -281,9 +246,7 @@ fn on_host(host: &dyn DemoHost) -> String {
 /// The operator ends with us, however we end.
 fn start_operator(folder: &Path, metrics: SocketAddr, host: &dyn DemoHost) -> Result<Child> {
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "TERM", "--"])
-        .arg(images::binary("tasktracker-operator"));
+    command.args(["--pdeathsig", "TERM", "--"]).arg(images::binary("tasktracker-operator"));
     command
         .arg("run")
         .arg("--stacks")
@@ -293,10 +256,7 @@ fn start_operator(folder: &Path, metrics: SocketAddr, host: &dyn DemoHost) -> Re
     command.args(["--listen", &metrics.to_string()]);
     command.arg("--host-roots").arg(format!(
         "/opt,/srv,/home,{}",
-        host.project_folder()
-            .parent()
-            .unwrap_or(Path::new("/opt"))
-            .display()
+        host.project_folder().parent().unwrap_or(Path::new("/opt")).display()
     ));
     command.spawn().context("starting the operator")
 }
@@ -306,27 +266,18 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut file = fs::File::create(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("writing {}", path.display()))
+    file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Where a published port of the host is reached from this machine.
 fn published(local: bool, port: u16) -> Result<SocketAddr> {
-    if local {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-    } else {
-        free(port)
-    }
+    if local { Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))) } else { free(port) }
 }
 
 /// A port of loopback that nobody uses, the wanted one where it is free.
 fn free(port: u16) -> Result<SocketAddr> {
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    if std::net::TcpListener::bind(wanted).is_ok() {
-        Ok(wanted)
-    } else {
-        hostile::closed_port()
-    }
+    if std::net::TcpListener::bind(wanted).is_ok() { Ok(wanted) } else { hostile::closed_port() }
 }
 
 /// The body of a plain HTTP answer with status 200.
@@ -336,13 +287,7 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer without a head")?;
-    ensure!(
-        head.split(' ').nth(1) == Some("200"),
-        "{path}: {}",
-        head.lines().next().unwrap_or_default()
-    );
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {}", head.lines().next().unwrap_or_default());
     Ok(body.to_owned())
 }

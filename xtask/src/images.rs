@@ -30,11 +30,7 @@ pub(crate) fn run(revision: &str) -> Result<()> {
     build_binaries()?;
     let host = any_host("images")?;
     for archive in build(host.as_ref(), &[revision])? {
-        say(&format!(
-            "{}  {} MB",
-            archive.display(),
-            fs::metadata(&archive)?.len() / 1_000_000
-        ));
+        say(&format!("{}  {} MB", archive.display(), fs::metadata(&archive)?.len() / 1_000_000));
     }
     Ok(())
 }
@@ -44,10 +40,7 @@ pub(crate) fn any_host(name: &str) -> Result<Box<dyn DemoHost>> {
     if LocalHost::is_possible() {
         return Ok(Box::new(LocalHost::start()?));
     }
-    let options = HostOptions {
-        reuse: Some(name.to_owned()),
-        ..HostOptions::default()
-    };
+    let options = HostOptions { reuse: Some(name.to_owned()), ..HostOptions::default() };
     Ok(Box::new(SandboxHost::start(name, &options)?))
 }
 
@@ -97,10 +90,7 @@ pub(crate) fn build(host: &dyn DemoHost, revisions: &[&str]) -> Result<Vec<PathB
             images::build(host, &build, &archive)?;
             let size = host.docker(&["image", "inspect", "--format", "{{.Size}}", &tag])?;
             let size: u64 = size.trim().parse().context("the size of an image")?;
-            ensure!(
-                size < LARGEST_IMAGE,
-                "{tag}: expected less than {LARGEST_IMAGE} bytes, found {size}"
-            );
+            ensure!(size < LARGEST_IMAGE, "{tag}: expected less than {LARGEST_IMAGE} bytes, found {size}");
             archives.push(archive);
         }
     }
@@ -124,7 +114,5 @@ fn stage(image: &str, program: &str, folders: &[&str]) -> Result<PathBuf> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .with_context(|| format!("copying {}", from.display()))
-        .map(drop)
+    fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
 }

@@ -17,10 +17,7 @@ pub(crate) fn step(text: &str) {
 
 /// The top of the repository.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(PathBuf::from)
-        .unwrap_or_default()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
 }
 
 /// Where Cargo builds.
@@ -38,9 +35,7 @@ pub(crate) fn cargo() -> Command {
 /// Runs a program to its end; what it says goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {shown}"))?;
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     ensure!(status.success(), "{shown} ended with {status}");
     Ok(())
 }

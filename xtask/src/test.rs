@@ -41,16 +41,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn check_style() -> Result<()> {
     step("checking style");
     run_program(cargo().args(["fmt", "--all", "--check"]))?;
-    let clippy = [
-        "clippy",
-        "--locked",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "--deny",
-        "warnings",
-    ];
+    let clippy =
+        ["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
     run_program(cargo().args(clippy))?;
     check_bans()
 }
@@ -65,10 +57,7 @@ fn check_bans() -> Result<()> {
         .take_while(|line| !line.starts_with(']'))
         .filter_map(|line| line.split("crate = \"").nth(1)?.split('"').next())
         .collect();
-    ensure!(
-        !banned.is_empty(),
-        "deny.toml bans nothing: expected a list `deny = [` of crates"
-    );
+    ensure!(!banned.is_empty(), "deny.toml bans nothing: expected a list `deny = [` of crates");
     for name in banned {
         ensure!(
             !lock.contains(&format!("name = \"{name}\"")),

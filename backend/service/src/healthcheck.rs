@@ -37,11 +37,7 @@ pub fn run(listen: SocketAddr, path: &str) -> Result<(), Error> {
     let address = reachable(listen);
     let answer = ask(address, path).map_err(|source| Error::NoAnswer { address, source })?;
     let status = answer.split(' ').nth(1);
-    if status == Some("200") {
-        Ok(())
-    } else {
-        Err(Error::NotReady { address, answer })
-    }
+    if status == Some("200") { Ok(()) } else { Err(Error::NotReady { address, answer }) }
 }
 
 /// The address under which a service is reached that listens on every address.
@@ -59,10 +55,7 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     let deadline = Instant::now() + TIME_LIMIT;
     let mut stream = TcpStream::connect_timeout(&address, TIME_LIMIT)?;
     stream.set_write_timeout(Some(TIME_LIMIT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut line = Vec::new();
     while !line.contains(&b'\n') && (line.len() as u64) < STATUS_LINE_BYTES {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -124,11 +117,8 @@ mod tests {
 
     #[test]
     fn every_address_becomes_the_loopback_one() {
-        let table = [
-            ("0.0.0.0:8000", "127.0.0.1:8000"),
-            ("[::]:8000", "[::1]:8000"),
-            ("10.1.2.3:80", "10.1.2.3:80"),
-        ];
+        let table =
+            [("0.0.0.0:8000", "127.0.0.1:8000"), ("[::]:8000", "[::1]:8000"), ("10.1.2.3:80", "10.1.2.3:80")];
         for (listen, expected) in table {
             assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
         }

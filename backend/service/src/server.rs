@@ -65,11 +65,7 @@ pub async fn serve(
     draining: Draining,
     drain_timeout: Duration,
 ) -> io::Result<Drained> {
-    let gate = Gate {
-        address: listener.local_addr()?,
-        listener: Some(listener),
-        draining: draining.clone(),
-    };
+    let gate = Gate { address: listener.local_addr()?, listener: Some(listener), draining: draining.clone() };
     let linger = after(draining.clone(), LINGER.min(drain_timeout));
     let served = axum::serve(gate, router).with_graceful_shutdown(linger);
     tokio::select! {

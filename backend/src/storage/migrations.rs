@@ -12,11 +12,7 @@ use sqlx::{
 
 const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "tasks", include_str!("../../migrations/0001_tasks.sql")),
-    (
-        2,
-        "tasks by completed",
-        include_str!("../../migrations/0002_tasks_by_completed.sql"),
-    ),
+    (2, "tasks by completed", include_str!("../../migrations/0002_tasks_by_completed.sql")),
 ];
 
 /// Brings the tables up to date, in one transaction that takes the write lock first: of two processes
@@ -36,13 +32,7 @@ struct Embedded;
 impl MigrationSource<'static> for Embedded {
     fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
         let migrations = MIGRATIONS.map(|(version, name, sql)| {
-            Migration::new(
-                version,
-                name.into(),
-                MigrationType::Simple,
-                sql.into_sql_str(),
-                false,
-            )
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         });
         Box::pin(std::future::ready(Ok(migrations.into())))
     }
@@ -58,10 +48,7 @@ mod tests {
     /// the same time.
     fn open_together(path: &Path) -> Result<(), Error> {
         let open = || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 Storage::open(path).await?.close().await;
                 Ok(())
@@ -76,10 +63,7 @@ mod tests {
     /// Takes the newest migration back, as if an older release had made the file.
     async fn take_back_the_newest(path: &Path) {
         let storage = Storage::open(path).await.unwrap();
-        for statement in [
-            "DROP INDEX tasks_by_completed",
-            "DELETE FROM _sqlx_migrations WHERE version = 2",
-        ] {
+        for statement in ["DROP INDEX tasks_by_completed", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
             sqlx::query(statement).execute(&storage.pool).await.unwrap();
         }
         storage.close().await;

@@ -67,10 +67,7 @@ impl Storage {
     /// Opens the database file, making it if there is none, and brings its tables up to date. Another
     /// process may be doing the same at the same time.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let pool = connect(path).await.map_err(|source| Error::Open {
-            path: path.to_owned(),
-            source,
-        })?;
+        let pool = connect(path).await.map_err(|source| Error::Open { path: path.to_owned(), source })?;
         migrations::run(&pool).await.map_err(Error::Migrate)?;
         Ok(Self { pool })
     }
@@ -98,11 +95,7 @@ impl Storage {
 
     /// Stores a new task.
     pub async fn insert(&self, task: &NewTask, now: Timestamp) -> Result<Task, Error> {
-        let NewTask {
-            title,
-            description,
-            completed,
-        } = task;
+        let NewTask { title, description, completed } = task;
         sqlx::query(
             "INSERT INTO tasks (title, description, completed, created_at, updated_at)
              VALUES (?1, ?2, ?3, ?4, ?4) RETURNING *",
@@ -120,11 +113,7 @@ impl Storage {
     /// The task with this id, if there is one.
     pub async fn find(&self, id: TaskId) -> Result<Option<Task>, Error> {
         let statement = sqlx::query("SELECT * FROM tasks WHERE id = ?1").bind(id.0);
-        statement
-            .try_map(read_task)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read a task"))
+        statement.try_map(read_task).fetch_optional(&self.pool).await.map_err(failed("read a task"))
     }
 
     /// Changes the task with this id, if there is one, in one statement, so that two changes of different
@@ -135,11 +124,7 @@ impl Storage {
         change: &TaskChange,
         now: Timestamp,
     ) -> Result<Option<Task>, Error> {
-        let TaskChange {
-            title,
-            description,
-            completed,
-        } = change;
+        let TaskChange { title, description, completed } = change;
         sqlx::query(
             "UPDATE tasks SET title = COALESCE(?1, title), description = COALESCE(?2, description),
                  completed = COALESCE(?3, completed), updated_at = ?4
@@ -159,40 +144,24 @@ impl Storage {
     /// Deletes the task with this id; says whether there was one.
     pub async fn delete(&self, id: TaskId) -> Result<bool, Error> {
         let statement = sqlx::query("DELETE FROM tasks WHERE id = ?1").bind(id.0);
-        let done = statement
-            .execute(&self.pool)
-            .await
-            .map_err(failed("delete a task"))?;
+        let done = statement.execute(&self.pool).await.map_err(failed("delete a task"))?;
         Ok(done.rows_affected() > 0)
     }
 
     /// Counts the tasks.
     pub async fn counts(&self) -> Result<TaskCounts, Error> {
         let statement = sqlx::query_as("SELECT completed, COUNT(*) FROM tasks GROUP BY completed");
-        let rows: Vec<(bool, i64)> = statement
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("count the tasks"))?;
-        let count = |state| {
-            rows.iter()
-                .filter(|(completed, _)| *completed == state)
-                .map(|(_, count)| count)
-                .sum()
-        };
-        Ok(TaskCounts {
-            completed: count(true),
-            open: count(false),
-        })
+        let rows: Vec<(bool, i64)> =
+            statement.fetch_all(&self.pool).await.map_err(failed("count the tasks"))?;
+        let count =
+            |state| rows.iter().filter(|(completed, _)| *completed == state).map(|(_, count)| count).sum();
+        Ok(TaskCounts { completed: count(true), open: count(false) })
     }
 
     /// Fails unless the database answers a query on its tables.
     pub async fn ping(&self) -> Result<(), Error> {
         let statement = sqlx::query("SELECT id FROM tasks LIMIT 1");
-        statement
-            .fetch_optional(&self.pool)
-            .await
-            .map(drop)
-            .map_err(failed("query the database"))
+        statement.fetch_optional(&self.pool).await.map(drop).map_err(failed("query the database"))
     }
 
     /// Closes the connections once their statements are finished. Later calls fail.
@@ -211,9 +180,7 @@ async fn connect(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let pool = SqlitePoolOptions::new()
-        .max_connections(MAX_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
     for _ in 1..OPEN_ATTEMPTS {
         match pool.clone().connect_with(options.clone()).await {
             Err(error) if is_locked(&error) => tokio::time::sleep(OPEN_PAUSE).await,
@@ -225,9 +192,7 @@ async fn connect(path: &Path) -> Result<SqlitePool, sqlx::Error> {
 
 /// Whether SQLite said `SQLITE_BUSY` or `SQLITE_LOCKED`, in their plain or extended form.
 fn is_locked(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse::<i32>().ok());
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
@@ -256,12 +221,10 @@ fn read_task(row: SqliteRow) -> Result<Task, sqlx::Error> {
 
 fn read_time(row: &SqliteRow, column: &str) -> Result<Timestamp, sqlx::Error> {
     let written: String = row.try_get(column)?;
-    written
-        .parse()
-        .map_err(|source: jiff::Error| sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source: source.into(),
-        })
+    written.parse().map_err(|source: jiff::Error| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: source.into(),
+    })
 }
 
 #[cfg(test)]
@@ -274,9 +237,7 @@ mod tests {
     async fn opening_is_patient_while_another_process_writes_to_a_file_without_the_journal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tasks.db");
-        let other = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true);
+        let other = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let mut other = other.connect().await.unwrap();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
         let release = async {

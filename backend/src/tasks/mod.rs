@@ -25,7 +25,9 @@ pub struct TaskPage {
 
 /// The routes of this resource, with their documentation.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default()
-        .routes(routes!(handlers::list, handlers::create))
-        .routes(routes!(handlers::read, handlers::change, handlers::delete))
+    OpenApiRouter::default().routes(routes!(handlers::list, handlers::create)).routes(routes!(
+        handlers::read,
+        handlers::change,
+        handlers::delete
+    ))
 }

@@ -59,9 +59,7 @@ impl TryFrom<String> for Title {
         }
         let length = title.chars().count();
         if length > TITLE_LIMIT_CHARS {
-            return Err(format!(
-                "must have at most {TITLE_LIMIT_CHARS} characters, has {length}"
-            ));
+            return Err(format!("must have at most {TITLE_LIMIT_CHARS} characters, has {length}"));
         }
         if title.chars().any(char::is_control) {
             return Err("must not contain line breaks or other control characters".to_owned());
@@ -87,9 +85,7 @@ impl TryFrom<String> for Description {
     fn try_from(written: String) -> Result<Self, String> {
         let length = written.chars().count();
         if length > DESCRIPTION_LIMIT_CHARS {
-            return Err(format!(
-                "must have at most {DESCRIPTION_LIMIT_CHARS} characters, has {length}"
-            ));
+            return Err(format!("must have at most {DESCRIPTION_LIMIT_CHARS} characters, has {length}"));
         }
         if written.contains('\0') {
             return Err("must not contain the character NUL".to_owned());
@@ -121,12 +117,7 @@ pub struct NewTaskBody {
     pub title: Option<String>,
     /// More about it: 0 to 4000 characters, kept as written.
     #[serde(default, deserialize_with = "present")]
-    #[schema(
-        required = false,
-        nullable = false,
-        max_length = 4000,
-        example = "The fern too."
-    )]
+    #[schema(required = false, nullable = false, max_length = 4000, example = "The fern too.")]
     pub description: Option<String>,
     /// Whether it is done already.
     #[serde(default, deserialize_with = "present")]
@@ -157,11 +148,9 @@ impl TryFrom<NewTaskBody> for NewTask {
         let description = accept("description", body.description, &mut errors);
         let completed = body.completed.unwrap_or_default();
         match (title, errors.is_empty()) {
-            (Some(title), true) => Ok(Self {
-                title,
-                description: description.unwrap_or_default(),
-                completed,
-            }),
+            (Some(title), true) => {
+                Ok(Self { title, description: description.unwrap_or_default(), completed })
+            }
             _ => Err(errors),
         }
     }
@@ -184,12 +173,7 @@ pub struct TaskChangeBody {
     pub title: Option<String>,
     /// More about it: 0 to 4000 characters, kept as written.
     #[serde(default, deserialize_with = "present")]
-    #[schema(
-        required = false,
-        nullable = false,
-        max_length = 4000,
-        example = "The fern too."
-    )]
+    #[schema(required = false, nullable = false, max_length = 4000, example = "The fern too.")]
     pub description: Option<String>,
     /// Whether it is done.
     #[serde(default, deserialize_with = "present")]
@@ -215,16 +199,8 @@ impl TryFrom<TaskChangeBody> for TaskChange {
         let mut errors = Vec::new();
         let title = accept("title", body.title, &mut errors);
         let description = accept("description", body.description, &mut errors);
-        let change = Self {
-            title,
-            description,
-            completed: body.completed,
-        };
-        if errors.is_empty() {
-            Ok(change)
-        } else {
-            Err(errors)
-        }
+        let change = Self { title, description, completed: body.completed };
+        if errors.is_empty() { Ok(change) } else { Err(errors) }
     }
 }
 
@@ -258,22 +234,11 @@ mod tests {
     #[test]
     fn titles() {
         let longest = "ä".repeat(200);
-        let accepted = [
-            ("a", "a"),
-            ("  two words\t", "two words"),
-            (longest.as_str(), longest.as_str()),
-        ];
+        let accepted = [("a", "a"), ("  two words\t", "two words"), (longest.as_str(), longest.as_str())];
         for (written, kept) in accepted {
             assert_eq!(Title::try_from(written.to_owned()).unwrap().as_ref(), kept);
         }
-        let refused = [
-            "",
-            " \n ",
-            "one\ntwo",
-            "bell\u{7}",
-            "next\u{85}line",
-            &"ä".repeat(201),
-        ];
+        let refused = ["", " \n ", "one\ntwo", "bell\u{7}", "next\u{85}line", &"ä".repeat(201)];
         for written in refused {
             assert!(Title::try_from(written.to_owned()).is_err(), "{written:?}");
         }
@@ -282,10 +247,7 @@ mod tests {
     #[test]
     fn descriptions_are_kept_as_written() {
         for written in ["", "  two\r\n\tlines  ", &"𝄞".repeat(4000)] {
-            assert_eq!(
-                Description::try_from(written.to_owned()).unwrap().as_ref(),
-                written
-            );
+            assert_eq!(Description::try_from(written.to_owned()).unwrap().as_ref(), written);
         }
         for written in ["nul\0", &"x".repeat(4001)] {
             assert!(Description::try_from(written.to_owned()).is_err());
@@ -294,16 +256,9 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_named_at_once() {
-        let body = NewTaskBody {
-            title: Some(" ".into()),
-            description: Some("\0".into()),
-            completed: None,
-        };
-        let fields: Vec<_> = NewTask::try_from(body)
-            .unwrap_err()
-            .into_iter()
-            .map(|error| error.field)
-            .collect();
+        let body = NewTaskBody { title: Some(" ".into()), description: Some("\0".into()), completed: None };
+        let fields: Vec<_> =
+            NewTask::try_from(body).unwrap_err().into_iter().map(|error| error.field).collect();
         assert_eq!(fields, ["title", "description"]);
     }
 }

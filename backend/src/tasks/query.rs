@@ -28,13 +28,8 @@ impl TryFrom<&str> for PageLimit {
     type Error = String;
 
     fn try_from(written: &str) -> Result<Self, String> {
-        let limit = written
-            .parse()
-            .ok()
-            .filter(|limit| (1..=Self::MAX).contains(limit));
-        limit
-            .map(Self)
-            .ok_or_else(|| format!("must be a number from 1 to {}", Self::MAX))
+        let limit = written.parse().ok().filter(|limit| (1..=Self::MAX).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("must be a number from 1 to {}", Self::MAX))
     }
 }
 
@@ -57,11 +52,8 @@ impl TryFrom<&[(String, String)]> for ListQuery {
         let mut errors = Vec::new();
         for (index, (name, value)) in pairs.iter().enumerate() {
             let repeated = pairs[..index].iter().any(|(earlier, _)| earlier == name);
-            let taken = if repeated {
-                Err("is given more than once".to_owned())
-            } else {
-                query.take(name, value)
-            };
+            let taken =
+                if repeated { Err("is given more than once".to_owned()) } else { query.take(name, value) };
             errors.extend(taken.err().map(|message| FieldError::new(name, message)));
         }
         if errors.is_empty() { Ok(query) } else { Err(errors) }
@@ -85,50 +77,28 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<ListQuery, Vec<FieldError>> {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         ListQuery::try_from(pairs.as_slice())
     }
 
     #[test]
     fn nothing_asked_means_the_defaults() {
-        assert_eq!(
-            parse(&[]),
-            Ok(ListQuery {
-                completed: None,
-                limit: PageLimit(50),
-                after: None
-            })
-        );
+        assert_eq!(parse(&[]), Ok(ListQuery { completed: None, limit: PageLimit(50), after: None }));
     }
 
     #[test]
     fn everything_asked() {
         let asked = parse(&[("after", "7"), ("limit", "200"), ("completed", "false")]);
-        let expected = ListQuery {
-            completed: Some(false),
-            limit: PageLimit(200),
-            after: Some(TaskId(7)),
-        };
+        let expected = ListQuery { completed: Some(false), limit: PageLimit(200), after: Some(TaskId(7)) };
         assert_eq!(asked, Ok(expected));
     }
 
     #[test]
     fn each_wrong_parameter_is_named() {
-        let errors = parse(&[
-            ("limit", "0"),
-            ("limit", "5"),
-            ("after", "x"),
-            ("completed", "1"),
-            ("page", "2"),
-        ]);
-        let told: Vec<_> = errors
-            .unwrap_err()
-            .iter()
-            .map(|e| format!("{} {}", e.field, e.message))
-            .collect();
+        let errors =
+            parse(&[("limit", "0"), ("limit", "5"), ("after", "x"), ("completed", "1"), ("page", "2")]);
+        let told: Vec<_> = errors.unwrap_err().iter().map(|e| format!("{} {}", e.field, e.message)).collect();
         insta::assert_snapshot!(told.join("\n"), @r"
         limit must be a number from 1 to 200
         limit is given more than once

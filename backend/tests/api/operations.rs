@@ -68,15 +68,7 @@ async fn requests_are_counted_by_route_not_by_address() {
     for path in ["/tasks/1", "/tasks/2", "/tasks/3", "/a", "/b"] {
         service.get(path).await;
     }
-    service
-        .send(
-            Request::builder()
-                .method("BREW")
-                .uri("/c")
-                .body(Body::empty())
-                .unwrap(),
-        )
-        .await;
+    service.send(Request::builder().method("BREW").uri("/c").body(Body::empty()).unwrap()).await;
     let page = service.get("/metrics").await;
     assert_eq!(page.header("content-type"), "text/plain; version=0.0.4");
     for series in [
@@ -99,83 +91,43 @@ async fn the_documentation_is_served_from_here() {
     assert_eq!(service.get("/openapi.json").await.json()["openapi"], "3.1.0");
     let page = service.get("/docs").await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
-    assert!(
-        page.header("content-security-policy")
-            .starts_with("default-src 'none'; script-src 'self'")
-    );
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
     for (path, media_type) in [("/docs.js", "text/javascript"), ("/docs.css", "text/css")] {
-        assert!(
-            service
-                .get(path)
-                .await
-                .header("content-type")
-                .starts_with(media_type)
-        );
+        assert!(service.get(path).await.header("content-type").starts_with(media_type));
     }
 }
 
 #[tokio::test]
 async fn every_answer_has_the_headers_that_keep_browsers_safe() {
     let service = Service::start().await;
-    for path in [
-        "/tasks",
-        "/nothing",
-        "/tasks?limit=0",
-        "/metrics",
-        "/docs",
-        "/docs.js",
-        "/health",
-    ] {
+    for path in ["/tasks", "/nothing", "/tasks?limit=0", "/metrics", "/docs", "/docs.js", "/health"] {
         let answer = service.get(path).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
-        assert!(
-            answer
-                .header("content-security-policy")
-                .contains("default-src 'none'"),
-            "{path}"
-        );
+        assert!(answer.header("content-security-policy").contains("default-src 'none'"), "{path}");
     }
 }
 
 #[tokio::test]
 async fn only_listed_origins_may_call() {
     let allowed_origins = vec!["https://tasks.example".parse().unwrap()];
-    let service = Service::with(Options {
-        allowed_origins,
-        request_timeout: Duration::from_secs(10),
-    })
-    .await;
+    let service = Service::with(Options { allowed_origins, request_timeout: Duration::from_secs(10) }).await;
     let preflight = |origin: &str| {
-        let request = Request::builder()
-            .method("OPTIONS")
-            .uri("/tasks/1")
-            .header("origin", origin);
+        let request = Request::builder().method("OPTIONS").uri("/tasks/1").header("origin", origin);
         let request = request.header("access-control-request-method", "PATCH");
-        request
-            .header("access-control-request-headers", "content-type")
-            .body(Body::empty())
-            .unwrap()
+        request.header("access-control-request-headers", "content-type").body(Body::empty()).unwrap()
     };
 
     let listed = service.send(preflight("https://tasks.example")).await;
-    assert_eq!(
-        listed.header("access-control-allow-origin"),
-        "https://tasks.example"
-    );
-    assert_eq!(
-        listed.header("access-control-allow-methods"),
-        "GET,POST,PATCH,DELETE"
-    );
+    assert_eq!(listed.header("access-control-allow-origin"), "https://tasks.example");
+    assert_eq!(listed.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
     assert_eq!(listed.header("access-control-allow-headers"), "content-type");
     assert_eq!(listed.header("access-control-allow-credentials"), "");
     let other = service.send(preflight("https://evil.example")).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
 
-    let missing = Request::get("/tasks/7")
-        .header("origin", "https://tasks.example")
-        .body(Body::empty())
-        .unwrap();
+    let missing =
+        Request::get("/tasks/7").header("origin", "https://tasks.example").body(Body::empty()).unwrap();
     let answer = service.send(missing).await;
     assert_eq!(
         answer.header("access-control-allow-origin"),
@@ -187,14 +139,9 @@ async fn only_listed_origins_may_call() {
 #[tokio::test]
 async fn no_listed_origins_means_no_sharing() {
     let service = Service::start().await;
-    let request = Request::get("/tasks")
-        .header("origin", "https://evil.example")
-        .body(Body::empty())
-        .unwrap();
-    assert_eq!(
-        service.send(request).await.header("access-control-allow-origin"),
-        ""
-    );
+    let request =
+        Request::get("/tasks").header("origin", "https://evil.example").body(Body::empty()).unwrap();
+    assert_eq!(service.send(request).await.header("access-control-allow-origin"), "");
 }
 
 #[tokio::test]
@@ -202,24 +149,14 @@ async fn a_second_start_finds_the_tasks_and_nothing_to_migrate() {
     let service = Service::start().await;
     service.post(json!({"title": "kept"})).await;
     service.state.storage.close().await;
-    let again = Storage::open(&service.folder.path().join("tasks.db"))
-        .await
-        .unwrap();
-    assert_eq!(
-        again.list(&ListQuery::default()).await.unwrap().items[0].title,
-        "kept"
-    );
+    let again = Storage::open(&service.folder.path().join("tasks.db")).await.unwrap();
+    assert_eq!(again.list(&ListQuery::default()).await.unwrap().items[0].title, "kept");
 }
 
 #[tokio::test]
 async fn a_folder_that_does_not_exist_is_told() {
     let error = Storage::open("/nowhere/tasks.db".as_ref()).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("cannot open the database /nowhere/tasks.db"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("cannot open the database /nowhere/tasks.db"), "{error}");
 }
 
 /// A service on a real socket.
@@ -235,11 +172,7 @@ async fn listen(drain_timeout: Duration) -> Listening {
     let address = listener.local_addr().unwrap();
     let (router, draining) = (service.router.clone(), service.state.draining.clone());
     let served = tokio::spawn(server::serve(listener, router, draining, drain_timeout));
-    Listening {
-        service,
-        address,
-        served,
-    }
+    Listening { service, address, served }
 }
 
 /// Reads one answer from a connection that may stay open.
@@ -257,21 +190,14 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
-    let Listening {
-        service,
-        address,
-        served,
-    } = listen(Duration::from_secs(20)).await;
+    let Listening { service, address, served } = listen(Duration::from_secs(20)).await;
     let body = r#"{"title": "in flight"}"#;
     let mut in_flight = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    in_flight
-        .write_all(format!("{head}{}", &body[..5]).as_bytes())
-        .await
-        .unwrap();
+    in_flight.write_all(format!("{head}{}", &body[..5]).as_bytes()).await.unwrap();
     let mut kept_alive = TcpStream::connect(address).await.unwrap();
     let ready = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n";
     kept_alive.write_all(ready).await.unwrap();
@@ -280,10 +206,7 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
     service.state.draining.begin();
     kept_alive.write_all(ready).await.unwrap();
     let unready = answer(&mut kept_alive).await;
-    assert!(
-        unready.starts_with("HTTP/1.1 503") && unready.contains("connection: close"),
-        "{unready}"
-    );
+    assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("connection: close"), "{unready}");
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(TcpStream::connect(address).await.is_err(), "no new connections");
     tokio::time::sleep(Duration::from_millis(550)).await;
@@ -291,26 +214,16 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
 
     in_flight.write_all(&body.as_bytes()[5..]).await.unwrap();
     let made = answer(&mut in_flight).await;
-    assert!(
-        made.starts_with("HTTP/1.1 201") && made.contains("connection: close"),
-        "{made}"
-    );
+    assert!(made.starts_with("HTTP/1.1 201") && made.contains("connection: close"), "{made}");
     assert_eq!(served.await.unwrap().unwrap(), Drained::Completely);
     assert!(service.state.storage.find(TaskId(1)).await.unwrap().is_some());
 }
 
 #[tokio::test]
 async fn draining_ends_at_its_limit() {
-    let Listening {
-        service,
-        address,
-        served,
-    } = listen(Duration::from_millis(300)).await;
+    let Listening { service, address, served } = listen(Duration::from_millis(300)).await;
     let mut stuck = TcpStream::connect(address).await.unwrap();
-    stuck
-        .write_all(b"POST /tasks HTTP/1.1\r\nHost: x\r\n")
-        .await
-        .unwrap();
+    stuck.write_all(b"POST /tasks HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     service.get("/health").await;
     service.state.draining.begin();
     assert_eq!(served.await.unwrap().unwrap(), Drained::TimedOut);

@@ -23,12 +23,7 @@ async fn no_such_task() {
       "type": "about:blank"
     }
     "#);
-    for path in [
-        "/tasks/seven",
-        "/tasks/99999999999999999999",
-        "/tasks/%ff",
-        "/tasks/1.5",
-    ] {
+    for path in ["/tasks/seven", "/tasks/99999999999999999999", "/tasks/%ff", "/tasks/1.5"] {
         let answer = service.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         answer.problem();
@@ -80,13 +75,7 @@ async fn not_json() {
       "type": "about:blank"
     }
     "#);
-    for body in [
-        "",
-        "title=x",
-        "{\"title\": \"x\"} {}",
-        "{\"title\": \"\\ud800\"}",
-        &"[".repeat(1000),
-    ] {
+    for body in ["", "title=x", "{\"title\": \"x\"} {}", "{\"title\": \"\\ud800\"}", &"[".repeat(1000)] {
         let answer = service.post(body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body:.40}");
         answer.problem();
@@ -96,10 +85,8 @@ async fn not_json() {
 #[tokio::test]
 async fn not_declared_as_json() {
     let service = Service::start().await;
-    let request = Request::post("/tasks")
-        .header("content-type", "text/plain")
-        .body(Body::from("{}"))
-        .unwrap();
+    let request =
+        Request::post("/tasks").header("content-type", "text/plain").body(Body::from("{}")).unwrap();
     insta::assert_json_snapshot!(service.send(request).await.problem(), @r#"
     {
       "detail": "the body must be sent with the content type application/json",
@@ -116,9 +103,7 @@ async fn not_declared_as_json() {
 #[tokio::test]
 async fn too_large() {
     let service = Service::start().await;
-    let answer = service
-        .post(json!({"title": "x", "description": "x".repeat(64 * 1024)}))
-        .await;
+    let answer = service.post(json!({"title": "x", "description": "x".repeat(64 * 1024)})).await;
     insta::assert_json_snapshot!(answer.problem(), @r#"
     {
       "detail": "the body is larger than 65536 bytes",
@@ -219,16 +204,10 @@ async fn parameters_that_are_not_accepted() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long() {
-    let options = Options {
-        allowed_origins: Vec::new(),
-        request_timeout: Duration::from_millis(50),
-    };
+    let options = Options { allowed_origins: Vec::new(), request_timeout: Duration::from_millis(50) };
     let service = Service::with(options).await;
     let endless = Body::from_stream(futures::stream::pending::<Result<&'static str, Infallible>>());
-    let request = Request::post("/tasks")
-        .header("content-type", "application/json")
-        .body(endless)
-        .unwrap();
+    let request = Request::post("/tasks").header("content-type", "application/json").body(endless).unwrap();
     insta::assert_json_snapshot!(service.send(request).await.problem(), @r#"
     {
       "detail": "the request took longer than 0.05 s",

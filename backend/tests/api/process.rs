@@ -18,28 +18,17 @@ fn backend() -> Command {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn serve(address: &str, database: &Path) -> Child {
     let mut command = backend();
-    command
-        .env("LISTEN", address)
-        .env("DATABASE_PATH", database)
-        .env("LOG_LEVEL", "debug");
+    command.env("LISTEN", address).env("DATABASE_PATH", database).env("LOG_LEVEL", "debug");
     command.stdout(Stdio::piped()).spawn().unwrap()
 }
 
 fn healthcheck(address: &str) -> Output {
-    backend()
-        .arg("healthcheck")
-        .env("LISTEN", address)
-        .output()
-        .unwrap()
+    backend().arg("healthcheck").env("LISTEN", address).output().unwrap()
 }
 
 /// Waits until the service answers; ends it when it does not.
@@ -64,41 +53,19 @@ fn sigterm_ends_it_with_success_and_every_log_line_is_json() {
     let mut service = serve(&address, &folder.path().join("tasks.db"));
     wait_until_ready(&address, &mut service);
 
-    Command::new("kill")
-        .arg(service.id().to_string())
-        .status()
-        .unwrap();
+    Command::new("kill").arg(service.id().to_string()).status().unwrap();
     assert!(service.wait().unwrap().success());
     let mut log = String::new();
     service.stdout.take().unwrap().read_to_string(&mut log).unwrap();
-    let lines: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).expect(line))
-        .collect();
-    let request = lines
-        .iter()
-        .find(|line| line["message"] == "request")
-        .expect("a line for the request");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let request = lines.iter().find(|line| line["message"] == "request").expect("a line for the request");
     assert_eq!(
-        (
-            &request["level"],
-            &request["method"],
-            &request["route"],
-            &request["status"]
-        ),
-        (
-            &"DEBUG".into(),
-            &"GET".into(),
-            &"/health/ready".into(),
-            &200.into()
-        )
+        (&request["level"], &request["method"], &request["route"], &request["status"]),
+        (&"DEBUG".into(), &"GET".into(), &"/health/ready".into(), &200.into())
     );
     assert!(request["latency_ms"].is_f64());
     assert_eq!(lines.last().unwrap()["message"], "stopped");
-    assert!(
-        !folder.path().join("tasks.db-wal").exists(),
-        "the database is closed in order"
-    );
+    assert!(!folder.path().join("tasks.db-wal").exists(), "the database is closed in order");
 }
 
 #[test]
@@ -113,10 +80,7 @@ fn bad_settings_end_it_with_1() {
     let output = backend().env("DRAIN_TIMEOUT", "soon").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.contains("DRAIN_TIMEOUT") && told.contains("soon") && told.contains("expected"),
-        "{told}"
-    );
+    assert!(told.contains("DRAIN_TIMEOUT") && told.contains("soon") && told.contains("expected"), "{told}");
 }
 
 #[test]
@@ -124,10 +88,7 @@ fn version_and_description_are_printed() {
     for flag in ["-v", "--version"] {
         let output = backend().arg(flag).output().unwrap();
         assert!(output.status.success());
-        assert_eq!(
-            output.stdout,
-            concat!("backend ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()
-        );
+        assert_eq!(output.stdout, concat!("backend ", env!("CARGO_PKG_VERSION"), "\n").as_bytes());
     }
     let description = backend().arg("openapi").output().unwrap().stdout;
     assert!(serde_json::from_slice::<Value>(&description).unwrap()["paths"]["/tasks"].is_object());
@@ -138,10 +99,7 @@ fn processes_that_start_together_share_one_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("tasks.db");
     let addresses: Vec<_> = (0..6).map(|_| free_address()).collect();
-    let mut services: Vec<_> = addresses
-        .iter()
-        .map(|address| serve(address, &database))
-        .collect();
+    let mut services: Vec<_> = addresses.iter().map(|address| serve(address, &database)).collect();
     for (address, service) in addresses.iter().zip(&mut services) {
         wait_until_ready(address, service);
     }

@@ -42,10 +42,7 @@ impl Answer {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map(|value| value.to_str().unwrap())
-            .unwrap_or_default()
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
     /// The problem in the body, once it is sure that it is one.
@@ -59,11 +56,7 @@ impl Answer {
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        Self::with(Options {
-            allowed_origins: Vec::new(),
-            request_timeout: Duration::from_secs(10),
-        })
-        .await
+        Self::with(Options { allowed_origins: Vec::new(), request_timeout: Duration::from_secs(10) }).await
     }
 
     pub(crate) async fn with(options: Options) -> Self {
@@ -75,11 +68,7 @@ impl Service {
             draining: Draining::default(),
             revision: "abc123".into(),
         };
-        Self {
-            router: router::build(state.clone(), options).unwrap(),
-            state,
-            folder,
-        }
+        Self { router: router::build(state.clone(), options).unwrap(), state, folder }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -87,11 +76,7 @@ impl Service {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text,
-        }
+        Answer { status: parts.status, headers: parts.headers, text }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -99,17 +84,13 @@ impl Service {
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
-        self.send(Request::delete(path).body(Body::empty()).unwrap())
-            .await
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn json(&self, method: Method, path: &str, body: impl ToString) -> Answer {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::CONTENT_TYPE, "application/json");
-        self.send(request.body(Body::from(body.to_string())).unwrap())
-            .await
+        let request =
+            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     pub(crate) async fn post(&self, body: impl ToString) -> Answer {

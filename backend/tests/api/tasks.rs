@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 async fn a_task_is_made_read_changed_and_deleted() {
     let service = Service::start().await;
 
-    let made = service
-        .post(json!({"title": "  Water the plants ", "description": "The fern too."}))
-        .await;
+    let made = service.post(json!({"title": "  Water the plants ", "description": "The fern too."})).await;
     assert_eq!(made.status, StatusCode::CREATED);
     assert_eq!(made.header("location"), "tasks/1");
     insta::assert_json_snapshot!(made.json(), @r#"
@@ -29,37 +27,22 @@ async fn a_task_is_made_read_changed_and_deleted() {
     assert_eq!(changed.status, StatusCode::OK);
     assert_eq!(changed.json()["completed"], true);
     assert_eq!(changed.json()["description"], "The fern too.");
-    let changed = service
-        .patch(1, json!({"title": "New", "description": "", "completed": false}))
-        .await;
-    assert_eq!(
-        (&changed.json()["title"], &changed.json()["description"]),
-        (&json!("New"), &json!(""))
-    );
+    let changed = service.patch(1, json!({"title": "New", "description": "", "completed": false})).await;
+    assert_eq!((&changed.json()["title"], &changed.json()["description"]), (&json!("New"), &json!("")));
     assert_eq!(service.get("/tasks/1").await.json(), changed.json());
 
     assert_eq!(service.delete("/tasks/1").await.status, StatusCode::NO_CONTENT);
     assert_eq!(service.get("/tasks/1").await.status, StatusCode::NOT_FOUND);
     assert_eq!(service.delete("/tasks/1").await.status, StatusCode::NOT_FOUND);
     assert_eq!(service.patch(1, json!({})).await.status, StatusCode::NOT_FOUND);
-    let next = service
-        .post(json!({"title": "another", "completed": true}))
-        .await
-        .json();
-    assert_eq!(
-        (&next["id"], &next["completed"]),
-        (&json!(2), &json!(true)),
-        "ids are not used twice"
-    );
+    let next = service.post(json!({"title": "another", "completed": true})).await.json();
+    assert_eq!((&next["id"], &next["completed"]), (&json!(2), &json!(true)), "ids are not used twice");
 }
 
 #[tokio::test]
 async fn an_empty_change_leaves_everything_but_the_time() {
     let service = Service::start().await;
-    let made = service
-        .post(json!({"title": "as it is", "description": "d"}))
-        .await
-        .json();
+    let made = service.post(json!({"title": "as it is", "description": "d"})).await.json();
     assert_eq!(service.patch(1, json!({})).await.json(), made);
 }
 
@@ -67,19 +50,11 @@ async fn an_empty_change_leaves_everything_but_the_time() {
 async fn pages_hold_every_task_once_newest_first() {
     let service = Service::start().await;
     for number in 1..=7 {
-        service
-            .post(json!({"title": format!("task {number}"), "completed": number % 2 == 0}))
-            .await;
+        service.post(json!({"title": format!("task {number}"), "completed": number % 2 == 0})).await;
     }
-    assert_eq!(
-        pages(&service, "limit=3").await,
-        [vec![7, 6, 5], vec![4, 3, 2], vec![1]]
-    );
+    assert_eq!(pages(&service, "limit=3").await, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
     assert_eq!(pages(&service, "limit=7").await, [vec![7, 6, 5, 4, 3, 2, 1]]);
-    assert_eq!(
-        pages(&service, "limit=2&completed=true").await,
-        [vec![6, 4], vec![2]]
-    );
+    assert_eq!(pages(&service, "limit=2&completed=true").await, [vec![6, 4], vec![2]]);
     assert_eq!(pages(&service, "completed=false").await, [vec![7, 5, 3, 1]]);
     let beyond = service.get("/tasks?after=1").await.json();
     assert_eq!(beyond, json!({"items": [], "next": null}));
@@ -107,10 +82,7 @@ async fn fifty_tasks_are_a_page_unless_told() {
         service.post(json!({"title": number.to_string()})).await;
     }
     let page = service.get("/tasks").await.json();
-    assert_eq!(
-        (page["items"].as_array().unwrap().len(), &page["next"]),
-        (50, &json!(2))
-    );
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (50, &json!(2)));
 }
 
 #[tokio::test]
@@ -126,24 +98,13 @@ async fn hostile_text_is_kept_byte_for_byte() {
     ];
     for text in hostile {
         let description = format!("{text}\r\n\t\u{1}{text}\n");
-        let made = service
-            .post(json!({"title": text, "description": description}))
-            .await;
+        let made = service.post(json!({"title": text, "description": description})).await;
         assert_eq!(made.status, StatusCode::CREATED, "{text}");
         let stored = service.get(&format!("/tasks/{}", made.json()["id"])).await.json();
         assert_eq!(stored["title"].as_str().unwrap().as_bytes(), text.as_bytes());
-        assert_eq!(
-            stored["description"].as_str().unwrap().as_bytes(),
-            description.as_bytes()
-        );
+        assert_eq!(stored["description"].as_str().unwrap().as_bytes(), description.as_bytes());
     }
-    assert_eq!(
-        service.get("/tasks").await.json()["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        hostile.len()
-    );
+    assert_eq!(service.get("/tasks").await.json()["items"].as_array().unwrap().len(), hostile.len());
 }
 
 #[tokio::test]
@@ -155,11 +116,7 @@ async fn changes_of_different_fields_at_the_same_time_all_hold() {
         service.patch(1, json!({"description": "after"})),
         service.patch(1, json!({"completed": true})),
     );
-    assert!(
-        [title, description, completed]
-            .iter()
-            .all(|answer| answer.status == StatusCode::OK)
-    );
+    assert!([title, description, completed].iter().all(|answer| answer.status == StatusCode::OK));
     let task = service.get("/tasks/1").await.json();
     assert_eq!(
         (&task["title"], &task["description"], &task["completed"]),
@@ -174,13 +131,7 @@ async fn many_writers_do_not_disturb_each_other() {
     // Boxed, since so many request futures on one stack would be large.
     let answers = futures::future::join_all(writes.map(Box::pin)).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::CREATED));
-    assert_eq!(
-        service.get("/tasks?limit=200").await.json()["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        40
-    );
+    assert_eq!(service.get("/tasks?limit=200").await.json()["items"].as_array().unwrap().len(), 40);
 }
 
 #[tokio::test]

@@ -310,29 +310,19 @@ impl Default for BackendSpec {
 
 impl Default for FrontendSpec {
     fn default() -> Self {
-        Self {
-            replicas: default_replicas(),
-            backend_url: same_origin(),
-            resources: frontend_resources(),
-        }
+        Self { replicas: default_replicas(), backend_url: same_origin(), resources: frontend_resources() }
     }
 }
 
 impl Default for DatabaseSpec {
     fn default() -> Self {
-        Self {
-            sqlite: Some(SqliteSpec {}),
-            postgres: None,
-        }
+        Self { sqlite: Some(SqliteSpec {}), postgres: None }
     }
 }
 
 impl Default for EdgeSpec {
     fn default() -> Self {
-        Self {
-            image: edge_image(),
-            resources: edge_resources(),
-        }
+        Self { image: edge_image(), resources: edge_resources() }
     }
 }
 
@@ -353,22 +343,13 @@ fn edge_image() -> ImageReference {
 }
 
 fn backend_resources() -> ResourcesSpec {
-    ResourcesSpec {
-        memory: fixed!("256Mi"),
-        cpu: fixed!("0.5"),
-    }
+    ResourcesSpec { memory: fixed!("256Mi"), cpu: fixed!("0.5") }
 }
 
 fn frontend_resources() -> ResourcesSpec {
-    ResourcesSpec {
-        memory: fixed!("64Mi"),
-        cpu: fixed!("0.25"),
-    }
+    ResourcesSpec { memory: fixed!("64Mi"), cpu: fixed!("0.25") }
 }
 
 fn edge_resources() -> ResourcesSpec {
-    ResourcesSpec {
-        memory: fixed!("128Mi"),
-        cpu: fixed!("0.5"),
-    }
+    ResourcesSpec { memory: fixed!("128Mi"), cpu: fixed!("0.5") }
 }

@@ -95,12 +95,7 @@ pub struct ServiceSpec {
 
 impl Default for ServiceSpec {
     fn default() -> Self {
-        Self {
-            enabled: enabled(),
-            image: None,
-            port: None,
-            resources: None,
-        }
+        Self { enabled: enabled(), image: None, port: None, resources: None }
     }
 }
 

@@ -22,10 +22,7 @@ pub struct Position {
 
 impl From<Location> for Position {
     fn from(location: Location) -> Self {
-        Self {
-            line: location.line(),
-            column: location.column(),
-        }
+        Self { line: location.line(), column: location.column() }
     }
 }
 
@@ -53,36 +50,24 @@ pub enum NodeValue {
 pub(super) fn parse(text: &str) -> Result<Node, Mistake> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("expected at most {MAX_FILE_BYTES} bytes, found {}", text.len());
-        return Err(Mistake {
-            line: 1,
-            column: 1,
-            path: String::new(),
-            message,
-        });
+        return Err(Mistake { line: 1, column: 1, path: String::new(), message });
     }
     let options = serde_saphyr::options! { strict_booleans: true, emit_comments: false };
-    let spanned: Spanned<NodeValue> = serde_saphyr::from_str_with_options(text, options).map_err(syntax)?;
+    let spanned: Spanned<NodeValue> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| syntax(&error))?;
     Ok(Node::from(spanned))
 }
 
-fn syntax(error: serde_saphyr::Error) -> Mistake {
+fn syntax(error: &serde_saphyr::Error) -> Mistake {
     let position = error.location().map(Position::from).unwrap_or_default();
     let text = error.without_snippet().to_string();
     let message = text.lines().next().unwrap_or("not YAML").to_owned();
-    Mistake {
-        line: position.line,
-        column: position.column,
-        path: String::new(),
-        message,
-    }
+    Mistake { line: position.line, column: position.column, path: String::new(), message }
 }
 
 impl From<Spanned<NodeValue>> for Node {
     fn from(spanned: Spanned<NodeValue>) -> Self {
-        Self {
-            position: spanned.referenced.into(),
-            value: spanned.value,
-        }
+        Self { position: spanned.referenced.into(), value: spanned.value }
     }
 }
 
@@ -92,10 +77,7 @@ impl Node {
         let NodeValue::Mapping(entries) = &self.value else {
             return None;
         };
-        entries
-            .iter()
-            .find(|(name, _, _)| name == key)
-            .map(|(_, _, node)| node)
+        entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)
     }
 
     /// The text, where this is one.
@@ -112,10 +94,8 @@ impl Node {
             NodeValue::Scalar(value) => value.clone(),
             NodeValue::Sequence(items) => items.iter().map(Node::to_json).collect(),
             NodeValue::Mapping(entries) => {
-                let map: Map<_, _> = entries
-                    .iter()
-                    .map(|(key, _, node)| (key.clone(), node.to_json()))
-                    .collect();
+                let map: Map<_, _> =
+                    entries.iter().map(|(key, _, node)| (key.clone(), node.to_json())).collect();
                 Value::Object(map)
             }
         }
@@ -135,12 +115,7 @@ impl Node {
 
     /// A mistake at this node.
     pub(super) fn mistake(&self, path: &str, message: String) -> Mistake {
-        Mistake {
-            line: self.position.line,
-            column: self.position.column,
-            path: path.to_owned(),
-            message,
-        }
+        Mistake { line: self.position.line, column: self.position.column, path: path.to_owned(), message }
     }
 
     /// A mistake at the deepest node on a path such as `spec.hosts[0].name`.
@@ -161,11 +136,7 @@ impl Node {
 /// A text as a message shows it: control characters escaped, at most 60 characters.
 fn shortened(text: &str) -> String {
     let escaped: String = text.escape_debug().take(60).collect();
-    if text.chars().count() > 60 {
-        format!("{escaped}…")
-    } else {
-        escaped
-    }
+    if text.chars().count() > 60 { format!("{escaped}…") } else { escaped }
 }
 
 impl<'de> Deserialize<'de> for NodeValue {

@@ -28,10 +28,7 @@ fn check_object(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mist
         mistakes.push(node.mistake(path, format!("expected a mapping, found {}", node.describe())));
         return;
     };
-    if let Some(values) = schema
-        .get("additionalProperties")
-        .filter(|values| values.is_object())
-    {
+    if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
         check_size(
             node,
             entries.len(),
@@ -46,9 +43,7 @@ fn check_object(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mist
         return;
     }
     let none = Map::new();
-    let Some(properties) = schema["properties"]
-        .as_object()
-        .or_else(|| path.is_empty().then_some(&none))
+    let Some(properties) = schema["properties"].as_object().or_else(|| path.is_empty().then_some(&none))
     else {
         return;
     };
@@ -68,16 +63,9 @@ fn is_head(path: &str, key: &str) -> bool {
 }
 
 fn check_required(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mistake>) {
-    for key in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if node.get(key).is_none() {
-            let purpose = schema["properties"][key]["description"]
-                .as_str()
-                .unwrap_or_default();
+            let purpose = schema["properties"][key]["description"].as_str().unwrap_or_default();
             let purpose = purpose.split(['.', '\n']).next().unwrap_or_default();
             mistakes.push(node.mistake(&joined(path, key), format!("missing; expected: {purpose}")));
         }
@@ -101,12 +89,7 @@ fn unknown(key: &str, position: Position, properties: &Map<String, Value>, path:
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        .map(|name| {
-            (
-                strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()),
-                *name,
-            )
-        })
+        .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), *name))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .map(|(_, name)| name)
@@ -117,22 +100,11 @@ fn check_array(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mista
         mistakes.push(node.mistake(path, format!("expected a list, found {}", node.describe())));
         return;
     };
-    check_size(
-        node,
-        items.len(),
-        (&schema["minItems"], &schema["maxItems"]),
-        "items",
-        path,
-        mistakes,
-    );
+    check_size(node, items.len(), (&schema["minItems"], &schema["maxItems"]), "items", path, mistakes);
     for (index, item) in items.iter().enumerate() {
         check(item, &schema["items"], &format!("{path}[{index}]"), mistakes);
     }
-    for key in schema["x-kubernetes-list-map-keys"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    for key in schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str)
     {
         check_unique(items, key, path, mistakes);
     }
@@ -141,11 +113,9 @@ fn check_array(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mista
 fn check_unique(items: &[Node], key: &str, path: &str, mistakes: &mut Vec<Mistake>) {
     for (index, item) in items.iter().enumerate() {
         let Some(value) = item.get(key) else { continue };
-        let earlier = items[..index].iter().position(|other| {
-            other
-                .get(key)
-                .is_some_and(|other| other.to_json() == value.to_json())
-        });
+        let earlier = items[..index]
+            .iter()
+            .position(|other| other.get(key).is_some_and(|other| other.to_json() == value.to_json()));
         if let Some(earlier) = earlier {
             let message = format!(
                 "expected a unique {key}, found {} again (as in {path}[{earlier}])",
@@ -175,10 +145,7 @@ fn check_size(
 
 fn check_scalar(node: &Node, kind: &str, schema: &Value, path: &str, mistakes: &mut Vec<Mistake>) {
     let NodeValue::Scalar(value) = &node.value else {
-        mistakes.push(node.mistake(
-            path,
-            format!("expected {}, found {}", article(kind), node.describe()),
-        ));
+        mistakes.push(node.mistake(path, format!("expected {}, found {}", article(kind), node.describe())));
         return;
     };
     let fits = match kind {
@@ -188,22 +155,17 @@ fn check_scalar(node: &Node, kind: &str, schema: &Value, path: &str, mistakes: &
         _ => value.is_number(),
     };
     if !fits {
-        let remedy = if kind == "string" && !value.is_null() {
-            "; write it in quotes"
-        } else {
-            ""
-        };
-        mistakes.push(node.mistake(
-            path,
-            format!("expected {}, found {}{remedy}", article(kind), node.describe()),
-        ));
+        let remedy = if kind == "string" && !value.is_null() { "; write it in quotes" } else { "" };
+        mistakes.push(
+            node.mistake(path, format!("expected {}, found {}{remedy}", article(kind), node.describe())),
+        );
         return;
     }
     check_enum(node, value, schema, path, mistakes);
     match value {
         Value::String(text) => check_text(node, text, schema, path, mistakes),
         Value::Number(number) => {
-            check_range(node, number.as_f64().unwrap_or_default(), schema, path, mistakes)
+            check_range(node, number.as_f64().unwrap_or_default(), schema, path, mistakes);
         }
         _ => {}
     }
@@ -226,10 +188,8 @@ fn check_enum(node: &Node, value: &Value, schema: &Value, path: &str, mistakes: 
         return;
     }
     let known: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
-    let hint = value
-        .as_str()
-        .and_then(|text| nearest(text, &known))
-        .map(|name| format!("; did you mean '{name}'?"));
+    let hint =
+        value.as_str().and_then(|text| nearest(text, &known)).map(|name| format!("; did you mean '{name}'?"));
     let message = format!(
         "expected one of {}, found {}{}",
         known.join(", "),
@@ -241,22 +201,12 @@ fn check_enum(node: &Node, value: &Value, schema: &Value, path: &str, mistakes: 
 
 fn check_text(node: &Node, text: &str, schema: &Value, path: &str, mistakes: &mut Vec<Mistake>) {
     let length = text.chars().count();
-    check_size(
-        node,
-        length,
-        (&schema["minLength"], &schema["maxLength"]),
-        "characters",
-        path,
-        mistakes,
-    );
+    check_size(node, length, (&schema["minLength"], &schema["maxLength"]), "characters", path, mistakes);
     let Some(pattern) = schema["pattern"].as_str() else {
         return;
     };
     if !Regex::new(pattern).is_ok_and(|form| form.is_match(text)) {
-        let words = FORMS
-            .iter()
-            .find(|(form, _)| *form == pattern)
-            .map(|(_, words)| (*words).to_owned());
+        let words = FORMS.iter().find(|(form, _)| *form == pattern).map(|(_, words)| (*words).to_owned());
         let expected = words.unwrap_or_else(|| format!("a text that matches {pattern}"));
         mistakes.push(node.mistake(path, format!("expected {expected}, found {}", node.describe())));
     }
@@ -266,20 +216,11 @@ fn check_range(node: &Node, number: f64, schema: &Value, path: &str, mistakes: &
     let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
     if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
         let bound = |bound: Option<f64>| bound.map_or_else(|| "any".to_owned(), |bound| bound.to_string());
-        let message = format!(
-            "expected {} to {}, found {}",
-            bound(least),
-            bound(most),
-            node.describe()
-        );
+        let message = format!("expected {} to {}, found {}", bound(least), bound(most), node.describe());
         mistakes.push(node.mistake(path, message));
     }
 }
 
 fn joined(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

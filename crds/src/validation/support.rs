@@ -7,32 +7,20 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut refuse = |present: bool, path: &str| {
         if present {
-            found.push((
-                path.to_owned(),
-                "not supported yet by this version of the operator".to_owned(),
-            ));
+            found.push((path.to_owned(), "not supported yet by this version of the operator".to_owned()));
         }
     };
     refuse(spec.monitoring.is_some(), "spec.monitoring");
     refuse(spec.logging.is_some(), "spec.logging");
     refuse(!spec.notifications.is_empty(), "spec.notifications");
-    refuse(
-        spec.approved_plan.as_deref().is_some_and(|hash| !hash.is_empty()),
-        "spec.approvedPlan",
-    );
+    refuse(spec.approved_plan.as_deref().is_some_and(|hash| !hash.is_empty()), "spec.approvedPlan");
     refuse(spec.suspend.is_some(), "spec.suspend");
     unsupported_policy(spec, &mut refuse);
     unsupported_app(spec, &mut refuse);
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
-        refuse(
-            host.docker_access == DockerAccess::DialStdio,
-            &format!("spec.hosts[{index}].dockerAccess"),
-        );
-        refuse(
-            host.state != HostState::Active,
-            &format!("spec.hosts[{index}].state"),
-        );
+        refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
+        refuse(host.state != HostState::Active, &format!("spec.hosts[{index}].state"));
     }
     found
 }

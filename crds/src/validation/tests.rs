@@ -61,15 +61,7 @@ fn parts_that_are_not_built_are_refused() {
 
 #[test]
 fn what_is_no_single_mapping_is_told() {
-    for text in [
-        "",
-        "- a",
-        "a: [",
-        "a: 1\na: 2",
-        "--- {}\n--- {}",
-        "\u{0}",
-        "a: &a [*a]",
-    ] {
+    for text in ["", "- a", "a: [", "a: 1\na: 2", "--- {}\n--- {}", "\u{0}", "a: &a [*a]"] {
         assert!(read_stack(text).is_err(), "{text:?}");
     }
     insta::assert_snapshot!(mistakes("a: 1\na: 2\n"));
@@ -95,8 +87,6 @@ fn the_environment_cannot_be_changed() {
     assert_eq!(check_update(&old, &old), Ok(()));
     assert_eq!(
         check_update(&old, &new),
-        Err(vec![
-            "environment cannot be changed: make another stack".to_owned()
-        ])
+        Err(vec!["environment cannot be changed: make another stack".to_owned()])
     );
 }

@@ -55,16 +55,10 @@ impl Browser {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start chromedriver; it is in the package chromium-driver")?;
-        let port = timeout(START_TIMEOUT, port(&mut driver))
-            .await
-            .context("chromedriver names no port")??;
+        let port =
+            timeout(START_TIMEOUT, port(&mut driver)).await.context("chromedriver names no port")??;
         let client = connect(port, &profile).await?;
-        Ok(Self {
-            client,
-            driver,
-            port,
-            profile,
-        })
+        Ok(Self { client, driver, port, profile })
     }
 
     /// What the browser logged since the last call: errors of scripts, refused loads, violations of the
@@ -77,11 +71,8 @@ impl Browser {
     /// Sends a command that the client has no function for; `path` is below the session's address.
     pub(crate) async fn command(&self, path: &str, body: &Value) -> Result<Value> {
         let session = self.client.session_id().await?.context("the session is closed")?;
-        let answer = timeout(
-            START_TIMEOUT,
-            post(self.port, &format!("/session/{session}/{path}"), body),
-        )
-        .await??;
+        let answer =
+            timeout(START_TIMEOUT, post(self.port, &format!("/session/{session}/{path}"), body)).await??;
         match answer.pointer("/value/error") {
             Some(error) => bail!("chromedriver refused {path}: {error}"),
             None => Ok(answer["value"].clone()),
@@ -103,9 +94,7 @@ impl Drop for Browser {
             return;
         };
         for process in processes_naming(profile) {
-            let _ = std::process::Command::new("kill")
-                .args(["-KILL", &process])
-                .status();
+            let _ = std::process::Command::new("kill").args(["-KILL", &process]).status();
         }
     }
 }
@@ -130,19 +119,11 @@ async fn connect(port: u16, profile: &TempDir) -> Result<Client> {
         "goog:chromeOptions": {"args": arguments},
         "goog:loggingPrefs": {"browser": "ALL"},
     });
-    let Value::Object(capabilities) = capabilities else {
-        bail!("capabilities are an object")
-    };
+    let Value::Object(capabilities) = capabilities else { bail!("capabilities are an object") };
     let mut builder = ClientBuilder::new(HttpConnector::new());
     let connecting = builder.capabilities(capabilities);
-    let session = timeout(
-        START_TIMEOUT,
-        connecting.connect(&format!("http://127.0.0.1:{port}")),
-    )
-    .await;
-    session
-        .context("Chromium does not start in time")?
-        .context("cannot start Chromium")
+    let session = timeout(START_TIMEOUT, connecting.connect(&format!("http://127.0.0.1:{port}"))).await;
+    session.context("Chromium does not start in time")?.context("cannot start Chromium")
 }
 
 /// One HTTP request on a connection of its own, and the JSON it is answered with.
@@ -179,9 +160,7 @@ fn processes_naming(text: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let names = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok());
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let is_match = |process: &String| {
         let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
         process.bytes().all(|byte| byte.is_ascii_digit()) && String::from_utf8_lossy(&line).contains(text)

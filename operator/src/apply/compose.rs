@@ -20,12 +20,7 @@ pub(super) struct Compose<'a> {
 impl<'a> Compose<'a> {
     pub(super) fn new(host: &'a Host, project: &'a Project) -> Self {
         let directory = format!("{}/{}", host.target().directory(), project.folder);
-        Self {
-            host,
-            name: &project.name,
-            file: format!("{directory}/{COMPOSE_FILE}"),
-            directory,
-        }
+        Self { host, name: &project.name, file: format!("{directory}/{COMPOSE_FILE}"), directory }
     }
 
     /// A stray `.env` or `compose.override.yaml` is not obeyed; nothing is pulled or built; nothing is asked.

@@ -18,7 +18,7 @@ use crate::{
 use compose::Compose;
 
 /// How long starting, stopping or reloading one service may take on the host.
-const ACTION_LIMIT: Duration = Duration::from_secs(120);
+const ACTION_LIMIT: Duration = Duration::from_mins(2);
 
 /// What an apply needs to know beside the plan.
 #[derive(Clone, Debug)]
@@ -125,12 +125,5 @@ async fn repair(
         }
     }
     let touched: BTreeSet<&str> = repairs.iter().filter_map(Action::service).collect();
-    verify::serving(
-        host,
-        applied,
-        &touched,
-        context.rollout.health_timeout.duration(),
-        Duration::ZERO,
-    )
-    .await
+    verify::serving(host, applied, &touched, context.rollout.health_timeout.duration(), Duration::ZERO).await
 }

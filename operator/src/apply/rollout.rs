@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How long one image may take to be pulled.
-const PULL_LIMIT: Duration = Duration::from_secs(600);
+const PULL_LIMIT: Duration = Duration::from_mins(10);
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,10 +24,7 @@ pub(super) async fn rollout(
     let images = images(host, context).await?;
     make_network_and_volumes(host, context).await?;
     let prepared = Prepared::new(context.project.clone(), images);
-    let ledger = observed
-        .ledger
-        .clone()
-        .unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
     let carried_out = carry_out(host, &prepared, context).await;
     let next = match &carried_out {
         Ok(()) => succeeded(ledger, &prepared.release, context),
@@ -53,32 +50,25 @@ async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> R
     .await
 }
 
-/// The ID of every image; one that is not on the host is pulled first, apart from `up`.
+/// The ID of every image.
 async fn images(host: &Host, context: &Context<'_>) -> Result<BTreeMap<String, String>, Error> {
     let mut images = BTreeMap::new();
     for (service, reference) in context.project.images() {
-        let image = match host.image(reference).await? {
-            Some(image) => Some(image),
-            None => {
-                let missing = |found: String| Error::ImageMissing {
-                    image: reference.to_owned(),
-                    found,
-                };
-                host.docker(&["pull", "--quiet", reference], PULL_LIMIT)
-                    .await
-                    .map_err(|error| missing(error.to_string()))?;
-                host.image(reference).await?
-            }
-        };
-        let Some(image) = image else {
-            return Err(Error::ImageMissing {
-                image: reference.to_owned(),
-                found: "nothing after a pull".to_owned(),
-            });
-        };
-        images.insert(service.to_owned(), image.id);
+        images.insert(service.to_owned(), image_id(host, reference).await?);
     }
     Ok(images)
+}
+
+/// The ID of an image; one that is not on the host is pulled first, apart from `up`.
+async fn image_id(host: &Host, reference: &str) -> Result<String, Error> {
+    if let Some(image) = host.image(reference).await? {
+        return Ok(image.id);
+    }
+    let missing = |found: String| Error::ImageMissing { image: reference.to_owned(), found };
+    let pulled = host.docker(&["pull", "--quiet", reference], PULL_LIMIT).await;
+    pulled.map_err(|error| missing(error.to_string()))?;
+    let image = host.image(reference).await?;
+    image.map(|image| image.id).ok_or_else(|| missing("nothing after a pull".to_owned()))
 }
 
 async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<(), Error> {
@@ -87,37 +77,23 @@ async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<
     let stack = format!("{}={}", labels::STACK, context.stack);
     if !host.has_network(&project.network).await? {
         host.docker(
-            &[
-                "network",
-                "create",
-                "--label",
-                &owner,
-                "--label",
-                &stack,
-                &project.network,
-            ],
+            &["network", "create", "--label", &owner, "--label", &stack, &project.network],
             MAKE_LIMIT,
         )
         .await?;
     }
     for volume in project.volumes.values() {
         if !host.has_volume(volume).await? {
-            host.docker(
-                &["volume", "create", "--label", &owner, "--label", &stack, volume],
-                MAKE_LIMIT,
-            )
-            .await?;
+            host.docker(&["volume", "create", "--label", &owner, "--label", &stack, volume], MAKE_LIMIT)
+                .await?;
         }
     }
     Ok(())
 }
 
 fn succeeded(ledger: Ledger, release: &Release, context: &Context<'_>) -> Ledger {
-    let previous = if ledger.current.as_ref() == Some(&release.id) {
-        ledger.previous
-    } else {
-        ledger.current
-    };
+    let previous =
+        if ledger.current.as_ref() == Some(&release.id) { ledger.previous } else { ledger.current };
     Ledger {
         current: Some(release.id.clone()),
         previous,

@@ -24,27 +24,17 @@ pub(super) async fn serving(
         let containers = host.containers(&release.project.name).await?;
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
-        let observed = Observed {
-            containers,
-            ..Observed::default()
-        };
+        let observed = Observed { containers, ..Observed::default() };
         let faults: Vec<String> = diff::faults(release, &observed)
             .into_iter()
-            .filter(|fault| {
-                services
-                    .iter()
-                    .any(|service| fault.starts_with(&format!("{service}: ")))
-            })
+            .filter(|fault| services.iter().any(|service| fault.starts_with(&format!("{service}: "))))
             .collect();
         good_since = match good_since {
             _ if !faults.is_empty() => None,
             Some((since, same)) if same == ids => Some((since, same)),
             _ => Some((Instant::now(), ids)),
         };
-        if good_since
-            .as_ref()
-            .is_some_and(|(since, _)| since.elapsed() >= soak)
-        {
+        if good_since.as_ref().is_some_and(|(since, _)| since.elapsed() >= soak) {
             return Ok(());
         }
         if !faults.is_empty() && started.elapsed() > limit {

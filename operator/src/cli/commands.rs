@@ -23,15 +23,9 @@ use crate::{
 
 /// `run`
 pub(super) async fn run(source: &SourceArguments, listen: SocketAddr) -> anyhow::Result<Verdict> {
-    let settings = Settings {
-        folder: source.folder(),
-        secrets: source.secrets(),
-        listen,
-    };
+    let settings = Settings { folder: source.folder(), secrets: source.secrets(), listen };
     settings.folder.stamp()?;
-    engine::run(settings, stop_asked())
-        .await
-        .with_context(|| format!("serving on {listen}"))?;
+    engine::run(settings, stop_asked()).await.with_context(|| format!("serving on {listen}"))?;
     Ok(Verdict::InSync)
 }
 
@@ -62,11 +56,7 @@ pub(super) fn validate(printer: &Printer, paths: &[PathBuf], roots: &[PathBuf]) 
                 Ok(stack) => (Some(stack.key.to_string()), Vec::new()),
                 Err(mistakes) => (None, mistakes),
             };
-            rows.push(Row {
-                file: file.path.display().to_string(),
-                stack,
-                mistakes,
-            });
+            rows.push(Row { file: file.path.display().to_string(), stack, mistakes });
         }
     }
     if rows.is_empty() {
@@ -96,34 +86,24 @@ fn stacks(selection: &Selection) -> anyhow::Result<Vec<Stack>> {
     for file in selection.source.folder().read()? {
         match file.content {
             Ok(stack) if selection.names.is_empty() || selection.names.contains(&stack.key.name) => {
-                stacks.push(stack)
+                stacks.push(stack);
             }
             Ok(_) => {}
-            Err(found) => mistakes.extend(
-                found
-                    .into_iter()
-                    .map(|mistake| format!("{}:{mistake}", file.path.display())),
-            ),
+            Err(found) => {
+                mistakes
+                    .extend(found.into_iter().map(|mistake| format!("{}:{mistake}", file.path.display())));
+            }
         }
     }
-    let missing = selection
-        .names
-        .iter()
-        .find(|name| !stacks.iter().any(|stack| stack.key.name == **name));
+    let missing = selection.names.iter().find(|name| !stacks.iter().any(|stack| stack.key.name == **name));
     if !mistakes.is_empty() && (selection.names.is_empty() || missing.is_some()) {
         bail!("{}", mistakes.join("\n"));
     }
     if let Some(name) = missing {
-        bail!(
-            "expected a stack named {name} in {}, found none",
-            selection.source.stacks.display()
-        );
+        bail!("expected a stack named {name} in {}, found none", selection.source.stacks.display());
     }
     if stacks.is_empty() {
-        bail!(
-            "expected stack files in {}, found none",
-            selection.source.stacks.display()
-        );
+        bail!("expected stack files in {}, found none", selection.source.stacks.display());
     }
     Ok(stacks)
 }
@@ -135,10 +115,7 @@ pub(super) fn render(printer: &Printer, selection: &Selection) -> anyhow::Result
         for host in &stack.spec.hosts {
             for project in desired::for_host(&stack, host) {
                 let mut files = project.files.clone();
-                files.insert(
-                    "compose.yaml".to_owned(),
-                    compose::render(&project, &project.services),
-                );
+                files.insert("compose.yaml".to_owned(), compose::render(&project, &project.services));
                 for (path, content) in files {
                     let path = format!("{}/{}/{path}", host.directory, project.folder);
                     rendered.push(json!({ "stack": stack.key.to_string(), "host": host.name, "path": path, "content": content }));
@@ -152,10 +129,7 @@ pub(super) fn render(printer: &Printer, selection: &Selection) -> anyhow::Result
     }
     for file in &rendered {
         let field = |key: &str| file[key].as_str().unwrap_or_default().to_owned();
-        printer.line(
-            Tone::Dim,
-            &format!("# {} {}:{}", field("stack"), field("host"), field("path")),
-        );
+        printer.line(Tone::Dim, &format!("# {} {}:{}", field("stack"), field("host"), field("path")));
         printer.text(&field("content"));
     }
     Ok(Verdict::InSync)
@@ -195,24 +169,12 @@ async fn look_at(
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());
-            return Looked {
-                stack,
-                spec,
-                host: None,
-                result,
-            };
+            return Looked { stack, spec, host: None, result };
         }
     };
     let host = hosts.get(target);
-    let result = look(&stack, &spec, &host, approval)
-        .await
-        .map_err(engine::Error::from);
-    Looked {
-        stack,
-        spec,
-        host: Some(host),
-        result,
-    }
+    let result = look(&stack, &spec, &host, approval).await.map_err(engine::Error::from);
+    Looked { stack, spec, host: Some(host), result }
 }
 
 impl Looked {
@@ -220,12 +182,15 @@ impl Looked {
         format!("{} {}: {error}", self.stack.key, self.spec.name)
     }
 
+    fn verdict(&self) -> Verdict {
+        let Ok(looks) = &self.result else { return Verdict::Failed };
+        let same = |look: &Look| look.drift.is_empty() && look.plan.is_empty();
+        if looks.iter().all(same) { Verdict::InSync } else { Verdict::Differs }
+    }
+
     fn reports(&self) -> Vec<HostReport> {
         match &self.result {
-            Ok(looks) => looks
-                .iter()
-                .map(|look| look.report(self.spec.name.as_str()))
-                .collect(),
+            Ok(looks) => looks.iter().map(|look| look.report(self.spec.name.as_str())).collect(),
             Err(error) => vec![error.report(self.spec.name.as_str(), None)],
         }
     }
@@ -234,46 +199,32 @@ impl Looked {
 /// `plan`
 pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
     let all = look_at_all(selection, Approval::Policy).await?;
-    let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
     for looked in &all {
-        let looks = match &looked.result {
-            Ok(looks) => looks,
+        let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
+        match &looked.result {
             Err(error) => {
                 printer.error(&looked.error_line(error));
-                documents.push(json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name, "error": error.to_string(), "reason": error.reason() }));
-                verdict = Verdict::Failed;
-                continue;
+                documents.push(json!({ "stack": stack, "host": host, "error": error.to_string(), "reason": error.reason() }));
             }
-        };
-        for look in looks {
-            let Look {
-                project, drift, plan, ..
-            } = look;
-            if !drift.is_empty() || !plan.is_empty() {
-                verdict = verdict.and(Verdict::Differs);
-            }
-            documents.push(json!({
-                "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": project.component,
-                "hash": plan.hash(), "drift": drift, "plan": plan,
-            }));
-            if !printer.is_json() {
-                print_plan(
-                    printer,
-                    &format!(
-                        "{} on {} ({})",
-                        looked.stack.key, looked.spec.name, project.component
-                    ),
-                    drift,
-                    plan,
-                );
+            Ok(looks) => {
+                for Look { project, drift, plan, .. } in looks {
+                    let component = &project.component;
+                    documents.push(json!({
+                        "stack": stack, "host": host, "component": component,
+                        "hash": plan.hash(), "drift": drift, "plan": plan,
+                    }));
+                    if !printer.is_json() {
+                        print_plan(printer, &format!("{stack} on {host} ({component})"), drift, plan);
+                    }
+                }
             }
         }
     }
     if printer.is_json() {
         printer.json(&documents);
     }
-    Ok(verdict)
+    Ok(all.iter().map(Looked::verdict).fold(Verdict::InSync, Verdict::and))
 }
 
 fn print_plan(printer: &Printer, title: &str, drift: &[DriftItem], plan: &Plan) {
@@ -288,44 +239,25 @@ fn print_plan(printer: &Printer, title: &str, drift: &[DriftItem], plan: &Plan) 
     for action in &plan.repairs {
         printer.line(Tone::Plain, &format!("  repair  {}", action.words()));
     }
-    let change = plan
-        .rollout
-        .as_ref()
-        .or(plan.waiting.as_ref().map(|waiting| &waiting.change));
+    let change = plan.rollout.as_ref().or(plan.waiting.as_ref().map(|waiting| &waiting.change));
     if let Some(change) = change {
         let from = change.from_revision.as_deref().unwrap_or("nothing");
-        printer.line(
-            Tone::Attention,
-            &format!("  change  revision {from} -> {}", change.to_revision),
-        );
+        printer.line(Tone::Attention, &format!("  change  revision {from} -> {}", change.to_revision));
         for item in &change.items {
             let service = item.service.as_deref().unwrap_or("-");
-            printer.line(
-                Tone::Dim,
-                &format!("          {service} {}: {} -> {}", item.path, item.from, item.to),
-            );
+            printer
+                .line(Tone::Dim, &format!("          {service} {}: {} -> {}", item.path, item.from, item.to));
         }
     }
     if let Some(waiting) = &plan.waiting {
-        printer.line(
-            Tone::Attention,
-            &format!("  waits   {}: {}", waiting.reason, waiting.message),
-        );
+        printer.line(Tone::Attention, &format!("  waits   {}: {}", waiting.reason, waiting.message));
     }
 }
 
 fn drift_words(item: &DriftItem) -> String {
-    let what = [item.service.as_deref(), item.path.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" ");
-    format!(
-        "{} {what}: wanted {}, found {}",
-        item.kind.as_str(),
-        item.wanted,
-        item.found
-    )
+    let what =
+        [item.service.as_deref(), item.path.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    format!("{} {what}: wanted {}, found {}", item.kind.as_str(), item.wanted, item.found)
 }
 
 /// `apply`
@@ -384,13 +316,10 @@ fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
     match &outcome.rolled_out {
         Some(release) => printer.line(
             Tone::Good,
-            &format!(
-                "{title}: release {} of revision {} serves",
-                release.id, release.project.revision
-            ),
+            &format!("{title}: release {} of revision {} serves", release.id, release.project.revision),
         ),
         None if outcome.repaired.is_empty() => {
-            printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"))
+            printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"));
         }
         None => {}
     }
@@ -404,96 +333,60 @@ fn person() -> String {
 /// `status`
 pub(super) async fn status(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
     let all = look_at_all(selection, Approval::Policy).await?;
-    let mut verdict = Verdict::InSync;
-    let mut rows = Vec::new();
-    let mut documents = Vec::new();
-    let mut details = Vec::new();
-    for looked in &all {
-        for report in looked.reports() {
-            let (tone, words) = match &report.failure {
-                Some(failure) => (Tone::Bad, failure.reason.to_owned()),
-                None if report.in_sync() && report.healthy => (Tone::Good, "in sync".to_owned()),
-                None if !report.drift.is_empty() => {
-                    (Tone::Attention, format!("{} drifted", report.drift.len()))
-                }
-                None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
-                None => (Tone::Attention, "change".to_owned()),
-            };
-            let differs = match &looked.result {
-                Ok(looks) => {
-                    looks
-                        .iter()
-                        .any(|look| !look.drift.is_empty() || !look.plan.is_empty())
-                        || !report.healthy
-                }
-                Err(_) => false,
-            };
-            verdict = verdict.and(if report.failure.is_some() {
-                Verdict::Failed
-            } else if differs {
-                Verdict::Differs
-            } else {
-                Verdict::InSync
-            });
-            details.extend(
-                report
-                    .failure
-                    .iter()
-                    .map(|failure| (Tone::Bad, format!("{}: {}", report.host, failure.message))),
-            );
-            details.extend(
-                report
-                    .drift
-                    .iter()
-                    .filter(|_| report.failure.is_none())
-                    .map(|item| (Tone::Attention, format!("{}: {}", report.host, drift_words(item)))),
-            );
-            let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-            rows.push((
-                tone,
-                vec![
-                    looked.stack.key.to_string(),
-                    report.host.clone(),
-                    report.component.clone(),
-                    report.revision.clone().unwrap_or_else(|| "-".to_owned()),
-                    yes(report.reachable()),
-                    yes(report.healthy),
-                    words,
-                ],
-            ));
-            documents.push(json!({ "stack": looked.stack.key.to_string(), "report": report }));
+    let verdict = all.iter().map(Looked::verdict).fold(Verdict::InSync, Verdict::and);
+    let reports: Vec<(String, HostReport)> = all
+        .iter()
+        .flat_map(|looked| looked.reports().into_iter().map(|report| (looked.stack.key.to_string(), report)))
+        .collect();
+    if printer.is_json() {
+        let documents = reports.iter().map(|(stack, report)| json!({ "stack": stack, "report": report }));
+        printer.json(&documents.collect::<Vec<_>>());
+        return Ok(verdict);
+    }
+    let rows: Vec<_> = reports.iter().map(|(stack, report)| status_row(stack, report)).collect();
+    printer.table(&["STACK", "HOST", "COMPONENT", "REVISION", "REACHABLE", "HEALTHY", "STATE"], &rows);
+    for (_, report) in &reports {
+        match &report.failure {
+            Some(failure) => printer.line(Tone::Bad, &format!("  {}: {}", report.host, failure.message)),
+            None => print_drift(printer, report),
         }
     }
-    if printer.is_json() {
-        printer.json(&documents);
-    } else {
-        printer.table(
-            &[
-                "STACK",
-                "HOST",
-                "COMPONENT",
-                "REVISION",
-                "REACHABLE",
-                "HEALTHY",
-                "STATE",
-            ],
-            &rows,
-        );
-        details
-            .iter()
-            .for_each(|(tone, text)| printer.line(*tone, &format!("  {text}")));
-    }
     Ok(verdict)
+}
+
+fn print_drift(printer: &Printer, report: &HostReport) {
+    for item in &report.drift {
+        printer.line(Tone::Attention, &format!("  {}: {}", report.host, drift_words(item)));
+    }
+}
+
+fn status_row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
+    let (tone, words) = match &report.failure {
+        Some(failure) => (Tone::Bad, failure.reason.to_owned()),
+        None if !report.drift.is_empty() => (Tone::Attention, format!("{} drifted", report.drift.len())),
+        None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
+        None if !report.in_sync() => (Tone::Attention, "change".to_owned()),
+        None if !report.healthy => (Tone::Attention, "in sync, not healthy".to_owned()),
+        None => (Tone::Good, "in sync".to_owned()),
+    };
+    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    let revision = report.revision.clone().unwrap_or_else(|| "-".to_owned());
+    let row = vec![
+        stack.to_owned(),
+        report.host.clone(),
+        report.component.clone(),
+        revision,
+        yes(report.reachable()),
+        yes(report.healthy),
+        words,
+    ];
+    (tone, row)
 }
 
 /// `hostkey`
 pub(super) async fn hostkey(printer: &Printer, address: &str) -> anyhow::Result<Verdict> {
     let plain = address.matches(':').count() != 1 && !address.contains("]:");
-    let full = if plain {
-        format!("{address}:22")
-    } else {
-        address.to_owned()
-    };
+    let full = if plain { format!("{address}:22") } else { address.to_owned() };
     let keys = host::host_keys(&full).await?;
     if keys.is_empty() {
         bail!("expected a host key of type ed25519, ecdsa or rsa from {full}, found none");

@@ -28,33 +28,16 @@ pub struct Arguments {
 #[derive(Debug, Args)]
 struct Global {
     /// What is printed.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "text",
-        env = "TASKTRACKER_OUTPUT"
-    )]
+    #[arg(long, global = true, value_enum, default_value = "text", env = "TASKTRACKER_OUTPUT")]
     output: OutputFormat,
     /// Colour on a terminal.
     #[arg(long, global = true, value_enum, default_value = "auto")]
     color: Color,
     /// How logs are written (to standard error).
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value = "human",
-        env = "TASKTRACKER_LOG_FORMAT"
-    )]
+    #[arg(long, global = true, value_enum, default_value = "human", env = "TASKTRACKER_LOG_FORMAT")]
     log_format: LogFormat,
     /// Which logs are written: error, warn, info, debug, trace, or a filter of `tracing`.
-    #[arg(
-        long,
-        global = true,
-        default_value = "info,russh=error",
-        env = "TASKTRACKER_LOG_LEVEL"
-    )]
+    #[arg(long, global = true, default_value = "info,russh=error", env = "TASKTRACKER_LOG_LEVEL")]
     log_level: String,
 }
 
@@ -189,12 +172,7 @@ impl From<Verdict> for ExitCode {
 
 /// Runs one command.
 pub async fn main(arguments: Arguments) -> ExitCode {
-    let Global {
-        output,
-        color,
-        log_format,
-        log_level,
-    } = arguments.global;
+    let Global { output, color, log_format, log_level } = arguments.global;
     let printer = Printer::new(output, color);
     let level = if matches!(arguments.command, Command::Run { .. }) {
         log_level

@@ -1,9 +1,6 @@
 //! Prints: tables and colour on a terminal, plain text in a pipe, JSON where asked.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the one place that prints"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+#![expect(clippy::unused_self, reason = "whoever prints has a printer, whatever it prints")]
 
 use std::io::IsTerminal;
 
@@ -49,11 +46,7 @@ impl Printer {
             Tone::Dim => "2",
             Tone::Plain => return text.to_owned(),
         };
-        if self.colored {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colored { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// One line.
@@ -75,9 +68,9 @@ impl Printer {
     pub(super) fn error(&self, text: &str) {
         let colored = self.colored && std::io::stderr().is_terminal();
         if colored {
-            eprintln!("\u{1b}[31merror:\u{1b}[0m {text}")
+            eprintln!("\u{1b}[31merror:\u{1b}[0m {text}");
         } else {
-            eprintln!("error: {text}")
+            eprintln!("error: {text}");
         }
     }
 
@@ -89,18 +82,13 @@ impl Printer {
     /// Rows under a head, in columns as wide as they have to be. The tone is that of the row.
     pub(super) fn table(&self, head: &[&str], rows: &[(Tone, Vec<String>)]) {
         let width = |column: usize| {
-            let cells = rows
-                .iter()
-                .map(|(_, row)| row.get(column).map_or(0, |cell| cell.chars().count()));
+            let cells = rows.iter().map(|(_, row)| row.get(column).map_or(0, |cell| cell.chars().count()));
             cells.max().unwrap_or(0).max(head[column].chars().count())
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let joined = |cells: &[String]| {
-            let padded: Vec<String> = cells
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
+            let padded: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             padded.join("  ").trim_end().to_owned()
         };
         let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();

@@ -58,11 +58,7 @@ fn service_labels(stack: &Stack, image: &str) -> BTreeMap<String, String> {
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
 fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
     let digests = app.digests.clone().unwrap_or_default();
-    let digest = if part == "backend" {
-        digests.backend
-    } else {
-        digests.frontend
-    };
+    let digest = if part == "backend" { digests.backend } else { digests.frontend };
     match digest {
         Some(digest) => format!("{}/{part}@{digest}", app.registry),
         None => format!("{}/{part}:{}", app.registry, stack.spec.revision),
@@ -95,45 +91,22 @@ fn service(
 
 /// A little more than the drain itself, so that Docker's SIGKILL is never what ends it.
 fn stop_grace(stack: &Stack) -> String {
-    format!(
-        "{}s",
-        stack.spec.policy.rollout.drain_timeout.duration().as_secs() + 5
-    )
+    format!("{}s", stack.spec.policy.rollout.drain_timeout.duration().as_secs() + 5)
 }
 
 fn drain_seconds(stack: &Stack) -> String {
-    stack
-        .spec
-        .policy
-        .rollout
-        .drain_timeout
-        .duration()
-        .as_secs()
-        .max(1)
-        .to_string()
+    stack.spec.policy.rollout.drain_timeout.duration().as_secs().max(1).to_string()
 }
 
 fn backend(stack: &Stack, app: &AppSpec) -> Service {
-    let BackendSpec {
-        replicas,
-        env,
-        secret_env: _,
-        resources,
-        log_level,
-    } = &app.backend;
-    let mut environment: BTreeMap<String, String> = env
-        .iter()
-        .map(|(key, value)| (key.clone(), literal(value.as_str())))
-        .collect();
+    let BackendSpec { replicas, env, secret_env: _, resources, log_level } = &app.backend;
+    let mut environment: BTreeMap<String, String> =
+        env.iter().map(|(key, value)| (key.clone(), literal(value.as_str()))).collect();
     environment.insert("REVISION".to_owned(), stack.spec.revision.to_string());
     environment.insert("LOG_LEVEL".to_owned(), log_level.as_str().to_owned());
-    environment
-        .entry("DRAIN_TIMEOUT".to_owned())
-        .or_insert_with(|| drain_seconds(stack));
+    environment.entry("DRAIN_TIMEOUT".to_owned()).or_insert_with(|| drain_seconds(stack));
     if let Some(origin) = &app.public_url {
-        environment
-            .entry("ALLOWED_ORIGINS".to_owned())
-            .or_insert_with(|| origin.to_string());
+        environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.to_string());
     }
     let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
     let data = Mount {
@@ -156,11 +129,7 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
 }
 
 fn frontend(stack: &Stack, app: &AppSpec) -> Service {
-    let FrontendSpec {
-        replicas,
-        backend_url,
-        resources,
-    } = &app.frontend;
+    let FrontendSpec { replicas, backend_url, resources } = &app.frontend;
     let environment = BTreeMap::from([
         ("BACKEND_URL".to_owned(), backend_url.to_string()),
         ("DRAIN_TIMEOUT".to_owned(), drain_seconds(stack)),
@@ -179,10 +148,7 @@ fn frontend(stack: &Stack, app: &AppSpec) -> Service {
 }
 
 fn edge(stack: &Stack, app: &AppSpec) -> Service {
-    let limits = Limits {
-        cap_add: vec!["NET_BIND_SERVICE".to_owned()],
-        ..Limits::new(&app.edge.resources)
-    };
+    let limits = Limits { cap_add: vec!["NET_BIND_SERVICE".to_owned()], ..Limits::new(&app.edge.resources) };
     let healthcheck =
         Healthcheck::program(&["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]);
     let files = Mount {
@@ -199,16 +165,8 @@ fn edge(stack: &Stack, app: &AppSpec) -> Service {
             PublishedPort::tcp(ports.api.0, EDGE_API_PORT),
         ],
         volumes: vec![files],
-        tmpfs: ["/config", "/data"]
-            .map(|path| format!("{path}:uid=65532,gid=65532,mode=0700"))
-            .to_vec(),
-        ..service(
-            app.edge.image.to_string(),
-            1,
-            limits,
-            healthcheck,
-            stop_grace(stack),
-        )
+        tmpfs: ["/config", "/data"].map(|path| format!("{path}:uid=65532,gid=65532,mode=0700")).to_vec(),
+        ..service(app.edge.image.to_string(), 1, limits, healthcheck, stop_grace(stack))
     }
 }
 
@@ -237,27 +195,18 @@ mod tests {
     #[test]
     fn a_digest_wins_over_the_tag() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        let stack = stack(
-            "tasktracker}",
-            &format!("tasktracker, digests: {{backend: \"{digest}\"}}}}"),
-        );
+        let stack = stack("tasktracker}", &format!("tasktracker, digests: {{backend: \"{digest}\"}}}}"));
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
         assert_eq!(
             project.services["backend"].image,
             format!("registry.example.com/tasktracker/backend@{digest}")
         );
-        assert_eq!(
-            project.services["frontend"].image,
-            "registry.example.com/tasktracker/frontend:3f2c1ab"
-        );
+        assert_eq!(project.services["frontend"].image, "registry.example.com/tasktracker/frontend:3f2c1ab");
     }
 
     #[test]
     fn dollars_are_literal() {
-        let stack = stack(
-            "tasktracker}",
-            "tasktracker, backend: {env: {A: \"$HOME ${B} $$\"}}}",
-        );
+        let stack = stack("tasktracker}", "tasktracker, backend: {env: {A: \"$HOME ${B} $$\"}}}");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
         assert_eq!(project.services["backend"].environment["A"], "$$HOME $${B} $$$$");
     }

@@ -122,10 +122,7 @@ pub struct Healthcheck {
 impl Healthcheck {
     /// A program inside the container, tried every two seconds.
     pub fn program(words: &[&str]) -> Self {
-        let test = std::iter::once("CMD")
-            .chain(words.iter().copied())
-            .map(str::to_owned)
-            .collect();
+        let test = std::iter::once("CMD").chain(words.iter().copied()).map(str::to_owned).collect();
         Self {
             test,
             interval: "2s".to_owned(),
@@ -188,13 +185,8 @@ impl Default for Logging {
     /// Docker's JSON files, rotated.
     fn default() -> Self {
         let options = [("max-size", "10m"), ("max-file", "3")];
-        let options = options
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into();
-        Self {
-            driver: "json-file".to_owned(),
-            options,
-        }
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Self { driver: "json-file".to_owned(), options }
     }
 }
 
@@ -205,19 +197,12 @@ pub fn literal(text: &str) -> String {
 
 /// Renders a project, with `services` in the place of its own.
 pub fn render(project: &Project, services: &BTreeMap<String, Service>) -> String {
-    let external = |name: &str| External {
-        external: true,
-        name: name.to_owned(),
-    };
+    let external = |name: &str| External { external: true, name: name.to_owned() };
     let file = File {
         name: project.name.clone(),
         services: services.clone(),
         networks: BTreeMap::from([("default".to_owned(), external(&project.network))]),
-        volumes: project
-            .volumes
-            .iter()
-            .map(|(name, actual)| (name.clone(), external(actual)))
-            .collect(),
+        volumes: project.volumes.iter().map(|(name, actual)| (name.clone(), external(actual))).collect(),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = serde_saphyr::to_string_with_options(&file, options).unwrap_or_default();

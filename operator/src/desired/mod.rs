@@ -61,27 +61,17 @@ impl Project {
 
     /// The images that the project needs, by service.
     pub fn images(&self) -> BTreeMap<&str, &str> {
-        self.services
-            .iter()
-            .map(|(name, service)| (name.as_str(), service.image.as_str()))
-            .collect()
+        self.services.iter().map(|(name, service)| (name.as_str(), service.image.as_str())).collect()
     }
 }
 
 /// Every project of a stack on one host.
 pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
-    let app = stack
-        .spec
-        .app
-        .as_ref()
-        .filter(|_| stack.app_hosts().any(|other| other.name == host.name));
+    let app = stack.spec.app.as_ref().filter(|_| stack.app_hosts().any(|other| other.name == host.name));
     app.map(|app| app_project(stack, app)).into_iter().collect()
 }
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -47,10 +47,7 @@ pub fn change(desired: &Project, applied: Option<&Release>) -> Option<Change> {
 }
 
 fn compare(desired: &Project, applied: Option<&Project>, items: &mut Vec<ChangeItem>) {
-    let names = desired
-        .services
-        .keys()
-        .chain(applied.iter().flat_map(|project| project.services.keys()));
+    let names = desired.services.keys().chain(applied.iter().flat_map(|project| project.services.keys()));
     let names: std::collections::BTreeSet<&String> = names.collect();
     for name in names {
         let json = |project: Option<&Project>| {
@@ -81,12 +78,7 @@ fn compare_service(
     items: &mut Vec<ChangeItem>,
 ) {
     let mut push = |path: &str, from: String, to: String| {
-        items.push(ChangeItem {
-            service: Some(name.to_owned()),
-            path: path.to_owned(),
-            from,
-            to,
-        });
+        items.push(ChangeItem { service: Some(name.to_owned()), path: path.to_owned(), from, to });
     };
     let (Some(before), Some(after)) = (before, after) else {
         let state =
@@ -95,15 +87,11 @@ fn compare_service(
         return;
     };
     let empty = serde_json::Map::new();
-    let (before, after) = (
-        before.as_object().unwrap_or(&empty),
-        after.as_object().unwrap_or(&empty),
-    );
+    let (before, after) = (before.as_object().unwrap_or(&empty), after.as_object().unwrap_or(&empty));
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for key in keys.into_iter().filter(|key| before.get(*key) != after.get(*key)) {
         let words = |map: &serde_json::Map<String, serde_json::Value>| {
-            map.get(key)
-                .map_or_else(|| "nothing".to_owned(), |value| shown(key, value))
+            map.get(key).map_or_else(|| "nothing".to_owned(), |value| shown(key, value))
         };
         push(key, words(before), words(after));
     }
@@ -129,10 +117,8 @@ mod tests {
 
     fn project(from: &str, to: &str) -> Project {
         let text = include_str!("../../../examples/staging.yaml").replace(from, to);
-        let stack = Stack::new(
-            tasktracker_crds::validation::read_stack(&text).unwrap(),
-            "staging.yaml".into(),
-        );
+        let stack =
+            Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
         crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
     }
 

@@ -80,18 +80,13 @@ fn owner_of(path: &str) -> Option<&str> {
 
 fn service_drift(applied: &Release, service: &str, scale: u32, observed: &Observed) -> Vec<DriftItem> {
     let containers = containers_of(observed, service);
-    let mut items: Vec<DriftItem> = containers
-        .iter()
-        .filter_map(|container| container_drift(applied, service, container))
-        .collect();
+    let mut items: Vec<DriftItem> =
+        containers.iter().filter_map(|container| container_drift(applied, service, container)).collect();
     let missing = (scale as usize).saturating_sub(containers.len());
     if missing > 0 {
         let wanted = format!("{scale} running");
-        let found = if containers.is_empty() {
-            "nothing".to_owned()
-        } else {
-            format!("{} there", containers.len())
-        };
+        let found =
+            if containers.is_empty() { "nothing".to_owned() } else { format!("{} there", containers.len()) };
         items.push(item(DriftKind::Missing, Some(service), None, wanted, found));
     }
     items
@@ -110,35 +105,13 @@ fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container
 /// The most telling difference of one container: a wrong image matters more than that it does not run.
 fn container_drift(applied: &Release, service: &str, container: &Container) -> Option<DriftItem> {
     let found = |kind, path: &str, wanted: &str, found: &str| {
-        Some(item(
-            kind,
-            Some(service),
-            Some(path),
-            wanted.to_owned(),
-            found.to_owned(),
-        ))
+        Some(item(kind, Some(service), Some(path), wanted.to_owned(), found.to_owned()))
     };
-    if let Some(image) = applied
-        .images
-        .get(service)
-        .filter(|image| **image != container.image_id)
-    {
-        return found(
-            DriftKind::ImageChanged,
-            &container.name,
-            image,
-            &container.image_id,
-        );
+    if let Some(image) = applied.images.get(service).filter(|image| **image != container.image_id) {
+        return found(DriftKind::ImageChanged, &container.name, image, &container.image_id);
     }
-    let hash = container
-        .labels
-        .get(labels::SERVICE_HASH)
-        .map_or("", String::as_str);
-    if let Some(wanted) = applied
-        .service_hashes
-        .get(service)
-        .filter(|wanted| *wanted != hash)
-    {
+    let hash = container.labels.get(labels::SERVICE_HASH).map_or("", String::as_str);
+    if let Some(wanted) = applied.service_hashes.get(service).filter(|wanted| *wanted != hash) {
         let path = format!("{}/labels/{}", container.name, labels::SERVICE_HASH);
         return found(
             DriftKind::ConfigChanged,
@@ -147,25 +120,16 @@ fn container_drift(applied: &Release, service: &str, container: &Container) -> O
             if hash.is_empty() { "nothing" } else { hash },
         );
     }
-    match &container.state {
-        State::Running => None,
-        State::Other(state) if ["exited", "created", "dead"].contains(&state.as_str()) => found(
-            DriftKind::Stopped,
-            &container.name,
-            "running",
-            &state_words(container, state),
-        ),
-        State::Other(_) => None,
+    let State::Other(state) = &container.state else { return None };
+    if !["exited", "created", "dead"].contains(&state.as_str()) {
+        return None;
     }
+    found(DriftKind::Stopped, &container.name, "running", &state_words(container, state))
 }
 
 /// `exited (137)` rather than `Exited (137) 3 seconds ago`: what is told must not change from check to check.
 fn state_words(container: &Container, state: &str) -> String {
-    match container
-        .status
-        .split_once('(')
-        .and_then(|(_, rest)| rest.split_once(')'))
-    {
+    match container.status.split_once('(').and_then(|(_, rest)| rest.split_once(')')) {
         Some((code, _)) if state == "exited" => format!("exited ({code})"),
         _ => state.to_owned(),
     }
@@ -190,10 +154,7 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
         }
         for container in containers {
             if let Some(item) = container_drift(release, service, container) {
-                faults.push(format!(
-                    "{service}: expected {}, found {}",
-                    item.wanted, item.found
-                ));
+                faults.push(format!("{service}: expected {}, found {}", item.wanted, item.found));
             } else if container.state != State::Running || container.health != Health::Healthy {
                 faults.push(format!(
                     "{service}: expected running and healthy, found {}",

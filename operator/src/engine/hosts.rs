@@ -36,13 +36,7 @@ mod tests {
     fn the_same_target_is_the_same_host_while_it_is_used() {
         let hosts = Hosts::default();
         let one = hosts.get(Target::for_tests("a", "127.0.0.1", 22));
-        assert!(Arc::ptr_eq(
-            &one,
-            &hosts.get(Target::for_tests("a", "127.0.0.1", 22))
-        ));
-        assert!(!Arc::ptr_eq(
-            &one,
-            &hosts.get(Target::for_tests("a", "127.0.0.1", 23))
-        ));
+        assert!(Arc::ptr_eq(&one, &hosts.get(Target::for_tests("a", "127.0.0.1", 22))));
+        assert!(!Arc::ptr_eq(&one, &hosts.get(Target::for_tests("a", "127.0.0.1", 23))));
     }
 }

@@ -53,13 +53,8 @@ struct Managed {
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
-    let server = tokio::spawn(server::serve(
-        settings.listen,
-        Told {
-            metrics: metrics.clone(),
-            ready: ready.clone(),
-        },
-    ));
+    let server =
+        tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
     let shared = Arc::new(Shared {
         watcher: Watcher::new(metrics),
         hosts: Hosts::default(),
@@ -74,11 +69,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     for stack in managed.values() {
         stack.sender.send_replace(None);
     }
-    let ended = futures::future::join_all(
-        managed
-            .into_values()
-            .flat_map(|stack| stack.workers.into_values()),
-    );
+    let ended =
+        futures::future::join_all(managed.into_values().flat_map(|stack| stack.workers.into_values()));
     if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
         tracing::warn!("a worker did not finish within {} s", STOP_LIMIT.as_secs());
     }
@@ -122,24 +114,14 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
             Ok(stack) => drop(wanted.insert(stack.key.clone(), Arc::new(stack.clone()))),
             Err(mistakes) => {
                 for mistake in mistakes {
-                    tracing::error!(
-                        reason = reasons::INVALID_SPEC,
-                        "{}:{mistake}",
-                        file.path.display()
-                    );
+                    tracing::error!(reason = reasons::INVALID_SPEC, "{}:{mistake}", file.path.display());
                 }
-                let kept = managed
-                    .values()
-                    .filter(|managed| managed.stack.origin == file.path);
+                let kept = managed.values().filter(|managed| managed.stack.origin == file.path);
                 wanted.extend(kept.map(|managed| (managed.stack.key.clone(), managed.stack.clone())));
             }
         }
     }
-    let gone: Vec<StackKey> = managed
-        .keys()
-        .filter(|key| !wanted.contains_key(*key))
-        .cloned()
-        .collect();
+    let gone: Vec<StackKey> = managed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
     for key in gone {
         tracing::warn!(stack = %key, "its file is gone: what it deployed is left running and no longer looked after");
         if let Some(old) = managed.remove(&key) {
@@ -171,11 +153,7 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
     entry.workers.retain(|_, worker| !worker.is_finished());
     for host in stack.app_hosts() {
         entry.workers.entry(host.name.to_string()).or_insert_with(|| {
-            tokio::spawn(work(
-                shared.clone(),
-                host.name.to_string(),
-                entry.sender.subscribe(),
-            ))
+            tokio::spawn(work(shared.clone(), host.name.to_string(), entry.sender.subscribe()))
         });
     }
 }

@@ -40,10 +40,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            stacks: Mutex::default(),
-        }
+        Self { metrics, stacks: Mutex::default() }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -58,20 +55,14 @@ impl Watcher {
 
     /// A stack goes.
     pub(super) fn end(&self, key: &StackKey) {
-        self.stacks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.metrics.end(key);
     }
 
     /// The newest report of a host.
     pub(super) fn last(&self, key: &StackKey, host: &str) -> Option<HostReport> {
         let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        stacks
-            .get(key)
-            .and_then(|state| state.hosts.get(host))
-            .map(|seen| seen.report.clone())
+        stacks.get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
     }
 
     /// Takes up a report: what is new is logged once, what is gone was healed.
@@ -128,11 +119,7 @@ fn item_key(item: &DriftItem) -> ItemKey {
 }
 
 fn log_drift(stack: &Stack, item: &DriftItem) {
-    let what = item
-        .path
-        .as_deref()
-        .or(item.service.as_deref())
-        .unwrap_or("the host");
+    let what = item.path.as_deref().or(item.service.as_deref()).unwrap_or("the host");
     tracing::warn!(
         stack = %stack.key, host = %item.host, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
         "drift: {what}"
@@ -151,10 +138,7 @@ fn log_failure(stack: &Stack, before: &HostReport, after: &HostReport) {
 }
 
 fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
-    if let Some(waiting) = after
-        .waiting
-        .as_ref()
-        .filter(|waiting| before.waiting.as_ref() != Some(*waiting))
+    if let Some(waiting) = after.waiting.as_ref().filter(|waiting| before.waiting.as_ref() != Some(*waiting))
     {
         tracing::warn!(stack = %stack.key, host = %after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest wait after failures.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 
 /// What a worker shares with the others.
 pub(super) struct Shared {
@@ -38,11 +38,7 @@ pub(super) async fn work(
         let Some(stack) = stacks.borrow_and_update().clone() else {
             return;
         };
-        let Some(spec) = stack
-            .app_hosts()
-            .find(|host| host.name.as_str() == host_name)
-            .cloned()
-        else {
+        let Some(spec) = stack.app_hosts().find(|host| host.name.as_str() == host_name).cloned() else {
             return;
         };
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
@@ -114,18 +110,13 @@ async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) 
 async fn seen(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<Vec<Look>, Error> {
     let started = Instant::now();
     let looks = look(stack, spec, host, Approval::Policy).await?;
-    shared
-        .watcher
-        .metrics()
-        .phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
+    shared.watcher.metrics().phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
     for look in &looks {
         let mut report = look.report(spec.name.as_str());
         if has_work(look) {
             // What failed before is tried again now: the failure is over when that succeeds, not before.
             let before = shared.watcher.last(&stack.key, spec.name.as_str());
-            report.failure = before
-                .and_then(|report| report.failure)
-                .filter(|failure| failure.reachable);
+            report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
         }
         shared.watcher.publish(stack, report, now());
     }
@@ -166,9 +157,7 @@ mod tests {
     #[test]
     fn failures_wait_longer_and_longer_and_success_the_interval() {
         let interval = Duration::from_secs(30);
-        let waits: Vec<u64> = (0..9)
-            .map(|failures| pause(failures, interval).as_secs())
-            .collect();
+        let waits: Vec<u64> = (0..9).map(|failures| pause(failures, interval).as_secs()).collect();
         assert_eq!(waits, [30, 1, 2, 4, 8, 16, 32, 60, 60]);
     }
 }

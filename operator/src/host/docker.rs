@@ -97,10 +97,7 @@ struct ImageAnswer {
 impl DockerReader {
     pub(super) fn new(facts: &Facts) -> Self {
         let (major, minor) = facts.api.min(NEWEST_API);
-        Self {
-            prefix: format!("/v{major}.{minor}"),
-            sender: Mutex::new(None),
-        }
+        Self { prefix: format!("/v{major}.{minor}"), sender: Mutex::new(None) }
     }
 
     pub(super) async fn containers(
@@ -133,25 +130,16 @@ impl DockerReader {
         connection: &Connection,
         path: &str,
     ) -> Result<Option<T>, Error> {
-        let wrong = |found: String| Error::DockerApi {
-            path: path.to_owned(),
-            found,
-        };
+        let wrong = |found: String| Error::DockerApi { path: path.to_owned(), found };
         let (status, body) = timeout(ANSWER_LIMIT, self.fetch(connection, path))
             .await
-            .map_err(|_| Error::TimedOut {
-                doing: format!("docker API {path}"),
-                limit: ANSWER_LIMIT,
-            })??;
+            .map_err(|_| Error::TimedOut { doing: format!("docker API {path}"), limit: ANSWER_LIMIT })??;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         if !status.is_success() {
-            let text: String = String::from_utf8_lossy(&body)
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(300)
-                .collect();
+            let text: String =
+                String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
             return Err(wrong(format!("expected success, found status {status}: {text}")));
         }
         serde_json::from_slice(&body)
@@ -175,15 +163,10 @@ impl DockerReader {
             .header("host", "docker")
             .body(Empty::new())
             .map_err(|error| broken(&error))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| broken(&error))?;
+        let body =
+            Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| broken(&error))?;
         *kept = Some(sender);
         Ok((status, body.to_bytes()))
     }
@@ -197,9 +180,7 @@ async fn usable(kept: Option<SendRequest<Empty<Bytes>>>) -> Option<SendRequest<E
 
 async fn open(connection: &Connection) -> Result<SendRequest<Empty<Bytes>>, Error> {
     let stream = connection.socket(SOCKET).await?;
-    let (sender, driver) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Error::ConnectionLost)?;
+    let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|_| Error::ConnectionLost)?;
     tokio::spawn(async move {
         if let Err(error) = driver.await {
             tracing::debug!(%error, "a channel to Docker ended");
@@ -210,16 +191,9 @@ async fn open(connection: &Connection) -> Result<SendRequest<Empty<Bytes>>, Erro
 
 impl From<ContainerAnswer> for Container {
     fn from(answer: ContainerAnswer) -> Self {
-        let name = answer
-            .names
-            .first()
-            .map(|name| name.trim_start_matches('/').to_owned())
-            .unwrap_or_default();
-        let state = if answer.state == "running" {
-            State::Running
-        } else {
-            State::Other(answer.state)
-        };
+        let name =
+            answer.names.first().map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default();
+        let state = if answer.state == "running" { State::Running } else { State::Other(answer.state) };
         Self {
             id: answer.id,
             name,

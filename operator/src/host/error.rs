@@ -193,20 +193,13 @@ impl Error {
 
     /// Whether a person must act before trying again can help.
     pub fn is_stalled(&self) -> bool {
-        matches!(
-            self,
-            Self::HostKeyChanged { .. } | Self::ReleaseDamaged { .. } | Self::EngineTooOld { .. }
-        )
+        matches!(self, Self::HostKeyChanged { .. } | Self::ReleaseDamaged { .. } | Self::EngineTooOld { .. })
     }
 
     /// Whether nothing could be learned from the host.
     pub fn is_unreachable(&self) -> bool {
-        [
-            reasons::UNREACHABLE,
-            reasons::HOST_KEY_CHANGED,
-            reasons::AUTHENTICATION_FAILED,
-        ]
-        .contains(&self.reason())
+        [reasons::UNREACHABLE, reasons::HOST_KEY_CHANGED, reasons::AUTHENTICATION_FAILED]
+            .contains(&self.reason())
     }
 
     /// The kind of drift on the host's own layer, where there is one.

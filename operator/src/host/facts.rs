@@ -35,38 +35,24 @@ pub(super) fn command(directory: &str) -> String {
 /// Judges what the probe said.
 pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
     if output.exit != Exit::Exited(0) {
-        return Err(Error::Failed {
-            doing: "looking at the host".to_owned(),
-            found: output.last_words(),
-        });
+        return Err(Error::Failed { doing: "looking at the host".to_owned(), found: output.last_words() });
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let all = |key: &'static str| {
-        text.lines()
-            .filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' '))
-            .map(str::trim)
+        text.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::trim)
     };
     let one = |key| all(key).next().unwrap_or_default().to_owned();
     let missing: Vec<&str> = all("missing").collect();
     if !missing.is_empty() {
-        return Err(Error::ToolMissing {
-            expected: TOOLS.to_owned(),
-            found: missing.join(", "),
-        });
+        return Err(Error::ToolMissing { expected: TOOLS.to_owned(), found: missing.join(", ") });
     }
     let user = one("user");
     if one("docker").is_empty() {
-        return Err(Error::DockerUnavailable {
-            found: "no program `docker`".to_owned(),
-        });
+        return Err(Error::DockerUnavailable { found: "no program `docker`".to_owned() });
     }
     let compose = one("compose");
     if version(&compose).is_none_or(|found| found < OLDEST_COMPOSE) {
-        let found = if compose.is_empty() {
-            "none".to_owned()
-        } else {
-            compose
-        };
+        let found = if compose.is_empty() { "none".to_owned() } else { compose };
         return Err(Error::ComposeMissing { found });
     }
     let (api, engine) = engine(&one("socket"), &one("api"), &user)?;
@@ -78,12 +64,7 @@ pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
             found: folder,
         });
     }
-    Ok(Facts {
-        user,
-        compose,
-        engine,
-        api,
-    })
+    Ok(Facts { user, compose, engine, api })
 }
 
 fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), Error> {
@@ -91,11 +72,7 @@ fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), E
         "open" => {}
         "denied" => {
             let found = "permission denied".to_owned();
-            return Err(Error::SocketDenied {
-                user: user.to_owned(),
-                socket: SOCKET.to_owned(),
-                found,
-            });
+            return Err(Error::SocketDenied { user: user.to_owned(), socket: SOCKET.to_owned(), found });
         }
         _ => {
             return Err(Error::DockerUnavailable {
@@ -105,24 +82,18 @@ fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), E
     }
     let (api, engine) = api.split_once(' ').unwrap_or((api, ""));
     let Some(found) = version(api) else {
-        return Err(Error::DockerUnavailable {
-            found: "a socket on which no engine answers".to_owned(),
-        });
+        return Err(Error::DockerUnavailable { found: "a socket on which no engine answers".to_owned() });
     };
     if found < OLDEST_API {
-        return Err(Error::EngineTooOld {
-            found: api.to_owned(),
-        });
+        return Err(Error::EngineTooOld { found: api.to_owned() });
     }
     Ok((found, engine.to_owned()))
 }
 
 /// The first two numbers of a version such as `2.26.1-4` or `v2.40.3`.
 fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text
-        .trim_start_matches('v')
-        .split(['.', '-', '+', '~'])
-        .map_while(|part| part.parse().ok());
+    let mut numbers =
+        text.trim_start_matches('v').split(['.', '-', '+', '~']).map_while(|part| part.parse().ok());
     Some((numbers.next()?, numbers.next()?))
 }
 
@@ -131,11 +102,7 @@ mod tests {
     use super::*;
 
     fn judged(probe: &str) -> String {
-        let output = Output {
-            exit: Exit::Exited(0),
-            stdout: probe.as_bytes().to_vec(),
-            stderr: Vec::new(),
-        };
+        let output = Output { exit: Exit::Exited(0), stdout: probe.as_bytes().to_vec(), stderr: Vec::new() };
         let target = Target::for_tests("a", "127.0.0.1", 22);
         match read(&output, &target) {
             Ok(facts) => format!("{facts:?}"),
@@ -164,10 +131,7 @@ mod tests {
             ("api 1.41 20.10.24", "api 1.40 19.03.15"),
             ("folder ok", "folder /opt is not writable"),
         ];
-        let told: Vec<String> = lacks
-            .iter()
-            .map(|(from, to)| judged(&GOOD.replace(from, to)))
-            .collect();
+        let told: Vec<String> = lacks.iter().map(|(from, to)| judged(&GOOD.replace(from, to))).collect();
         assert!(told.iter().all(|line| line.lines().count() == 1));
         insta::assert_snapshot!(told.join("\n"));
     }

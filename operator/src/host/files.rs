@@ -76,10 +76,7 @@ pub(super) fn write_input(placements: &[Placement]) -> Vec<u8> {
             Source::Copy(path) => ('C', encoded(path.as_bytes())),
         };
         let path = encoded(placement.path.as_bytes());
-        input.push_str(&format!(
-            "{verb} {path} {:o} {} {data}\n",
-            placement.mode, placement.sha256
-        ));
+        input.push_str(&format!("{verb} {path} {:o} {} {data}\n", placement.mode, placement.sha256));
     }
     input.push_str("END\n");
     input.into_bytes()
@@ -134,23 +131,17 @@ pub(super) fn failure(output: &Output, doing: &str) -> Error {
         Exit::Exited(75) => Error::Locked,
         Exit::Exited(74) => {
             let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
-            Error::ReleaseDamaged {
-                path: path.to_owned(),
-                found: found.to_owned(),
-            }
+            Error::ReleaseDamaged { path: path.to_owned(), found: found.to_owned() }
         }
-        Exit::Exited(124 | 137) => Error::Failed {
-            doing: doing.to_owned(),
-            found: format!("ended by its time limit: {words}"),
-        },
-        Exit::Exited(code) => Error::Failed {
-            doing: doing.to_owned(),
-            found: format!("exit status {code}: {words}"),
-        },
-        Exit::Signalled | Exit::Lost => Error::Failed {
-            doing: doing.to_owned(),
-            found: format!("ended by a signal: {words}"),
-        },
+        Exit::Exited(124 | 137) => {
+            Error::Failed { doing: doing.to_owned(), found: format!("ended by its time limit: {words}") }
+        }
+        Exit::Exited(code) => {
+            Error::Failed { doing: doing.to_owned(), found: format!("exit status {code}: {words}") }
+        }
+        Exit::Signalled | Exit::Lost => {
+            Error::Failed { doing: doing.to_owned(), found: format!("ended by a signal: {words}") }
+        }
     }
 }
 
@@ -175,11 +166,7 @@ mod tests {
         assert_eq!(listing.manifests["a1"], b"{}");
         assert_eq!(
             listing.files["compose.yaml"],
-            FileFact::File {
-                mode: 0o644,
-                size: 3,
-                sha256: "abc".to_owned()
-            }
+            FileFact::File { mode: 0o644, size: 3, sha256: "abc".to_owned() }
         );
         assert_eq!(listing.files["files/x"], FileFact::Other);
     }

@@ -46,11 +46,7 @@ struct Link {
 impl Host {
     /// A host that is not connected yet.
     pub fn new(target: Target) -> Self {
-        Self {
-            target,
-            link: Mutex::new(None),
-            exec_permits: Semaphore::new(EXEC_CHANNELS),
-        }
+        Self { target, link: Mutex::new(None), exec_permits: Semaphore::new(EXEC_CHANNELS) }
     }
 
     /// Where and how this host is reached.
@@ -69,16 +65,10 @@ impl Host {
         }
         *link = None;
         let connection = Connection::open(&self.target).await?;
-        let probe = connection
-            .run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT)
-            .await?;
+        let probe = connection.run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT).await?;
         let facts = facts::read(&probe, &self.target)?;
         let docker = DockerReader::new(&facts);
-        *link = Some(Arc::new(Link {
-            connection,
-            docker,
-            facts,
-        }));
+        *link = Some(Arc::new(Link { connection, docker, facts }));
         Ok(true)
     }
 
@@ -100,9 +90,7 @@ impl Host {
     /// # Errors
     /// When the host cannot be reached or managed.
     pub async fn probe(&self) -> Result<Facts, Error> {
-        let output = self
-            .run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT)
-            .await?;
+        let output = self.run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT).await?;
         facts::read(&output, &self.target)
     }
 
@@ -132,10 +120,7 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn has_network(&self, name: &str) -> Result<bool, Error> {
         let link = self.link().await?;
-        let result = link
-            .docker
-            .exists(&link.connection, &format!("/networks/{name}"))
-            .await;
+        let result = link.docker.exists(&link.connection, &format!("/networks/{name}")).await;
         self.forget_broken(result).await
     }
 
@@ -145,10 +130,7 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn has_volume(&self, name: &str) -> Result<bool, Error> {
         let link = self.link().await?;
-        let result = link
-            .docker
-            .exists(&link.connection, &format!("/volumes/{name}"))
-            .await;
+        let result = link.docker.exists(&link.connection, &format!("/volumes/{name}")).await;
         self.forget_broken(result).await
     }
 
@@ -157,9 +139,7 @@ impl Host {
     /// # Errors
     /// When the folder cannot be read.
     pub async fn list(&self, project_directory: &str) -> Result<Listing, Error> {
-        let output = self
-            .run(&files::read_command(project_directory), Vec::new(), READ_LIMIT)
-            .await?;
+        let output = self.run(&files::read_command(project_directory), Vec::new(), READ_LIMIT).await?;
         files::listing(&output.success("listing the project's folder")?.stdout)
     }
 
@@ -170,9 +150,7 @@ impl Host {
     /// When another writer holds the lock, or nothing or not everything could be written.
     pub async fn place(&self, project: &str, placements: &[Placement]) -> Result<(), Error> {
         let command = files::write_command(self.target.directory(), project);
-        let output = self
-            .run(&command, files::write_input(placements), Duration::from_secs(60))
-            .await?;
+        let output = self.run(&command, files::write_input(placements), Duration::from_mins(1)).await?;
         output.success("writing files").map(drop)
     }
 
@@ -183,9 +161,7 @@ impl Host {
     /// When another writer holds the lock, the time is up, or Docker says no.
     pub async fn docker(&self, arguments: &[&str], limit: Duration) -> Result<Output, Error> {
         let command = shell::docker_command(self.target.directory(), arguments, limit);
-        let output = self
-            .run(&command, Vec::new(), limit + Duration::from_secs(70))
-            .await?;
+        let output = self.run(&command, Vec::new(), limit + Duration::from_secs(70)).await?;
         output.success(&format!("docker {}", arguments.join(" ")))
     }
 
@@ -195,11 +171,7 @@ impl Host {
     /// When the connection or the deadline ends first; the exit status is the caller's to judge.
     pub async fn run(&self, command: &str, input: Vec<u8>, limit: Duration) -> Result<Output, Error> {
         let link = self.link().await?;
-        let _permit = self
-            .exec_permits
-            .acquire()
-            .await
-            .map_err(|_| Error::ConnectionLost)?;
+        let _permit = self.exec_permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
         let result = link.connection.run(command, input, limit).await;
         self.forget_broken(result).await
     }

@@ -91,22 +91,11 @@ impl Output {
 
     /// The last lines of what it said, on one line.
     pub(super) fn last_words(&self) -> String {
-        let text = if self.stderr.is_empty() {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
+        let text = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
         let text = String::from_utf8_lossy(text);
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(4)..].join(" / ");
-        last.chars()
-            .filter(|character| !character.is_control())
-            .take(600)
-            .collect()
+        last.chars().filter(|character| !character.is_control()).take(600).collect()
     }
 }
 
@@ -119,19 +108,12 @@ impl Connection {
     /// Opens, checks the host key, authenticates. Nothing is sent to a host that shows another key.
     pub(super) async fn open(target: &Target) -> Result<Self, Error> {
         let seen = SeenKey::default();
-        let pinned: Vec<PublicKey> = target
-            .host_keys()
-            .iter()
-            .filter_map(|key| PublicKey::from_openssh(key).ok())
-            .collect();
+        let pinned: Vec<PublicKey> =
+            target.host_keys().iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
         let algorithms = pinned.iter().flat_map(|key| offered(&key.algorithm())).collect();
-        let handler = PinnedKeys {
-            pinned: pinned.clone(),
-            seen: seen.clone(),
-        };
-        let mut handle = handshake(&target.address(), algorithms, handler)
-            .await
-            .map_err(|failure| match failure {
+        let handler = PinnedKeys { pinned: pinned.clone(), seen: seen.clone() };
+        let mut handle =
+            handshake(&target.address(), algorithms, handler).await.map_err(|failure| match failure {
                 Handshake::Refused => Error::HostKeyChanged {
                     address: target.address(),
                     expected: fingerprints(&pinned),
@@ -172,20 +154,14 @@ impl Connection {
         };
         let channel = timeout(STEP_LIMIT, open)
             .await
-            .map_err(|_| Error::TimedOut {
-                doing: "opening a session".to_owned(),
-                limit: STEP_LIMIT,
-            })?
+            .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
             .map_err(|_| Error::ConnectionLost)?;
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(drain(channel, input, sender));
         match timeout(limit, receiver).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(_)) => Err(Error::ConnectionLost),
-            Err(_) => Err(Error::TimedOut {
-                doing: "a program on the host".to_owned(),
-                limit,
-            }),
+            Err(_) => Err(Error::TimedOut { doing: "a program on the host".to_owned(), limit }),
         }
     }
 }
@@ -200,11 +176,7 @@ async fn drain(channel: Channel<Msg>, input: Vec<u8>, mut answer: oneshot::Sende
         }
         futures::future::pending::<()>().await;
     };
-    let mut output = Output {
-        exit: Exit::Lost,
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-    };
+    let mut output = Output { exit: Exit::Lost, stdout: Vec::new(), stderr: Vec::new() };
     let collect = async {
         while let Some(message) = reader.wait().await {
             match message {
@@ -244,55 +216,32 @@ async fn handshake(
     algorithms: Vec<Algorithm>,
     handler: PinnedKeys,
 ) -> Result<Handle<PinnedKeys>, Handshake> {
-    let unreachable = |found: String| {
-        Handshake::Failed(Error::Unreachable {
-            address: address.to_owned(),
-            found,
-        })
-    };
+    let unreachable =
+        |found: String| Handshake::Failed(Error::Unreachable { address: address.to_owned(), found });
     let stream = match timeout(STEP_LIMIT, TcpStream::connect(address)).await {
         Err(_) => {
-            return Err(unreachable(format!(
-                "no answer within {} s",
-                STEP_LIMIT.as_secs()
-            )));
+            return Err(unreachable(format!("no answer within {} s", STEP_LIMIT.as_secs())));
         }
         Ok(Err(error)) => return Err(unreachable(described_io(&error))),
         Ok(Ok(stream)) => stream,
     };
     let config = client::Config {
-        preferred: Preferred {
-            key: Cow::Owned(algorithms),
-            ..Preferred::default()
-        },
+        preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
         keepalive_interval: Some(Duration::from_secs(10)),
         keepalive_max: 3,
         nodelay: true,
         ..client::Config::default()
     };
     let _: Result<(), _> = stream.set_nodelay(true);
-    match timeout(
-        STEP_LIMIT,
-        client::connect_stream(Arc::new(config), stream, handler),
-    )
-    .await
-    {
-        Err(_) => Err(Handshake::Failed(Error::Silent {
-            address: address.to_owned(),
-            limit: STEP_LIMIT,
-        })),
+    match timeout(STEP_LIMIT, client::connect_stream(Arc::new(config), stream, handler)).await {
+        Err(_) => Err(Handshake::Failed(Error::Silent { address: address.to_owned(), limit: STEP_LIMIT })),
         Ok(Ok(handle)) => Ok(handle),
         Ok(Err(
-            russh::Error::UnknownKey
-            | russh::Error::NoCommonAlgo {
-                kind: russh::AlgorithmKind::Key,
-                ..
-            },
+            russh::Error::UnknownKey | russh::Error::NoCommonAlgo { kind: russh::AlgorithmKind::Key, .. },
         )) => Err(Handshake::Refused),
-        Ok(Err(error)) => Err(Handshake::Failed(Error::NotSsh {
-            address: address.to_owned(),
-            found: error.to_string(),
-        })),
+        Ok(Err(error)) => {
+            Err(Handshake::Failed(Error::NotSsh { address: address.to_owned(), found: error.to_string() }))
+        }
     }
 }
 
@@ -308,20 +257,13 @@ fn described_io(error: &std::io::Error) -> String {
 async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Result<(), Error> {
     for identity in target.identities() {
         let attempt = async {
-            let hash = handle
-                .best_supported_rsa_hash()
-                .await?
-                .flatten()
-                .or(Some(HashAlg::Sha256));
+            let hash = handle.best_supported_rsa_hash().await?.flatten().or(Some(HashAlg::Sha256));
             let key = PrivateKeyWithHashAlg::new(identity.key.clone(), hash);
             handle.authenticate_publickey(target.user(), key).await
         };
         match timeout(STEP_LIMIT, attempt).await {
             Err(_) => {
-                return Err(Error::Silent {
-                    address: target.address(),
-                    limit: STEP_LIMIT,
-                });
+                return Err(Error::Silent { address: target.address(), limit: STEP_LIMIT });
             }
             Ok(Ok(AuthResult::Success)) => return Ok(()),
             Ok(Ok(AuthResult::Failure { .. })) => {}
@@ -340,19 +282,15 @@ async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Resul
 /// The algorithms to offer so that the host shows a key of this type.
 fn offered(algorithm: &Algorithm) -> Vec<Algorithm> {
     match algorithm {
-        Algorithm::Rsa { .. } => [HashAlg::Sha512, HashAlg::Sha256]
-            .map(|hash| Algorithm::Rsa { hash: Some(hash) })
-            .to_vec(),
+        Algorithm::Rsa { .. } => {
+            [HashAlg::Sha512, HashAlg::Sha256].map(|hash| Algorithm::Rsa { hash: Some(hash) }).to_vec()
+        }
         other => vec![other.clone()],
     }
 }
 
 fn described(key: &PublicKey) -> String {
-    format!(
-        "{} {}",
-        key.algorithm().as_str(),
-        key.fingerprint(HashAlg::Sha256)
-    )
+    format!("{} {}", key.algorithm().as_str(), key.fingerprint(HashAlg::Sha256))
 }
 
 fn fingerprints(keys: &[PublicKey]) -> String {
@@ -387,10 +325,7 @@ impl client::Handler for PinnedKeys {
             return Ok(false);
         };
         self.seen.keep(key);
-        Ok(self
-            .pinned
-            .iter()
-            .any(|pinned| pinned.key_data() == key.key_data()))
+        Ok(self.pinned.iter().any(|pinned| pinned.key_data() == key.key_data()))
     }
 }
 
@@ -410,20 +345,13 @@ pub struct HostKeyFound {
 pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
     let types = [
         Algorithm::Ed25519,
-        Algorithm::Ecdsa {
-            curve: EcdsaCurve::NistP256,
-        },
-        Algorithm::Rsa {
-            hash: Some(HashAlg::Sha512),
-        },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
     ];
     let mut found = Vec::new();
     for algorithm in types {
         let seen = SeenKey::default();
-        let handler = PinnedKeys {
-            pinned: Vec::new(),
-            seen: seen.clone(),
-        };
+        let handler = PinnedKeys { pinned: Vec::new(), seen: seen.clone() };
         if let Err(Handshake::Failed(error)) = handshake(address, vec![algorithm], handler).await {
             return Err(error);
         }

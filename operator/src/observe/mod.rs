@@ -30,10 +30,8 @@ pub async fn observe(host: &Host, project: &Project) -> Result<Observed, Error> 
     host.connect().await?;
     let (listing, containers) =
         futures::future::try_join(host.list(&folder), host.containers(&project.name)).await?;
-    let damaged = |path: &str, found: String| Error::ReleaseDamaged {
-        path: format!("{folder}/{path}"),
-        found,
-    };
+    let damaged =
+        |path: &str, found: String| Error::ReleaseDamaged { path: format!("{folder}/{path}"), found };
     let ledger = match &listing.ledger {
         Some(text) => Some(Ledger::read(text).map_err(|found| damaged("ledger.json", found))?),
         None => None,
@@ -42,17 +40,9 @@ pub async fn observe(host: &Host, project: &Project) -> Result<Observed, Error> 
         None => None,
         Some(id) => {
             let path = format!("releases/{id}/manifest.json");
-            let text = listing
-                .manifests
-                .get(id)
-                .ok_or_else(|| damaged(&path, "nothing".to_owned()))?;
+            let text = listing.manifests.get(id).ok_or_else(|| damaged(&path, "nothing".to_owned()))?;
             Some(Release::read(text).map_err(|found| damaged(&path, found))?)
         }
     };
-    Ok(Observed {
-        ledger,
-        applied,
-        files: listing.files,
-        containers,
-    })
+    Ok(Observed { ledger, applied, files: listing.files, containers })
 }

@@ -101,21 +101,10 @@ impl Action {
 
     /// What the writing program needs for a file.
     pub fn placement(&self) -> Option<Placement> {
-        let Self::WriteFile {
-            path,
-            mode,
-            sha256,
-            source,
-        } = self
-        else {
+        let Self::WriteFile { path, mode, sha256, source } = self else {
             return None;
         };
-        Some(Placement {
-            path: path.clone(),
-            mode: *mode,
-            sha256: sha256.clone(),
-            source: source.clone(),
-        })
+        Some(Placement { path: path.clone(), mode: *mode, sha256: sha256.clone(), source: source.clone() })
     }
 }
 
@@ -149,32 +138,16 @@ pub fn plan(
     policy: &PolicySpec,
     approval: Approval,
 ) -> Plan {
-    let repairs = observed
-        .applied
-        .as_ref()
-        .map(|applied| repairs(drift, applied, desired))
-        .unwrap_or_default();
+    let repairs =
+        observed.applied.as_ref().map(|applied| repairs(drift, applied, desired)).unwrap_or_default();
     let Some(change) = change else {
-        return Plan {
-            repairs,
-            ..Plan::default()
-        };
+        return Plan { repairs, ..Plan::default() };
     };
     match reason_to_wait(&change, observed, policy, approval) {
-        None => Plan {
-            repairs,
-            rollout: Some(change),
-            waiting: None,
-        },
-        Some((reason, message)) => Plan {
-            repairs,
-            rollout: None,
-            waiting: Some(Waiting {
-                reason,
-                message,
-                change,
-            }),
-        },
+        None => Plan { repairs, rollout: Some(change), waiting: None },
+        Some((reason, message)) => {
+            Plan { repairs, rollout: None, waiting: Some(Waiting { reason, message, change }) }
+        }
     }
 }
 
@@ -211,34 +184,27 @@ fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project) -> Vec<Act
     for item in drift {
         match (item.kind, &item.service, &item.path) {
             (DriftKind::FileMissing | DriftKind::FileChanged, _, Some(path)) => {
-                files.extend(write_file(path, applied, desired))
+                files.extend(write_file(path, applied, desired));
             }
-            (DriftKind::Missing, Some(service), _) => services.push(Action::Create {
-                service: service.clone(),
-            }),
+            (DriftKind::Missing, Some(service), _) => {
+                services.push(Action::Create { service: service.clone() });
+            }
             (DriftKind::Stopped, Some(service), Some(container)) => {
-                services.push(Action::Start {
-                    service: service.clone(),
-                    container: container.clone(),
-                });
+                services.push(Action::Start { service: service.clone(), container: container.clone() });
             }
             (DriftKind::ImageChanged | DriftKind::ConfigChanged, Some(service), _) => {
-                services.push(Action::Recreate {
-                    service: service.clone(),
-                });
+                services.push(Action::Recreate { service: service.clone() });
             }
             _ => {}
         }
     }
     let recreated: Vec<String> = services
         .iter()
-        .filter_map(|action| {
-            if let Action::Recreate { service } = action {
-                Some(service.clone())
-            } else {
-                None
-            }
-        })
+        .filter_map(
+            |action| {
+                if let Action::Recreate { service } = action { Some(service.clone()) } else { None }
+            },
+        )
         .collect();
     services.retain(|action| {
         matches!(action, Action::Recreate { .. })
@@ -266,10 +232,7 @@ fn reloads(drift: &[DriftItem], services: &[Action]) -> Vec<Action> {
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let rendered = desired
-        .files
-        .get(path)
-        .filter(|content| sha256(content.as_bytes()) == record.sha256);
+    let rendered = desired.files.get(path).filter(|content| sha256(content.as_bytes()) == record.sha256);
     let source = match rendered {
         Some(content) => Source::Inline(content.as_bytes().to_vec()),
         None => Source::Copy(applied.stored(path)),

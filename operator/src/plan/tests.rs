@@ -11,10 +11,7 @@ use crate::{
 
 fn project(revision: &str) -> Project {
     let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
-    let stack = Stack::new(
-        tasktracker_crds::validation::read_stack(&text).unwrap(),
-        "staging.yaml".into(),
-    );
+    let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
     crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
 }
 
@@ -43,14 +40,7 @@ fn item(kind: DriftKind, service: Option<&str>, path: Option<&str>) -> DriftItem
 
 fn words(drift: &[DriftItem], desired: &str, applied: &str) -> Vec<String> {
     let (desired, observed) = (project(desired), observed(applied));
-    let plan = plan(
-        drift,
-        None,
-        &desired,
-        &observed,
-        &PolicySpec::default(),
-        Approval::Policy,
-    );
+    let plan = plan(drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
     plan.repairs.iter().map(Action::words).collect()
 }
 
@@ -63,18 +53,9 @@ fn no_difference_is_an_empty_plan() {
 fn each_kind_gets_its_smallest_action() {
     let cases = [
         (item(DriftKind::Missing, Some("backend"), None), "create backend"),
-        (
-            item(DriftKind::Stopped, Some("backend"), Some("tt-b-1")),
-            "start tt-b-1",
-        ),
-        (
-            item(DriftKind::ImageChanged, Some("backend"), Some("tt-b-1")),
-            "recreate backend",
-        ),
-        (
-            item(DriftKind::FileMissing, None, Some("compose.yaml")),
-            "write compose.yaml",
-        ),
+        (item(DriftKind::Stopped, Some("backend"), Some("tt-b-1")), "start tt-b-1"),
+        (item(DriftKind::ImageChanged, Some("backend"), Some("tt-b-1")), "recreate backend"),
+        (item(DriftKind::FileMissing, None, Some("compose.yaml")), "write compose.yaml"),
     ];
     for (item, expected) in cases {
         assert_eq!(words(&[item], "a", "a"), [expected]);
@@ -90,12 +71,7 @@ fn files_come_before_containers_and_the_compose_file_last_of_them() {
     ];
     assert_eq!(
         words(&drift, "a", "a"),
-        [
-            "write files/edge/Caddyfile",
-            "write compose.yaml",
-            "reload edge",
-            "create backend"
-        ]
+        ["write files/edge/Caddyfile", "write compose.yaml", "reload edge", "create backend"]
     );
 }
 
@@ -113,22 +89,10 @@ fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
     let (desired, observed) = (project("new"), observed("old"));
     let drift = [item(DriftKind::FileChanged, None, Some("compose.yaml"))];
     let change = diff::change(&desired, observed.applied.as_ref());
-    let policy = PolicySpec {
-        upgrade: Upgrade::Approve,
-        ..PolicySpec::default()
-    };
-    let plan = plan(
-        &drift,
-        change.clone(),
-        &desired,
-        &observed,
-        &policy,
-        Approval::Policy,
-    );
+    let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
+    let plan = plan(&drift, change.clone(), &desired, &observed, &policy, Approval::Policy);
     let applied = observed.applied.as_ref().unwrap();
-    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0] else {
-        panic!("a file is written")
-    };
+    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0] else { panic!("a file is written") };
     assert_eq!(*sha256, applied.files["compose.yaml"].sha256);
     assert_eq!(*source, Source::Copy(applied.stored("compose.yaml")));
     assert_eq!(plan.rollout, None);
@@ -148,40 +112,16 @@ fn what_failed_once_is_not_tried_again_by_itself() {
         message: "x".to_owned(),
     };
     observed.ledger.as_mut().unwrap().failed = Some(failed);
-    let again = plan(
-        &[],
-        change.clone(),
-        &desired,
-        &observed,
-        &PolicySpec::default(),
-        Approval::Policy,
-    );
+    let again = plan(&[], change.clone(), &desired, &observed, &PolicySpec::default(), Approval::Policy);
     assert_eq!(again.rollout, None);
     let other = project("newer");
     let change = diff::change(&other, observed.applied.as_ref());
-    assert!(
-        plan(
-            &[],
-            change,
-            &other,
-            &observed,
-            &PolicySpec::default(),
-            Approval::Policy
-        )
-        .rollout
-        .is_some()
-    );
+    assert!(plan(&[], change, &other, &observed, &PolicySpec::default(), Approval::Policy).rollout.is_some());
 }
 
 #[test]
 fn kinds_that_later_versions_heal_get_no_action() {
-    for kind in DriftKind::ALL
-        .iter()
-        .filter(|kind| kind.answer() == Answer::Report)
-    {
-        assert!(
-            words(&[item(*kind, Some("edge"), Some("x"))], "a", "a").is_empty(),
-            "{kind:?}"
-        );
+    for kind in DriftKind::ALL.iter().filter(|kind| kind.answer() == Answer::Report) {
+        assert!(words(&[item(*kind, Some("edge"), Some("x"))], "a", "a").is_empty(), "{kind:?}");
     }
 }

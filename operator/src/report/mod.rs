@@ -67,14 +67,9 @@ pub fn status(
     generation: Option<i64>,
     now: &Time,
 ) -> TaskTrackerStackStatus {
-    let conditions = facts(reports)
-        .into_iter()
-        .map(|fact| condition(&old.conditions, fact, generation, now))
-        .collect();
-    let mut revisions: Vec<&String> = reports
-        .iter()
-        .filter_map(|report| report.revision.as_ref())
-        .collect();
+    let conditions =
+        facts(reports).into_iter().map(|fact| condition(&old.conditions, fact, generation, now)).collect();
+    let mut revisions: Vec<&String> = reports.iter().filter_map(|report| report.revision.as_ref()).collect();
     revisions.dedup();
     TaskTrackerStackStatus {
         observed_generation: generation,
@@ -111,22 +106,12 @@ struct Fact {
 }
 
 /// One condition from what is true and, where it is not, why.
-fn fact(kind: &'static str, faults: Vec<(&'static str, String)>) -> Fact {
+fn fact(kind: &'static str, faults: &[(&'static str, String)]) -> Fact {
     match faults.first() {
-        None => Fact {
-            kind,
-            status: true,
-            reason: reasons::SUCCEEDED,
-            message: String::new(),
-        },
+        None => Fact { kind, status: true, reason: reasons::SUCCEEDED, message: String::new() },
         Some((reason, _)) => {
             let messages: Vec<String> = faults.iter().map(|(_, message)| message.clone()).collect();
-            Fact {
-                kind,
-                status: false,
-                reason,
-                message: messages.join("; "),
-            }
+            Fact { kind, status: false, reason, message: messages.join("; ") }
         }
     }
 }
@@ -147,12 +132,8 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .filter(|failure| failure.stalled)
             .map(|failure| (failure.reason, failure.message.clone()))
     });
-    let failing = all(|report| {
-        report
-            .failure
-            .as_ref()
-            .map(|failure| (failure.reason, failure.message.clone()))
-    });
+    let failing =
+        all(|report| report.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())));
     let unsynced = all(sync_fault);
     let unhealthy =
         all(|report| (!report.healthy).then(|| (reasons::UNHEALTHY, "not every service serves".to_owned())));
@@ -170,39 +151,24 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .filter(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
             .map(|waiting| (waiting.reason, waiting.message.clone()))
     });
-    let not_ready: Vec<_> = failing
-        .iter()
-        .chain(&unsynced)
-        .chain(&unhealthy)
-        .cloned()
-        .collect();
+    let not_ready: Vec<_> = failing.iter().chain(&unsynced).chain(&unhealthy).cloned().collect();
     let working = stalled.is_empty() && !not_ready.is_empty() && unapproved.is_empty();
     vec![
-        fact(conditions::READY, not_ready.clone()),
+        fact(conditions::READY, &not_ready),
         abnormal(conditions::RECONCILING, working.then(|| not_ready[0].clone())),
         abnormal(conditions::STALLED, stalled.first().cloned()),
-        fact(conditions::IN_SYNC, unsynced),
-        fact(conditions::HEALTHY, unhealthy),
-        fact(conditions::HOSTS_REACHABLE, unreachable),
-        fact(conditions::APPROVED, unapproved),
+        fact(conditions::IN_SYNC, &unsynced),
+        fact(conditions::HEALTHY, &unhealthy),
+        fact(conditions::HOSTS_REACHABLE, &unreachable),
+        fact(conditions::APPROVED, &unapproved),
     ]
 }
 
 /// A condition that is true when something is not normal, as kstatus wants it.
 fn abnormal(kind: &'static str, fault: Option<(&'static str, String)>) -> Fact {
     match fault {
-        Some((reason, message)) => Fact {
-            kind,
-            status: true,
-            reason,
-            message,
-        },
-        None => Fact {
-            kind,
-            status: false,
-            reason: reasons::SUCCEEDED,
-            message: String::new(),
-        },
+        Some((reason, message)) => Fact { kind, status: true, reason, message },
+        None => Fact { kind, status: false, reason: reasons::SUCCEEDED, message: String::new() },
     }
 }
 
@@ -214,33 +180,21 @@ fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
         let service = item.service.as_deref().or(item.path.as_deref()).unwrap_or("host");
         return Some((
             reasons::DRIFTED,
-            format!(
-                "{} differences, first {} of {service}",
-                report.drift.len(),
-                item.kind.as_str()
-            ),
+            format!("{} differences, first {} of {service}", report.drift.len(), item.kind.as_str()),
         ));
     }
     if let Some(waiting) = &report.waiting {
         return Some((waiting.reason, waiting.message.clone()));
     }
     if let Some(revision) = &report.rolling_out {
-        return Some((
-            reasons::ROLLING_OUT,
-            format!("revision {revision} is being rolled out"),
-        ));
+        return Some((reasons::ROLLING_OUT, format!("revision {revision} is being rolled out")));
     }
-    report
-        .release
-        .is_none()
-        .then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
+    report.release.is_none().then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
 }
 
 fn condition(old: &[Condition], fact: Fact, generation: Option<i64>, now: &Time) -> Condition {
     let status = if fact.status { "True" } else { "False" };
-    let before = old
-        .iter()
-        .find(|condition| condition.type_ == fact.kind && condition.status == status);
+    let before = old.iter().find(|condition| condition.type_ == fact.kind && condition.status == status);
     Condition {
         type_: fact.kind.to_owned(),
         status: status.to_owned(),

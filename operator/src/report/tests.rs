@@ -18,27 +18,14 @@ fn good() -> HostReport {
 }
 
 fn failing(stalled: bool) -> HostReport {
-    let failure = Failure {
-        reason: reasons::HOST_KEY_CHANGED,
-        message: "no".to_owned(),
-        reachable: false,
-        stalled,
-    };
-    HostReport {
-        failure: Some(failure),
-        healthy: false,
-        ..good()
-    }
+    let failure =
+        Failure { reason: reasons::HOST_KEY_CHANGED, message: "no".to_owned(), reachable: false, stalled };
+    HostReport { failure: Some(failure), healthy: false, ..good() }
 }
 
 fn told(report: HostReport) -> Vec<(String, String, String)> {
     let status = status(&TaskTrackerStackStatus::default(), &[report], Some(3), &time(1));
-    assert!(
-        status
-            .conditions
-            .iter()
-            .all(|condition| condition.observed_generation == Some(3))
-    );
+    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
     status
         .conditions
         .into_iter()
@@ -91,38 +78,17 @@ fn drift_and_nothing_applied_are_not_in_sync() {
         answer: Answer::Heal,
     };
     assert_eq!(
-        of(
-            &told(HostReport {
-                drift: vec![item.clone(); 30],
-                ..good()
-            }),
-            "InSync"
-        ),
+        of(&told(HostReport { drift: vec![item.clone(); 30], ..good() }), "InSync"),
         ("False", "Drifted")
     );
-    assert_eq!(
-        of(
-            &told(HostReport {
-                release: None,
-                ..good()
-            }),
-            "InSync"
-        ),
-        ("False", "Pending")
-    );
+    assert_eq!(of(&told(HostReport { release: None, ..good() }), "InSync"), ("False", "Pending"));
     let status = status(
         &TaskTrackerStackStatus::default(),
-        &[HostReport {
-            drift: vec![item; 30],
-            ..good()
-        }],
+        &[HostReport { drift: vec![item; 30], ..good() }],
         None,
         &time(1),
     );
-    assert_eq!(
-        (status.hosts[0].drift.len(), status.hosts[0].drift_count),
-        (20, 30)
-    );
+    assert_eq!((status.hosts[0].drift.len(), status.hosts[0].drift_count), (20, 30));
 }
 
 #[test]
@@ -131,16 +97,8 @@ fn transition_times_move_only_when_a_condition_flips() {
     let same = status(&first, &[good()], None, &time(2));
     assert_eq!(first, same);
     let other = status(&same, &[failing(false)], None, &time(3));
-    let ready = other
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
-        .unwrap();
+    let ready = other.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
     assert_eq!(ready.last_transition_time, time(3));
-    let approved = other
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Approved")
-        .unwrap();
+    let approved = other.conditions.iter().find(|condition| condition.type_ == "Approved").unwrap();
     assert_eq!(approved.last_transition_time, time(1));
 }

@@ -45,29 +45,14 @@ pub struct Stack {
 impl Stack {
     /// A stack from a resource that passed validation.
     pub fn new(resource: TaskTrackerStack, origin: PathBuf) -> Self {
-        let namespace = resource
-            .metadata
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
-        let key = StackKey {
-            namespace,
-            name: resource.metadata.name.clone().unwrap_or_default(),
-        };
-        Self {
-            key,
-            origin,
-            spec: resource.spec.clone(),
-            resource,
-        }
+        let namespace = resource.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let key = StackKey { namespace, name: resource.metadata.name.clone().unwrap_or_default() };
+        Self { key, origin, spec: resource.spec.clone(), resource }
     }
 
     /// Who owns what this stack puts on a host: a fixed hash of namespace and name.
     pub fn owner(&self) -> String {
-        let hash = Sha256::digest(format!(
-            "tasktracker.dev/{}/{}",
-            self.key.namespace, self.key.name
-        ));
+        let hash = Sha256::digest(format!("tasktracker.dev/{}/{}", self.key.namespace, self.key.name));
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 

@@ -93,27 +93,15 @@ impl Secrets {
     /// When it is missing, too large, not text, or readable by others.
     pub fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
         let path = self.path(name, key)?;
-        let unreadable = |source| SecretError::Unreadable {
-            name: name.to_string(),
-            path: path.clone(),
-            source,
-        };
+        let unreadable =
+            |source| SecretError::Unreadable { name: name.to_string(), path: path.clone(), source };
         let metadata = fs::metadata(&path).map_err(unreadable)?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(SecretError::Exposed {
-                name: name.to_string(),
-                path,
-                mode,
-            });
+            return Err(SecretError::Exposed { name: name.to_string(), path, mode });
         }
         if metadata.len() > MAX_SECRET_BYTES {
-            return Err(unusable(
-                name,
-                &path,
-                "at most 1 MiB",
-                format!("{} bytes", metadata.len()),
-            ));
+            return Err(unusable(name, &path, "at most 1 MiB", format!("{} bytes", metadata.len())));
         }
         let bytes = fs::read(&path).map_err(unreadable)?;
         String::from_utf8(bytes)
@@ -138,20 +126,14 @@ impl Secrets {
     }
 
     fn path(&self, name: &SecretName, key: &str) -> Result<PathBuf, SecretError> {
-        let folder = self.folder.as_deref().ok_or_else(|| SecretError::NoFolder {
-            name: name.to_string(),
-        })?;
+        let folder =
+            self.folder.as_deref().ok_or_else(|| SecretError::NoFolder { name: name.to_string() })?;
         Ok(folder.join(name.as_str()).join(key))
     }
 }
 
 fn unusable(name: &SecretName, path: &Path, expected: &'static str, found: String) -> SecretError {
-    SecretError::Unusable {
-        name: name.to_string(),
-        expected,
-        path: path.to_owned(),
-        found,
-    }
+    SecretError::Unusable { name: name.to_string(), expected, path: path.to_owned(), found }
 }
 
 #[cfg(test)]
@@ -171,10 +153,7 @@ mod tests {
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let (_folder, secrets, name) = written(0o640, b"x");
-        assert!(matches!(
-            secrets.get(&name, SSH_KEY),
-            Err(SecretError::Exposed { mode: 0o640, .. })
-        ));
+        assert!(matches!(secrets.get(&name, SSH_KEY), Err(SecretError::Exposed { mode: 0o640, .. })));
     }
 
     #[test]
@@ -183,10 +162,7 @@ mod tests {
         let told = secrets.identity(&name).unwrap_err().to_string();
         assert!(!told.contains("canary"), "{told}");
         let (_folder, secrets, name) = written(0o600, &[0xff, 0xfe]);
-        assert!(matches!(
-            secrets.get(&name, SSH_KEY),
-            Err(SecretError::Unusable { .. })
-        ));
+        assert!(matches!(secrets.get(&name, SSH_KEY), Err(SecretError::Unusable { .. })));
     }
 
     #[test]

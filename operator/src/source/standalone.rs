@@ -57,10 +57,8 @@ impl Folder {
         self.files()?
             .into_iter()
             .map(|path| {
-                let metadata = fs::metadata(&path).map_err(|source| FolderError::Unreadable {
-                    path: path.clone(),
-                    source,
-                })?;
+                let metadata = fs::metadata(&path)
+                    .map_err(|source| FolderError::Unreadable { path: path.clone(), source })?;
                 Ok((path, (metadata.len(), metadata.modified().ok())))
             })
             .collect()
@@ -81,22 +79,16 @@ impl Folder {
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
-        let unreadable = |source| FolderError::Unreadable {
-            path: self.path.clone(),
-            source,
-        };
+        let unreadable = |source| FolderError::Unreadable { path: self.path.clone(), source };
         if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
             return Ok(vec![self.path.clone()]);
         }
         let mut paths = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
-            if yaml && !name.starts_with('.') && path.is_file() {
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            if yaml && !hidden && path.is_file() {
                 paths.push(path);
             }
         }
@@ -105,21 +97,10 @@ impl Folder {
     }
 
     fn read_file(&self, path: &Path) -> Result<Stack, Vec<Mistake>> {
-        let whole = |message: String| {
-            vec![Mistake {
-                line: 0,
-                column: 0,
-                path: String::new(),
-                message,
-            }]
-        };
-        let size = fs::metadata(path)
-            .map_err(|error| whole(error.to_string()))?
-            .len();
+        let whole = |message: String| vec![Mistake { line: 0, column: 0, path: String::new(), message }];
+        let size = fs::metadata(path).map_err(|error| whole(error.to_string()))?.len();
         if size > MAX_FILE_BYTES as u64 {
-            return Err(whole(format!(
-                "expected at most {MAX_FILE_BYTES} bytes, found {size}"
-            )));
+            return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes, found {size}")));
         }
         let bytes = fs::read(path).map_err(|error| whole(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
@@ -130,21 +111,14 @@ impl Folder {
         })?;
         let stack = Stack::new(validation::read_stack(&text)?, path.to_owned());
         let mistakes = self.outside_roots(&stack);
-        if mistakes.is_empty() {
-            Ok(stack)
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(stack) } else { Err(mistakes) }
     }
 
     fn outside_roots(&self, stack: &Stack) -> Vec<Mistake> {
         let hosts = stack.spec.hosts.iter().enumerate();
         hosts
             .filter(|(_, host)| {
-                !self
-                    .roots
-                    .iter()
-                    .any(|root| Path::new(host.directory.as_str()).starts_with(root))
+                !self.roots.iter().any(|root| Path::new(host.directory.as_str()).starts_with(root))
             })
             .map(|(index, host)| {
                 let roots: Vec<String> = self.roots.iter().map(|root| root.display().to_string()).collect();
@@ -153,12 +127,7 @@ impl Folder {
                     roots.join(", "),
                     host.directory
                 );
-                Mistake {
-                    line: 0,
-                    column: 0,
-                    path: format!("spec.hosts[{index}].directory"),
-                    message,
-                }
+                Mistake { line: 0, column: 0, path: format!("spec.hosts[{index}].directory"), message }
             })
             .collect()
     }
@@ -169,10 +138,7 @@ fn refuse_doubles(files: &mut [StackFile]) {
     let mut places: BTreeMap<StackKey, Vec<PathBuf>> = BTreeMap::new();
     for file in files.iter() {
         if let Ok(stack) = &file.content {
-            places
-                .entry(stack.key.clone())
-                .or_default()
-                .push(file.path.clone());
+            places.entry(stack.key.clone()).or_default().push(file.path.clone());
         }
     }
     for file in files {
@@ -188,12 +154,8 @@ fn refuse_doubles(files: &mut [StackFile]) {
                 stack.key,
                 others.join(", ")
             );
-            file.content = Err(vec![Mistake {
-                line: 0,
-                column: 0,
-                path: "metadata.name".to_owned(),
-                message,
-            }]);
+            file.content =
+                Err(vec![Mistake { line: 0, column: 0, path: "metadata.name".to_owned(), message }]);
         }
     }
 }
@@ -217,20 +179,15 @@ mod tests {
         let files = folder.read().unwrap().into_iter();
         files
             .map(|file| {
-                file.content
-                    .map_or_else(|mistakes| mistakes[0].to_string(), |stack| stack.key.to_string())
+                file.content.map_or_else(|mistakes| mistakes[0].to_string(), |stack| stack.key.to_string())
             })
             .collect()
     }
 
     #[test]
     fn only_yaml_files_are_read_and_one_bad_file_does_not_stop_the_others() {
-        let (_directory, folder) = folder(&[
-            ("a.yaml", GOOD),
-            ("b.yml", "x: ["),
-            ("c.txt", "x"),
-            (".d.yaml", "x"),
-        ]);
+        let (_directory, folder) =
+            folder(&[("a.yaml", GOOD), ("b.yml", "x: ["), ("c.txt", "x"), (".d.yaml", "x")]);
         let told = told(&folder);
         assert_eq!(told.len(), 2);
         assert_eq!(told[0], "default/staging");
@@ -240,9 +197,7 @@ mod tests {
     fn the_same_stack_twice_is_refused_in_both_files() {
         let (_directory, folder) = folder(&[("a.yaml", GOOD), ("b.yaml", GOOD)]);
         assert!(
-            told(&folder)
-                .iter()
-                .all(|line| line.contains("expected one file for the stack default/staging"))
+            told(&folder).iter().all(|line| line.contains("expected one file for the stack default/staging"))
         );
     }
 

@@ -12,9 +12,7 @@ fn healed(operator: &Running, kind: &str) -> bool {
 
 fn revision(stage: &Stage) -> Value {
     let (_, health) = stage.http(3500, "GET /api/health");
-    serde_json::from_str::<Value>(&health)
-        .map(|health| health["revision"].clone())
-        .unwrap_or_default()
+    serde_json::from_str::<Value>(&health).map(|health| health["revision"].clone()).unwrap_or_default()
 }
 
 #[test]
@@ -29,10 +27,7 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
     let operator = stage.start_operator();
     wait_until("the change waits", || operator.log().contains("a change waits"));
     let (code, status) = stage.json(&["status"]);
-    assert_eq!(
-        (code, &status[0]["report"]["waiting"]["reason"]),
-        (2, &json!("ApprovalNeeded"))
-    );
+    assert_eq!((code, &status[0]["report"]["waiting"]["reason"]), (2, &json!("ApprovalNeeded")));
     assert_eq!(status[0]["report"]["drift"], json!([]));
 
     stage.on_host("docker rm -f tt-staging-app-backend-1");
@@ -47,11 +42,7 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
     wait_until("both are healed after a restart of the operator", || {
         healed(&operator, "FileChanged") && healed(&operator, "Missing")
     });
-    assert_eq!(
-        stage.snapshot(),
-        before,
-        "healing did not lead back to the applied release"
-    );
+    assert_eq!(stage.snapshot(), before, "healing did not lead back to the applied release");
     assert_eq!(
         operator.metric("tasktracker_stack_in_sync", &[]),
         Some(0.0),

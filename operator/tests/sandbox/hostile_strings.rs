@@ -46,25 +46,16 @@ fn words_reach_a_program_on_the_host_byte_for_byte() {
     let host = Host::new(target(&stage));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let words = proptest::collection::vec(
-        prop_oneof![
-            "[^\u{0}]{0,60}",
-            "-[ -~]{0,20}",
-            "[$`'\"\\\\\n\r\t*?~#;&|<>(){}!]{1,40}"
-        ],
+        prop_oneof!["[^\u{0}]{0,60}", "-[ -~]{0,20}", "[$`'\"\\\\\n\r\t*?~#;&|<>(){}!]{1,40}"],
         1..8,
     );
-    let config = proptest::test_runner::Config {
-        cases: 100,
-        failure_persistence: None,
-        ..Default::default()
-    };
+    let config =
+        proptest::test_runner::Config { cases: 100, failure_persistence: None, ..Default::default() };
     proptest::test_runner::TestRunner::new(config)
         .run(&words, |words| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let line = shell::command("printf '%s\\0' \"$@\"", &words);
-            let output = runtime
-                .block_on(host.run(&line, Vec::new(), Duration::from_secs(10)))
-                .unwrap();
+            let output = runtime.block_on(host.run(&line, Vec::new(), Duration::from_secs(10))).unwrap();
             let expected: String = words.iter().map(|word| format!("{word}\0")).collect();
             prop_assert_eq!(output.exit, Exit::Exited(0));
             prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
@@ -75,12 +66,7 @@ fn words_reach_a_program_on_the_host_byte_for_byte() {
 
 /// Paths of every string in the schema of the spec; a step `[]` is an item of a list, `*` a value of a mapping.
 fn string_paths(schema: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
-    let step = |name: &str| {
-        path.iter()
-            .cloned()
-            .chain([name.to_owned()])
-            .collect::<Vec<String>>()
-    };
+    let step = |name: &str| path.iter().cloned().chain([name.to_owned()]).collect::<Vec<String>>();
     match schema["type"].as_str() {
         Some("string") => found.push(path.to_vec()),
         Some("array") => string_paths(&schema["items"], &step("[]"), found),
@@ -152,11 +138,7 @@ fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
     for (path, hostile, stack) in &accepted {
         arrives(&stage, &runtime, &host, &directory, path, hostile, stack);
     }
-    assert_eq!(
-        stage.as_root("ls /tmp | grep pwned || true"),
-        "",
-        "something was executed"
-    );
+    assert_eq!(stage.as_root("ls /tmp | grep pwned || true"), "", "something was executed");
 }
 
 /// A stack that is good, without a value where a hostile one is put.
@@ -179,26 +161,12 @@ fn arrives(
         return;
     };
     let prepared = Prepared::new(project.clone(), BTreeMap::new());
-    runtime
-        .block_on(host.place(&project.folder, &prepared.placements()))
-        .unwrap();
+    runtime.block_on(host.place(&project.folder, &prepared.placements())).unwrap();
     for (file, content) in &prepared.contents {
-        let found = stage
-            .host
-            .read_file(format!("{directory}/{}/{file}", project.folder))
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(found).unwrap(),
-            *content,
-            "{path} = {hostile:?}: {file}"
-        );
+        let found = stage.host.read_file(format!("{directory}/{}/{file}", project.folder)).unwrap();
+        assert_eq!(String::from_utf8(found).unwrap(), *content, "{path} = {hostile:?}: {file}");
     }
-    let Some(wanted) = stack
-        .spec
-        .app
-        .as_ref()
-        .and_then(|app| app.backend.env.get("NAME"))
-    else {
+    let Some(wanted) = stack.spec.app.as_ref().and_then(|app| app.backend.env.get("NAME")) else {
         return;
     };
     let folder = format!("{directory}/{}", project.folder);
@@ -207,9 +175,6 @@ fn arrives(
     ));
     let config: Value = serde_json::from_str(&config).unwrap();
     // Compose prints a dollar as two, so that its output can be read again.
-    let found = config["services"]["backend"]["environment"]["NAME"]
-        .as_str()
-        .unwrap()
-        .replace("$$", "$");
+    let found = config["services"]["backend"]["environment"]["NAME"].as_str().unwrap().replace("$$", "$");
     assert_eq!(found, wanted.as_str(), "{path} = {hostile:?}");
 }

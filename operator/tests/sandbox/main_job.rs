@@ -71,20 +71,10 @@ const CASES: [Case; 5] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn from_nothing_to_ready_and_every_kind_is_healed() {
     let stage = Stage::new("main-job");
-    stage.write_stack(
-        "staging.yaml",
-        &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"),
-    );
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
     let (code, plan) = stage.json(&["plan"]);
-    assert_eq!(
-        (code, &plan[0]["plan"]["rollout"]["to_revision"]),
-        (2, &json!("r1"))
-    );
-    assert_eq!(
-        stage.on_host("ls -A /opt/tasktracker; docker ps -aq"),
-        "",
-        "planning wrote something"
-    );
+    assert_eq!((code, &plan[0]["plan"]["rollout"]["to_revision"]), (2, &json!("r1")));
+    assert_eq!(stage.on_host("ls -A /opt/tasktracker; docker ps -aq"), "", "planning wrote something");
 
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
@@ -105,15 +95,11 @@ fn answers_through_the_edge(stage: &Stage) {
     assert_eq!(stage.http(8000, "GET /docs").0, 200);
     assert_eq!(stage.http(3500, "GET /api/docs").0, 200);
     for (port, path) in [(8000, "/metrics"), (3500, "/metrics"), (3500, "/api/metrics")] {
-        assert_eq!(
-            stage.http(port, &format!("GET {path}")).0,
-            404,
-            "{path} is public on {port}"
-        );
+        assert_eq!(stage.http(port, &format!("GET {path}")).0, 404, "{path} is public on {port}");
     }
     let ids = stage.on_host("docker ps -q | xargs docker inspect --format '{{.Config.User}}'");
     assert!(
-        ids.lines().all(|user| !user.is_empty() && !user.starts_with("0")),
+        ids.lines().all(|user| !user.is_empty() && !user.starts_with('0')),
         "a container runs as root: {ids}"
     );
 }
@@ -123,34 +109,14 @@ async fn a_task_made_on_the_page_is_in_the_api(stage: &Stage) {
 
     let browser = Browser::start().await.unwrap();
     let client = &browser.client;
-    client
-        .goto(&format!("http://{}:3500/", stage.host.address()))
-        .await
-        .unwrap();
-    let input = client
-        .wait()
-        .for_element(Locator::Css("[data-testid=task-title-input]"))
-        .await
-        .unwrap();
+    client.goto(&format!("http://{}:3500/", stage.host.address())).await.unwrap();
+    let input = client.wait().for_element(Locator::Css("[data-testid=task-title-input]")).await.unwrap();
     input.send_keys("Made in a browser").await.unwrap();
-    client
-        .find(Locator::Css("[data-testid=task-add]"))
-        .await
-        .unwrap()
-        .click()
-        .await
-        .unwrap();
-    client
-        .wait()
-        .for_element(Locator::Css("[data-testid=task-item]"))
-        .await
-        .unwrap();
+    client.find(Locator::Css("[data-testid=task-add]")).await.unwrap().click().await.unwrap();
+    client.wait().for_element(Locator::Css("[data-testid=task-item]")).await.unwrap();
     let (status, tasks) = stage.http(8000, "GET /tasks");
     let tasks: Value = serde_json::from_str(&tasks).unwrap();
-    assert_eq!(
-        (status, &tasks["items"][0]["title"]),
-        (200, &json!("Made in a browser"))
-    );
+    assert_eq!((status, &tasks["items"][0]["title"]), (200, &json!("Made in a browser")));
     browser.stop().await.unwrap();
 }
 
@@ -170,10 +136,7 @@ fn is_seen_and_healed(stage: &Stage, case: &Case, before: &str) {
     assert_eq!(item["service"], json!(case.service), "{told}");
     assert_eq!(item["path"], json!(case.path), "{told}");
     assert!(item["found"].as_str().unwrap().starts_with(case.found), "{told}");
-    assert!(
-        !item["wanted"].as_str().unwrap().is_empty() && item["wanted"] != item["found"],
-        "{told}"
-    );
+    assert!(!item["wanted"].as_str().unwrap().is_empty() && item["wanted"] != item["found"], "{told}");
     assert_eq!(plan[0]["plan"]["repairs"][0]["action"], case.repair, "{told}");
     assert_eq!(plan[0]["plan"]["rollout"], Value::Null, "{told}");
 
@@ -187,11 +150,7 @@ fn is_seen_and_healed(stage: &Stage, case: &Case, before: &str) {
     assert_eq!(stage.json(&["plan"]).0, 0);
     assert_eq!(stage.snapshot(), before, "{} left something behind", case.kind);
     let (status, tasks) = stage.http(3500, "GET /api/tasks");
-    assert!(
-        status == 200 && tasks.contains("Made in a browser"),
-        "{}: the task is gone: {tasks}",
-        case.kind
-    );
+    assert!(status == 200 && tasks.contains("Made in a browser"), "{}: the task is gone: {tasks}", case.kind);
     assert_eq!(
         stage.on_host(&format!("ls -A {PROJECT} | grep staging || true")),
         "",

@@ -17,16 +17,8 @@ fn broken(stage: &Stage, name: &str, from: &str, to: &str) {
 /// The failure that `status` tells of a stack: reason and message, which must be one line.
 fn failure(status: &Value, stack: &str) -> (String, String) {
     let rows = status.as_array().unwrap();
-    let row = rows
-        .iter()
-        .find(|row| row["stack"] == format!("default/{stack}"))
-        .unwrap();
-    let text = |key: &str| {
-        row["report"]["failure"][key]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let row = rows.iter().find(|row| row["stack"] == format!("default/{stack}")).unwrap();
+    let text = |key: &str| row["report"]["failure"][key].as_str().unwrap_or_default().to_owned();
     assert_eq!(text("message").lines().count(), 1, "{stack}: {row:#}");
     (text("reason"), text("message"))
 }
@@ -34,11 +26,8 @@ fn failure(status: &Value, stack: &str) -> (String, String) {
 #[test]
 fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
     let stage = Stage::new("safety-ssh");
-    let (garbage, silent, closed) = (
-        hostile::garbage().unwrap(),
-        hostile::silent().unwrap(),
-        hostile::closed_port().unwrap(),
-    );
+    let (garbage, silent, closed) =
+        (hostile::garbage().unwrap(), hostile::silent().unwrap(), hostile::closed_port().unwrap());
     let at = |port: u16| format!("address: 127.0.0.1, port: {port}");
     let here = format!("address: {}, port: {}", stage.host.address(), stage.host.port());
     let (other_host_key, _) = key_pair(&stage, "host");
@@ -54,10 +43,7 @@ fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
 
     let log_before = stage.as_root("cat /var/log/sshd.log");
     let (code, status) = stage.json(&["status", "host-key"]);
-    assert_eq!(
-        (code, failure(&status, "host-key").0.as_str()),
-        (1, "HostKeyChanged")
-    );
+    assert_eq!((code, failure(&status, "host-key").0.as_str()), (1, "HostKeyChanged"));
     let log = stage.as_root("cat /var/log/sshd.log");
     let attempt = log.strip_prefix(&log_before).unwrap();
     assert!(
@@ -65,28 +51,21 @@ fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
         "something was sent: {attempt}"
     );
 
-    stage.write_stack(
-        "good.yaml",
-        &stage.stack("good", "r1", "  policy: {rollout: {soak: 1s}}\n"),
-    );
+    stage.write_stack("good.yaml", &stage.stack("good", "r1", "  policy: {rollout: {soak: 1s}}\n"));
     let operator = stage.start_operator();
     operator.wait_until_ready("good");
     let log = operator.log();
     assert!(log.contains("reason=\"HostKeyChanged\""), "{log}");
-    assert_eq!(
-        operator.metric("tasktracker_stack_ready", &["stack=\"silent\""]),
-        Some(0.0)
-    );
+    assert_eq!(operator.metric("tasktracker_stack_ready", &["stack=\"silent\""]), Some(0.0));
     operator.stop();
 
     let (code, status) = stage.json(&["status"]);
     assert_eq!(code, 1);
-    let told: Vec<(String, String)> = [
-        "host-key", "user-key", "user", "garbage", "silent", "closed", "secret",
-    ]
-    .iter()
-    .map(|stack| failure(&status, stack))
-    .collect();
+    let told: Vec<(String, String)> =
+        ["host-key", "user-key", "user", "garbage", "silent", "closed", "secret"]
+            .iter()
+            .map(|stack| failure(&status, stack))
+            .collect();
     let reasons: Vec<&str> = told.iter().map(|(reason, _)| reason.as_str()).collect();
     let expected = [
         "HostKeyChanged",
@@ -127,11 +106,7 @@ fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
 /// A new key pair: public and private key.
 fn key_pair(stage: &Stage, name: &str) -> (String, String) {
     let path = stage.path(name);
-    succeeded(
-        Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
-            .arg(&path),
-    );
+    succeeded(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&path));
     let public = std::fs::read_to_string(path.with_extension("pub")).unwrap();
     (public.trim().to_owned(), std::fs::read_to_string(path).unwrap())
 }
@@ -182,14 +157,8 @@ fn what_is_wrong_with_docker_or_the_folder_is_one_line_and_nothing_is_written() 
         assert_eq!((code, plan_code, told.as_str()), (1, 1, reason), "{message}");
         assert_eq!(plan[0]["reason"], reason);
         assert_eq!(applied.status.code(), Some(1));
-        assert!(
-            message.contains(part) && message.contains("expected"),
-            "{message}"
-        );
-        assert!(
-            String::from_utf8_lossy(&applied.stderr).contains("app-1"),
-            "the host is not named"
-        );
+        assert!(message.contains(part) && message.contains("expected"), "{message}");
+        assert!(String::from_utf8_lossy(&applied.stderr).contains("app-1"), "the host is not named");
     }
     assert_eq!(
         stage.as_root("ls -A /opt/tasktracker; docker ps -aq; docker volume ls -q"),
@@ -217,10 +186,7 @@ fn a_missing_image_is_told_before_anything_is_written() {
         ),
         "{said}"
     );
-    assert_eq!(
-        stage.on_host("ls /opt/tasktracker; docker ps -aq; docker volume ls -q"),
-        ""
-    );
+    assert_eq!(stage.on_host("ls /opt/tasktracker; docker ps -aq; docker volume ls -q"), "");
 }
 
 #[test]
@@ -232,9 +198,5 @@ fn hostkey_prints_what_can_be_pinned() {
         .output()
         .unwrap();
     assert!(output.status.success());
-    assert!(
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .any(|line| line == stage.host.host_key())
-    );
+    assert!(String::from_utf8_lossy(&output.stdout).lines().any(|line| line == stage.host.host_key()));
 }

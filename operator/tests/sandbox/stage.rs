@@ -15,7 +15,7 @@ use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// One host and what the operator needs to manage it.
 pub(crate) struct Stage {
@@ -38,20 +38,14 @@ impl Stage {
             std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images"),
         );
         for image in ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"] {
-            stage
-                .host
-                .load_image(&images.join(format!("{image}.tar")))
-                .unwrap();
+            stage.host.load_image(&images.join(format!("{image}.tar"))).unwrap();
         }
         stage
     }
 
     /// Starts a host without any image.
     pub(crate) fn without_images(name: &str) -> Self {
-        let options = HostOptions {
-            reuse: Some(format!("operator-{name}")),
-            ..HostOptions::default()
-        };
+        let options = HostOptions { reuse: Some(format!("operator-{name}")), ..HostOptions::default() };
         let host = SandboxHost::start(name, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("stacks")).unwrap();
@@ -103,11 +97,7 @@ spec:
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.operator("run");
         command.args(["--listen", &metrics.to_string()]).stderr(file);
-        Running {
-            child: command.spawn().unwrap(),
-            metrics,
-            log,
-        }
+        Running { child: command.spawn().unwrap(), metrics, log }
     }
 
     fn operator(&self, command: &str) -> Command {
@@ -123,26 +113,16 @@ spec:
 
     /// Runs one command of the operator to its end.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        self.operator(arguments[0])
-            .args(&arguments[1..])
-            .output()
-            .unwrap()
+        self.operator(arguments[0]).args(&arguments[1..]).output().unwrap()
     }
 
     /// Runs one command with `--output json`: its exit code and what it printed.
     pub(crate) fn json(&self, arguments: &[&str]) -> (i32, Value) {
-        let output = self
-            .operator(arguments[0])
-            .args(&arguments[1..])
-            .args(["--output", "json"])
-            .output()
-            .unwrap();
+        let output =
+            self.operator(arguments[0]).args(&arguments[1..]).args(["--output", "json"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let value = serde_json::from_str(&text).unwrap_or_else(|error| {
-            panic!(
-                "{arguments:?}: {error}: {text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            )
+            panic!("{arguments:?}: {error}: {text}{}", String::from_utf8_lossy(&output.stderr))
         });
         (output.status.code().unwrap(), value)
     }
@@ -150,11 +130,7 @@ spec:
     /// `apply`, which must succeed.
     pub(crate) fn apply(&self) {
         let output = self.command(&["apply"]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Runs a script on the host as the user that the operator is there.
@@ -200,11 +176,7 @@ pub(crate) fn succeeded(command: &mut Command) -> String {
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(
-            started.elapsed() < LIMIT,
-            "not within {} s: {what}",
-            LIMIT.as_secs()
-        );
+        assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -218,10 +190,7 @@ pub(crate) fn http(address: SocketAddr, request: &str) -> Option<(u16, String)> 
     let head = if body.is_empty() {
         head
     } else {
-        format!(
-            "{head}Content-Type: application/json\r\nContent-Length: {}\r\n",
-            body.len()
-        )
+        format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
     };
     write!(stream, "{head}\r\n{body}").ok()?;
     let mut answer = String::new();
@@ -245,9 +214,7 @@ impl Running {
     }
 
     pub(crate) fn wait_until_ready(&self, stack: &str) {
-        wait_until(&format!("{stack} is ready; log:\n{}", self.log()), || {
-            self.is_ready(stack)
-        });
+        wait_until(&format!("{stack} is ready; log:\n{}", self.log()), || self.is_ready(stack));
     }
 
     pub(crate) fn log(&self) -> String {

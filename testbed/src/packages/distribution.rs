@@ -26,15 +26,10 @@ impl Distribution {
 
     fn parse(os_release: &str) -> Self {
         let value = |key: &str| {
-            let line = os_release
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            let line = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
             line.unwrap_or_default().trim_matches('"').to_owned()
         };
-        Self {
-            id: value("ID"),
-            codename: value("VERSION_CODENAME"),
-        }
+        Self { id: value("ID"), codename: value("VERSION_CODENAME") }
     }
 
     pub(super) fn is_debian_12(&self) -> bool {
@@ -43,11 +38,7 @@ impl Distribution {
 
     /// The package with the `docker` program.
     pub(super) fn docker_client(&self) -> &'static str {
-        if self.id == "debian" && !self.is_debian_12() {
-            "docker-cli"
-        } else {
-            "docker.io"
-        }
+        if self.id == "debian" && !self.is_debian_12() { "docker-cli" } else { "docker.io" }
     }
 
     /// The package with Compose v2.
@@ -64,17 +55,10 @@ impl Distribution {
         let configured = source_files().into_iter().find_map(|file| {
             let text = fs::read_to_string(&file).ok()?;
             let is_deb822 = file.extension().is_some_and(|extension| extension == "sources");
-            if is_deb822 {
-                self.source_in_deb822(&text)
-            } else {
-                self.source_in_one_line(&text)
-            }
+            if is_deb822 { self.source_in_deb822(&text) } else { self.source_in_one_line(&text) }
         });
         configured.with_context(|| {
-            format!(
-                "found no package source for {} in /etc/apt to add {NEWER_SUITE} from",
-                self.codename
-            )
+            format!("found no package source for {} in /etc/apt to add {NEWER_SUITE} from", self.codename)
         })
     }
 
@@ -99,18 +83,14 @@ impl Distribution {
             let mut words = rest.split_whitespace();
             let (mirror, suite) = (words.next()?, words.next()?);
             let fits = suite == self.codename && words.any(|component| component == "main");
-            let key = options
-                .split_whitespace()
-                .find_map(|option| option.strip_prefix("signed-by="));
+            let key = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
             fits.then(|| source(mirror, key))
         })
     }
 }
 
 fn source(mirror: &str, key: Option<&str>) -> String {
-    let key = key.map_or_else(String::new, |key| {
-        format!("Signed-By: {}\n", key.trim_start_matches(' '))
-    });
+    let key = key.map_or_else(String::new, |key| format!("Signed-By: {}\n", key.trim_start_matches(' ')));
     format!("Types: deb\nURIs: {mirror}\nSuites: {NEWER_SUITE}\nComponents: main\n{key}")
 }
 
@@ -123,13 +103,9 @@ fn field(stanza: &str, key: &str) -> Option<String> {
 }
 
 fn source_files() -> Vec<PathBuf> {
-    let folder = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
     let has_name = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|extension| extension == "list" || extension == "sources")
+        path.extension().is_some_and(|extension| extension == "list" || extension == "sources")
     };
     let mut files: Vec<PathBuf> = folder.map(|entry| entry.path()).filter(has_name).collect();
     files.sort();
@@ -158,12 +134,7 @@ mod tests {
     #[test]
     fn a_key_inside_a_source_stays_whole() {
         let text = "Types: deb\nURIs: https://a.example\nSuites: bookworm\nComponents: main\nSigned-By:\n BEGIN\n .\n END\n";
-        assert!(
-            bookworm()
-                .source_in_deb822(text)
-                .unwrap()
-                .ends_with("Signed-By: \n BEGIN\n .\n END\n")
-        );
+        assert!(bookworm().source_in_deb822(text).unwrap().ends_with("Signed-By: \n BEGIN\n .\n END\n"));
     }
 
     #[test]
@@ -172,23 +143,13 @@ mod tests {
                     deb [arch=amd64 signed-by=/k.gpg] https://mirror.example/debian bookworm main contrib\n";
         let expected = "Types: deb\nURIs: https://mirror.example/debian\nSuites: trixie\nComponents: main\nSigned-By: /k.gpg\n";
         assert_eq!(bookworm().source_in_one_line(text).unwrap(), expected);
-        assert!(
-            bookworm()
-                .source_in_one_line("deb https://mirror.example/debian sid main\n")
-                .is_none()
-        );
+        assert!(bookworm().source_in_one_line("deb https://mirror.example/debian sid main\n").is_none());
     }
 
     #[test]
     fn each_release_has_its_own_name_for_compose() {
         assert_eq!(bookworm().compose(), "docker-compose/trixie");
-        assert_eq!(
-            Distribution::parse("ID=debian\nVERSION_CODENAME=trixie\n").compose(),
-            "docker-compose"
-        );
-        assert_eq!(
-            Distribution::parse("ID=ubuntu\nVERSION_CODENAME=noble\n").compose(),
-            "docker-compose-v2"
-        );
+        assert_eq!(Distribution::parse("ID=debian\nVERSION_CODENAME=trixie\n").compose(), "docker-compose");
+        assert_eq!(Distribution::parse("ID=ubuntu\nVERSION_CODENAME=noble\n").compose(), "docker-compose-v2");
     }
 }

@@ -10,11 +10,8 @@ use std::process::Command;
 pub(super) fn install(distribution: &Distribution, names: &[&str], say: &mut dyn FnMut(&str)) -> Result<()> {
     let list = names.join(" ");
     say(&format!("installing {list} with apt-get"));
-    let source = if names.iter().any(|name| is_newer(name)) {
-        distribution.newer_source()?
-    } else {
-        String::new()
-    };
+    let source =
+        if names.iter().any(|name| is_newer(name)) { distribution.newer_source()? } else { String::new() };
     let mut command =
         as_root().with_context(|| format!("as root, run: apt-get install --no-install-recommends {list}"))?;
     run(command
@@ -35,16 +32,11 @@ pub(super) fn know(distribution: &Distribution, names: &[&str], say: &mut dyn Fn
         return Ok(());
     }
     say("reading the package lists with apt-get");
-    let source = if names.iter().any(|name| is_newer(name)) {
-        distribution.newer_source()?
-    } else {
-        String::new()
-    };
+    let source =
+        if names.iter().any(|name| is_newer(name)) { distribution.newer_source()? } else { String::new() };
     let mut command = as_root().context("as root, run: apt-get update")?;
-    run(command
-        .arg(format!("SOURCE={source}"))
-        .args(["sh", "-c", include_str!("install.sh"), "sh"]))
-    .map(drop)
+    run(command.arg(format!("SOURCE={source}")).args(["sh", "-c", include_str!("install.sh"), "sh"]))
+        .map(drop)
 }
 
 fn is_newer(name: &str) -> bool {

@@ -21,47 +21,23 @@ pub struct Package {
     pub files: &'static [&'static str],
 }
 
-const COMPOSE_PLUGINS: &[&str] = &[
-    "/usr/libexec/docker/cli-plugins/docker-compose",
-    "/usr/lib/docker/cli-plugins/docker-compose",
-];
+const COMPOSE_PLUGINS: &[&str] =
+    &["/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose"];
 
 const ALWAYS: [Package; 5] = [
-    Package {
-        name: "docker.io",
-        files: &["/usr/sbin/dockerd", "/usr/bin/dockerd"],
-    },
-    Package {
-        name: "iptables",
-        files: &["/usr/sbin/iptables"],
-    },
-    Package {
-        name: "iproute2",
-        files: &["/usr/sbin/ip", "/usr/bin/ip"],
-    },
-    Package {
-        name: "openssh-server",
-        files: &["/usr/sbin/sshd"],
-    },
-    Package {
-        name: "openssh-client",
-        files: &["/usr/bin/ssh"],
-    },
+    Package { name: "docker.io", files: &["/usr/sbin/dockerd", "/usr/bin/dockerd"] },
+    Package { name: "iptables", files: &["/usr/sbin/iptables"] },
+    Package { name: "iproute2", files: &["/usr/sbin/ip", "/usr/bin/ip"] },
+    Package { name: "openssh-server", files: &["/usr/sbin/sshd"] },
+    Package { name: "openssh-client", files: &["/usr/bin/ssh"] },
 ];
 
 const BROWSER: [Package; 2] = [
     Package {
         name: "chromium",
-        files: &[
-            "/usr/bin/chromium",
-            "/usr/bin/google-chrome",
-            "/snap/bin/chromium",
-        ],
+        files: &["/usr/bin/chromium", "/usr/bin/google-chrome", "/snap/bin/chromium"],
     },
-    Package {
-        name: "chromium-driver",
-        files: &["/usr/bin/chromedriver", "/snap/bin/chromium.chromedriver"],
-    },
+    Package { name: "chromium-driver", files: &["/usr/bin/chromedriver", "/snap/bin/chromium.chromedriver"] },
 ];
 
 /// Installs those packages that are missing. Progress goes to `say`, line by line.
@@ -70,11 +46,8 @@ const BROWSER: [Package; 2] = [
 /// On other systems than Debian and Ubuntu, without root and `sudo`, or when `apt-get` fails. The error says what to
 /// install by hand.
 pub fn ensure(packages: &[Package], say: &mut dyn FnMut(&str)) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .filter(|package| !package.is_there())
-        .map(|package| package.name)
-        .collect();
+    let missing: Vec<&str> =
+        packages.iter().filter(|package| !package.is_there()).map(|package| package.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -108,11 +81,7 @@ pub fn ensure_caddy(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
 
 /// The names of the missing packages.
 pub(crate) fn missing_for_docker_host() -> Vec<&'static str> {
-    docker_host()
-        .iter()
-        .filter(|package| !package.is_there())
-        .map(|package| package.name)
-        .collect()
+    docker_host().iter().filter(|package| !package.is_there()).map(|package| package.name).collect()
 }
 
 /// For callers without a place for progress.
@@ -126,13 +95,7 @@ impl Package {
 
 fn docker_host() -> Vec<Package> {
     let distribution = Distribution::of_this_machine().unwrap_or_default();
-    let client = Package {
-        name: distribution.docker_client(),
-        files: &["/usr/bin/docker"],
-    };
-    let compose = Package {
-        name: distribution.compose(),
-        files: COMPOSE_PLUGINS,
-    };
+    let client = Package { name: distribution.docker_client(), files: &["/usr/bin/docker"] };
+    let compose = Package { name: distribution.compose(), files: COMPOSE_PLUGINS };
     ALWAYS.into_iter().chain([client, compose]).collect()
 }

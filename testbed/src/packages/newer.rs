@@ -30,9 +30,7 @@ pub fn compose(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let parent = cache::make(&crate::cache_folder()?.join("packages"))?;
     let program = parent.join(format!("docker-compose-{COMPOSE_VERSION}"));
     if !program.exists() {
-        say(&format!(
-            "building Compose {COMPOSE_VERSION} with Go: some minutes"
-        ));
+        say(&format!("building Compose {COMPOSE_VERSION} with Go: some minutes"));
         let draft = tempfile::tempdir_in(&parent)?;
         build_compose(draft.path()).with_context(|| format!("building Compose {COMPOSE_VERSION}"))?;
         unpack::finish(&draft.path().join("docker-compose"), &program)?;
@@ -53,10 +51,7 @@ fn build_compose(folder: &std::path::Path) -> Result<()> {
     )?;
     let go = || {
         let mut command = Command::new("go");
-        command
-            .current_dir(folder)
-            .env("CGO_ENABLED", "0")
-            .env("GOFLAGS", "-mod=mod");
+        command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod");
         command
     };
     run(go().args(["get", &format!("{module}/cmd@v{COMPOSE_VERSION}")]))?;

@@ -17,11 +17,7 @@ pub(super) fn unpacked(name: &str, packages: &[&str], say: &mut dyn FnMut(&str))
         return Ok(tree);
     }
     install::know(&Distribution::of_this_machine()?, packages, say)?;
-    say(&format!(
-        "unpacking {} into {}",
-        packages.join(" "),
-        tree.display()
-    ));
+    say(&format!("unpacking {} into {}", packages.join(" "), tree.display()));
     let draft = tempfile::tempdir_in(&parent)?;
     unpack(packages, draft.path()).with_context(|| format!("unpacking {}", packages.join(" ")))?;
     finish(&draft.path().join("tree"), &tree)?;

@@ -37,21 +37,10 @@ impl SandboxHost {
     pub fn start_docker(&self) -> Result<()> {
         let script = format!("exec dockerd \"$@\" >>{DOCKERD_LOG} 2>&1 </dev/null");
         let mut command = self.command("setsid");
-        command.args([
-            "--fork",
-            "sh",
-            "-c",
-            &script,
-            "dockerd",
-            "--host",
-            "unix:///run/docker.sock",
-        ]);
+        command.args(["--fork", "sh", "-c", &script, "dockerd", "--host", "unix:///run/docker.sock"]);
         command.args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        command
-            .arg("--cgroup-parent")
-            .arg(format!("/tt-{}", self.id))
-            .args(&self.dockerd_arguments);
+        command.arg("--cgroup-parent").arg(format!("/tt-{}", self.id)).args(&self.dockerd_arguments);
         run(&mut command)?;
         let socket = self.path("/run/docker.sock");
         until("the Docker daemon", LIMIT, || docker_answers(&socket))
@@ -68,10 +57,6 @@ impl SandboxHost {
         let log = self.read_file(DOCKERD_LOG).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        format!(
-            "dockerd on {} said last: {}",
-            self.name(),
-            lines[lines.len().saturating_sub(5)..].join("\n")
-        )
+        format!("dockerd on {} said last: {}", self.name(), lines[lines.len().saturating_sub(5)..].join("\n"))
     }
 }

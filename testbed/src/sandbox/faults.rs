@@ -40,11 +40,7 @@ impl SandboxHost {
     /// When `tc` does not understand the description, or the kernel has no `netem`: [`crate::forward_delayed`] and
     /// [`Self::lose`] do without.
     pub fn netem(&self, description: Option<&str>) -> Result<()> {
-        self.shape(
-            description
-                .map(|description| format!("netem {description}"))
-                .as_deref(),
-        )
+        self.shape(description.map(|description| format!("netem {description}")).as_deref())
     }
 
     /// Puts any queueing discipline on what the host sends, as `tc` takes it: `tbf rate 1mbit burst 32kbit latency 1s`.
@@ -54,16 +50,11 @@ impl SandboxHost {
     /// When `tc` or the kernel does not know it.
     pub fn shape(&self, discipline: Option<&str>) -> Result<()> {
         let Some(discipline) = discipline else {
-            succeeds(
-                self.command("tc")
-                    .args(["qdisc", "delete", "dev", "eth0", "root"]),
-            );
+            succeeds(self.command("tc").args(["qdisc", "delete", "dev", "eth0", "root"]));
             return Ok(());
         };
         let mut command = self.command("tc");
-        command
-            .args(["qdisc", "replace", "dev", "eth0", "root"])
-            .args(discipline.split_whitespace());
+        command.args(["qdisc", "replace", "dev", "eth0", "root"]).args(discipline.split_whitespace());
         run(&mut command).map(drop)
     }
 
@@ -80,12 +71,7 @@ impl SandboxHost {
     /// # Errors
     /// When `iptables` refuses.
     pub fn drop_traffic(&self, drop: bool) -> Result<()> {
-        for (chain, direction) in [
-            ("INPUT", "-i"),
-            ("FORWARD", "-i"),
-            ("FORWARD", "-o"),
-            ("OUTPUT", "-o"),
-        ] {
+        for (chain, direction) in [("INPUT", "-i"), ("FORWARD", "-i"), ("FORWARD", "-o"), ("OUTPUT", "-o")] {
             let rule = |action| {
                 let mut command = self.command("iptables");
                 command.args(["-w", action, chain, direction, "eth0", "-j", "DROP"]);

@@ -57,13 +57,8 @@ pub(super) struct Folder(tempfile::TempDir);
 impl Folder {
     pub(super) fn new(name: &str) -> Result<Self> {
         let parent = root()?;
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .rand_bytes(6)
-            .tempdir_in(&parent);
-        folder
-            .map(Self)
-            .with_context(|| format!("making a folder in {}", parent.display()))
+        let folder = tempfile::Builder::new().prefix(&format!("{name}-")).rand_bytes(6).tempdir_in(&parent);
+        folder.map(Self).with_context(|| format!("making a folder in {}", parent.display()))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -98,11 +93,7 @@ pub(super) fn fill(folder: &Path, name: &str, port: &Port, authorized_key: &str)
     let authorized_keys = folder.join("own/home/deploy/.ssh/authorized_keys");
     write(&authorized_keys, 0o600, authorized_key)?;
     chown(&authorized_keys, Some(DEPLOY), Some(DEPLOY))?;
-    write(
-        &folder.join("known_hosts"),
-        0o644,
-        &format!("{address} {}\n", public_key(&folder.join("upper"))?),
-    )
+    write(&folder.join("known_hosts"), 0o644, &format!("{address} {}\n", public_key(&folder.join("upper"))?))
 }
 
 /// Makes a new host key in place of the one that is there.
@@ -111,9 +102,7 @@ pub(super) fn host_key(file: &Path, kind: HostKeyKind) -> Result<()> {
         let _ = fs::remove_file(old);
     }
     let mut command = Command::new("ssh-keygen");
-    command
-        .args(["-q", "-t", kind.name(), "-N", "", "-C", "", "-f"])
-        .arg(file);
+    command.args(["-q", "-t", kind.name(), "-N", "", "-C", "", "-f"]).arg(file);
     run(&mut command).map(drop)
 }
 
@@ -161,18 +150,13 @@ fn accounts(etc: &Path) -> Result<()> {
 fn without_deploy(accounts: &str) -> String {
     let number = DEPLOY.to_string();
     let ours = |line: &str| line.starts_with("deploy:") || line.split(':').nth(2) == Some(&number);
-    accounts
-        .lines()
-        .filter(|line| !ours(line))
-        .fold(String::new(), |text, line| text + line + "\n")
+    accounts.lines().filter(|line| !ours(line)).fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn groups(machine: &str) -> String {
     let kept = without_deploy(machine);
-    let docker = kept
-        .lines()
-        .find(|line| line.starts_with("docker:"))
-        .and_then(|line| line.split(':').nth(2));
+    let docker =
+        kept.lines().find(|line| line.starts_with("docker:")).and_then(|line| line.split(':').nth(2));
     let docker = docker.unwrap_or("1501");
     let others = kept.lines().filter(|line| !line.starts_with("docker:"));
     others.fold(String::new(), |text, line| text + line + "\n")
@@ -186,13 +170,7 @@ mod tests {
     #[test]
     fn deploy_is_the_only_member_of_docker_and_keeps_its_number() {
         let machine = "root:x:0:\ndocker:x:105:someone\nother:x:1500:\n";
-        assert_eq!(
-            groups(machine),
-            "root:x:0:\ndocker:x:105:deploy\ndeploy:x:1500:\n"
-        );
-        assert_eq!(
-            groups("root:x:0:\n"),
-            "root:x:0:\ndocker:x:1501:deploy\ndeploy:x:1500:\n"
-        );
+        assert_eq!(groups(machine), "root:x:0:\ndocker:x:105:deploy\ndeploy:x:1500:\n");
+        assert_eq!(groups("root:x:0:\n"), "root:x:0:\ndocker:x:1501:deploy\ndeploy:x:1500:\n");
     }
 }

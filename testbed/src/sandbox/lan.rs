@@ -52,9 +52,7 @@ impl Lan {
         generate_identity(&folder)?;
         let variables = [("STATE", folder.path().as_os_str()), ("LOCKS", LOCKS.as_ref())];
         let (supervisor, number) = Supervisor::start(include_str!("lan.sh"), &variables)?;
-        let number = number
-            .parse()
-            .with_context(|| format!("reading the network's number {number:?}"))?;
+        let number = number.parse().with_context(|| format!("reading the network's number {number:?}"))?;
         Ok(Self {
             _names: NameServer::start(gateway(number)).ok(),
             _supervisor: supervisor,
@@ -70,10 +68,7 @@ impl Lan {
         let free = (FIRST_HOST..=254).find(|index| !taken.contains(index));
         let index = free.context("this process already has as many sandbox hosts as a network holds")?;
         taken.insert(index);
-        Ok(Port {
-            lan: Arc::clone(self),
-            index,
-        })
+        Ok(Port { lan: Arc::clone(self), index })
     }
 
     pub(super) fn namespace(&self) -> String {
@@ -116,11 +111,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.lan
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.index);
+        self.lan.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.index);
     }
 }
 

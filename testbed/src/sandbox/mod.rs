@@ -66,12 +66,7 @@ impl SandboxHost {
         let port = lan.port()?;
         let folder = Folder::new(name)?;
         files::fill(folder.path(), name, &port, &lan.authorized_key()?)?;
-        let id = folder
-            .path()
-            .file_name()
-            .context("a folder has a name")?
-            .to_string_lossy()
-            .into_owned();
+        let id = folder.path().file_name().context("a folder has a name")?.to_string_lossy().into_owned();
         let (supervisor, pid) = supervise(name, &id, folder.path(), &port, options)?;
         let folder = folder.hand_over();
         Ok(Self {
@@ -96,14 +91,8 @@ impl SandboxHost {
     /// Of the machine's files it sees `/usr` and what is not a server's to write to; not `/home`, `/root`, `/opt`, `/tmp`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .args([
-                "-t", &self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--",
-            ])
-            .arg(program);
-        command
-            .env_clear()
-            .envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
+        command.args(["-t", &self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--"]).arg(program);
+        command.env_clear().envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
         command
     }
 
@@ -111,16 +100,7 @@ impl SandboxHost {
     pub fn command_as_deploy(&self, script: &str) -> Command {
         let id = DEPLOY.to_string();
         let mut command = self.command("setpriv");
-        command.args([
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--init-groups",
-            "--reset-env",
-            "bash",
-            "-lc",
-        ]);
+        command.args(["--reuid", &id, "--regid", &id, "--init-groups", "--reset-env", "bash", "-lc"]);
         command.arg(format!("cd; {script}"));
         command
     }
@@ -128,10 +108,7 @@ impl SandboxHost {
     /// A path of the host, as this machine reaches it. Links inside it that are absolute lead astray.
     pub fn path(&self, on_host: impl AsRef<Path>) -> PathBuf {
         let on_host = on_host.as_ref();
-        Path::new("/proc")
-            .join(&self.pid)
-            .join("root")
-            .join(on_host.strip_prefix("/").unwrap_or(on_host))
+        Path::new("/proc").join(&self.pid).join("root").join(on_host.strip_prefix("/").unwrap_or(on_host))
     }
 
     /// Reads a file of the host.
@@ -210,50 +187,28 @@ impl DemoHost for SandboxHost {
 
     fn docker_command(&self) -> Command {
         let distribution = Path::new("/usr/bin/docker");
-        let mut command = Command::new(if distribution.exists() {
-            distribution
-        } else {
-            Path::new("docker")
-        });
-        command
-            .arg("-H")
-            .arg(format!("unix://{}", self.path("/run/docker.sock").display()));
-        command
-            .env("DOCKER_CONFIG", self.folder.join("own/root/.docker"))
-            .env_remove("DOCKER_CONTEXT");
+        let mut command =
+            Command::new(if distribution.exists() { distribution } else { Path::new("docker") });
+        command.arg("-H").arg(format!("unix://{}", self.path("/run/docker.sock").display()));
+        command.env("DOCKER_CONFIG", self.folder.join("own/root/.docker")).env_remove("DOCKER_CONTEXT");
         command
     }
 }
 
 fn check(name: &str) -> Result<()> {
     let fits = !name.is_empty() && name.len() <= 32 && !name.starts_with('-');
-    let clean = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    ensure!(
-        fits && clean,
-        "a sandbox host's name has letters, digits and '-', at most 32, found {name:?}"
-    );
-    ensure!(
-        is_root(),
-        "sandbox hosts need root (namespaces and mounts): run this as root or with sudo"
-    );
+    let clean = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    ensure!(fits && clean, "a sandbox host's name has letters, digits and '-', at most 32, found {name:?}");
+    ensure!(is_root(), "sandbox hosts need root (namespaces and mounts): run this as root or with sudo");
     let missing = crate::packages::missing_for_docker_host();
-    ensure!(
-        missing.is_empty(),
-        "these packages are missing on this machine: {}",
-        missing.join(", ")
-    );
+    ensure!(missing.is_empty(), "these packages are missing on this machine: {}", missing.join(", "));
     Ok(())
 }
 
 /// Removes what hosts of earlier runs left whose supervisor was killed as well.
 fn sweep() -> Result<()> {
     let mut command = Command::new("bash");
-    command
-        .args(["-c", include_str!("sweep.sh")])
-        .env("SANDBOXES", files::root()?)
-        .env("PATH", PATH);
+    command.args(["-c", include_str!("sweep.sh")]).env("SANDBOXES", files::root()?).env("PATH", PATH);
     run(&mut command).map(drop)
 }
 
@@ -264,9 +219,7 @@ fn supervise(
     port: &Port,
     options: &HostOptions,
 ) -> Result<(Supervisor, String)> {
-    let disk = options
-        .project_disk_mib
-        .map_or_else(String::new, |mib| mib.to_string());
+    let disk = options.project_disk_mib.map_or_else(String::new, |mib| mib.to_string());
     Supervisor::start(
         include_str!("host.sh"),
         &[
@@ -292,21 +245,8 @@ fn engine_folder(folder: &Path, options: &HostOptions) -> Result<PathBuf> {
     let Some(key) = &options.reuse else {
         return cache::make(&folder.join("engine"));
     };
-    let clean = key
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    ensure!(
-        clean && !key.is_empty(),
-        "a name for reuse has letters, digits, '-' and '_', found {key:?}"
-    );
-    let version = if options.engine == Engine::Distribution {
-        ""
-    } else {
-        "-newer"
-    }; // an older engine cannot read it
-    cache::make(
-        &crate::cache_folder()?
-            .join("engines")
-            .join(format!("{key}{version}")),
-    )
+    let clean = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    ensure!(clean && !key.is_empty(), "a name for reuse has letters, digits, '-' and '_', found {key:?}");
+    let version = if options.engine == Engine::Distribution { "" } else { "-newer" }; // an older engine cannot read it
+    cache::make(&crate::cache_folder()?.join("engines").join(format!("{key}{version}")))
 }

@@ -27,10 +27,7 @@ impl NameServer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || serve(&socket, &stopped));
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -72,27 +69,15 @@ mod tests {
     #[test]
     fn a_query_is_answered_with_its_question_and_no_such_name() {
         let question = b"\x04nope\x07example\x00\x00\x01\x00\x01";
-        let query = [
-            b"\xab\xcd\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01".as_slice(),
-            question,
-            b"extra",
-        ]
-        .concat();
-        let answer = [
-            b"\xab\xcd\x81\x83\x00\x01\x00\x00\x00\x00\x00\x00".as_slice(),
-            question,
-        ]
-        .concat();
+        let query =
+            [b"\xab\xcd\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01".as_slice(), question, b"extra"].concat();
+        let answer = [b"\xab\xcd\x81\x83\x00\x01\x00\x00\x00\x00\x00\x00".as_slice(), question].concat();
         assert_eq!(no_such_name(&query).unwrap(), answer);
     }
 
     #[test]
     fn what_is_no_query_is_not_answered() {
-        for bytes in [
-            b"".as_slice(),
-            b"short",
-            b"\xab\xcd\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x09cut",
-        ] {
+        for bytes in [b"".as_slice(), b"short", b"\xab\xcd\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\x09cut"] {
             assert_eq!(no_such_name(bytes), None);
         }
     }

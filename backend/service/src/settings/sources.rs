@@ -109,14 +109,8 @@ pub fn parse<C: CommandFactory + FromArgMatches>(
 
     let mut arguments = arguments.into_iter();
     // Later flags win over earlier ones, so what a person typed wins over the environment.
-    let line = arguments
-        .next()
-        .into_iter()
-        .chain(given.iter().map(as_flag))
-        .chain(arguments);
-    let matches = command
-        .try_get_matches_from(line)
-        .map_err(|error| explain::<C>(error, &given))?;
+    let line = arguments.next().into_iter().chain(given.iter().map(as_flag)).chain(arguments);
+    let matches = command.try_get_matches_from(line).map_err(|error| explain::<C>(error, &given))?;
     Ok(C::from_arg_matches(&matches)?)
 }
 
@@ -140,31 +134,19 @@ fn look_up(
     let found = match (environment(name), environment(&variable)) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
-            return Err(Error::GivenTwice {
-                name: name.to_owned(),
-            });
+            return Err(Error::GivenTwice { name: name.to_owned() });
         }
-        (Some(value), None) => Found {
-            value,
-            origin: Origin::Variable(name.to_owned()),
-        },
+        (Some(value), None) => Found { value, origin: Origin::Variable(name.to_owned()) },
         (None, Some(path)) => {
             let path = PathBuf::from(path);
-            Found {
-                value: read(name, &path)?,
-                origin: Origin::File { variable, path },
-            }
+            Found { value: read(name, &path)?, origin: Origin::File { variable, path } }
         }
     };
     Ok(Some((flag.to_owned(), found)))
 }
 
 fn read(name: &str, path: &Path) -> Result<OsString, Error> {
-    let unreadable = |source| Error::Unreadable {
-        name: name.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| Error::Unreadable { name: name.to_owned(), path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(line.strip_suffix('\r').unwrap_or(line).into())
@@ -187,25 +169,14 @@ fn explain<C: CommandFactory>(error: clap::Error, given: &Given) -> Error {
     let mut command = C::command();
     // Until it is built, an argument cannot write itself the way the error names it.
     command.build();
-    let Some(argument) = command
-        .get_arguments()
-        .find(|argument| argument.to_string() == named)
-    else {
+    let Some(argument) = command.get_arguments().find(|argument| argument.to_string() == named) else {
         return Error::CommandLine(error);
     };
     Error::NotAccepted(Box::new(NotAccepted {
-        name: argument
-            .get_env()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        name: argument.get_env().unwrap_or_default().to_string_lossy().into_owned(),
         origin: origin(argument, &found, given),
         expected: expectation(&error),
-        default: argument
-            .get_default_values()
-            .join(OsStr::new(","))
-            .to_string_lossy()
-            .into_owned(),
+        default: argument.get_default_values().join(OsStr::new(",")).to_string_lossy().into_owned(),
         found,
     }))
 }
@@ -213,20 +184,15 @@ fn explain<C: CommandFactory>(error: clap::Error, given: &Given) -> Error {
 /// Where a value stands that was read for `argument`: if not in the environment, somebody typed it.
 fn origin(argument: &Arg, value: &str, given: &Given) -> Origin {
     let flag = argument.get_long().unwrap_or_default();
-    let given = given
-        .get(flag)
-        .filter(|given| given.value.to_str() == Some(value));
+    let given = given.get(flag).filter(|given| given.value.to_str() == Some(value));
     given.map_or_else(|| Origin::Flag(format!("--{flag}")), |given| given.origin.clone())
 }
 
 /// The parsers of our settings fail with what they expect; of an enumeration, clap knows the values.
 fn expectation(error: &clap::Error) -> String {
-    let values = error
-        .get(ContextKind::ValidValue)
-        .map(|values| format!("one of {values}"));
+    let values = error.get(ContextKind::ValidValue).map(|values| format!("one of {values}"));
     let told = std::error::Error::source(error).map(ToString::to_string);
-    told.or(values)
-        .unwrap_or_else(|| "a value the help text describes".to_owned())
+    told.or(values).unwrap_or_else(|| "a value the help text describes".to_owned())
 }
 
 #[cfg(test)]
@@ -261,10 +227,7 @@ mod tests {
     fn settings(arguments: &[&str], environment: &[(&str, &str)]) -> Result<CommandLine, Error> {
         let arguments = ["program"].iter().chain(arguments).map(OsString::from);
         parse(arguments, |name| {
-            environment
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| OsString::from(value))
+            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -284,14 +247,8 @@ mod tests {
         assert_eq!(revision(&[], &[]), "unknown");
         assert_eq!(revision(&[], &[("REVISION_FILE", &path)]), "from file");
         assert_eq!(revision(&[], &[("REVISION", "from variable")]), "from variable");
-        assert_eq!(
-            revision(&["--revision", "typed"], &[("REVISION_FILE", &path)]),
-            "typed"
-        );
-        assert_eq!(
-            revision(&["serve", "--revision", "typed"], &[("REVISION", "variable")]),
-            "typed"
-        );
+        assert_eq!(revision(&["--revision", "typed"], &[("REVISION_FILE", &path)]), "typed");
+        assert_eq!(revision(&["serve", "--revision", "typed"], &[("REVISION", "variable")]), "typed");
         assert_eq!(revision(&["serve"], &[("REVISION", "variable")]), "variable");
     }
 
@@ -299,10 +256,7 @@ mod tests {
     fn every_setting_can_stand_in_a_file() {
         let (_file, path) = file("1\r\n");
         let names = CommandLine::command();
-        let names: Vec<_> = names
-            .get_arguments()
-            .filter_map(|a| a.get_env()?.to_str())
-            .collect();
+        let names: Vec<_> = names.get_arguments().filter_map(|a| a.get_env()?.to_str()).collect();
         assert_eq!(names.len(), 4);
         for name in names {
             let read = settings(&[], &[(&format!("{name}_FILE"), &path)]);
@@ -360,10 +314,7 @@ mod tests {
     #[test]
     fn help_and_unknown_flags_stay_claps() {
         for arguments in [["--help"], ["--version"], ["-v"], ["--wat"]] {
-            assert!(
-                matches!(settings(&arguments, &[]), Err(Error::CommandLine(_))),
-                "{arguments:?}"
-            );
+            assert!(matches!(settings(&arguments, &[]), Err(Error::CommandLine(_))), "{arguments:?}");
         }
     }
 }

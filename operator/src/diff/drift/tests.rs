@@ -9,10 +9,7 @@ use crate::{
 
 fn project() -> Project {
     let text = include_str!("../../../../examples/staging.yaml");
-    let stack = Stack::new(
-        tasktracker_crds::validation::read_stack(text).unwrap(),
-        "staging.yaml".into(),
-    );
+    let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
     crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
 }
 
@@ -25,10 +22,7 @@ fn container(release: &Release, service: &str) -> Container {
     let labels = BTreeMap::from([
         (COMPOSE_SERVICE.to_owned(), service.to_owned()),
         (COMPOSE_ONE_OFF.to_owned(), "False".to_owned()),
-        (
-            labels::SERVICE_HASH.to_owned(),
-            release.service_hashes[service].clone(),
-        ),
+        (labels::SERVICE_HASH.to_owned(), release.service_hashes[service].clone()),
     ]);
     Container {
         id: format!("{service}-id"),
@@ -50,39 +44,25 @@ fn in_sync() -> Observed {
     };
     Observed {
         ledger: None,
-        files: release
-            .files
-            .iter()
-            .map(|(path, record)| (path.clone(), file(record)))
-            .collect(),
-        containers: release
-            .project
-            .services
-            .keys()
-            .map(|service| container(&release, service))
-            .collect(),
+        files: release.files.iter().map(|(path, record)| (path.clone(), file(record))).collect(),
+        containers: release.project.services.keys().map(|service| container(&release, service)).collect(),
         applied: Some(release),
     }
 }
 
+/// Kind, service, path, wanted and found.
+type Seen = (DriftKind, Option<String>, Option<String>, String, String);
+
 /// Makes one difference and tells what is seen.
-fn seen(
-    change: impl FnOnce(&mut Observed),
-) -> Vec<(DriftKind, Option<String>, Option<String>, String, String)> {
+fn seen(change: impl FnOnce(&mut Observed)) -> Vec<Seen> {
     let mut observed = in_sync();
     change(&mut observed);
     let items = drift("app-1", &observed).into_iter();
-    items
-        .map(|item| (item.kind, item.service, item.path, item.wanted, item.found))
-        .collect()
+    items.map(|item| (item.kind, item.service, item.path, item.wanted, item.found)).collect()
 }
 
 fn of<'a>(observed: &'a mut Observed, service: &str) -> &'a mut Container {
-    observed
-        .containers
-        .iter_mut()
-        .find(|container| container.labels[COMPOSE_SERVICE] == service)
-        .unwrap()
+    observed.containers.iter_mut().find(|container| container.labels[COMPOSE_SERVICE] == service).unwrap()
 }
 
 #[test]
@@ -93,10 +73,7 @@ fn a_host_that_is_as_applied_shows_nothing() {
 
 #[test]
 fn nothing_applied_means_no_drift_whatever_is_there() {
-    let observed = Observed {
-        applied: None,
-        ..in_sync()
-    };
+    let observed = Observed { applied: None, ..in_sync() };
     assert_eq!(drift("app-1", &observed), Vec::new());
 }
 
@@ -108,13 +85,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
         seen(|observed| observed
             .containers
             .retain(|container| container.labels[COMPOSE_SERVICE] != "backend")),
-        [(
-            DriftKind::Missing,
-            some("backend"),
-            None,
-            text("1 running"),
-            text("nothing")
-        )]
+        [(DriftKind::Missing, some("backend"), None, text("1 running"), text("nothing"))]
     );
     assert_eq!(
         seen(|observed| {
@@ -152,11 +123,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
             text("nothing")
         )]
     );
-    let changed = FileFact::File {
-        mode: 0o644,
-        size: 5,
-        sha256: "0123456789abcdef".to_owned(),
-    };
+    let changed = FileFact::File { mode: 0o644, size: 5, sha256: "0123456789abcdef".to_owned() };
     assert_eq!(
         seen(|observed| drop(observed.files.insert(text("files/edge/Caddyfile"), changed))),
         [(
@@ -172,11 +139,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
 #[test]
 fn a_container_of_another_release_is_seen_even_with_the_same_image() {
     let items = seen(|observed| {
-        drop(
-            of(observed, "backend")
-                .labels
-                .insert(labels::SERVICE_HASH.to_owned(), "x".to_owned()),
-        )
+        drop(of(observed, "backend").labels.insert(labels::SERVICE_HASH.to_owned(), "x".to_owned()));
     });
     assert_eq!(items[0].0, DriftKind::ConfigChanged);
 }
@@ -184,11 +147,7 @@ fn a_container_of_another_release_is_seen_even_with_the_same_image() {
 #[test]
 fn one_off_containers_do_not_stand_in_for_a_service() {
     let items = seen(|observed| {
-        drop(
-            of(observed, "backend")
-                .labels
-                .insert(COMPOSE_ONE_OFF.to_owned(), "True".to_owned()),
-        )
+        drop(of(observed, "backend").labels.insert(COMPOSE_ONE_OFF.to_owned(), "True".to_owned()));
     });
     assert_eq!(items[0].0, DriftKind::Missing);
 }
