@@ -15,7 +15,7 @@ use crate::{
     apply,
     desired::{self, Project},
     diff,
-    host::{self, Host},
+    host::{self, Host, HostLock},
     observe::{self, Observed},
     plan::{self, Approval, Plan},
     report::{Failure, HostReport},
@@ -41,7 +41,7 @@ pub struct Look {
     pub plan: Plan,
 }
 
-/// Looks at every project of a stack on one host. Writes nothing.
+/// Looks at every project of a stack on one host. Writes nothing. Whoever holds the lock is alone there.
 ///
 /// # Errors
 /// When the host cannot be read.
@@ -50,10 +50,11 @@ pub async fn look(
     spec: &HostSpec,
     host: &Host,
     approval: Approval,
+    lock: Option<&HostLock>,
 ) -> Result<Vec<Look>, host::Error> {
     let mut looks = Vec::new();
     for project in desired::for_host(stack, spec) {
-        let observed = observe::observe(host, &project).await?;
+        let observed = observe::observe(host, &project, lock).await?;
         let drift = diff::drift(spec.name.as_str(), &observed);
         let change = diff::change(&project, observed.applied.as_ref());
         let plan = plan::plan(&drift, change, &project, &observed, &stack.spec.policy, approval);
@@ -69,11 +70,13 @@ pub async fn look(
 pub async fn act(
     stack: &Stack,
     host: &Host,
+    lock: &HostLock,
     look: &Look,
     who: &str,
     now: Timestamp,
 ) -> Result<apply::Outcome, apply::Error> {
     let context = apply::Context {
+        lock,
         project: &look.project,
         rollout: &stack.spec.policy.rollout,
         owner: stack.owner(),
@@ -85,6 +88,11 @@ pub async fn act(
 }
 
 impl Look {
+    /// Whether there is something to be done now.
+    pub fn has_work(&self) -> bool {
+        !self.plan.repairs.is_empty() || self.plan.rollout.is_some()
+    }
+
     /// What a report says of this look.
     pub fn report(&self, host: &str) -> HostReport {
         let applied = self.observed.applied.as_ref();
@@ -92,6 +100,7 @@ impl Look {
         HostReport {
             host: host.to_owned(),
             component: self.project.component.clone(),
+            busy: self.observed.busy,
             failure: None,
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),

@@ -5,22 +5,23 @@ use std::time::Duration;
 use super::ACTION_LIMIT;
 use crate::{
     desired::Project,
-    host::{Error, Host},
+    host::{Error, Host, HostLock},
     release::COMPOSE_FILE,
 };
 
 /// Compose on one project of a host.
 pub(super) struct Compose<'a> {
     host: &'a Host,
+    lock: &'a HostLock,
     name: &'a str,
     directory: String,
     file: String,
 }
 
 impl<'a> Compose<'a> {
-    pub(super) fn new(host: &'a Host, project: &'a Project) -> Self {
+    pub(super) fn new(host: &'a Host, lock: &'a HostLock, project: &'a Project) -> Self {
         let directory = format!("{}/{}", host.target().directory(), project.folder);
-        Self { host, name: &project.name, file: format!("{directory}/{COMPOSE_FILE}"), directory }
+        Self { host, lock, name: &project.name, file: format!("{directory}/{COMPOSE_FILE}"), directory }
     }
 
     /// A stray `.env` or `compose.override.yaml` is not obeyed; nothing is pulled or built; nothing is asked.
@@ -37,7 +38,7 @@ impl<'a> Compose<'a> {
             "/dev/null",
         ];
         let all: Vec<&str> = fixed.iter().copied().chain(arguments.iter().copied()).collect();
-        self.host.docker(&all, limit).await.map(drop)
+        self.host.docker(self.lock, &all, limit).await.map(drop)
     }
 
     /// Makes containers; whether they serve is looked at afterwards, never believed.

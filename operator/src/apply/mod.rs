@@ -10,7 +10,7 @@ use tasktracker_crds::{RolloutSpec, conditions::reasons};
 
 use crate::{
     desired::Project,
-    host::{self, Host},
+    host::{self, Host, HostLock},
     observe::Observed,
     plan::{Action, Plan},
     release::Release,
@@ -21,8 +21,10 @@ use compose::Compose;
 const ACTION_LIMIT: Duration = Duration::from_mins(2);
 
 /// What an apply needs to know beside the plan.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Context<'a> {
+    /// The host's lock, held by us.
+    pub lock: &'a HostLock,
     /// What the spec asks for.
     pub project: &'a Project,
     /// Time limits.
@@ -112,14 +114,16 @@ async fn repair(
 ) -> Result<(), Error> {
     let files: Vec<_> = repairs.iter().filter_map(Action::placement).collect();
     if !files.is_empty() {
-        host.place(&applied.project.folder, &files).await?;
+        host.place(context.lock, &applied.project.folder, &files).await?;
     }
-    let compose = Compose::new(host, &applied.project);
+    let compose = Compose::new(host, context.lock, &applied.project);
     for action in repairs {
         match action {
             Action::WriteFile { .. } => {}
             Action::Reload { service } => compose.reload(service).await?,
-            Action::Start { container, .. } => drop(host.docker(&["start", container], ACTION_LIMIT).await?),
+            Action::Start { container, .. } => {
+                host.docker(context.lock, &["start", container], ACTION_LIMIT).await?;
+            }
             Action::Create { service } => compose.up(&["--no-deps", "--no-recreate", service]).await?,
             Action::Recreate { service } => compose.up(&["--no-deps", "--force-recreate", service]).await?,
         }

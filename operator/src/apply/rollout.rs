@@ -30,14 +30,14 @@ pub(super) async fn rollout(
         Ok(()) => succeeded(ledger, &prepared.release, context),
         Err(error) => failed(ledger, &prepared.release, error, context),
     };
-    host.place(&context.project.folder, &[next.placement()]).await?;
+    host.place(context.lock, &context.project.folder, &[next.placement()]).await?;
     carried_out.map(|()| prepared.release)
 }
 
 async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
     let project = context.project;
-    host.place(&project.folder, &prepared.placements()).await?;
-    Compose::new(host, project).up(&[]).await?;
+    host.place(context.lock, &project.folder, &prepared.placements()).await?;
+    Compose::new(host, context.lock, project).up(&[]).await?;
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
     verify::serving(
@@ -54,18 +54,18 @@ async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> R
 async fn images(host: &Host, context: &Context<'_>) -> Result<BTreeMap<String, String>, Error> {
     let mut images = BTreeMap::new();
     for (service, reference) in context.project.images() {
-        images.insert(service.to_owned(), image_id(host, reference).await?);
+        images.insert(service.to_owned(), image_id(host, context, reference).await?);
     }
     Ok(images)
 }
 
 /// The ID of an image; one that is not on the host is pulled first, apart from `up`.
-async fn image_id(host: &Host, reference: &str) -> Result<String, Error> {
+async fn image_id(host: &Host, context: &Context<'_>, reference: &str) -> Result<String, Error> {
     if let Some(image) = host.image(reference).await? {
         return Ok(image.id);
     }
     let missing = |found: String| Error::ImageMissing { image: reference.to_owned(), found };
-    let pulled = host.docker(&["pull", "--quiet", reference], PULL_LIMIT).await;
+    let pulled = host.docker(context.lock, &["pull", "--quiet", reference], PULL_LIMIT).await;
     pulled.map_err(|error| missing(error.to_string()))?;
     let image = host.image(reference).await?;
     image.map(|image| image.id).ok_or_else(|| missing("nothing after a pull".to_owned()))
@@ -77,6 +77,7 @@ async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<
     let stack = format!("{}={}", labels::STACK, context.stack);
     if !host.has_network(&project.network).await? {
         host.docker(
+            context.lock,
             &["network", "create", "--label", &owner, "--label", &stack, &project.network],
             MAKE_LIMIT,
         )
@@ -84,8 +85,12 @@ async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<
     }
     for volume in project.volumes.values() {
         if !host.has_volume(volume).await? {
-            host.docker(&["volume", "create", "--label", &owner, "--label", &stack, volume], MAKE_LIMIT)
-                .await?;
+            host.docker(
+                context.lock,
+                &["volume", "create", "--label", &owner, "--label", &stack, volume],
+                MAKE_LIMIT,
+            )
+            .await?;
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::{
     apply, desired,
     desired::compose,
     engine::{self, Hosts, Look, Settings, act, look, now},
-    host::{self, Host},
+    host::{self, Host, HostLock},
     plan::{Approval, Plan},
     report::HostReport,
     source::{Folder, Secrets, Stack, Target},
@@ -173,7 +173,7 @@ async fn look_at(
         }
     };
     let host = hosts.get(target);
-    let result = look(&stack, &spec, &host, approval).await.map_err(engine::Error::from);
+    let result = look(&stack, &spec, &host, approval, None).await.map_err(engine::Error::from);
     Looked { stack, spec, host: Some(host), result }
 }
 
@@ -184,7 +184,7 @@ impl Looked {
 
     fn verdict(&self) -> Verdict {
         let Ok(looks) = &self.result else { return Verdict::Failed };
-        let same = |look: &Look| look.drift.is_empty() && look.plan.is_empty();
+        let same = |look: &Look| look.drift.is_empty() && look.plan.is_empty() && !look.observed.busy;
         if looks.iter().all(same) { Verdict::InSync } else { Verdict::Differs }
     }
 
@@ -239,8 +239,7 @@ fn print_plan(printer: &Printer, title: &str, drift: &[DriftItem], plan: &Plan) 
     for action in &plan.repairs {
         printer.line(Tone::Plain, &format!("  repair  {}", action.words()));
     }
-    let change = plan.rollout.as_ref().or(plan.waiting.as_ref().map(|waiting| &waiting.change));
-    if let Some(change) = change {
+    if let Some(change) = plan.change() {
         let from = change.from_revision.as_deref().unwrap_or("nothing");
         printer.line(Tone::Attention, &format!("  change  revision {from} -> {}", change.to_revision));
         for item in &change.items {
@@ -270,32 +269,19 @@ pub(super) async fn apply(
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
     for looked in &all {
-        let (Ok(looks), Some(host)) = (&looked.result, &looked.host) else {
-            if let Err(error) = &looked.result {
-                printer.error(&looked.error_line(error));
-            }
-            verdict = Verdict::Failed;
-            continue;
-        };
-        for look in looks {
-            let found = look.plan.hash();
-            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-                bail!(
-                    "--plan: expected the plan {wanted}, found {found}: something changed since; look at `plan` again"
-                );
-            }
-            match act(&looked.stack, host, look, &person(), now()).await {
-                Ok(outcome) => {
+        match apply_to(looked, wanted).await {
+            Ok(done) => {
+                for (component, outcome) in done {
                     documents.push(json!({
-                        "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": look.project.component,
+                        "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": component,
                         "repaired": outcome.repaired, "release": outcome.rolled_out.as_ref().map(|release| &release.id),
                     }));
                     print_outcome(printer, looked, &outcome);
                 }
-                Err(error) => {
-                    printer.error(&looked.error_line(&error));
-                    verdict = Verdict::Failed;
-                }
+            }
+            Err(error) => {
+                printer.error(&looked.error_line(&error));
+                verdict = Verdict::Failed;
             }
         }
     }
@@ -303,6 +289,42 @@ pub(super) async fn apply(
         printer.json(&documents);
     }
     Ok(verdict)
+}
+
+/// Applies to one host: locks it, looks again, and does what is to be done then.
+async fn apply_to(looked: &Looked, wanted: Option<&str>) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+    let looks = looked.result.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let Some(host) = &looked.host else { return Ok(Vec::new()) };
+    if !looks.iter().any(|look| look.has_work() || look.observed.busy) {
+        return Ok(looks
+            .iter()
+            .map(|look| (look.project.component.clone(), apply::Outcome::default()))
+            .collect());
+    }
+    let lock = host.lock().await?;
+    let result = apply_locked(looked, host, &lock, wanted).await;
+    lock.release().await;
+    result
+}
+
+async fn apply_locked(
+    looked: &Looked,
+    host: &Host,
+    lock: &HostLock,
+    wanted: Option<&str>,
+) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+    let mut done = Vec::new();
+    for look in look(&looked.stack, &looked.spec, host, Approval::Person, Some(lock)).await? {
+        let found = look.plan.hash();
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            bail!(
+                "--plan: expected the plan {wanted}, found {found}: something changed since; look at `plan` again"
+            );
+        }
+        let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
+        done.push((look.project.component, outcome));
+    }
+    Ok(done)
 }
 
 fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {

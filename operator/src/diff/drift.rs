@@ -14,11 +14,10 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 /// Compose's label on containers made by `docker compose run`.
 const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
 
-/// Every difference between the applied release and what is there; none where nothing was applied.
+/// Every difference between the applied release and what is there; none where nothing was applied, or while another
+/// writer is at work.
 pub fn drift(host: &str, observed: &Observed) -> Vec<DriftItem> {
-    let Some(applied) = &observed.applied else {
-        return Vec::new();
-    };
+    let Some(applied) = observed.applied.as_ref().filter(|_| !observed.busy) else { return Vec::new() };
     let mut items = file_drift(applied, observed);
     for (service, definition) in &applied.project.services {
         items.extend(service_drift(applied, service, definition.scale, observed));

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Error, Hosts, Look, act, look, now, watcher::Watcher};
 use crate::{
-    host::Host,
+    host::{Host, HostLock},
     metrics::StackLabels,
     plan::Approval,
     source::{Secrets, Stack, Target},
@@ -97,23 +97,44 @@ async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) 
         let facts = host.facts().await?;
         tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
     }
-    for look in seen(shared, stack, spec, host).await? {
-        if !has_work(&look) {
-            continue;
-        }
-        carry_out(shared, stack, host, &look).await?;
-        seen(shared, stack, spec, host).await?;
+    if !seen(shared, stack, spec, host, None).await?.iter().any(Look::has_work) {
+        return Ok(());
     }
-    Ok(())
+    let lock = host.lock().await?;
+    let result = under_lock(shared, stack, spec, host, &lock).await;
+    lock.release().await;
+    result
 }
 
-async fn seen(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<Vec<Look>, Error> {
+/// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
+async fn under_lock(
+    shared: &Shared,
+    stack: &Stack,
+    spec: &HostSpec,
+    host: &Host,
+    lock: &HostLock,
+) -> Result<(), Error> {
+    for look in seen(shared, stack, spec, host, Some(lock)).await? {
+        if look.has_work() {
+            carry_out(shared, stack, host, lock, &look).await?;
+        }
+    }
+    seen(shared, stack, spec, host, Some(lock)).await.map(drop)
+}
+
+async fn seen(
+    shared: &Shared,
+    stack: &Stack,
+    spec: &HostSpec,
+    host: &Host,
+    lock: Option<&HostLock>,
+) -> Result<Vec<Look>, Error> {
     let started = Instant::now();
-    let looks = look(stack, spec, host, Approval::Policy).await?;
+    let looks = look(stack, spec, host, Approval::Policy, lock).await?;
     shared.watcher.metrics().phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
     for look in &looks {
         let mut report = look.report(spec.name.as_str());
-        if has_work(look) {
+        if look.has_work() {
             // What failed before is tried again now: the failure is over when that succeeds, not before.
             let before = shared.watcher.last(&stack.key, spec.name.as_str());
             report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
@@ -123,11 +144,13 @@ async fn seen(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> R
     Ok(looks)
 }
 
-fn has_work(look: &Look) -> bool {
-    !look.plan.repairs.is_empty() || look.plan.rollout.is_some()
-}
-
-async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> Result<(), Error> {
+async fn carry_out(
+    shared: &Shared,
+    stack: &Stack,
+    host: &Host,
+    lock: &HostLock,
+    look: &Look,
+) -> Result<(), Error> {
     let labels = StackLabels::of(stack);
     let metrics = shared.watcher.metrics();
     let name = host.target().name();
@@ -138,7 +161,7 @@ async fn carry_out(shared: &Shared, stack: &Stack, host: &Host, look: &Look) -> 
         tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
     }
     let started = Instant::now();
-    let outcome = act(stack, host, look, "tasktracker-operator", now()).await;
+    let outcome = act(stack, host, lock, look, "tasktracker-operator", now()).await;
     let seconds = started.elapsed().as_secs_f64();
     metrics.phase(&labels, "apply", seconds);
     if look.plan.rollout.is_some() {

@@ -12,6 +12,8 @@ const WRITE: &str = include_str!("programs/write.sh");
 /// What a project's folder holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// Whether a writer holds the host's lock.
+    pub locked: bool,
     /// Content of `ledger.json`.
     pub ledger: Option<Vec<u8>>,
     /// Content of each `releases/ID/manifest.json`.
@@ -58,8 +60,8 @@ pub enum Source {
     Copy(String),
 }
 
-pub(super) fn read_command(project_directory: &str) -> String {
-    shell::command(READ, &[project_directory])
+pub(super) fn read_command(project_directory: &str, directory: &str) -> String {
+    shell::command(READ, &[project_directory, directory])
 }
 
 pub(super) fn write_command(directory: &str, project: &str) -> String {
@@ -104,6 +106,7 @@ fn add_line(listing: &mut Listing, line: &str) -> Option<()> {
     let name = |word: &str| Some(String::from_utf8_lossy(&decoded(word)?).into_owned());
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
+        ["B"] => listing.locked = true,
         ["L", content] => listing.ledger = Some(decoded(content)?),
         ["M", id, content] => {
             listing.manifests.insert(name(id)?, decoded(content)?);
@@ -160,8 +163,9 @@ mod tests {
     #[test]
     fn lines_become_facts() {
         let listing =
-            listing(b"L e30=\nM YTE= e30=\nF 644 3 abc Y29tcG9zZS55YW1s\nN a1ff ZmlsZXMveA==\nEND\n")
+            listing(b"B\nL e30=\nM YTE= e30=\nF 644 3 abc Y29tcG9zZS55YW1s\nN a1ff ZmlsZXMveA==\nEND\n")
                 .unwrap();
+        assert!(listing.locked);
         assert_eq!(listing.ledger.as_deref(), Some(b"{}".as_slice()));
         assert_eq!(listing.manifests["a1"], b"{}");
         assert_eq!(

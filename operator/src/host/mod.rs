@@ -18,7 +18,7 @@ pub use docker::{Container, Health, Image, State};
 pub use error::Error;
 pub use facts::Facts;
 pub use files::{FileFact, Listing, Placement, Source};
-pub use ssh::{Exit, HostKeyFound, Identity, Output, host_keys};
+pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys};
 
 use crate::source::Target;
 use docker::DockerReader;
@@ -28,6 +28,8 @@ use ssh::Connection;
 const EXEC_CHANNELS: usize = 4;
 /// Limit for programs that only look.
 const READ_LIMIT: Duration = Duration::from_secs(20);
+/// How long another writer may keep us waiting; the program on the host gives up a little earlier.
+const LOCK_LIMIT: Duration = Duration::from_secs(70);
 
 /// One Docker host.
 pub struct Host {
@@ -139,29 +141,51 @@ impl Host {
     /// # Errors
     /// When the folder cannot be read.
     pub async fn list(&self, project_directory: &str) -> Result<Listing, Error> {
-        let output = self.run(&files::read_command(project_directory), Vec::new(), READ_LIMIT).await?;
+        let output = self
+            .run(&files::read_command(project_directory, self.target.directory()), Vec::new(), READ_LIMIT)
+            .await?;
         files::listing(&output.success("listing the project's folder")?.stdout)
+    }
+
+    /// Waits for the host's lock and holds it until the result is released or the connection ends.
+    ///
+    /// # Errors
+    /// When another writer holds it for too long, or the folder cannot be made.
+    pub async fn lock(&self) -> Result<HostLock, Error> {
+        let link = self.link().await?;
+        let result = link.connection.hold(&shell::lock_command(self.target.directory()), LOCK_LIMIT).await;
+        self.forget_broken(result).await
     }
 
     /// Puts files into the folder of a project: all are staged and verified before the first is renamed, and
     /// they are renamed in the order given.
     ///
     /// # Errors
-    /// When another writer holds the lock, or nothing or not everything could be written.
-    pub async fn place(&self, project: &str, placements: &[Placement]) -> Result<(), Error> {
+    /// When nothing or not everything could be written.
+    pub async fn place(
+        &self,
+        _lock: &HostLock,
+        project: &str,
+        placements: &[Placement],
+    ) -> Result<(), Error> {
         let command = files::write_command(self.target.directory(), project);
         let output = self.run(&command, files::write_input(placements), Duration::from_mins(1)).await?;
         output.success("writing files").map(drop)
     }
 
-    /// Runs `docker` with the given arguments on the host, under the host's lock, with nothing of the user's
-    /// environment but `PATH`, `HOME` and the Docker configuration.
+    /// Runs `docker` with the given arguments on the host, with nothing of the user's environment but `PATH`,
+    /// `HOME` and the Docker configuration.
     ///
     /// # Errors
-    /// When another writer holds the lock, the time is up, or Docker says no.
-    pub async fn docker(&self, arguments: &[&str], limit: Duration) -> Result<Output, Error> {
-        let command = shell::docker_command(self.target.directory(), arguments, limit);
-        let output = self.run(&command, Vec::new(), limit + Duration::from_secs(70)).await?;
+    /// When the time is up, or Docker says no.
+    pub async fn docker(
+        &self,
+        _lock: &HostLock,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<Output, Error> {
+        let command = shell::docker_command(arguments, limit);
+        let output = self.run(&command, Vec::new(), limit + Duration::from_secs(20)).await?;
         output.success(&format!("docker {}", arguments.join(" ")))
     }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Runs one `docker` command under the host's lock.
+/// Runs one `docker` command.
 const DOCKER: &str = include_str!("programs/docker.sh");
+/// Holds the host's lock.
+const LOCK: &str = include_str!("programs/lock.sh");
 
 /// Quotes a text so that a POSIX shell takes it as one word, whatever is in it but NUL.
 pub fn quote(text: &str) -> String {
@@ -29,12 +31,16 @@ pub fn command(program: &str, arguments: &[&str]) -> String {
     line
 }
 
-/// The command line of one `docker` command under the host's lock, ended after `limit`.
-pub(super) fn docker_command(directory: &str, arguments: &[&str], limit: Duration) -> String {
+/// The command line of one `docker` command, ended after `limit`.
+pub(super) fn docker_command(arguments: &[&str], limit: Duration) -> String {
     let seconds = limit.as_secs().max(1).to_string();
-    let mut all = vec![directory, seconds.as_str()];
-    all.extend(arguments);
+    let all: Vec<&str> = std::iter::once(seconds.as_str()).chain(arguments.iter().copied()).collect();
     command(DOCKER, &all)
+}
+
+/// The command line that holds the host's lock.
+pub(super) fn lock_command(directory: &str) -> String {
+    command(LOCK, &[directory])
 }
 
 #[cfg(test)]

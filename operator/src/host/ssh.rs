@@ -15,7 +15,7 @@ use russh::{
         Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
     },
 };
-use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::Error;
 use crate::source::Target;
@@ -147,15 +147,7 @@ impl Connection {
 
     /// Runs a command line, feeds it `input`, and collects what it says until it ends.
     pub(super) async fn run(&self, command: &str, input: Vec<u8>, limit: Duration) -> Result<Output, Error> {
-        let open = async {
-            let channel = self.handle.channel_open_session().await?;
-            channel.exec(true, command).await?;
-            Ok::<_, russh::Error>(channel)
-        };
-        let channel = timeout(STEP_LIMIT, open)
-            .await
-            .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
-            .map_err(|_| Error::ConnectionLost)?;
+        let channel = self.session(command).await?;
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(drain(channel, input, sender));
         match timeout(limit, receiver).await {
@@ -163,6 +155,67 @@ impl Connection {
             Ok(Err(_)) => Err(Error::ConnectionLost),
             Err(_) => Err(Error::TimedOut { doing: "a program on the host".to_owned(), limit }),
         }
+    }
+}
+
+/// The host's lock. It ends when this is released or dropped, and with the connection.
+#[derive(Debug)]
+pub struct HostLock {
+    end: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl HostLock {
+    /// Lets the lock go, and waits until the host has.
+    pub async fn release(self) {
+        drop(self.end);
+        if timeout(STEP_LIMIT, self.ended).await.is_err() {
+            tracing::debug!("the host did not confirm the end of its lock");
+        }
+    }
+}
+
+impl Connection {
+    /// Starts a program that says a line when it holds something, and holds it until its input ends.
+    pub(super) async fn hold(&self, command: &str, limit: Duration) -> Result<HostLock, Error> {
+        let channel = self.session(command).await?;
+        let (mut reader, writer) = channel.split();
+        let held = async {
+            while let Some(message) = reader.wait().await {
+                match message {
+                    ChannelMsg::Data { .. } => return Ok(()),
+                    ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
+                    ChannelMsg::ExitStatus { exit_status } => {
+                        let found = format!("exit status {exit_status}");
+                        return Err(Error::Failed { doing: "locking the host".to_owned(), found });
+                    }
+                    _ => {}
+                }
+            }
+            Err(Error::ConnectionLost)
+        };
+        let doing = "locking the host".to_owned();
+        timeout(limit, held).await.map_err(|_| Error::TimedOut { doing, limit })??;
+        let (end, asked) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            let _: Result<(), _> = asked.await;
+            if writer.eof().await.is_ok() {
+                while reader.wait().await.is_some() {}
+            }
+        });
+        Ok(HostLock { end, ended })
+    }
+
+    async fn session(&self, command: &str) -> Result<Channel<Msg>, Error> {
+        let open = async {
+            let channel = self.handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            Ok::<_, russh::Error>(channel)
+        };
+        timeout(STEP_LIMIT, open)
+            .await
+            .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
+            .map_err(|_| Error::ConnectionLost)
     }
 }
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::{
     desired::Project,
-    host::{Container, Error, FileFact, Host},
+    host::{Container, Error, FileFact, Host, HostLock},
     release::{Ledger, Release},
 };
 
 /// One project on a host, as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// Whether another writer is at work: then what is there is neither drift nor change.
+    pub busy: bool,
     /// What happened to it, where the operator was here before.
     pub ledger: Option<Ledger>,
     /// The release that was last rolled out.
@@ -21,11 +23,11 @@ pub struct Observed {
     pub containers: Vec<Container>,
 }
 
-/// Looks at one project on a host.
+/// Looks at one project on a host; with the lock, nobody else is at work there.
 ///
 /// # Errors
 /// When the host cannot be read, or what the operator keeps there is damaged.
-pub async fn observe(host: &Host, project: &Project) -> Result<Observed, Error> {
+pub async fn observe(host: &Host, project: &Project, lock: Option<&HostLock>) -> Result<Observed, Error> {
     let folder = format!("{}/{}", host.target().directory(), project.folder);
     host.connect().await?;
     let (listing, containers) =
@@ -44,5 +46,6 @@ pub async fn observe(host: &Host, project: &Project) -> Result<Observed, Error> 
             Some(Release::read(text).map_err(|found| damaged(&path, found))?)
         }
     };
-    Ok(Observed { ledger, applied, files: listing.files, containers })
+    let busy = listing.locked && lock.is_none();
+    Ok(Observed { busy, ledger, applied, files: listing.files, containers })
 }

@@ -123,9 +123,14 @@ impl Plan {
         self.repairs.is_empty() && self.rollout.is_none() && self.waiting.is_none()
     }
 
-    /// Hash of the desired state and the actions.
+    /// The change, whether it waits or not.
+    pub fn change(&self) -> Option<&Change> {
+        self.rollout.as_ref().or(self.waiting.as_ref().map(|waiting| &waiting.change))
+    }
+
+    /// Hash of the actions and of the change, the same before and after it was released.
     pub fn hash(&self) -> String {
-        sha256(&serde_json::to_vec(self).unwrap_or_default())[..16].to_owned()
+        sha256(&serde_json::to_vec(&(&self.repairs, self.change())).unwrap_or_default())[..16].to_owned()
     }
 }
 
@@ -140,7 +145,7 @@ pub fn plan(
 ) -> Plan {
     let repairs =
         observed.applied.as_ref().map(|applied| repairs(drift, applied, desired)).unwrap_or_default();
-    let Some(change) = change else {
+    let Some(change) = change.filter(|_| !observed.busy) else {
         return Plan { repairs, ..Plan::default() };
     };
     match reason_to_wait(&change, observed, policy, approval) {

@@ -97,7 +97,10 @@ fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
     assert_eq!(*source, Source::Copy(applied.stored("compose.yaml")));
     assert_eq!(plan.rollout, None);
     assert_eq!(plan.waiting.unwrap().reason, reasons::APPROVAL_NEEDED);
+    let waiting_hash =
+        super::plan(&[], change.clone(), &desired, &observed, &policy, Approval::Policy).hash();
     let released = super::plan(&[], change, &desired, &observed, &policy, Approval::Person);
+    assert_eq!(released.hash(), waiting_hash, "what was shown is what is released");
     assert_eq!(released.rollout.unwrap().to_revision, "new");
 }
 

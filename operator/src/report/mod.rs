@@ -16,6 +16,8 @@ pub struct HostReport {
     pub host: String,
     /// Component that was checked.
     pub component: String,
+    /// Whether another writer is at work.
+    pub busy: bool,
     /// What kept the host from being checked or repaired.
     pub failure: Option<Failure>,
     /// Release that was last rolled out.
@@ -175,6 +177,9 @@ fn abnormal(kind: &'static str, fault: Option<(&'static str, String)>) -> Fact {
 fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
     if let Some(failure) = &report.failure {
         return Some((failure.reason, failure.message.clone()));
+    }
+    if report.busy {
+        return Some((reasons::LOCKED, "another writer is at work".to_owned()));
     }
     if let Some(item) = report.drift.first() {
         let service = item.service.as_deref().or(item.path.as_deref()).unwrap_or("host");

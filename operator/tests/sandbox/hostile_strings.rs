@@ -135,8 +135,13 @@ fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
         "{refused} refused, {} accepted",
         accepted.len()
     );
+    let lock = runtime.block_on(host.lock()).unwrap();
     for (path, hostile, stack) in &accepted {
-        arrives(&stage, &runtime, &host, &directory, path, hostile, stack);
+        let Some(project) = desired::for_host(stack, &stack.spec.hosts[0]).pop() else { continue };
+        let prepared = Prepared::new(project.clone(), BTreeMap::new());
+        runtime.block_on(host.place(&lock, &project.folder, &prepared.placements())).unwrap();
+        let folder = format!("{directory}/{}", project.folder);
+        arrives(&stage, &folder, &prepared, stack, &format!("{path} = {hostile:?}"));
     }
     assert_eq!(stage.as_root("ls /tmp | grep pwned || true"), "", "something was executed");
 }
@@ -147,34 +152,17 @@ fn runtime_base(stage: &Stage) -> Value {
     serde_json::to_value(stack).unwrap()
 }
 
-/// Writes the stack's files and reads them back, and asks Compose what it understands.
-fn arrives(
-    stage: &Stage,
-    runtime: &tokio::runtime::Runtime,
-    host: &Host,
-    directory: &str,
-    path: &str,
-    hostile: &str,
-    stack: &Stack,
-) {
-    let Some(project) = desired::for_host(stack, &stack.spec.hosts[0]).pop() else {
-        return;
-    };
-    let prepared = Prepared::new(project.clone(), BTreeMap::new());
-    runtime.block_on(host.place(&project.folder, &prepared.placements())).unwrap();
+/// Reads the files on the host back, and asks Compose what it understands.
+fn arrives(stage: &Stage, folder: &str, prepared: &Prepared, stack: &Stack, case: &str) {
     for (file, content) in &prepared.contents {
-        let found = stage.host.read_file(format!("{directory}/{}/{file}", project.folder)).unwrap();
-        assert_eq!(String::from_utf8(found).unwrap(), *content, "{path} = {hostile:?}: {file}");
+        let found = stage.host.read_file(format!("{folder}/{file}")).unwrap();
+        assert_eq!(String::from_utf8(found).unwrap(), *content, "{case}: {file}");
     }
-    let Some(wanted) = stack.spec.app.as_ref().and_then(|app| app.backend.env.get("NAME")) else {
-        return;
-    };
-    let folder = format!("{directory}/{}", project.folder);
-    let config = stage.on_host(&format!(
-        "docker compose -f {folder}/compose.yaml --env-file /dev/null config --format json"
-    ));
-    let config: Value = serde_json::from_str(&config).unwrap();
+    let Some(wanted) = stack.spec.app.as_ref().and_then(|app| app.backend.env.get("NAME")) else { return };
+    let command =
+        format!("docker compose -f {folder}/compose.yaml --env-file /dev/null config --format json");
+    let config: Value = serde_json::from_str(&stage.on_host(&command)).unwrap();
     // Compose prints a dollar as two, so that its output can be read again.
     let found = config["services"]["backend"]["environment"]["NAME"].as_str().unwrap().replace("$$", "$");
-    assert_eq!(found, wanted.as_str(), "{path} = {hostile:?}");
+    assert_eq!(found, wanted.as_str(), "{case}");
 }

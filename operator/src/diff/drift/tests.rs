@@ -43,6 +43,7 @@ fn in_sync() -> Observed {
         sha256: record.sha256.clone(),
     };
     Observed {
+        busy: false,
         ledger: None,
         files: release.files.iter().map(|(path, record)| (path.clone(), file(record))).collect(),
         containers: release.project.services.keys().map(|service| container(&release, service)).collect(),
@@ -74,6 +75,12 @@ fn a_host_that_is_as_applied_shows_nothing() {
 #[test]
 fn nothing_applied_means_no_drift_whatever_is_there() {
     let observed = Observed { applied: None, ..in_sync() };
+    assert_eq!(drift("app-1", &observed), Vec::new());
+}
+
+#[test]
+fn what_another_writer_is_about_is_no_drift() {
+    let observed = Observed { busy: true, files: std::collections::BTreeMap::new(), ..in_sync() };
     assert_eq!(drift("app-1", &observed), Vec::new());
 }
 

@@ -1,7 +1,8 @@
 # Puts files into a project's folder: all staged and verified before the first is renamed.
+# Whoever calls holds the host's lock.
 # $1: the operator's folder; $2: the project's folder below it.
 # Standard input, a line each, path, content and source in base64: "F path mode sha256 content", "C path mode sha256 source"; then "END".
-# Exit 75: another writer holds the lock; 65: the input was cut; 74: a stored copy is damaged; 73: cannot write.
+# Exit 65: the input was cut; 74: a stored copy is damaged; 73: cannot write.
 umask 022
 base=$1 project=$1/$2
 plain() { printf '%s' "$1" | base64 -d; }
@@ -17,8 +18,6 @@ folder() { # every part below the operator's folder must be a folder of our own,
 }
 staging=
 mkdir -p "$base" || fail 73 "$base cannot be made"
-exec 9>>"$base/.lock" || fail 73 "$base/.lock cannot be opened"
-flock -w 60 9 || exit 75
 folder "$2"
 staging=$(mktemp -d "$project/.staging.XXXXXX") || fail 73 "$project cannot be written"
 count=0 complete=
