@@ -18,9 +18,8 @@ pub(crate) fn run(name: &str) -> Result<()> {
     images::build(host.as_ref(), &["r1"])?;
     drop(host);
     let mut command = cargo();
+    command.args(["bench", "--locked", "--profile", "dist", "--target", images::TRIPLE]);
     command.args([
-        "bench",
-        "--locked",
         "--package",
         "tasktracker-operator",
         "--features",
@@ -30,6 +29,7 @@ pub(crate) fn run(name: &str) -> Result<()> {
         "--",
         name,
     ]);
+    command.env("RUSTFLAGS", images::STATIC);
     command.env("TASKTRACKER_IMAGES", images::folder());
     command.env("TASKTRACKER_BENCH", target().join("bench"));
     run_program(&mut command)

@@ -36,10 +36,10 @@ const LIMIT: Duration = Duration::from_mins(3);
 pub(crate) struct Options {
     /// Do the three things by itself, look at what comes of them, and end.
     #[arg(long = "try")]
-    try_things: bool,
+    pub(crate) try_things: bool,
     /// Start a sandbox host even where this machine has a Docker daemon.
     #[arg(long)]
-    sandbox: bool,
+    pub(crate) sandbox: bool,
 }
 
 /// Everything of a running demo; dropped in this order.

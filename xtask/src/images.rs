@@ -11,7 +11,9 @@ use tasktracker_testbed::{DemoHost, HostOptions, LocalHost, SandboxHost, images,
 use crate::progress::{cargo, root, run as run_program, say, step, target};
 
 /// What static binaries are built for.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// How they are linked.
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
 /// No image may be larger, in bytes.
 const LARGEST_IMAGE: u64 = 25_000_000;
 /// Registry and path in front of the images' names, as in the examples.
@@ -57,7 +59,7 @@ pub(crate) fn build_binaries() -> Result<()> {
         "--package",
         "tasktracker-operator",
     ]);
-    run_program(command.env("RUSTFLAGS", "-C target-feature=+crt-static"))
+    run_program(command.env("RUSTFLAGS", STATIC))
 }
 
 /// A static binary that [`build_binaries`] built.

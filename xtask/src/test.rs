@@ -7,8 +7,8 @@ use clap::Args;
 use tasktracker_testbed::packages;
 
 use crate::{
-    images,
-    progress::{cargo, root, run as run_program, say, step, target},
+    demo, images,
+    progress::{cargo, root, run as run_program, say, step},
 };
 
 /// Revisions whose images the tests roll out.
@@ -34,6 +34,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     images::build(host.as_ref(), &REVISIONS)?;
     drop(host);
     run_tests(options.filter.as_deref())?;
+    if options.filter.is_none() {
+        step("trying what the demo proposes");
+        demo::run(&demo::Options { try_things: true, sandbox: true })?;
+    }
     say(&format!("all checks passed in {} s", started.elapsed().as_secs()));
     Ok(())
 }
@@ -67,14 +71,12 @@ fn check_bans() -> Result<()> {
     Ok(())
 }
 
-/// Unit tests side by side; tests on hosts of their own two at a time.
+/// All tests, at most two at a time: each of those on real hosts starts one of its own.
 fn run_tests(filter: Option<&str>) -> Result<()> {
     step("running tests");
     let mut command = cargo();
     command.args(["test", "--locked", "--workspace", "--all-features"]);
     command.env("TASKTRACKER_IMAGES", images::folder());
-    command.env("TASKTRACKER_OPERATOR", images::binary("tasktracker-operator"));
-    command.env("CARGO_TARGET_DIR", target());
     command.env("INSTA_UPDATE", "no");
     command.args(filter);
     command.args(["--", "--test-threads=2"]);
