@@ -152,7 +152,8 @@ impl Error {
         let failure = Failure {
             reason: self.reason(),
             message: self.to_string(),
-            reachable: !self.of_host().is_some_and(host::Error::is_unreachable),
+            reachable: matches!(self, Self::Apply(_))
+                && !self.of_host().is_some_and(host::Error::is_unreachable),
             stalled: self.of_host().is_some_and(host::Error::is_stalled),
         };
         let kind = match self {

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{Error, Hosts, Look, act, look, now, watcher::Watcher};
 use crate::{
+    desired::sha256,
     host::{Host, HostLock},
     metrics::StackLabels,
     plan::Approval,
@@ -18,6 +19,9 @@ use crate::{
 
 /// Longest wait after failures.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
+
+/// Shortest wait between checks, whatever the interval.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a worker shares with the others.
 pub(super) struct Shared {
@@ -49,17 +53,24 @@ pub(super) async fn work(
         });
         kept = host;
         failures = if good { 0 } else { failures.saturating_add(1) };
-        let pause = pause(failures, stack.spec.interval.duration());
+        let pause = spread(pause(failures, stack.spec.interval.duration()), &host_name);
         let _: Result<_, _> = timeout(pause, stacks.changed()).await;
     }
 }
 
-/// The interval after success; after failures 1 s, 2 s, 4 s, … but never sooner than the interval would be late.
+/// The interval after success; after failures 1 s, 2 s, 4 s, … up to a minute.
 fn pause(failures: u32, interval: Duration) -> Duration {
     match failures {
-        0 => interval.max(Duration::from_millis(200)),
+        0 => interval.max(SHORTEST_PAUSE),
         _ => Duration::from_secs(1 << (failures - 1).min(6)).min(LONGEST_BACKOFF),
     }
+}
+
+/// Up to a tenth more, by the name of the host, so that hosts which began together do not stay together.
+fn spread(pause: Duration, host: &str) -> Duration {
+    let digest = sha256(host.as_bytes());
+    let share = u32::from_str_radix(&digest[..4], 16).unwrap_or_default();
+    pause + pause * share / (10 * 0x10000)
 }
 
 /// One check with its repairs; the host comes back so that its connection is kept.
@@ -182,5 +193,13 @@ mod tests {
         let interval = Duration::from_secs(30);
         let waits: Vec<u64> = (0..9).map(|failures| pause(failures, interval).as_secs()).collect();
         assert_eq!(waits, [30, 1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn hosts_are_spread_over_a_tenth_of_the_pause() {
+        let pauses: Vec<Duration> =
+            ["a", "b", "c"].iter().map(|host| spread(Duration::from_secs(10), host)).collect();
+        assert!(pauses.iter().all(|pause| (10.0..11.0).contains(&pause.as_secs_f64())), "{pauses:?}");
+        assert!(pauses[0] != pauses[1] && pauses[1] != pauses[2]);
     }
 }

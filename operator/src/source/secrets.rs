@@ -42,14 +42,14 @@ pub enum SecretError {
         name: String,
     },
     /// The file is not there or cannot be read.
-    #[error("secret {name}: expected a file {}, found: {source}", .path.display())]
+    #[error("secret {name}: expected a file {}, found: {found}", .path.display())]
     Unreadable {
         /// Name of the secret.
         name: String,
         /// Where it should be.
         path: PathBuf,
         /// Why it cannot be read.
-        source: io::Error,
+        found: io::Error,
     },
     /// Other users can read the file.
     #[error("secret {name}: expected {} to be readable by its owner alone, found mode {mode:o}; chmod 600 it", .path.display())]
@@ -94,7 +94,7 @@ impl Secrets {
     pub fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
         let path = self.path(name, key)?;
         let unreadable =
-            |source| SecretError::Unreadable { name: name.to_string(), path: path.clone(), source };
+            |found| SecretError::Unreadable { name: name.to_string(), path: path.clone(), found };
         let metadata = fs::metadata(&path).map_err(unreadable)?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {

@@ -24,12 +24,12 @@ pub struct StackFile {
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// The folder or file cannot be read.
-    #[error("stacks: expected a folder or file {}, found: {source}", .path.display())]
+    #[error("stacks: expected a folder or file {}, found: {found}", .path.display())]
     Unreadable {
         /// The folder or file.
         path: PathBuf,
         /// Why it cannot be read.
-        source: io::Error,
+        found: io::Error,
     },
 }
 
@@ -58,7 +58,7 @@ impl Folder {
             .into_iter()
             .map(|path| {
                 let metadata = fs::metadata(&path)
-                    .map_err(|source| FolderError::Unreadable { path: path.clone(), source })?;
+                    .map_err(|found| FolderError::Unreadable { path: path.clone(), found })?;
                 Ok((path, (metadata.len(), metadata.modified().ok())))
             })
             .collect()
@@ -79,7 +79,7 @@ impl Folder {
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
-        let unreadable = |source| FolderError::Unreadable { path: self.path.clone(), source };
+        let unreadable = |found| FolderError::Unreadable { path: self.path.clone(), found };
         if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
             return Ok(vec![self.path.clone()]);
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     browser::Browser,
-    stage::{Stage, wait_until},
+    stage::{Stage, http, wait_until},
 };
 
 /// One difference made by hand.
@@ -78,7 +78,11 @@ async fn from_nothing_to_ready_and_every_kind_is_healed() {
 
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(http(operator.metrics, &format!("GET {path}")).unwrap().0, 200, "{path}");
+    }
     operator.stop();
+    the_ledger_tells_what_happened(&stage);
     answers_through_the_edge(&stage);
     a_task_made_on_the_page_is_in_the_api(&stage).await;
     assert_eq!(stage.json(&["status"]).0, 0);
@@ -86,6 +90,19 @@ async fn from_nothing_to_ready_and_every_kind_is_healed() {
     for case in &CASES {
         is_seen_and_healed(&stage, case, &before);
     }
+}
+
+fn the_ledger_tells_what_happened(stage: &Stage) {
+    let ledger: Value = serde_json::from_str(&stage.on_host(&format!("cat {PROJECT}/ledger.json"))).unwrap();
+    let (_, status) = stage.json(&["status"]);
+    assert_eq!(ledger["current"], status[0]["report"]["release"]);
+    assert_eq!((&ledger["who"], &ledger["why"]), (&json!("tasktracker-operator"), &json!("revision r1")));
+    let release = format!("{PROJECT}/releases/{}", ledger["current"].as_str().unwrap());
+    assert_eq!(
+        stage.on_host(&format!("cd {release} && find . -type f | sort")),
+        "./compose.yaml\n./files/edge/Caddyfile\n./manifest.json\n"
+    );
+    stage.on_host(&format!("cmp {release}/compose.yaml {PROJECT}/compose.yaml"));
 }
 
 fn answers_through_the_edge(stage: &Stage) {
