@@ -5,7 +5,7 @@ mod browser;
 
 #[cfg(test)]
 mod page {
-    use std::{fs, net::SocketAddr, path::Path, time::Duration};
+    use std::{net::SocketAddr, time::Duration};
 
     use axum::{Router, http::HeaderValue};
     use fantoccini::{Client, Locator, elements::Element, key::Key};

@@ -257,6 +257,23 @@ fn a_newer_compose_runs_on_the_newer_engine() {
     assert_eq!(over_ssh(&host, "docker compose version --short"), packages::newer::COMPOSE_VERSION);
 }
 
+/// What carries the mark of a host: namespaces, processes, mounts, cgroups, folders, links.
+fn traces(id: &str, processes: &Path) -> BTreeSet<String> {
+    let mut traces = BTreeSet::new();
+    let mut keep = |what: &str, text: String| {
+        traces.extend(text.lines().filter(|line| line.contains(id)).map(|line| format!("{what}: {line}")));
+    };
+    keep("namespace", said(Command::new("ip").args(["netns"])));
+    keep("cgroup", said(Command::new("find").args(["/sys/fs/cgroup", "-type", "d"])));
+    keep("mount", fs::read_to_string("/proc/self/mountinfo").unwrap());
+    keep("folder", said(Command::new("ls").arg(cache_folder().unwrap().join("sandbox"))));
+    let of_host = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let of_host =
+        of_host.filter(|path| fs::read_link(path.join("ns/pid")).is_ok_and(|link| link == processes));
+    traces.extend(of_host.map(|path| format!("process: {}", path.display())));
+    traces
+}
+
 #[test]
 fn nothing_is_left_of_a_host_whose_owner_was_killed() {
     let mut owner = Command::new(std::env::current_exe().unwrap())
