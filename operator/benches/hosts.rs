@@ -19,7 +19,7 @@ use tasktracker_operator::{
     engine::{self, Look},
     host::Host,
     plan::Approval,
-    source::{Folder, Secrets, Stack, Target},
+    source::{Folder, Secrets, Stack, target},
 };
 use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost};
 use tempfile::TempDir;
@@ -105,7 +105,7 @@ impl Stage {
         let stack = Folder::new(file, vec!["/opt".into()]).read()?.remove(0).content;
         let stack = stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
-        let host = Host::new(Target::new(&stack, &stack.spec.hosts[0], &secrets)?);
+        let host = Host::new(target(&stack, &stack.spec.hosts[0], &secrets)?);
         Ok(Self { runtime: Runtime::new()?, stack, host, sandbox, folder })
     }
 

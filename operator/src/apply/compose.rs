@@ -20,7 +20,7 @@ pub(super) struct Compose<'a> {
 
 impl<'a> Compose<'a> {
     pub(super) fn new(host: &'a Host, lock: &'a HostLock, project: &'a Project) -> Self {
-        let directory = format!("{}/{}", host.target().directory(), project.folder);
+        let directory = format!("{}/{}", host.target().directory, project.folder);
         Self { host, lock, name: &project.name, file: format!("{directory}/{COMPOSE_FILE}"), directory }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     host::{self, Host, HostLock},
     plan::{Approval, Plan},
     report::HostReport,
-    source::{Folder, Secrets, Stack, Target},
+    source::{Folder, Secrets, Stack, target},
 };
 
 /// `run`
@@ -165,7 +165,7 @@ async fn look_at(
     hosts: &Hosts,
     approval: Approval,
 ) -> Looked {
-    let target = match Target::new(&stack, &spec, secrets) {
+    let target = match target(&stack, &spec, secrets) {
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());

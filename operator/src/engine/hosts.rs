@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use crate::{host::Host, source::Target};
+use crate::host::{Host, Target};
 
 /// The hosts in use.
 #[derive(Default)]

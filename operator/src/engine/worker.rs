@@ -14,7 +14,7 @@ use crate::{
     host::{Host, HostLock},
     metrics::StackLabels,
     plan::Approval,
-    source::{Secrets, Stack, Target},
+    source::{Secrets, Stack, target},
 };
 
 /// Longest wait after failures.
@@ -85,7 +85,7 @@ async fn check(
         let before = shared.watcher.last(&stack.key, name);
         shared.watcher.publish(&stack, error.report(name, before), now());
     };
-    let host = match Target::new(&stack, &spec, &shared.secrets) {
+    let host = match target(&stack, &spec, &shared.secrets) {
         Ok(target) => shared.hosts.get(target),
         Err(error) => {
             failed(error.into());
@@ -164,7 +164,7 @@ async fn carry_out(
 ) -> Result<(), Error> {
     let labels = StackLabels::of(stack);
     let metrics = shared.watcher.metrics();
-    let name = host.target().name();
+    let name = &host.target().name;
     for action in &look.plan.repairs {
         tracing::info!(stack = %stack.key, host = %name, "repairing: {}", action.words());
     }

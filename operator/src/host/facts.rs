@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Error, Exit, Output, docker::SOCKET, shell};
-use crate::source::Target;
+use super::{Error, Exit, Output, Target, docker::SOCKET, shell};
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
@@ -58,11 +57,7 @@ pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
     let (api, engine) = engine(&one("socket"), &one("api"), &user)?;
     let folder = one("folder");
     if folder != "ok" {
-        return Err(Error::FolderNotWritable {
-            user,
-            directory: target.directory().to_owned(),
-            found: folder,
-        });
+        return Err(Error::FolderNotWritable { user, directory: target.directory.clone(), found: folder });
     }
     Ok(Facts { user, compose, engine, api })
 }

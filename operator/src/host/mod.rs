@@ -9,6 +9,7 @@ mod facts;
 mod files;
 pub mod shell;
 mod ssh;
+mod target;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +20,8 @@ pub use error::Error;
 pub use facts::Facts;
 pub use files::{FileFact, Listing, Placement, Source};
 pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys};
+pub use target::Target;
 
-use crate::source::Target;
 use docker::DockerReader;
 use ssh::Connection;
 
@@ -67,7 +68,7 @@ impl Host {
         }
         *link = None;
         let connection = Connection::open(&self.target).await?;
-        let probe = connection.run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT).await?;
+        let probe = connection.run(&facts::command(&self.target.directory), Vec::new(), READ_LIMIT).await?;
         let facts = facts::read(&probe, &self.target)?;
         let docker = DockerReader::new(&facts);
         *link = Some(Arc::new(Link { connection, docker, facts }));
@@ -92,7 +93,7 @@ impl Host {
     /// # Errors
     /// When the host cannot be reached or managed.
     pub async fn probe(&self) -> Result<Facts, Error> {
-        let output = self.run(&facts::command(self.target.directory()), Vec::new(), READ_LIMIT).await?;
+        let output = self.run(&facts::command(&self.target.directory), Vec::new(), READ_LIMIT).await?;
         facts::read(&output, &self.target)
     }
 
@@ -142,7 +143,7 @@ impl Host {
     /// When the folder cannot be read.
     pub async fn list(&self, project_directory: &str) -> Result<Listing, Error> {
         let output = self
-            .run(&files::read_command(project_directory, self.target.directory()), Vec::new(), READ_LIMIT)
+            .run(&files::read_command(project_directory, &self.target.directory), Vec::new(), READ_LIMIT)
             .await?;
         files::listing(&output.success("listing the project's folder")?.stdout)
     }
@@ -153,7 +154,7 @@ impl Host {
     /// When another writer holds it for too long, or the folder cannot be made.
     pub async fn lock(&self) -> Result<HostLock, Error> {
         let link = self.link().await?;
-        let result = link.connection.hold(&shell::lock_command(self.target.directory()), LOCK_LIMIT).await;
+        let result = link.connection.hold(&shell::lock_command(&self.target.directory), LOCK_LIMIT).await;
         self.forget_broken(result).await
     }
 
@@ -168,7 +169,7 @@ impl Host {
         project: &str,
         placements: &[Placement],
     ) -> Result<(), Error> {
-        let command = files::write_command(self.target.directory(), project);
+        let command = files::write_command(&self.target.directory, project);
         let output = self.run(&command, files::write_input(placements), Duration::from_mins(1)).await?;
         output.success("writing files").map(drop)
     }

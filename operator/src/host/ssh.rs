@@ -17,8 +17,7 @@ use russh::{
 };
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::Error;
-use crate::source::Target;
+use super::{Error, Target};
 
 /// How long each step of connecting may take.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
@@ -109,13 +108,13 @@ impl Connection {
     pub(super) async fn open(target: &Target) -> Result<Self, Error> {
         let seen = SeenKey::default();
         let pinned: Vec<PublicKey> =
-            target.host_keys().iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
+            target.host_keys.iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
         let algorithms = pinned.iter().flat_map(|key| offered(&key.algorithm())).collect();
         let handler = PinnedKeys { pinned: pinned.clone(), seen: seen.clone() };
         let mut handle =
-            handshake(&target.address(), algorithms, handler).await.map_err(|failure| match failure {
+            handshake(&target.endpoint(), algorithms, handler).await.map_err(|failure| match failure {
                 Handshake::Refused => Error::HostKeyChanged {
-                    address: target.address(),
+                    address: target.endpoint(),
                     expected: fingerprints(&pinned),
                     found: seen
                         .take()
@@ -308,15 +307,15 @@ fn described_io(error: &std::io::Error) -> String {
 }
 
 async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Result<(), Error> {
-    for identity in target.identities() {
+    for identity in &target.identities {
         let attempt = async {
             let hash = handle.best_supported_rsa_hash().await?.flatten().or(Some(HashAlg::Sha256));
             let key = PrivateKeyWithHashAlg::new(identity.key.clone(), hash);
-            handle.authenticate_publickey(target.user(), key).await
+            handle.authenticate_publickey(&target.user, key).await
         };
         match timeout(STEP_LIMIT, attempt).await {
             Err(_) => {
-                return Err(Error::Silent { address: target.address(), limit: STEP_LIMIT });
+                return Err(Error::Silent { address: target.endpoint(), limit: STEP_LIMIT });
             }
             Ok(Ok(AuthResult::Success)) => return Ok(()),
             Ok(Ok(AuthResult::Failure { .. })) => {}
@@ -324,10 +323,10 @@ async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Resul
         }
     }
     let _: Result<(), russh::Error> = handle.disconnect(Disconnect::ByApplication, "", "en").await;
-    let keys: Vec<String> = target.identities().iter().map(Identity::fingerprint).collect();
+    let keys: Vec<String> = target.identities.iter().map(Identity::fingerprint).collect();
     Err(Error::AuthenticationFailed {
-        address: target.address(),
-        user: target.user().to_owned(),
+        address: target.endpoint(),
+        user: target.user.clone(),
         keys: keys.join(", "),
     })
 }

@@ -28,7 +28,7 @@ pub struct Observed {
 /// # Errors
 /// When the host cannot be read, or what the operator keeps there is damaged.
 pub async fn observe(host: &Host, project: &Project, lock: Option<&HostLock>) -> Result<Observed, Error> {
-    let folder = format!("{}/{}", host.target().directory(), project.folder);
+    let folder = format!("{}/{}", host.target().directory, project.folder);
     host.connect().await?;
     let (listing, containers) =
         futures::future::try_join(host.list(&folder), host.containers(&project.name)).await?;

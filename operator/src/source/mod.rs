@@ -12,7 +12,7 @@ use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
 pub use secrets::{Secret, SecretError, Secrets};
 pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
-use crate::host::Identity;
+use crate::host::Target;
 
 /// Namespace and name of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -63,87 +63,19 @@ impl Stack {
     }
 }
 
-/// Where and how one host is reached.
-#[derive(Clone, Debug)]
-pub struct Target {
-    name: String,
-    address: String,
-    port: u16,
-    user: String,
-    host_keys: Vec<String>,
-    identities: Vec<Identity>,
-    directory: String,
-}
-
-impl Target {
-    /// The target of a host, with the identities that its secrets hold.
-    ///
-    /// # Errors
-    /// When a secret is missing, readable by others, or no private key.
-    pub fn new(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Self, SecretError> {
-        let identities = stack
-            .spec
-            .ssh
-            .identity_secrets
-            .iter()
-            .map(|name| secrets.identity(name))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            name: host.name.to_string(),
-            address: host.address.to_string(),
-            port: host.port.0,
-            user: stack.spec.ssh.user.to_string(),
-            host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
-            identities,
-            directory: host.directory.to_string(),
-        })
-    }
-
-    /// A target that no secret is needed for.
-    #[cfg(test)]
-    pub(crate) fn for_tests(name: &str, address: &str, port: u16) -> Self {
-        Self {
-            name: name.to_owned(),
-            address: address.to_owned(),
-            port,
-            user: "deploy".to_owned(),
-            host_keys: Vec::new(),
-            identities: Vec::new(),
-            directory: "/opt/tasktracker".to_owned(),
-        }
-    }
-
-    /// Name of the host in its stack.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Address and port, as one text that can be connected to.
-    pub fn address(&self) -> String {
-        if self.address.contains(':') {
-            format!("[{}]:{}", self.address, self.port)
-        } else {
-            format!("{}:{}", self.address, self.port)
-        }
-    }
-
-    /// User on the host.
-    pub fn user(&self) -> &str {
-        &self.user
-    }
-
-    /// Pinned public keys of the host.
-    pub fn host_keys(&self) -> &[String] {
-        &self.host_keys
-    }
-
-    /// Private keys to be tried, in order.
-    pub fn identities(&self) -> &[Identity] {
-        &self.identities
-    }
-
-    /// The operator's folder on the host.
-    pub fn directory(&self) -> &str {
-        &self.directory
-    }
+/// Where and how a host of a stack is reached, with the identities that the stack's secrets hold.
+///
+/// # Errors
+/// When a secret is missing, readable by others, or no private key.
+pub fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Target, SecretError> {
+    let names = &stack.spec.ssh.identity_secrets;
+    Ok(Target {
+        name: host.name.to_string(),
+        address: host.address.to_string(),
+        port: host.port.0,
+        user: stack.spec.ssh.user.to_string(),
+        host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
+        identities: names.iter().map(|name| secrets.identity(name)).collect::<Result<_, _>>()?,
+        directory: host.directory.to_string(),
+    })
 }

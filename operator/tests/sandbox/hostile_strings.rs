@@ -10,7 +10,7 @@ use tasktracker_operator::{
     desired,
     host::{Exit, Host, shell},
     release::Prepared,
-    source::{Folder, Secrets, Stack, Target},
+    source::{Folder, Secrets, Stack, target},
 };
 
 use crate::stage::Stage;
@@ -32,18 +32,18 @@ const HOSTILE: [&str; 14] = [
     "\\n\\\\",
 ];
 
-fn target(stage: &Stage) -> Target {
+fn host_of(stage: &Stage) -> Host {
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
     let folder = Folder::new(stage.path("stacks"), vec![PathBuf::from("/opt")]);
     let stack = folder.read().unwrap().remove(0).content.unwrap();
     let secrets = Secrets::new(Some(stage.path("secrets")));
-    Target::new(&stack, &stack.spec.hosts[0], &secrets).unwrap()
+    Host::new(target(&stack, &stack.spec.hosts[0], &secrets).unwrap())
 }
 
 #[test]
 fn words_reach_a_program_on_the_host_byte_for_byte() {
     let stage = Stage::without_images("quoting");
-    let host = Host::new(target(&stage));
+    let host = host_of(&stage);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let words = proptest::collection::vec(
         prop_oneof!["[^\u{0}]{0,60}", "-[ -~]{0,20}", "[$`'\"\\\\\n\r\t*?~#;&|<>(){}!]{1,40}"],
@@ -107,9 +107,8 @@ fn put(value: &mut Value, path: &[String], text: &str) {
 #[test]
 fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
     let stage = Stage::without_images("strings");
-    let target = target(&stage);
-    let directory = target.directory().to_owned();
-    let host = Host::new(target);
+    let host = host_of(&stage);
+    let directory = &host.target().directory;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let base = runtime_base(&stage);
     let definition = serde_json::to_value(TaskTrackerStack::crd()).unwrap();

@@ -1,0 +1,57 @@
+//! Where and how one host is reached.
+
+use super::Identity;
+
+/// Where and how one host is reached.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Name of the host in its stack.
+    pub name: String,
+    /// Host name or IP address.
+    pub address: String,
+    /// Port of SSH.
+    pub port: u16,
+    /// User on the host.
+    pub user: String,
+    /// Pinned public keys, in OpenSSH's form.
+    pub host_keys: Vec<String>,
+    /// Private keys to be tried, in order.
+    pub identities: Vec<Identity>,
+    /// The operator's folder on the host.
+    pub directory: String,
+}
+
+impl Target {
+    /// Address and port, as one text that can be connected to.
+    pub fn endpoint(&self) -> String {
+        if self.address.contains(':') {
+            return format!("[{}]:{}", self.address, self.port);
+        }
+        format!("{}:{}", self.address, self.port)
+    }
+
+    /// A target that no secret is needed for.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, address: &str, port: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            port,
+            user: "deploy".to_owned(),
+            host_keys: Vec::new(),
+            identities: Vec::new(),
+            directory: "/opt/tasktracker".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_is_bracketed() {
+        assert_eq!(Target::for_tests("a", "::1", 22).endpoint(), "[::1]:22");
+        assert_eq!(Target::for_tests("a", "a.example.com", 2222).endpoint(), "a.example.com:2222");
+    }
+}
