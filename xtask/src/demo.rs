@@ -92,6 +92,7 @@ impl Demo {
             fs::remove_dir_all(&folder)?;
         }
         let local = host.address().is_loopback();
+        refuse_leftovers(host.as_ref())?;
         let (page, api) = (published(local, 3500)?, published(local, 8000)?);
         let example = fs::read_to_string(root().join("examples/staging.yaml"))?;
         let stack = for_host(&example, host.as_ref())?;
@@ -202,7 +203,48 @@ impl Drop for Demo {
         if let Err(error) = stopped {
             say(&format!("the operator could not be stopped: {error}"));
         }
+        if let Err(error) = remove_stack(self.host.as_ref()) {
+            say(&format!("the demo's containers could not be removed: {error:#}"));
+        }
     }
+}
+
+/// What carries the labels of the demo's stack: containers, volumes and networks, each by its command.
+const OURS: [(&str, &[&str], &[&str]); 3] = [
+    ("containers", &["ps", "--all", "--quiet"], &["rm", "--force"]),
+    ("volumes", &["volume", "ls", "--quiet"], &["volume", "rm"]),
+    ("networks", &["network", "ls", "--quiet"], &["network", "rm"]),
+];
+
+fn ours(host: &dyn DemoHost, list: &[&str]) -> Result<Vec<String>> {
+    let arguments: Vec<&str> =
+        list.iter().copied().chain(["--filter", "label=tasktracker.dev/stack=default/staging"]).collect();
+    Ok(host.docker(&arguments)?.split_whitespace().map(str::to_owned).collect())
+}
+
+/// On a machine's own Docker, a stack of the same name would be taken over, and removed in the end.
+fn refuse_leftovers(host: &dyn DemoHost) -> Result<()> {
+    for (what, list, remove) in OURS {
+        let found = ours(host, list)?;
+        ensure!(
+            found.is_empty(),
+            "expected no {what} of a stack named staging in this machine's Docker, found {0}; use --sandbox, or remove them: docker {1} {0}",
+            found.join(" "),
+            remove.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// Removes what the demo made: it began without anything of that name.
+fn remove_stack(host: &dyn DemoHost) -> Result<()> {
+    for (_, list, remove) in OURS {
+        for name in ours(host, list)? {
+            let arguments: Vec<&str> = remove.iter().copied().chain([name.as_str()]).collect();
+            host.docker(&arguments)?;
+        }
+    }
+    Ok(())
 }
 
 /// The example with the address, keys and folder of a host, checked every second.
