@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tasktracker_testbed::{DemoHost, hostile};
 
-use crate::stage::{Stage, succeeded};
+use crate::stage::{Stage, succeeded, wait_until};
 
 /// A stack that differs from a good one in one place.
 fn broken(stage: &Stage, name: &str, from: &str, to: &str) {
@@ -199,4 +199,24 @@ fn hostkey_prints_what_can_be_pinned() {
         .unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).lines().any(|line| line == stage.host.host_key()));
+}
+
+#[test]
+fn a_host_that_goes_away_is_told_and_taken_up_again() {
+    let stage = Stage::new("safety-link");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    stage.host.set_link(false).unwrap();
+    wait_until("the host is told to be unreachable", || {
+        operator.metric("tasktracker_host_reachable", &["host=\"app-1\""]) == Some(0.0)
+    });
+    assert_eq!(operator.metric("tasktracker_stack_in_sync", &[]), Some(0.0), "unknown counts as in sync");
+    stage.host.set_link(true).unwrap();
+    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    operator.wait_until_ready("staging");
+    wait_until("the drift of the meantime is healed", || {
+        operator.metric("tasktracker_drift_healed_total", &["kind=\"Missing\""]) == Some(1.0)
+    });
+    operator.stop();
 }
