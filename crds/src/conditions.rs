@@ -55,6 +55,8 @@ pub mod reasons {
     pub const SECRET_MISSING: &str = "SecretMissing";
     /// The release on the host is damaged.
     pub const RELEASE_DAMAGED: &str = "ReleaseDamaged";
+    /// The project on the host belongs to another stack.
+    pub const NAME_CONFLICT: &str = "NameConflict";
     /// An image is neither on the host nor in the registry.
     pub const IMAGE_MISSING: &str = "ImageMissing";
     /// A service did not become healthy.

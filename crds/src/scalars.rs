@@ -147,13 +147,13 @@ text_types! {
     Moment, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$", max 40,
     "a moment such as 2026-01-31T18:00:00Z";
     /// A length of time in whole hours, minutes, seconds or milliseconds.
-    Span, r"^([0-9]{1,6}(ms|s|m|h)){1,4}$", max 32,
+    Span, r"^([0-9]{1,5}ms|[0-9]{1,5}s|[0-9]{1,4}m|[0-9]{1,2}h){1,3}$", max 18,
     "a length of time such as 30s, 2m or 1h30m";
-    /// An amount of memory in bytes or with a binary suffix.
-    Memory, r"^[1-9][0-9]{0,14}(Ki|Mi|Gi)?$", max 18,
-    "an amount of memory such as 256Mi";
+    /// An amount of memory in Mi or Gi; Docker wants 6Mi at least.
+    Memory, r"^(([6-9]|[1-9][0-9]{1,6})Mi|[1-9][0-9]{0,3}Gi)$", max 9,
+    "an amount of memory such as 256Mi or 2Gi, at least 6Mi";
     /// A share of processors: cores with up to three decimals, or thousandths with `m`.
-    Cpu, r"^([0-9]{1,4}(\.[0-9]{1,3})?|[1-9][0-9]{0,6}m)$", max 9,
+    Cpu, r"^([1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,6}m)$", max 9,
     "a number of cores such as \"0.5\" or 500m";
 }
 
@@ -187,15 +187,9 @@ impl Span {
 impl Memory {
     /// The amount in bytes.
     pub fn bytes(&self) -> u64 {
-        let digits = self.0.trim_end_matches(|character: char| !character.is_ascii_digit());
-        let number: u64 = digits.parse().unwrap_or(u64::MAX);
-        let factor = match self.0.strip_prefix(digits) {
-            Some("Ki") => 1 << 10,
-            Some("Mi") => 1 << 20,
-            Some("Gi") => 1 << 30,
-            _ => 1,
-        };
-        number.saturating_mul(factor)
+        let (digits, suffix) = self.0.split_at(self.0.len().saturating_sub(2));
+        let factor: u64 = if suffix == "Gi" { 1 << 30 } else { 1 << 20 };
+        digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(factor)
     }
 }
 
@@ -261,11 +255,14 @@ mod tests {
     #[test]
     fn memory_and_cpu_are_read_in_their_units() {
         assert_eq!("256Mi".parse::<Memory>().unwrap().bytes(), 268_435_456);
-        assert_eq!("1000".parse::<Memory>().unwrap().bytes(), 1_000);
+        assert_eq!("2Gi".parse::<Memory>().unwrap().bytes(), 2 << 30);
         assert_eq!("0.5".parse::<Cpu>().unwrap().millicores(), 500);
         assert_eq!("1.25".parse::<Cpu>().unwrap().millicores(), 1_250);
         assert_eq!("250m".parse::<Cpu>().unwrap().millicores(), 250);
-        assert!("0".parse::<Memory>().is_err());
+        assert!("5Mi".parse::<Memory>().is_err() && "1000".parse::<Memory>().is_err());
+        assert!(
+            "0".parse::<Cpu>().is_err() && "0.000".parse::<Cpu>().is_err() && "0.05".parse::<Cpu>().is_ok()
+        );
     }
 
     #[test]

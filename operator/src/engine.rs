@@ -6,7 +6,7 @@ mod watcher;
 mod worker;
 
 use jiff::Timestamp;
-use tasktracker_crds::{DriftItem, DriftKind, HostSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
 
 pub use hosts::Hosts;
 pub use run::{Settings, run};
@@ -54,7 +54,11 @@ pub async fn look(
 ) -> Result<Vec<Look>, host::Error> {
     let mut looks = Vec::new();
     for project in desired::for_host(stack, spec) {
-        let observed = observe::observe(host, &project, lock).await?;
+        let mut observed = observe::observe(host, &project, lock).await?;
+        if let Some(error) = observed.damaged.take().filter(|_| approval == Approval::Policy) {
+            // A person's `apply` rolls out anew what cannot be read any more.
+            return Err(error);
+        }
         let drift = diff::drift(spec.name.as_str(), &observed);
         let change = diff::change(&project, observed.applied.as_ref());
         let plan = plan::plan(&drift, change, &project, &observed, &stack.spec.policy, approval);
@@ -79,7 +83,7 @@ pub async fn act(
         lock,
         project: &look.project,
         rollout: &stack.spec.policy.rollout,
-        owner: stack.owner(),
+        owner: look.project.owner.clone(),
         stack: stack.key.to_string(),
         who: who.to_owned(),
         now: now.to_string(),
@@ -178,7 +182,12 @@ impl Error {
             failure: Some(failure),
             release: before.release,
             revision: before.revision,
-            drift: item.into_iter().collect(),
+            drift: before
+                .drift
+                .into_iter()
+                .filter(|item| item.kind.layer() != Layer::Host)
+                .chain(item)
+                .collect(),
             ..HostReport::default()
         }
     }

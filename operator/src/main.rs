@@ -7,5 +7,12 @@ use tasktracker_operator::cli::{self, Arguments};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::main(Arguments::parse()).await
+    match Arguments::try_parse() {
+        Ok(arguments) => cli::main(arguments).await,
+        Err(told) => {
+            let printed = told.print();
+            // Clap's own status for mistakes is 2, which means drift here.
+            if told.use_stderr() || printed.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
 }

@@ -175,24 +175,47 @@ impl Metrics {
         }
     }
 
-    /// What one check of one host came to.
+    /// A stack has another spec on the same hosts.
+    pub fn change_revision(&self, before: &Stack, after: &Stack) {
+        let old = StackLabels::of(before);
+        let _: prometheus::Result<()> =
+            self.stack_info.remove_label_values(&old.with(&[before.spec.revision.as_str()]));
+        let new = StackLabels::of(after);
+        self.stack_info.with_label_values(&new.with(&[after.spec.revision.as_str()])).set(1);
+    }
+
+    /// A check of one host that ended, with its repairs.
+    pub fn reconciled(&self, labels: &StackLabels, succeeded: bool) {
+        let result = if succeeded { "success" } else { "error" };
+        self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
+    }
+
+    /// What one look at one host came to.
     pub fn checked(&self, labels: &StackLabels, report: &HostReport, now_seconds: f64) {
         let host = labels.with(&[&report.host]);
         self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
         let component = labels.with(&[&report.host, &report.component]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
         self.set_drift(labels, report);
-        let result = if report.failure.is_some() { "error" } else { "success" };
-        self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
         if report.failure.is_none() {
             self.last_success.with_label_values(&host).set(now_seconds);
         }
     }
 
-    /// What the stack as a whole came to.
-    pub fn stack(&self, labels: &StackLabels, status: &TaskTrackerStackStatus, oldest_drift_seconds: f64) {
+    /// What the stack as a whole came to; a `refused` newer spec means that it is not as asked for.
+    pub fn stack(
+        &self,
+        labels: &StackLabels,
+        status: &TaskTrackerStackStatus,
+        oldest_drift_seconds: f64,
+        refused: bool,
+    ) {
         let holds = |kind: &str| {
-            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+            !refused
+                && status
+                    .conditions
+                    .iter()
+                    .any(|condition| condition.type_ == kind && condition.status == "True")
         };
         self.stack_ready.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::READY)));
         self.stack_in_sync.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::IN_SYNC)));

@@ -64,6 +64,12 @@ pub enum Error {
         /// What Docker said.
         found: String,
     },
+    /// Compose refused the release.
+    #[error("docker compose: {found}")]
+    Refused {
+        /// What it said.
+        found: String,
+    },
     /// A service does not serve.
     #[error("{}; expected within {} s", .faults.join("; "), .limit.as_secs())]
     Unhealthy {
@@ -75,11 +81,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether trying the same release again is in vain: it was refused or did not serve. What may pass (a lost
+    /// connection, a full disk, an image that is not there yet) is tried again.
+    fn is_of_release(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Unhealthy { .. })
+    }
+
     /// The reason for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Host(error) => error.reason(),
             Self::ImageMissing { .. } => reasons::IMAGE_MISSING,
+            Self::Refused { .. } => reasons::APPLY_FAILED,
             Self::Unhealthy { .. } => reasons::UNHEALTHY,
         }
     }

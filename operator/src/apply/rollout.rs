@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Context, Error, compose::Compose, verify};
 use crate::{
     desired::labels,
-    host::Host,
+    host::{self, Host},
     observe::Observed,
     release::{Failed, Ledger, Prepared, Release},
 };
@@ -15,7 +15,7 @@ const PULL_LIMIT: Duration = Duration::from_mins(10);
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Rolls out the desired project; a failure after the first write is kept in the ledger.
+/// Rolls out the desired project; a release that was refused or does not serve is kept in the ledger as failed.
 pub(super) async fn rollout(
     host: &Host,
     observed: &Observed,
@@ -28,7 +28,8 @@ pub(super) async fn rollout(
     let carried_out = carry_out(host, &prepared, context).await;
     let next = match &carried_out {
         Ok(()) => succeeded(ledger, &prepared.release, context),
-        Err(error) => failed(ledger, &prepared.release, error, context),
+        Err(error) if error.is_of_release() => failed(ledger, &prepared.release, error, context),
+        Err(error) => return Err(error.clone()),
     };
     host.place(context.lock, &context.project.folder, &[next.placement()]).await?;
     carried_out.map(|()| prepared.release)
@@ -37,7 +38,11 @@ pub(super) async fn rollout(
 async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
     let project = context.project;
     host.place(context.lock, &project.folder, &prepared.placements()).await?;
-    Compose::new(host, context.lock, project).up(&[]).await?;
+    let up = Compose::new(host, context.lock, project).up(&[]).await;
+    up.map_err(|error| match error {
+        host::Error::Failed { found, .. } => Error::Refused { found },
+        other => other.into(),
+    })?;
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
     verify::serving(

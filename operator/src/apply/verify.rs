@@ -37,6 +37,11 @@ pub(super) async fn serving(
         if good_since.as_ref().is_some_and(|(since, _)| since.elapsed() >= soak) {
             return Ok(());
         }
+        if faults.is_empty() && started.elapsed() > limit + soak {
+            let faults =
+                vec!["containers: expected the same ones, found them replaced again and again".to_owned()];
+            return Err(Error::Unhealthy { faults, limit: limit + soak });
+        }
         if !faults.is_empty() && started.elapsed() > limit {
             return Err(Error::Unhealthy { faults, limit });
         }

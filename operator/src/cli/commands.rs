@@ -208,13 +208,18 @@ pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Re
                 documents.push(json!({ "stack": stack, "host": host, "error": error.to_string(), "reason": error.reason() }));
             }
             Ok(looks) => {
-                for Look { project, drift, plan, .. } in looks {
+                for Look { project, observed, drift, plan } in looks {
                     let component = &project.component;
                     documents.push(json!({
                         "stack": stack, "host": host, "component": component,
-                        "hash": plan.hash(), "drift": drift, "plan": plan,
+                        "hash": plan.hash(), "busy": observed.busy, "drift": drift, "plan": plan,
                     }));
-                    if !printer.is_json() {
+                    if printer.is_json() {
+                        continue;
+                    }
+                    if observed.busy {
+                        printer.line(Tone::Attention, &format!("{stack} on {host} ({component}): another writer is at work; look again when it is done"));
+                    } else {
                         print_plan(printer, &format!("{stack} on {host} ({component})"), drift, plan);
                     }
                 }
@@ -281,6 +286,7 @@ pub(super) async fn apply(
             }
             Err(error) => {
                 printer.error(&looked.error_line(&error));
+                documents.push(json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name, "error": error.to_string() }));
                 verdict = Verdict::Failed;
             }
         }
@@ -296,6 +302,7 @@ async fn apply_to(looked: &Looked, wanted: Option<&str>) -> anyhow::Result<Vec<(
     let looks = looked.result.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
     let Some(host) = &looked.host else { return Ok(Vec::new()) };
     if !looks.iter().any(|look| look.has_work() || look.observed.busy) {
+        looks.iter().try_for_each(|look| same_plan(look, wanted))?;
         return Ok(looks
             .iter()
             .map(|look| (look.project.component.clone(), apply::Outcome::default()))
@@ -315,16 +322,21 @@ async fn apply_locked(
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
     for look in look(&looked.stack, &looked.spec, host, Approval::Person, Some(lock)).await? {
-        let found = look.plan.hash();
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-            bail!(
-                "--plan: expected the plan {wanted}, found {found}: something changed since; look at `plan` again"
-            );
-        }
+        same_plan(&look, wanted)?;
         let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
         done.push((look.project.component, outcome));
     }
     Ok(done)
+}
+
+fn same_plan(look: &Look, wanted: Option<&str>) -> anyhow::Result<()> {
+    let found = look.plan.hash();
+    match wanted.filter(|wanted| *wanted != found) {
+        Some(wanted) => bail!(
+            "--plan: expected the plan {wanted}, found {found}: something changed since; look at `plan` again"
+        ),
+        None => Ok(()),
+    }
 }
 
 fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
@@ -385,6 +397,7 @@ fn print_drift(printer: &Printer, report: &HostReport) {
 fn status_row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
     let (tone, words) = match &report.failure {
         Some(failure) => (Tone::Bad, failure.reason.to_owned()),
+        None if report.busy => (Tone::Attention, "another writer".to_owned()),
         None if !report.drift.is_empty() => (Tone::Attention, format!("{} drifted", report.drift.len())),
         None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
         None if !report.in_sync() => (Tone::Attention, "change".to_owned()),
@@ -407,8 +420,12 @@ fn status_row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
 
 /// `hostkey`
 pub(super) async fn hostkey(printer: &Printer, address: &str) -> anyhow::Result<Verdict> {
-    let plain = address.matches(':').count() != 1 && !address.contains("]:");
-    let full = if plain { format!("{address}:22") } else { address.to_owned() };
+    let full = match address.matches(':').count() {
+        0 => format!("{address}:22"),
+        1 => address.to_owned(),
+        _ if address.contains("]:") => address.to_owned(),
+        _ => format!("[{}]:22", address.trim_matches(['[', ']'])),
+    };
     let keys = host::host_keys(&full).await?;
     if keys.is_empty() {
         bail!("expected a host key of type ed25519, ecdsa or rsa from {full}, found none");

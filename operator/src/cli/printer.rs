@@ -1,8 +1,7 @@
 //! Prints: tables and colour on a terminal, plain text in a pipe, JSON where asked.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
 #![expect(clippy::unused_self, reason = "whoever prints has a printer, whatever it prints")]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use super::{Color, OutputFormat};
 
@@ -51,32 +50,32 @@ impl Printer {
 
     /// One line.
     pub(super) fn line(&self, tone: Tone, text: &str) {
-        println!("{}", self.toned(tone, text));
+        put(&mut std::io::stdout(), &format!("{}\n", self.toned(tone, &visible(text))));
     }
 
     /// Text as it is.
     pub(super) fn text(&self, text: &str) {
-        print!("{text}");
+        put(&mut std::io::stdout(), text);
     }
 
     /// A value as JSON.
     pub(super) fn json(&self, value: &impl serde::Serialize) {
-        println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+        put(
+            &mut std::io::stdout(),
+            &format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()),
+        );
     }
 
     /// A failure, to standard error.
     pub(super) fn error(&self, text: &str) {
         let colored = self.colored && std::io::stderr().is_terminal();
-        if colored {
-            eprintln!("\u{1b}[31merror:\u{1b}[0m {text}");
-        } else {
-            eprintln!("error: {text}");
-        }
+        let label = if colored { "\u{1b}[31merror:\u{1b}[0m" } else { "error:" };
+        put(&mut std::io::stderr(), &format!("{label} {}\n", visible(text)));
     }
 
     /// A remark, to standard error.
     pub(super) fn error_note(&self, text: &str) {
-        eprintln!("{text}");
+        put(&mut std::io::stderr(), &format!("{}\n", visible(text)));
     }
 
     /// Rows under a head, in columns as wide as they have to be. The tone is that of the row.
@@ -96,5 +95,29 @@ impl Printer {
         for (tone, row) in rows {
             self.line(*tone, &joined(row));
         }
+    }
+}
+
+/// Writes a text; nobody reads on where the other end of a pipe is closed, and that is no failure of ours.
+fn put(stream: &mut dyn Write, text: &str) {
+    let _: std::io::Result<()> = stream.write_all(text.as_bytes());
+}
+
+/// A text without anything that a terminal would obey: names from files and hosts may hold whatever they like.
+fn visible(text: &str) -> String {
+    let shown = |character: char| {
+        let obeyed = character.is_control() && character != '\n';
+        if obeyed { character.escape_default().to_string() } else { character.to_string() }
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        assert_eq!(visible("a\u{1b}]0;title\u{7}\nb\u{9b}"), "a\\u{1b}]0;title\\u{7}\nb\\u{9b}");
     }
 }

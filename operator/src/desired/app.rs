@@ -34,6 +34,8 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
     Project {
         component: "app".to_owned(),
         folder: format!("{}/app", stack.key.name),
+        owner: stack.owner(),
+        environment: stack.spec.environment.to_string(),
         revision: stack.spec.revision.to_string(),
         network: format!("tt-{}", stack.key.name),
         volumes: BTreeMap::from([("data".to_owned(), format!("{name}-data"))]),

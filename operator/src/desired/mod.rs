@@ -41,6 +41,10 @@ pub struct Project {
     pub name: String,
     /// The project's folder, from the operator's folder on the host.
     pub folder: String,
+    /// Who owns it.
+    pub owner: String,
+    /// The environment.
+    pub environment: String,
     /// Revision of the app.
     pub revision: String,
     /// The network that joins the host's projects.

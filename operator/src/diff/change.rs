@@ -6,6 +6,7 @@ use crate::{desired::Project, release::Release};
 
 /// What the spec asks for beyond the applied release.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Hash of the desired state.
     pub desired_hash: String,

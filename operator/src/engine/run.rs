@@ -111,12 +111,16 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
     let mut wanted: BTreeMap<StackKey, Arc<Stack>> = BTreeMap::new();
     for file in files {
         match &file.content {
-            Ok(stack) => drop(wanted.insert(stack.key.clone(), Arc::new(stack.clone()))),
+            Ok(stack) => {
+                shared.watcher.set_refused(stack, false);
+                wanted.insert(stack.key.clone(), Arc::new(stack.clone()));
+            }
             Err(mistakes) => {
                 for mistake in mistakes {
                     tracing::error!(reason = reasons::INVALID_SPEC, "{}:{mistake}", file.path.display());
                 }
                 let kept = managed.values().filter(|managed| managed.stack.origin == file.path);
+                kept.clone().for_each(|managed| shared.watcher.set_refused(&managed.stack, true));
                 wanted.extend(kept.map(|managed| (managed.stack.key.clone(), managed.stack.clone())));
             }
         }
@@ -143,10 +147,11 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
     if entry.stack != *stack {
         if let Err(rules) = validation::check_update(&entry.stack.resource, &stack.resource) {
             tracing::error!(stack = %stack.key, reason = reasons::INVALID_SPEC, "{}: {}", stack.origin.display(), rules.join("; "));
+            shared.watcher.set_refused(&entry.stack, true);
             return;
         }
         tracing::info!(stack = %stack.key, revision = %stack.spec.revision, "the spec changed");
-        shared.watcher.begin(stack);
+        shared.watcher.change(&entry.stack, stack);
         entry.stack = stack.clone();
         entry.sender.send_replace(Some(stack.clone()));
     }

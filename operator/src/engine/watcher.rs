@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ struct Seen {
 struct StackState {
     hosts: BTreeMap<String, Seen>,
     status: TaskTrackerStackStatus,
+    refused: bool,
 }
 
 /// What is known of every stack.
@@ -47,29 +48,62 @@ impl Watcher {
         &self.metrics
     }
 
-    /// A stack comes, or comes with another spec.
+    /// A stack comes.
     pub(super) fn begin(&self, stack: &Stack) {
-        self.metrics.end(&stack.key);
+        self.lock().insert(stack.key.clone(), StackState::default());
         self.metrics.begin(stack);
+    }
+
+    /// A stack has another spec: what was counted stays, what is gone from it goes.
+    pub(super) fn change(&self, before: &Stack, after: &Stack) {
+        let names = |stack: &Stack| stack.app_hosts().map(|host| host.name.to_string()).collect::<Vec<_>>();
+        if let Some(state) = self.lock().get_mut(&after.key) {
+            state.hosts.retain(|name, _| names(after).contains(name));
+        }
+        if names(before) == names(after) {
+            self.metrics.change_revision(before, after);
+        } else {
+            self.metrics.end(&before.key);
+            self.metrics.begin(after);
+        }
+    }
+
+    /// Whether the newest spec of a stack is refused, so that an older one is in force.
+    pub(super) fn set_refused(&self, stack: &Stack, refused: bool) {
+        if let Some(state) = self.lock().get_mut(&stack.key) {
+            state.refused = refused;
+            self.tell_stack(stack, state, None);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StackKey, StackState>> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Metrics of the stack as a whole.
+    fn tell_stack(&self, stack: &Stack, state: &StackState, now: Option<Timestamp>) {
+        let labels = StackLabels::of(stack);
+        let oldest = state.hosts.values().flat_map(|seen| seen.since.values()).min();
+        let oldest = oldest.zip(now).map_or(0.0, |(first, now)| since_seconds(*first, now));
+        self.metrics.stack(&labels, &state.status, oldest, state.refused);
     }
 
     /// A stack goes.
     pub(super) fn end(&self, key: &StackKey) {
-        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.lock().remove(key);
         self.metrics.end(key);
     }
 
     /// The newest report of a host.
     pub(super) fn last(&self, key: &StackKey, host: &str) -> Option<HostReport> {
-        let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        stacks.get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
+        self.lock().get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
     }
 
     /// Takes up a report: what is new is logged once, what is gone was healed.
     pub(super) fn publish(&self, stack: &Stack, mut report: HostReport, now: Timestamp) {
         let labels = StackLabels::of(stack);
-        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = stacks.entry(stack.key.clone()).or_default();
+        let mut stacks = self.lock();
+        let Some(state) = stacks.get_mut(&stack.key) else { return };
         let seen = state.hosts.entry(report.host.clone()).or_default();
         log_failure(stack, &seen.report, &report);
         log_waiting(stack, &seen.report, &report);
@@ -84,16 +118,17 @@ impl Watcher {
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        if report.failure.is_none() {
+        if report.failure.is_some() {
+            // What cannot be seen is not over.
+            seen.since.extend(since);
+        } else {
             self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
         }
         self.metrics.checked(&labels, &report, seconds(now));
         seen.report = report;
         let reports: Vec<HostReport> = state.hosts.values().map(|seen| seen.report.clone()).collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
-        let oldest = state.hosts.values().flat_map(|seen| seen.since.values()).min();
-        let oldest = oldest.map_or(0.0, |first| since_seconds(*first, now));
-        self.metrics.stack(&labels, &state.status, oldest);
+        self.tell_stack(stack, state, Some(now));
     }
 
     fn tell_healed(

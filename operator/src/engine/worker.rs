@@ -95,6 +95,7 @@ async fn check(
     drop(kept);
     let result = repaired(&shared, &stack, &spec, &host).await;
     let good = result.is_ok();
+    shared.watcher.metrics().reconciled(&StackLabels::of(&stack), good);
     if let Err(error) = result {
         failed(error);
     }
@@ -143,7 +144,7 @@ async fn seen(
     let started = Instant::now();
     let looks = look(stack, spec, host, Approval::Policy, lock).await?;
     shared.watcher.metrics().phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
-    for look in &looks {
+    for look in looks.iter().filter(|look| !look.observed.busy) {
         let mut report = look.report(spec.name.as_str());
         if look.has_work() {
             // What failed before is tried again now: the failure is over when that succeeds, not before.

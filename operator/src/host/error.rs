@@ -118,6 +118,16 @@ pub enum Error {
         "lock: expected to get the host's lock within 60 s, found: another writer holds it; wait for it, or end it on the host"
     )]
     Locked,
+    /// The project belongs to another stack.
+    #[error(
+        "project {project}: expected it to be of this stack, found the ledger of {found}; give one of the two stacks another name"
+    )]
+    NameConflict {
+        /// Name of the Compose project.
+        project: String,
+        /// Namespace and name of the other stack.
+        found: String,
+    },
     /// A file of the stored release is not what its manifest says.
     #[error(
         "release: expected the stored copy of {path} to be as its manifest says, found: {found}; `apply` the stack again"
@@ -186,6 +196,7 @@ impl Error {
             Self::SocketDenied { .. } => reasons::SOCKET_DENIED,
             Self::FolderNotWritable { .. } => reasons::FOLDER_NOT_WRITABLE,
             Self::Locked => reasons::LOCKED,
+            Self::NameConflict { .. } => reasons::NAME_CONFLICT,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
             Self::Failed { .. } => reasons::APPLY_FAILED,
         }
@@ -193,7 +204,13 @@ impl Error {
 
     /// Whether a person must act before trying again can help.
     pub fn is_stalled(&self) -> bool {
-        matches!(self, Self::HostKeyChanged { .. } | Self::ReleaseDamaged { .. } | Self::EngineTooOld { .. })
+        matches!(
+            self,
+            Self::HostKeyChanged { .. }
+                | Self::ReleaseDamaged { .. }
+                | Self::EngineTooOld { .. }
+                | Self::NameConflict { .. }
+        )
     }
 
     /// Whether nothing could be learned from the host.

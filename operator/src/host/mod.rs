@@ -19,7 +19,7 @@ pub use docker::{Container, Health, Image, State};
 pub use error::Error;
 pub use facts::Facts;
 pub use files::{FileFact, Listing, Placement, Source};
-pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys};
+pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys, is_public_key};
 pub use target::Target;
 
 use docker::DockerReader;
@@ -162,13 +162,9 @@ impl Host {
     /// they are renamed in the order given.
     ///
     /// # Errors
-    /// When nothing or not everything could be written.
-    pub async fn place(
-        &self,
-        _lock: &HostLock,
-        project: &str,
-        placements: &[Placement],
-    ) -> Result<(), Error> {
+    /// When the lock is lost, or nothing or not everything could be written.
+    pub async fn place(&self, lock: &HostLock, project: &str, placements: &[Placement]) -> Result<(), Error> {
+        lock.check()?;
         let command = files::write_command(&self.target.directory, project);
         let output = self.run(&command, files::write_input(placements), Duration::from_mins(1)).await?;
         output.success("writing files").map(drop)
@@ -178,14 +174,15 @@ impl Host {
     /// `HOME` and the Docker configuration.
     ///
     /// # Errors
-    /// When the time is up, or Docker says no.
+    /// When the lock is lost, the time is up, or Docker says no.
     pub async fn docker(
         &self,
-        _lock: &HostLock,
+        lock: &HostLock,
         arguments: &[&str],
         limit: Duration,
     ) -> Result<Output, Error> {
-        let command = shell::docker_command(arguments, limit);
+        lock.check()?;
+        let command = shell::docker_command(&self.target.directory, arguments, limit);
         let output = self.run(&command, Vec::new(), limit + Duration::from_secs(20)).await?;
         output.success(&format!("docker {}", arguments.join(" ")))
     }

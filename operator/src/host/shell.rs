@@ -32,9 +32,9 @@ pub fn command(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The command line of one `docker` command, ended after `limit`.
-pub(super) fn docker_command(arguments: &[&str], limit: Duration) -> String {
+pub(super) fn docker_command(directory: &str, arguments: &[&str], limit: Duration) -> String {
     let seconds = limit.as_secs().max(1).to_string();
-    let all: Vec<&str> = std::iter::once(seconds.as_str()).chain(arguments.iter().copied()).collect();
+    let all: Vec<&str> = [directory, seconds.as_str()].into_iter().chain(arguments.iter().copied()).collect();
     command(DOCKER, &all)
 }
 

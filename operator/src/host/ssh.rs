@@ -165,6 +165,11 @@ pub struct HostLock {
 }
 
 impl HostLock {
+    /// Refuses to go on with a lock that ended under way.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.ended.is_finished() { Err(Error::ConnectionLost) } else { Ok(()) }
+    }
+
     /// Lets the lock go, and waits until the host has.
     pub async fn release(self) {
         drop(self.end);
@@ -197,9 +202,14 @@ impl Connection {
         timeout(limit, held).await.map_err(|_| Error::TimedOut { doing, limit })??;
         let (end, asked) = oneshot::channel();
         let ended = tokio::spawn(async move {
-            let _: Result<(), _> = asked.await;
+            let read_out = async { while reader.wait().await.is_some() {} };
+            tokio::pin!(read_out);
+            tokio::select! {
+                () = &mut read_out => return,
+                _ = asked => {}
+            }
             if writer.eof().await.is_ok() {
-                while reader.wait().await.is_some() {}
+                read_out.await;
             }
         });
         Ok(HostLock { end, ended })
@@ -319,7 +329,7 @@ async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Resul
             }
             Ok(Ok(AuthResult::Success)) => return Ok(()),
             Ok(Ok(AuthResult::Failure { .. })) => {}
-            Ok(Err(_)) => break,
+            Ok(Err(_)) => return Err(Error::ConnectionLost),
         }
     }
     let _: Result<(), russh::Error> = handle.disconnect(Disconnect::ByApplication, "", "en").await;
@@ -390,6 +400,11 @@ pub struct HostKeyFound {
     pub fingerprint: String,
 }
 
+/// Whether a text is a whole public key in OpenSSH's form.
+pub fn is_public_key(text: &str) -> bool {
+    PublicKey::from_openssh(text).is_ok()
+}
+
 /// Asks a host for its public keys, without authenticating.
 ///
 /// # Errors
@@ -398,6 +413,8 @@ pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
     let types = [
         Algorithm::Ed25519,
         Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
         Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
     ];
     let mut found = Vec::new();

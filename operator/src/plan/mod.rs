@@ -8,7 +8,7 @@ use crate::{
     diff::Change,
     host::{Placement, Source},
     observe::Observed,
-    release::{COMPOSE_FILE, Release},
+    release::{COMPOSE_FILE, Prepared, Release},
 };
 
 /// What is to be done with one project on one host.
@@ -143,25 +143,37 @@ pub fn plan(
     policy: &PolicySpec,
     approval: Approval,
 ) -> Plan {
+    let waiting = change
+        .as_ref()
+        .filter(|_| !observed.busy)
+        .map(|change| reason_to_wait(change, desired, observed, policy, approval));
+    if let (Some(None), Some(change)) = (&waiting, &change) {
+        // A rollout writes every file and makes every container anew that is not as it should be: repairing towards
+        // the release that it replaces would be in vain, and might not even be possible.
+        return Plan { repairs: Vec::new(), rollout: Some(change.clone()), waiting: None };
+    }
     let repairs =
         observed.applied.as_ref().map(|applied| repairs(drift, applied, desired)).unwrap_or_default();
-    let Some(change) = change.filter(|_| !observed.busy) else {
-        return Plan { repairs, ..Plan::default() };
-    };
-    match reason_to_wait(&change, observed, policy, approval) {
-        None => Plan { repairs, rollout: Some(change), waiting: None },
-        Some((reason, message)) => {
-            Plan { repairs, rollout: None, waiting: Some(Waiting { reason, message, change }) }
-        }
-    }
+    let waiting =
+        waiting.flatten().zip(change).map(|((reason, message), change)| Waiting { reason, message, change });
+    Plan { repairs, rollout: None, waiting }
 }
 
 fn reason_to_wait(
     change: &Change,
+    desired: &Project,
     observed: &Observed,
     policy: &PolicySpec,
     approval: Approval,
 ) -> Option<(&'static str, String)> {
+    let before = observed.applied.as_ref().map(|applied| &applied.project.environment);
+    if let Some(before) = before.filter(|before| **before != desired.environment) {
+        let message = format!(
+            "environment cannot be changed: expected {before}, found {}; make another stack",
+            desired.environment
+        );
+        return Some((reasons::INVALID_SPEC, message));
+    }
     if approval == Approval::Person {
         return None;
     }
@@ -237,9 +249,15 @@ fn reloads(drift: &[DriftItem], services: &[Action]) -> Vec<Action> {
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let rendered = desired.files.get(path).filter(|content| sha256(content.as_bytes()) == record.sha256);
+    let same = desired.hash() == applied.desired_hash;
+    let rendered = if same {
+        Prepared::new(desired.clone(), applied.images.clone()).contents.remove(path)
+    } else {
+        desired.files.get(path).cloned()
+    };
+    let rendered = rendered.filter(|content| sha256(content.as_bytes()) == record.sha256);
     let source = match rendered {
-        Some(content) => Source::Inline(content.as_bytes().to_vec()),
+        Some(content) => Source::Inline(content.into_bytes()),
         None => Source::Copy(applied.stored(path)),
     };
     Some(Action::WriteFile {

@@ -128,3 +128,29 @@ fn kinds_that_later_versions_heal_get_no_action() {
         assert!(words(&[item(*kind, Some("edge"), Some("x"))], "a", "a").is_empty(), "{kind:?}");
     }
 }
+
+#[test]
+fn a_rollout_that_may_begin_is_not_held_up_by_repairs_of_what_it_replaces() {
+    let (desired, observed) = (project("new"), observed("old"));
+    let change = diff::change(&desired, observed.applied.as_ref());
+    let drift = [item(DriftKind::Missing, Some("backend"), None)];
+    let plan = plan(&drift, change, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert_eq!((plan.repairs.len(), plan.rollout.is_some()), (0, true));
+}
+
+#[test]
+fn the_spec_renders_what_a_damaged_copy_cannot_give_back() {
+    let (desired, observed) = (project("a"), observed("a"));
+    let drift = [item(DriftKind::FileMissing, None, Some("compose.yaml"))];
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert!(matches!(&plan.repairs[0], Action::WriteFile { source: Source::Inline(_), .. }));
+}
+
+#[test]
+fn the_environment_cannot_be_changed_not_even_by_a_person() {
+    let (mut desired, observed) = (project("a"), observed("a"));
+    desired.environment = "production".to_owned();
+    let change = diff::change(&desired, observed.applied.as_ref());
+    let plan = plan(&[], change, &desired, &observed, &PolicySpec::default(), Approval::Person);
+    assert_eq!(plan.waiting.unwrap().reason, reasons::INVALID_SPEC);
+}

@@ -128,6 +128,11 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .collect()
     };
     let stalled = all(|report| {
+        if let Some(waiting) =
+            report.waiting.as_ref().filter(|waiting| waiting.reason != reasons::APPROVAL_NEEDED)
+        {
+            return Some((waiting.reason, waiting.message.clone()));
+        }
         report
             .failure
             .as_ref()

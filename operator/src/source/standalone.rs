@@ -10,6 +10,7 @@ use std::{
 use tasktracker_crds::validation::{self, MAX_FILE_BYTES, Mistake};
 
 use super::{Stack, StackKey};
+use crate::host::is_public_key;
 
 /// One file and what was read from it.
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ impl Folder {
             files.push(StackFile { path, content });
         }
         refuse_doubles(&mut files);
+        refuse_neighbours(&mut files);
         Ok(files)
     }
 
@@ -110,7 +112,8 @@ impl Folder {
             ))
         })?;
         let stack = Stack::new(validation::read_stack(&text)?, path.to_owned());
-        let mistakes = self.outside_roots(&stack);
+        let mut mistakes = self.outside_roots(&stack);
+        mistakes.extend(broken_host_keys(&stack));
         if mistakes.is_empty() { Ok(stack) } else { Err(mistakes) }
     }
 
@@ -130,6 +133,67 @@ impl Folder {
                 Mistake { line: 0, column: 0, path: format!("spec.hosts[{index}].directory"), message }
             })
             .collect()
+    }
+}
+
+/// Keys that have the form of one but are cut or damaged.
+fn broken_host_keys(stack: &Stack) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for (index, host) in stack.spec.hosts.iter().enumerate() {
+        for (position, _) in host.host_keys.iter().enumerate().filter(|(_, key)| !is_public_key(key.as_str()))
+        {
+            let path = format!("spec.hosts[{index}].hostKeys[{position}]");
+            let message = "expected a whole public key, found one that is cut or damaged; `tasktracker-operator hostkey ADDRESS` prints it".to_owned();
+            mistakes.push(Mistake { line: 0, column: 0, path, message });
+        }
+    }
+    mistakes
+}
+
+/// Two stacks that would have the same project on one host, or other folders of it, would undo each other's work.
+fn refuse_neighbours(files: &mut [StackFile]) {
+    let places: Vec<(StackKey, PathBuf, String, u16, String)> = files
+        .iter()
+        .filter_map(|file| Some((file.content.as_ref().ok()?, &file.path)))
+        .flat_map(|(stack, path)| {
+            stack.spec.hosts.iter().map(|host| {
+                (
+                    stack.key.clone(),
+                    path.clone(),
+                    host.address.to_string(),
+                    host.port.0,
+                    host.directory.to_string(),
+                )
+            })
+        })
+        .collect();
+    for file in files {
+        let Ok(stack) = &file.content else { continue };
+        let mut mistakes = Vec::new();
+        for (index, host) in stack.spec.hosts.iter().enumerate() {
+            let beside = places.iter().filter(|(key, _, address, port, _)| {
+                *key != stack.key && address == host.address.as_str() && *port == host.port.0
+            });
+            for (key, path, _, _, directory) in beside {
+                let message = if key.name == stack.key.name {
+                    format!(
+                        "expected another name than that of {key} on the same host, found it also in {}",
+                        path.display()
+                    )
+                } else if directory == host.directory.as_str() {
+                    continue;
+                } else {
+                    format!(
+                        "expected the directory {directory} that {key} gives the same host, found {}",
+                        host.directory
+                    )
+                };
+                mistakes.push(Mistake { line: 0, column: 0, path: format!("spec.hosts[{index}]"), message });
+            }
+        }
+        if !mistakes.is_empty() {
+            file.content = Err(mistakes);
+        }
     }
 }
 
@@ -206,6 +270,32 @@ mod tests {
         let text = GOOD.replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
         let (_directory, folder) = folder(&[("a.yaml", &text)]);
         assert!(told(&folder)[0].contains("expected a folder below /opt"));
+    }
+
+    #[test]
+    fn stacks_that_would_share_a_project_or_disagree_on_a_folder_are_refused() {
+        let other = GOOD.replace("name: staging\n", "name: staging\n  namespace: other\n");
+        let (_directory, folder_of_two) = folder(&[("a.yaml", GOOD), ("b.yaml", &other)]);
+        assert!(
+            told(&folder_of_two).iter().all(|line| line.contains("on the same host")),
+            "{:?}",
+            told(&folder_of_two)
+        );
+        let elsewhere = GOOD
+            .replace("name: staging\n", "name: other\n")
+            .replace("roles: [app]", "roles: [app]\n      directory: /opt/other");
+        let (_directory, folder_of_two) = folder(&[("a.yaml", GOOD), ("b.yaml", &elsewhere)]);
+        assert!(
+            told(&folder_of_two).iter().all(|line| line.contains("expected the directory")),
+            "{:?}",
+            told(&folder_of_two)
+        );
+    }
+
+    #[test]
+    fn a_cut_host_key_is_refused() {
+        let (_directory, folder) = folder(&[("a.yaml", &GOOD.replace("AAAAAAAA\"]", "\"]"))]);
+        assert!(told(&folder)[0].contains("cut or damaged"), "{:?}", told(&folder));
     }
 
     #[test]

@@ -80,3 +80,76 @@ fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back()
     );
     operator.stop();
 }
+
+#[test]
+fn a_connection_cut_during_a_rollout_is_no_failed_release() {
+    let stage = Stage::new("cut");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
+    let operator = stage.start_operator();
+    wait_until("Compose is at work", || {
+        stage.host.command("pgrep").args(["-f", "compose.* up -d"]).output().unwrap().status.success()
+    });
+    stage.as_root("pkill -KILL -f '^sshd: deploy'");
+    operator.wait_until_ready("staging");
+    let ledger: Value =
+        serde_json::from_str(&stage.on_host("cat /opt/tasktracker/staging/app/ledger.json")).unwrap();
+    assert_eq!(ledger["failed"], Value::Null);
+    assert!(
+        operator.metric("tasktracker_ssh_reconnects_total", &[]).unwrap() > 1.0,
+        "the connection was not cut"
+    );
+    operator.stop();
+}
+
+#[test]
+fn what_another_writer_is_about_is_neither_drift_nor_change() {
+    let stage = Stage::new("busy");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
+    stage.apply();
+    for lock in [".lock", ".writing"] {
+        let mut holder = stage
+            .host
+            .command_as_deploy(&format!("exec flock /opt/tasktracker/{lock} sleep 600"))
+            .spawn()
+            .unwrap();
+        stage.on_host("docker rm -f tt-staging-app-frontend-1");
+        let mut plan = json!([]);
+        wait_until("the lock is seen", || {
+            plan = stage.json(&["plan"]).1;
+            plan[0]["busy"] == true
+        });
+        assert_eq!((&plan[0]["drift"], &plan[0]["plan"]["repairs"]), (&json!([]), &json!([])), "{lock}");
+        assert_eq!(stage.json(&["status"]).0, 2, "a host that is being written to counts as in sync");
+        stage.as_root("pkill -f 'slee[p] 600'");
+        holder.wait().unwrap();
+        let (_, plan) = stage.json(&["plan"]);
+        assert_eq!(plan[0]["drift"][0]["kind"], "Missing", "{lock}");
+        stage.apply();
+    }
+}
+
+#[test]
+fn a_damaged_release_is_told_and_a_person_rolls_it_out_anew() {
+    let stage = Stage::new("damaged");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
+    stage.apply();
+    stage.on_host("echo x >/opt/tasktracker/staging/app/releases/*/manifest.json");
+    let (code, plan) = stage.json(&["plan"]);
+    assert_eq!((code, &plan[0]["reason"]), (1, &json!("ReleaseDamaged")));
+    stage.apply();
+    assert_eq!(stage.json(&["status"]).0, 0);
+}
+
+#[test]
+fn a_project_of_another_stack_is_not_touched() {
+    let stage = Stage::new("conflict");
+    let good = stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n");
+    stage.write_stack("staging.yaml", &good);
+    stage.apply();
+    let before = stage.snapshot();
+    stage.write_stack("staging.yaml", &good.replace("{name: staging}", "{name: staging, namespace: other}"));
+    assert_eq!(stage.command(&["apply"]).status.code(), Some(1));
+    let (code, status) = stage.json(&["status"]);
+    assert_eq!((code, &status[0]["report"]["failure"]["reason"]), (1, &json!("NameConflict")));
+    assert_eq!(stage.snapshot(), before);
+}

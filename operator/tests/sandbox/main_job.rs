@@ -73,7 +73,7 @@ async fn from_nothing_to_ready_and_every_kind_is_healed() {
     let stage = Stage::new("main-job");
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
     let (code, plan) = stage.json(&["plan"]);
-    assert_eq!((code, &plan[0]["plan"]["rollout"]["to_revision"]), (2, &json!("r1")));
+    assert_eq!((code, &plan[0]["plan"]["rollout"]["toRevision"]), (2, &json!("r1")));
     assert_eq!(stage.on_host("ls -A /opt/tasktracker; docker ps -aq"), "", "planning wrote something");
 
     let operator = stage.start_operator();
@@ -90,6 +90,15 @@ async fn from_nothing_to_ready_and_every_kind_is_healed() {
     for case in &CASES {
         is_seen_and_healed(&stage, case, &before);
     }
+    a_healed_configuration_is_taken_up(&stage);
+}
+
+/// The edge runs a configuration made by hand; healing the file alone would leave it so.
+fn a_healed_configuration_is_taken_up(stage: &Stage) {
+    stage.on_host(&format!("cd {PROJECT}/files/edge && sed -i 's/respond @metrics 404/respond 418/' Caddyfile && docker restart tt-staging-app-edge-1"));
+    wait_until("the edge obeys the edited file", || stage.http(3500, "GET /").0 == 418);
+    stage.apply();
+    assert_eq!(stage.http(3500, "GET /").0, 200);
 }
 
 fn the_ledger_tells_what_happened(stage: &Stage) {

@@ -44,8 +44,9 @@ fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
     let log_before = stage.as_root("cat /var/log/sshd.log");
     let (code, status) = stage.json(&["status", "host-key"]);
     assert_eq!((code, failure(&status, "host-key").0.as_str()), (1, "HostKeyChanged"));
-    let log = stage.as_root("cat /var/log/sshd.log");
-    let attempt = log.strip_prefix(&log_before).unwrap();
+    let log = || stage.as_root("cat /var/log/sshd.log").strip_prefix(&log_before).unwrap().to_owned();
+    wait_until("sshd tells of the attempt", || log().contains("[preauth]"));
+    let attempt = log();
     assert!(
         !attempt.contains("publickey") && !attempt.contains("authenticating user"),
         "something was sent: {attempt}"
@@ -100,6 +101,11 @@ fn what_is_wrong_with_ssh_is_one_line_and_the_other_host_goes_on() {
             .unwrap()
             .iter()
             .any(|row| row["stack"] == "default/good" && row["report"]["failure"].is_null())
+    );
+    assert_eq!(
+        stage.on_host("ls /opt/tasktracker"),
+        "good\n",
+        "something was written for a stack that failed"
     );
 }
 
@@ -167,14 +173,14 @@ fn what_is_wrong_with_docker_or_the_folder_is_one_line_and_nothing_is_written() 
     );
     let (code, plan) = stage.json(&["plan"]);
     assert_eq!(
-        (code, &plan[0]["plan"]["rollout"]["to_revision"]),
+        (code, &plan[0]["plan"]["rollout"]["toRevision"]),
         (2, &json!("r1")),
         "a mended host is managed again"
     );
 }
 
 #[test]
-fn a_missing_image_is_told_before_anything_is_written() {
+fn a_missing_image_is_told_before_anything_is_deployed() {
     let stage = Stage::without_images("safety-image");
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
     let applied = stage.command(&["apply"]);
@@ -186,7 +192,8 @@ fn a_missing_image_is_told_before_anything_is_written() {
         ),
         "{said}"
     );
-    assert_eq!(stage.on_host("ls /opt/tasktracker; docker ps -aq; docker volume ls -q"), "");
+    let left = stage.on_host("ls -A /opt/tasktracker; docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom");
+    assert_eq!(left, ".lock\n.writing\n");
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn in_sync() -> Observed {
     };
     Observed {
         busy: false,
+        damaged: None,
         ledger: None,
         files: release.files.iter().map(|(path, record)| (path.clone(), file(record))).collect(),
         containers: release.project.services.keys().map(|service| container(&release, service)).collect(),

@@ -2,20 +2,25 @@
 # $1: the project's folder; $2: the operator's folder.
 # Lines: "L base64(ledger)", "M base64(id) base64(manifest)", "F mode size sha256 base64(path)", "N type base64(path)",
 # "B" where a writer holds the host's lock; then "END".
-if [ -r "$2/.lock" ]; then
-  exec 8<"$2/.lock"
+for lock in "$2/.lock" "$2/.writing"; do
+  [ -r "$lock" ] || continue
+  exec 8<"$lock"
   flock -s -n 8 || printf 'B\n'
   exec 8<&-
-fi
-cd "$1" 2>/dev/null || { printf 'END\n'; exit 0; }
+done
+[ -e "$1" ] || { printf 'END\n'; exit 0; }
+cd "$1" || exit 73
 word() { printf '%s' "$1" | base64 -w 0; }
 [ -f ledger.json ] && printf 'L %s\n' "$(base64 -w 0 <ledger.json)"
-for manifest in releases/*/manifest.json; do
-  [ -f "$manifest" ] || continue
-  id=${manifest#releases/}
-  printf 'M %s %s\n' "$(word "${id%/manifest.json}")" "$(base64 -w 0 <"$manifest")"
+# The ledger's own line with the current release; in its other texts, quotes are escaped.
+current=$(sed -n 's/^ *"current": "\([0-9a-f]*\)".*/\1/p' ledger.json 2>/dev/null)
+manifest=releases/$current/manifest.json
+[ -n "$current" ] && [ -f "$manifest" ] && printf 'M %s %s\n' "$(word "$current")" "$(base64 -w 0 <"$manifest")"
+set --
+for path in compose.yaml files; do
+  if [ -e "$path" ] || [ -L "$path" ]; then set -- "$@" "$path"; fi
 done
-find compose.yaml files -exec sh -c '
+[ "$#" = 0 ] || find "$@" -exec sh -c '
   for path do
     if [ -f "$path" ] && [ ! -L "$path" ]; then
       hash=$(sha256sum <"$path") || continue
@@ -23,5 +28,6 @@ find compose.yaml files -exec sh -c '
     elif [ -L "$path" ] || [ ! -d "$path" ]; then
       printf "N %s %s\n" "$(stat -c %f -- "$path")" "$(printf "%s" "$path" | base64 -w 0)"
     fi
-  done' sh {} + 2>/dev/null
+  done
+  :' sh {} + || exit 70
 printf 'END\n'

@@ -1,8 +1,8 @@
 # Puts files into a project's folder: all staged and verified before the first is renamed.
-# Whoever calls holds the host's lock.
+# Whoever calls holds the host's lock; the second lock lasts as long as this does, even where the caller is gone.
 # $1: the operator's folder; $2: the project's folder below it.
 # Standard input, a line each, path, content and source in base64: "F path mode sha256 content", "C path mode sha256 source"; then "END".
-# Exit 65: the input was cut; 74: a stored copy is damaged; 73: cannot write.
+# Exit 75: a program of another writer still runs; 65: the input was cut; 74: a stored copy is damaged; 73: cannot write.
 umask 022
 base=$1 project=$1/$2
 plain() { printf '%s' "$1" | base64 -d; }
@@ -18,6 +18,9 @@ folder() { # every part below the operator's folder must be a folder of our own,
 }
 staging=
 mkdir -p "$base" || fail 73 "$base cannot be made"
+(: >>"$base/.writing") || fail 73 "$base/.writing cannot be opened"
+exec 9>>"$base/.writing"
+flock -n 9 || exit 75
 folder "$2"
 staging=$(mktemp -d "$project/.staging.XXXXXX") || fail 73 "$project cannot be written"
 count=0 complete=
@@ -43,5 +46,5 @@ while [ "$index" -lt "$count" ]; do
   [ ! -L "$project/$path" ] && [ ! -d "$project/$path" ] || fail 73 "$project/$path is no file"
   mv -T -f -- "$staged" "$project/$path" || fail 73 "$project/$path cannot be replaced"
 done
-sync "$project" 2>/dev/null
+sync "$project" "$project"/*/ 2>/dev/null
 rm -rf -- "$staging"
