@@ -20,7 +20,12 @@ staging=
 mkdir -p "$base" || fail 73 "$base cannot be made"
 (: >>"$base/.writing") || fail 73 "$base/.writing cannot be opened"
 exec 9>>"$base/.writing"
-flock -n 9 || exit 75
+tries=0 # whoever only looks holds it for a moment
+until flock -n 9; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 50 ] || exit 75
+  sleep 0.1
+done
 folder "$2"
 staging=$(mktemp -d "$project/.staging.XXXXXX") || fail 73 "$project cannot be written"
 count=0 complete=
