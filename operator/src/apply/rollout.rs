@@ -40,7 +40,7 @@ async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> R
     host.place(context.lock, &project.folder, &prepared.placements()).await?;
     let up = Compose::new(host, context.lock, project).up(&[]).await;
     up.map_err(|error| match error {
-        host::Error::Failed { found, .. } => Error::Refused { found },
+        host::Error::Failed { found, .. } if !may_pass(&found) => Error::Refused { found },
         other => other.into(),
     })?;
     let services = project.services.keys().map(String::as_str).collect();
@@ -53,6 +53,13 @@ async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> R
         limits.soak.duration(),
     )
     .await
+}
+
+/// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
+fn may_pass(found: &str) -> bool {
+    ["Cannot connect to the Docker daemon", "error during connect", "no space left on device"]
+        .iter()
+        .any(|words| found.to_lowercase().contains(&words.to_lowercase()))
 }
 
 /// The ID of every image.
@@ -128,5 +135,19 @@ fn failed(ledger: Ledger, release: &Release, error: &Error, context: &Context<'_
         who: context.who.clone(),
         why: "the rollout failed".to_owned(),
         ..ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_pass;
+
+    #[test]
+    fn a_daemon_that_went_away_is_not_the_releases_fault() {
+        assert!(may_pass(
+            "exit status 1: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+        ));
+        assert!(may_pass("write /var/lib/docker/x: no space left on device"));
+        assert!(!may_pass("exit status 1: Bind for 0.0.0.0:3500 failed: port is already allocated"));
     }
 }

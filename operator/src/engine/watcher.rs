@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{DriftItem, DriftKind, TaskTrackerStackStatus};
+use tasktracker_crds::{Answer, DriftItem, DriftKind, TaskTrackerStackStatus};
 
 use crate::{
     metrics::{Metrics, StackLabels},
@@ -140,7 +140,9 @@ impl Watcher {
         after: &BTreeMap<ItemKey, Timestamp>,
         now: Timestamp,
     ) {
-        for ((kind, service, path), first) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+        let over = before.iter().filter(|(key, _)| !after.contains_key(*key));
+        // What is only reported was mended by somebody else.
+        for ((kind, service, path), first) in over.filter(|(key, _)| key.0.answer() != Answer::Report) {
             let seconds = since_seconds(*first, now);
             let what = service.as_deref().or(path.as_deref()).unwrap_or(host);
             self.metrics.healed(labels, *kind, seconds);
