@@ -1,6 +1,7 @@
 //! The command line. It calls the same engine as `run`; only this room prints.
 
 mod commands;
+mod hosts;
 mod printer;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -187,9 +188,9 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Run { source, listen } => commands::run(&source, listen).await,
         Command::Validate { paths, roots } => commands::validate(&printer, &paths, &roots.host_roots),
         Command::Render(selection) => commands::render(&printer, &selection),
-        Command::Plan(selection) => commands::plan(&printer, &selection).await,
-        Command::Apply { selection, plan } => commands::apply(&printer, &selection, plan.as_deref()).await,
-        Command::Status(selection) => commands::status(&printer, &selection).await,
+        Command::Plan(selection) => hosts::plan(&printer, &selection).await,
+        Command::Apply { selection, plan } => hosts::apply(&printer, &selection, plan.as_deref()).await,
+        Command::Status(selection) => hosts::status(&printer, &selection).await,
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
         Command::Crd => commands::crd(&printer),
     };
