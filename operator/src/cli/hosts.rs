@@ -187,7 +187,7 @@ async fn apply_to(looked: &Looked, wanted: Option<&str>) -> anyhow::Result<Vec<(
     let looks = looked.result.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
     let Some(host) = &looked.host else { return Ok(Vec::new()) };
     if !looks.iter().any(|look| look.has_work() || look.observed.busy) {
-        looks.iter().try_for_each(|look| same_plan(look, wanted))?;
+        looks.iter().try_for_each(|look| may_apply(look, wanted))?;
         return Ok(looks
             .iter()
             .map(|look| (look.project.component.clone(), apply::Outcome::default()))
@@ -207,14 +207,18 @@ async fn apply_locked(
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
     for look in look(&looked.stack, &looked.spec, host, Approval::Person, Some(lock)).await? {
-        same_plan(&look, wanted)?;
+        may_apply(&look, wanted)?;
         let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
         done.push((look.project.component, outcome));
     }
     Ok(done)
 }
 
-fn same_plan(look: &Look, wanted: Option<&str>) -> anyhow::Result<()> {
+/// Whether a person may have this plan carried out now: it is the one wanted, and nothing in it has to wait even for them.
+fn may_apply(look: &Look, wanted: Option<&str>) -> anyhow::Result<()> {
+    if let Some(waiting) = &look.plan.waiting {
+        bail!("{}", waiting.message);
+    }
     let found = look.plan.hash();
     match wanted.filter(|wanted| *wanted != found) {
         Some(wanted) => bail!(

@@ -141,12 +141,16 @@ fn a_damaged_release_is_told_and_a_person_rolls_it_out_anew() {
 }
 
 #[test]
-fn a_project_of_another_stack_is_not_touched() {
+fn a_project_of_another_stack_or_environment_is_not_touched() {
     let stage = Stage::new("conflict");
     let good = stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n");
     stage.write_stack("staging.yaml", &good);
     stage.apply();
     let before = stage.snapshot();
+    stage.write_stack("staging.yaml", &good.replace("environment: test", "environment: production"));
+    let applied = stage.command(&["apply"]);
+    let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(applied.status.code() == Some(1) && said.contains("environment cannot be changed"), "{said}");
     stage.write_stack("staging.yaml", &good.replace("{name: staging}", "{name: staging, namespace: other}"));
     assert_eq!(stage.command(&["apply"]).status.code(), Some(1));
     let (code, status) = stage.json(&["status"]);
