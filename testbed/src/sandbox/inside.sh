@@ -13,6 +13,7 @@ for folder in etc var/lib; do
   mkdir -p "$work"
   mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$upper,workdir=$work" "/$folder"
 done
+rm -rf /etc/docker # the settings and the identity of an engine that the machine may have
 mount --bind "$DATA" /var/lib/docker
 [ -z "$COMPOSE" ] || install -D -m 755 "$COMPOSE" /run/tasktracker/own/usr/local/lib/docker/cli-plugins/docker-compose
 for folder in sbin bin; do
