@@ -61,6 +61,14 @@ pub mod reasons {
     pub const IMAGE_MISSING: &str = "ImageMissing";
     /// A service did not become healthy.
     pub const UNHEALTHY: &str = "Unhealthy";
+    /// The stack is suspended: nothing is written.
+    pub const SUSPENDED: &str = "Suspended";
+    /// A person put a file `HOLD` on the host: nothing is written.
+    pub const HELD: &str = "Held";
+    /// The host's state is Frozen: nothing is written.
+    pub const FROZEN: &str = "Frozen";
+    /// A repair was carried out three times and did not hold.
+    pub const NOT_CONVERGING: &str = "NotConverging";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";
     /// Writing to the host failed.

@@ -1,6 +1,8 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
+mod attempts;
 mod hosts;
+mod memory;
 mod run;
 mod watcher;
 mod worker;
@@ -9,6 +11,7 @@ use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
 
 pub use hosts::Hosts;
+pub use memory::Memory;
 pub use run::{Settings, run};
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
     desired::{self, Project},
     diff,
     host::{self, Host, HostLock},
-    observe::{self, Observed},
+    observe::{self, Depth, Observed},
     plan::{self, Approval, Plan},
     report::{Failure, HostReport},
     source::{SecretError, Stack},
@@ -41,30 +44,78 @@ pub struct Look {
     pub plan: Plan,
 }
 
-/// Looks at every project of a stack on one host. Writes nothing. Whoever holds the lock is alone there.
+/// Who asks for a look, and how thorough it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Who may release a change.
+    pub approval: Approval,
+    /// How much is read anew.
+    pub depth: Depth,
+    /// Whoever holds the lock is alone on the host.
+    pub lock: Option<&'a HostLock>,
+}
+
+/// Looks at every project of a stack on one host. Writes nothing.
 ///
 /// # Errors
 /// When the host cannot be read.
-pub async fn look(
+pub async fn look(stack: &Stack, spec: &HostSpec, host: &Host, wish: Wish<'_>) -> Result<Vec<Look>, host::Error> {
+    let mut looks = Vec::new();
+    for project in desired::for_host(stack, spec) {
+        looks.push(look_at(stack, spec, host, project, wish).await?);
+    }
+    Ok(looks)
+}
+
+async fn look_at(
     stack: &Stack,
     spec: &HostSpec,
     host: &Host,
-    approval: Approval,
-    lock: Option<&HostLock>,
-) -> Result<Vec<Look>, host::Error> {
-    let mut looks = Vec::new();
-    for project in desired::for_host(stack, spec) {
-        let mut observed = observe::observe(host, &project, lock).await?;
-        if let Some(error) = observed.damaged.take().filter(|_| approval == Approval::Policy) {
-            // A person's `apply` rolls out anew what cannot be read any more.
-            return Err(error);
-        }
-        let drift = diff::drift(spec.name.as_str(), &observed);
-        let change = diff::change(&project, observed.applied.as_ref());
-        let plan = plan::plan(&drift, change, &project, &observed, &stack.spec.policy, approval);
-        looks.push(Look { project, observed, drift, plan });
+    project: Project,
+    wish: Wish<'_>,
+) -> Result<Look, host::Error> {
+    let observed = observe::observe(host, &project, wish.depth).await?;
+    let first = judge(stack, spec, project, observed, wish)?;
+    if wish.lock.is_some() || (first.drift.is_empty() && first.plan.is_empty()) {
+        return Ok(first);
     }
-    Ok(looks)
+    // Something differs. Another writer at work, or one that ended just now, would explain it: it is looked again
+    // between two moments at which nobody was.
+    let project = first.project;
+    let mut busy = observe::is_busy(host, &project).await?;
+    let mut observed = observe::observe(host, &project, Depth::Woken).await?;
+    busy = busy || observe::is_busy(host, &project).await?;
+    observed.busy = busy;
+    judge(stack, spec, project, observed, wish)
+}
+
+/// What follows from what is there.
+fn judge(
+    stack: &Stack,
+    spec: &HostSpec,
+    project: Project,
+    mut observed: Observed,
+    wish: Wish<'_>,
+) -> Result<Look, host::Error> {
+    if let Some(error) = observed.damaged.take().filter(|_| wish.approval == Approval::Policy) {
+        // A person's `apply` rolls out anew what cannot be read any more.
+        return Err(error);
+    }
+    let now = now();
+    observed.clock_ahead_seconds = clock_ahead(&observed, now);
+    let policy = &stack.spec.policy;
+    let drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
+    let change = diff::change(&project, observed.applied.as_ref());
+    let mut plan = plan::plan(&drift, change, &project, &observed, policy, wish.approval);
+    plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
+    Ok(Look { project, observed, drift, plan })
+}
+
+/// How far the host's clock is ahead of ours, in seconds.
+fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
+    let facts = observed.facts.as_ref()?;
+    let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
+    Some(facts.seconds? - then)
 }
 
 /// Carries out what was planned for one project.
@@ -94,7 +145,7 @@ pub async fn act(
 impl Look {
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
-        !self.plan.repairs.is_empty() || self.plan.rollout.is_some()
+        self.plan.has_work()
     }
 
     /// What a report says of this look.
@@ -113,6 +164,7 @@ impl Look {
             rolling_out: self.plan.rollout.as_ref().map(|change| change.to_revision.clone()),
             waiting_plan: waiting.is_some().then(|| self.plan.hash()),
             waiting,
+            hold: self.plan.hold.clone(),
         }
     }
 }

@@ -99,6 +99,7 @@ metrics! {
     drift_oldest_seconds: GaugeVec = "drift_oldest_seconds" [] "Age of the oldest difference.";
     drift_detected: IntCounterVec = "drift_detected_total" ["kind"] "Differences seen for the first time.";
     drift_healed: IntCounterVec = "drift_healed_total" ["kind"] "Differences that went away after a repair.";
+    drift_detect_seconds: HistogramVec = "drift_detect_seconds" [] "From the wake-up to a difference reported, where an event or a changed file woke the operator.";
     drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
     host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
     component_healthy: IntGaugeVec = "component_healthy" ["host", "component"] "Whether every service of the component serves.";
@@ -209,6 +210,7 @@ impl Metrics {
         status: &TaskTrackerStackStatus,
         oldest_drift_seconds: f64,
         refused: bool,
+        suspended: bool,
     ) {
         let holds = |kind: &str| {
             !refused
@@ -219,12 +221,16 @@ impl Metrics {
         };
         self.stack_ready.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::READY)));
         self.stack_in_sync.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::IN_SYNC)));
+        self.stack_suspended.with_label_values(&labels.with(&[])).set(i64::from(suspended));
         self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(oldest_drift_seconds);
     }
 
-    /// A difference seen for the first time.
-    pub fn detected(&self, labels: &StackLabels, kind: DriftKind) {
+    /// A difference seen for the first time, so many seconds after the operator was woken.
+    pub fn detected(&self, labels: &StackLabels, kind: DriftKind, seconds: Option<f64>) {
         self.drift_detected.with_label_values(&labels.with(&[kind.as_str()])).inc();
+        if let Some(seconds) = seconds {
+            self.drift_detect_seconds.with_label_values(&labels.with(&[])).observe(seconds);
+        }
     }
 
     /// A difference that went away, this long after it was first seen.

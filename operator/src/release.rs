@@ -159,6 +159,12 @@ pub struct Ledger {
     /// The one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// Version of Compose at the last rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<String>,
+    /// Settings that every container had after the last rollout though nothing asked for them: the host's own defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_defaults: BTreeMap<String, String>,
     /// A desired state that was tried and failed; it is not tried again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failed>,
@@ -205,6 +211,8 @@ impl Ledger {
             stack: stack.to_owned(),
             current: None,
             previous: None,
+            compose: None,
+            host_defaults: BTreeMap::new(),
             failed: None,
             when: String::new(),
             who: String::new(),

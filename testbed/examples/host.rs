@@ -1,16 +1,19 @@
 //! Starts one sandbox host and keeps it until Enter, the end of stdin or Ctrl-C.
 //!
-//! `cargo run -p tasktracker-testbed --example host -- [NAME] [KEEP IMAGES AS]`
+//! `cargo run -p tasktracker-testbed --example host -- [NAME] [KEEP IMAGES AS] [newer]`
 
 use anyhow::Result;
 use std::io::{Write, stdin, stdout};
 use std::time::Instant;
-use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost};
+use tasktracker_testbed::{Compose, DemoHost, Engine, HostOptions, SandboxHost};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "host".to_owned());
-    let options = HostOptions { reuse: arguments.next(), ..HostOptions::default() };
+    let mut options = HostOptions { reuse: arguments.next(), ..HostOptions::default() };
+    if arguments.next().as_deref() == Some("newer") {
+        options = HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..options };
+    }
     let start = Instant::now();
     let host = SandboxHost::start(&name, &options)?;
     let mut out = stdout();

@@ -1,6 +1,6 @@
 //! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
 
-use crate::{Deletion, DockerAccess, Heal, HostState, OnFailure, Role, TaskTrackerStackSpec, TlsMode};
+use crate::{Deletion, DockerAccess, HostState, OnFailure, Role, TaskTrackerStackSpec, TlsMode};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -14,23 +14,19 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     refuse(spec.logging.is_some(), "spec.logging");
     refuse(!spec.notifications.is_empty(), "spec.notifications");
     refuse(spec.approved_plan.as_deref().is_some_and(|hash| !hash.is_empty()), "spec.approvedPlan");
-    refuse(spec.suspend.is_some(), "spec.suspend");
     unsupported_policy(spec, &mut refuse);
     unsupported_app(spec, &mut refuse);
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
-        refuse(host.state != HostState::Active, &format!("spec.hosts[{index}].state"));
+        refuse(host.state == HostState::Drained, &format!("spec.hosts[{index}].state"));
     }
     found
 }
 
 fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
     let policy = &spec.policy;
-    refuse(policy.heal == Heal::Report, "spec.policy.heal");
-    refuse(policy.prune == Heal::Report, "spec.policy.prune");
     refuse(!policy.windows.is_empty(), "spec.policy.windows");
-    refuse(!policy.ignore.is_empty(), "spec.policy.ignore");
     refuse(policy.rollout.on_failure == OnFailure::Hold, "spec.policy.rollout.onFailure");
     refuse(policy.rollout.max_unavailable != 1, "spec.policy.rollout.maxUnavailable");
     refuse(policy.deletion != Deletion::Retain, "spec.policy.deletion");

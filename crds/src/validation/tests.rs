@@ -54,7 +54,7 @@ fn rules_run_here_as_on_the_api_server() {
 fn parts_that_are_not_built_are_refused() {
     let text = good_with(
         "  ssh:",
-        "  monitoring: {use: {stack: shared}}\n  suspend: {until: 2026-01-01T00:00:00Z, reason: x}\n  ssh:",
+        "  monitoring: {use: {stack: shared}}\n  notifications: [{slack: {webhookSecret: x}, on: [Succeeded]}]\n  ssh:",
     );
     insta::assert_snapshot!(mistakes(&text));
 }

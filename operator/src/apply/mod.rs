@@ -109,9 +109,11 @@ pub async fn apply(
     context: &Context<'_>,
 ) -> Result<Outcome, Error> {
     let mut outcome = Outcome::default();
-    if let Some(applied) = observed.applied.as_ref().filter(|_| !plan.repairs.is_empty()) {
-        repair(host, &plan.repairs, applied, context).await?;
-        outcome.repaired = plan.repairs.iter().map(Action::words).collect();
+    let actions: Vec<&Action> =
+        plan.repairs.iter().filter(|repair| !repair.later).map(|repair| &repair.action).collect();
+    if let Some(applied) = observed.applied.as_ref().filter(|_| !actions.is_empty()) {
+        repair(host, &actions, applied, context).await?;
+        outcome.repaired = actions.iter().map(|action| action.words()).collect();
     }
     if plan.rollout.is_some() {
         outcome.rolled_out = Some(rollout::rollout(host, observed, context).await?);
@@ -121,18 +123,28 @@ pub async fn apply(
 
 async fn repair(
     host: &Host,
-    repairs: &[Action],
+    repairs: &[&Action],
     applied: &Release,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let files: Vec<_> = repairs.iter().filter_map(Action::placement).collect();
+    let files: Vec<_> = repairs.iter().filter_map(|action| action.placement()).collect();
     if !files.is_empty() {
         host.place(context.lock, &applied.project.folder, &files).await?;
     }
     let compose = Compose::new(host, context.lock, &applied.project);
     for action in repairs {
         match action {
-            Action::WriteFile { .. } => {}
+            Action::WriteFile { .. } | Action::SetAside { .. } | Action::ReplaceNetwork { .. } => {}
+            Action::CreateNetwork { network } => rollout::make_network(host, network, context).await?,
+            Action::RemoveOrphan { container } => {
+                host.docker(context.lock, &["rm", "-f", container], ACTION_LIMIT).await?;
+            }
+            Action::Unpause { container, .. } => {
+                host.docker(context.lock, &["unpause", container], ACTION_LIMIT).await?;
+            }
+            Action::Restart { container, .. } => {
+                host.docker(context.lock, &["restart", container], ACTION_LIMIT).await?;
+            }
             Action::Reload { service } => compose.reload(service).await?,
             Action::Start { container, .. } => {
                 host.docker(context.lock, &["start", container], ACTION_LIMIT).await?;
@@ -141,6 +153,6 @@ async fn repair(
             Action::Recreate { service } => compose.up(&["--no-deps", "--force-recreate", service]).await?,
         }
     }
-    let touched: BTreeSet<&str> = repairs.iter().filter_map(Action::service).collect();
+    let touched: BTreeSet<&str> = repairs.iter().filter_map(|action| action.service()).collect();
     verify::serving(host, applied, &touched, context.rollout.health_timeout.duration(), Duration::ZERO).await
 }

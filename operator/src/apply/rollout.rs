@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Context, Error, compose::Compose, verify};
 use crate::{
     desired::labels,
+    diff,
     host::{self, Host},
-    observe::Observed,
+    observe::{self, Depth, Observed},
     release::{Failed, Ledger, Prepared, Release},
 };
 
@@ -27,7 +28,12 @@ pub(super) async fn rollout(
     let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
     let carried_out = carry_out(host, &prepared, context).await;
     let next = match &carried_out {
-        Ok(()) => succeeded(ledger, &prepared.release, context),
+        Ok(()) => {
+            let next = succeeded(ledger, &prepared.release, context);
+            let compose = Some(host.facts().await?.compose);
+            let host_defaults = host_defaults(host, &prepared.release, context).await?;
+            Ledger { compose, host_defaults, ..next }
+        }
         Err(error) if error.is_of_release() => failed(ledger, &prepared.release, error, context),
         Err(error) => return Err(error.clone()),
     };
@@ -53,6 +59,17 @@ async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> R
         limits.soak.duration(),
     )
     .await
+}
+
+/// What the host gives every container by itself, seen on those that were just made.
+async fn host_defaults(
+    host: &Host,
+    release: &Release,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, String>, host::Error> {
+    let observed = observe::observe(host, context.project, Depth::Woken).await?;
+    let images = observe::images(host, release).await?;
+    Ok(diff::host_defaults(&Observed { applied: Some(release.clone()), images, ..observed }))
 }
 
 /// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
@@ -83,29 +100,30 @@ async fn image_id(host: &Host, context: &Context<'_>, reference: &str) -> Result
     image.map(|image| image.id).ok_or_else(|| missing("nothing after a pull".to_owned()))
 }
 
-async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<(), Error> {
+async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<(), host::Error> {
     let project = context.project;
-    let owner = format!("{}={}", labels::OWNER, context.owner);
-    let stack = format!("{}={}", labels::STACK, context.stack);
-    if !host.has_network(&project.network).await? {
-        host.docker(
-            context.lock,
-            &["network", "create", "--label", &owner, "--label", &stack, &project.network],
-            MAKE_LIMIT,
-        )
-        .await?;
+    if host.network(&project.network).await?.is_none() {
+        make_network(host, &project.network, context).await?;
     }
     for volume in project.volumes.values() {
-        if !host.has_volume(volume).await? {
-            host.docker(
-                context.lock,
-                &["volume", "create", "--label", &owner, "--label", &stack, volume],
-                MAKE_LIMIT,
-            )
-            .await?;
+        if host.volume(volume).await?.is_none() {
+            make(host, "volume", volume, context).await?;
         }
     }
     Ok(())
+}
+
+/// Makes the network that joins a host's projects.
+pub(super) async fn make_network(host: &Host, name: &str, context: &Context<'_>) -> Result<(), host::Error> {
+    make(host, "network", name, context).await
+}
+
+/// Makes a network or a volume with the labels that show whose it is.
+async fn make(host: &Host, what: &str, name: &str, context: &Context<'_>) -> Result<(), host::Error> {
+    let owner = format!("{}={}", labels::OWNER, context.owner);
+    let stack = format!("{}={}", labels::STACK, context.stack);
+    let arguments = [what, "create", "--label", &owner, "--label", &stack, name];
+    host.docker(context.lock, &arguments, MAKE_LIMIT).await.map(drop)
 }
 
 fn succeeded(ledger: Ledger, release: &Release, context: &Context<'_>) -> Ledger {

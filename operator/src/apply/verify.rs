@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::Error;
-use crate::{diff, host::Host, observe::Observed, release::Release};
+use crate::{desired::compose::COMPOSE_PROJECT, diff, host::Host, observe::Observed, release::Release};
 
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -21,7 +21,9 @@ pub(super) async fn serving(
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
     loop {
-        let containers = host.containers(&release.project.name).await?;
+        let project = &release.project;
+        let mut containers = host.containers().await?;
+        containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
         let observed = Observed { containers, ..Observed::default() };

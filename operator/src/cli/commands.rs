@@ -8,7 +8,7 @@ use serde_json::json;
 use tasktracker_crds::validation::Mistake;
 
 use super::{
-    Selection, SourceArguments, Verdict,
+    Selection, SourceArguments, StateArguments, Verdict,
     printer::{Printer, Tone},
 };
 use crate::{
@@ -20,9 +20,14 @@ use crate::{
 };
 
 /// `run`
-pub(super) async fn run(source: &SourceArguments, listen: SocketAddr) -> anyhow::Result<Verdict> {
-    let settings = Settings { folder: source.folder(), secrets: source.secrets(), listen };
-    settings.folder.stamp()?;
+pub(super) async fn run(
+    source: &SourceArguments,
+    state: &StateArguments,
+    listen: SocketAddr,
+) -> anyhow::Result<Verdict> {
+    source.folder().stamp()?;
+    let settings =
+        Settings { folder: source.folder(), secrets: source.secrets(), memory: state.take()?, listen };
     engine::run(settings, stop_asked()).await.with_context(|| format!("serving on {listen}"))?;
     Ok(Verdict::InSync)
 }

@@ -1,14 +1,19 @@
 //! The command line. It calls the same engine as `run`; only this room prints.
 
+mod apply;
 mod commands;
 mod hosts;
+mod plan;
 mod printer;
+mod status;
+mod text_diff;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    engine::Memory,
     source::{Folder, Secrets},
     telemetry::{self, LogFormat},
 };
@@ -91,6 +96,33 @@ impl SourceArguments {
     }
 }
 
+/// Where the operator keeps what must survive its restart.
+#[derive(Debug, Args)]
+struct StateArguments {
+    /// The operator's own folder: since when differences are there. Default: tasktracker-operator in the user's state
+    /// folder.
+    #[arg(long, env = "TASKTRACKER_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl StateArguments {
+    fn folder(&self) -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let usual = || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+        self.state_dir.clone().or_else(|| Some(usual()?.join("tasktracker-operator")))
+    }
+
+    /// The folder, for this operator alone.
+    fn take(&self) -> anyhow::Result<Memory> {
+        self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))
+    }
+
+    /// The folder, to be read only.
+    fn look(&self) -> Memory {
+        self.folder().map_or_else(Memory::none, |folder| Memory::look(&folder))
+    }
+}
+
 /// Which of the stacks.
 #[derive(Debug, Args)]
 struct Selection {
@@ -107,6 +139,8 @@ enum Command {
     Run {
         #[command(flatten)]
         source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
         /// Where /metrics, /healthz and /readyz are served.
         #[arg(long, env = "TASKTRACKER_LISTEN", default_value = "127.0.0.1:9464")]
         listen: SocketAddr,
@@ -121,7 +155,7 @@ enum Command {
     },
     /// Print what would be on the hosts, without asking them.
     Render(Selection),
-    /// Print what would be done, and do nothing.
+    /// Print what differs, what would be done and why, and do nothing.
     Plan(Selection),
     /// Do it now: repairs, and changes that wait for a person.
     Apply {
@@ -131,8 +165,16 @@ enum Command {
         #[arg(long, value_name = "HASH")]
         plan: Option<String>,
     },
-    /// Print how the hosts are.
-    Status(Selection),
+    /// Print how the hosts are, and since when what differs.
+    Status {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Look every second, and print again when something is another way.
+        #[arg(long)]
+        watch: bool,
+    },
     /// Print the public keys that a host shows, to be compared and pinned.
     Hostkey {
         /// ADDRESS or ADDRESS:PORT.
@@ -185,12 +227,14 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         return Verdict::Failed.into();
     }
     let result = match arguments.command {
-        Command::Run { source, listen } => commands::run(&source, listen).await,
+        Command::Run { source, state, listen } => commands::run(&source, &state, listen).await,
         Command::Validate { paths, roots } => commands::validate(&printer, &paths, &roots.host_roots),
         Command::Render(selection) => commands::render(&printer, &selection),
-        Command::Plan(selection) => hosts::plan(&printer, &selection).await,
-        Command::Apply { selection, plan } => hosts::apply(&printer, &selection, plan.as_deref()).await,
-        Command::Status(selection) => hosts::status(&printer, &selection).await,
+        Command::Plan(selection) => plan::plan(&printer, &selection).await,
+        Command::Apply { selection, plan } => apply::apply(&printer, &selection, plan.as_deref()).await,
+        Command::Status { selection, state, watch } => {
+            status::status(&printer, &selection, &state.look(), watch).await
+        }
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
         Command::Crd => commands::crd(&printer),
     };

@@ -78,24 +78,29 @@ impl Printer {
         put(&mut std::io::stderr(), &format!("{}\n", visible(text)));
     }
 
-    /// Rows under a head, in columns as wide as they have to be. The tone is that of the row.
-    pub(super) fn table(&self, head: &[&str], rows: &[(Tone, Vec<String>)]) {
-        let width = |column: usize| {
-            let cells = rows.iter().map(|(_, row)| row.get(column).map_or(0, |cell| cell.chars().count()));
-            cells.max().unwrap_or(0).max(head[column].chars().count())
-        };
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        let joined = |cells: &[String]| {
-            let padded: Vec<String> =
-                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            padded.join("  ").trim_end().to_owned()
-        };
-        let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-        self.line(Tone::Dim, &joined(&head));
-        for (tone, row) in rows {
-            self.line(*tone, &joined(row));
+    /// An empty screen, where there is one.
+    pub(super) fn clear(&self) {
+        if std::io::stdout().is_terminal() {
+            put(&mut std::io::stdout(), "\u{1b}[H\u{1b}[2J");
         }
     }
+}
+
+/// Rows under a head, in columns as wide as they have to be. The tone is that of the row.
+pub(super) fn table(head: &[&str], rows: &[(Tone, Vec<String>)]) -> Vec<(Tone, String)> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|(_, row)| row.get(column).map_or(0, |cell| cell.chars().count()));
+        cells.max().unwrap_or(0).max(head[column].chars().count())
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let joined = |cells: &[String]| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows = rows.iter().map(|(tone, row)| (*tone, joined(row)));
+    std::iter::once((Tone::Dim, joined(&head))).chain(rows).collect()
 }
 
 /// Writes a text; nobody reads on where the other end of a pipe is closed, and that is no failure of ours.

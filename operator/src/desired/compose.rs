@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Project;
 
+/// Compose's label with the name of a project.
+pub const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+/// Compose's label with the name of a service.
+pub const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+/// Compose's label with the number of a container within its service.
+pub const COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
+/// Compose's label on containers made by `docker compose run`.
+pub const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
+
 /// A whole `compose.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct File {

@@ -4,7 +4,7 @@ mod app;
 mod caddyfile;
 pub mod compose;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -61,6 +61,12 @@ impl Project {
     /// Hash of everything that a rollout would carry out.
     pub fn hash(&self) -> String {
         sha256(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// TCP ports of the host that its services are published on.
+    pub fn published_ports(&self) -> BTreeSet<u16> {
+        let ports = self.services.values().flat_map(|service| &service.ports);
+        ports.filter_map(|port| port.published.parse().ok()).collect()
     }
 
     /// The images that the project needs, by service.

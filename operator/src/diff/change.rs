@@ -10,6 +10,8 @@ use crate::{desired::Project, release::Release};
 pub struct Change {
     /// Hash of the desired state.
     pub desired_hash: String,
+    /// ID of the applied release; none before the first rollout.
+    pub from_release: Option<String>,
     /// Revision of the applied release; none before the first rollout.
     pub from_revision: Option<String>,
     /// Revision asked for.
@@ -41,6 +43,7 @@ pub fn change(desired: &Project, applied: Option<&Release>) -> Option<Change> {
     compare(desired, applied.map(|release| &release.project), &mut items);
     Some(Change {
         desired_hash,
+        from_release: applied.map(|release| release.id.clone()),
         from_revision: applied.map(|release| release.project.revision.clone()),
         to_revision: desired.revision.clone(),
         items,

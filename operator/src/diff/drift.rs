@@ -1,35 +1,51 @@
 //! Applied against observed.
 
+use std::collections::BTreeMap;
+
 use tasktracker_crds::{DriftItem, DriftKind};
 
+use super::{files::file_drift, host, settings};
 use crate::{
-    desired::labels,
-    host::{Container, FileFact, Health, State},
+    desired::{
+        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
+        labels,
+    },
+    host::{Container, Health, Made, State},
     observe::Observed,
     release::Release,
 };
 
-/// Compose's label with the name of a service.
-const COMPOSE_SERVICE: &str = "com.docker.compose.service";
-/// Compose's label on containers made by `docker compose run`.
-const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
+/// The longest text of an item, in characters; the rest is cut.
+const LONGEST_TEXT: usize = 300;
+/// A container that Docker started again at least this often, and that does not last, restarts again and again.
+const RESTARTS: u64 = 2;
 
-/// Every difference between the applied release and what is there; none where nothing was applied, or while another
-/// writer is at work.
-pub fn drift(host: &str, observed: &Observed) -> Vec<DriftItem> {
-    let Some(applied) = observed.applied.as_ref().filter(|_| !observed.busy) else { return Vec::new() };
-    let mut items = file_drift(applied, observed);
-    for (service, definition) in &applied.project.services {
-        items.extend(service_drift(applied, service, definition.scale, observed));
+/// Every difference between the applied release and what is there; nothing while another writer is at work. Where
+/// nothing was applied, only the host itself is judged.
+pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed) -> Vec<DriftItem> {
+    if observed.busy {
+        return Vec::new();
     }
+    let project = observed.applied.as_ref().map_or(project, |applied| &applied.project);
+    let mut items = host::host_drift(project, observed);
+    if let Some(applied) = &observed.applied {
+        items.extend(file_drift(applied, observed));
+        for (service, definition) in &applied.project.services {
+            items.extend(service_drift(applied, service, definition.scale as usize, observed));
+        }
+        items.extend(orphans(applied, observed));
+        items.extend(made_drift(applied, observed));
+    }
+    items.extend(host::rogues(project, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
-        item.component.clone_from(&applied.project.component);
+        item.component.clone_from(&project.component);
     }
     items
 }
 
-fn item(
+/// One difference; whatever is in its texts can be printed.
+pub(super) fn item(
     kind: DriftKind,
     service: Option<&str>,
     path: Option<&str>,
@@ -39,50 +55,33 @@ fn item(
     DriftItem {
         host: String::new(),
         component: String::new(),
-        service: service.map(str::to_owned),
+        service: service.map(printable),
         kind,
-        path: path.map(str::to_owned),
-        wanted,
-        found,
+        path: path.map(printable),
+        wanted: printable(&wanted),
+        found: printable(&found),
         first_seen: None,
         answer: kind.answer(),
     }
 }
 
-fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+/// A text on one line, without anything that a terminal or a log would obey, and of bounded length.
+fn printable(text: &str) -> String {
+    let shown = text.chars().take(LONGEST_TEXT).map(|character| {
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
+    });
+    let cut = if text.chars().nth(LONGEST_TEXT).is_some() { "…" } else { "" };
+    shown.collect::<String>() + cut
+}
+
+fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Observed) -> Vec<DriftItem> {
+    let containers = kept_of(applied, observed, service);
     let mut items = Vec::new();
-    for (path, record) in &applied.files {
-        let wanted = content(&record.sha256, record.size);
-        let difference = match observed.files.get(path) {
-            None => Some((DriftKind::FileMissing, "nothing".to_owned())),
-            Some(FileFact::Other) => None,
-            Some(FileFact::File { sha256, .. }) if *sha256 == record.sha256 => None,
-            Some(FileFact::File { sha256, size, .. }) => {
-                Some((DriftKind::FileChanged, content(sha256, *size)))
-            }
-        };
-        if let Some((kind, found)) = difference {
-            items.push(item(kind, owner_of(path), Some(path), wanted, found));
-        }
+    for container in &containers {
+        items.extend(container_drift(applied, service, container, observed));
+        items.extend(stale_content(applied, service, container, observed));
     }
-    items
-}
-
-fn content(sha256: &str, size: u64) -> String {
-    format!("sha256:{} ({size} bytes)", sha256.get(..12).unwrap_or(sha256))
-}
-
-/// The service whose files lie below `files/SERVICE/`.
-fn owner_of(path: &str) -> Option<&str> {
-    path.strip_prefix("files/")?.split('/').next()
-}
-
-fn service_drift(applied: &Release, service: &str, scale: u32, observed: &Observed) -> Vec<DriftItem> {
-    let containers = containers_of(observed, service);
-    let mut items: Vec<DriftItem> =
-        containers.iter().filter_map(|container| container_drift(applied, service, container)).collect();
-    let missing = (scale as usize).saturating_sub(containers.len());
-    if missing > 0 {
+    if containers.len() < scale {
         let wanted = format!("{scale} running");
         let found =
             if containers.is_empty() { "nothing".to_owned() } else { format!("{} there", containers.len()) };
@@ -91,47 +90,235 @@ fn service_drift(applied: &Release, service: &str, scale: u32, observed: &Observ
     items
 }
 
+/// The containers of a service but those of `docker compose run`, and those that are being removed.
 fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container> {
-    let is = |container: &Container, key: &str, value: &str| {
-        container.labels.get(key).is_some_and(|found| found == value)
-    };
     let ours = |container: &&'a Container| {
-        is(container, COMPOSE_SERVICE, service) && !is(container, COMPOSE_ONE_OFF, "True")
+        container.has_label(COMPOSE_SERVICE, service)
+            && !container.has_label(COMPOSE_ONE_OFF, "True")
+            && !container.is("removing")
     };
     observed.containers.iter().filter(ours).collect()
 }
 
-/// The most telling difference of one container: a wrong image matters more than that it does not run.
-fn container_drift(applied: &Release, service: &str, container: &Container) -> Option<DriftItem> {
-    let found = |kind, path: &str, wanted: &str, found: &str| {
-        Some(item(kind, Some(service), Some(path), wanted.to_owned(), found.to_owned()))
+/// The containers of a service that its scale asks for: where there are too many, those with the right name first.
+fn kept_of<'a>(applied: &Release, observed: &'a Observed, service: &str) -> Vec<&'a Container> {
+    let scale = applied.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+    let mut containers = containers_of(observed, service);
+    let misnamed = |container: &Container| {
+        let number = container.labels.get(COMPOSE_NUMBER).map_or("", String::as_str);
+        container.name != format!("{}-{service}-{number}", applied.project.name)
     };
+    containers.sort_by_key(|container| (misnamed(container), container.state != State::Running, &container.name));
+    containers.truncate(scale);
+    containers
+}
+
+/// Containers of ours that nothing asks for.
+fn orphans(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+    let kept: Vec<&str> = applied
+        .project
+        .services
+        .keys()
+        .flat_map(|service| kept_of(applied, observed, service))
+        .map(|container| container.id.as_str())
+        .collect();
+    let orphans = observed.containers.iter().filter(|container| !kept.contains(&container.id.as_str()));
+    orphans
+        .filter(|container| !container.is("removing"))
+        .map(|container| {
+            let service = container.labels.get(COMPOSE_SERVICE).map_or("", String::as_str);
+            let found = match container.has_label(COMPOSE_ONE_OFF, "True") {
+                true => format!("a container of `docker compose run`, {}", state_words(container)),
+                false => format!("one more container of {service}, {}", state_words(container)),
+            };
+            item(DriftKind::Orphan, Some(service), Some(&container.name), "nothing".to_owned(), found)
+        })
+        .collect()
+}
+
+/// Every difference of one container. What runs another image is not compared any further.
+fn container_drift(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Vec<DriftItem> {
+    let found = |kind, path: &str, wanted: String, found: String| {
+        item(kind, Some(service), Some(path), wanted, found)
+    };
+    let name = &container.name;
     if let Some(image) = applied.images.get(service).filter(|image| **image != container.image_id) {
-        return found(DriftKind::ImageChanged, &container.name, image, &container.image_id);
+        return vec![found(DriftKind::ImageChanged, name, image.clone(), container.image_id.clone())];
     }
-    let hash = container.labels.get(labels::SERVICE_HASH).map_or("", String::as_str);
-    if let Some(wanted) = applied.service_hashes.get(service).filter(|wanted| *wanted != hash) {
-        let path = format!("{}/labels/{}", container.name, labels::SERVICE_HASH);
-        return found(
-            DriftKind::ConfigChanged,
-            &path,
-            wanted,
-            if hash.is_empty() { "nothing" } else { hash },
-        );
+    let mut items = Vec::new();
+    let image = applied.images.get(service).and_then(|id| observed.images.get(id));
+    if let Some(image) = image.filter(|_| container.details.is_some()) {
+        let differences =
+            settings::differences(applied, service, container, image, &observed.engine, &observed.directory);
+        let defaults = observed.ledger.as_ref().map(|ledger| &ledger.host_defaults);
+        let is_default = |field: &String, there: &Option<String>| {
+            defaults.is_some_and(|defaults| there.is_some() && defaults.get(field) == there.as_ref())
+        };
+        for (field, wanted, there) in differences {
+            if wanted.is_none() && is_default(&field, &there) {
+                continue;
+            }
+            let shown = |text: &Option<String>, other: &Option<String>| {
+                settings::shown(&field, text.as_deref(), other.as_deref())
+            };
+            let words = (shown(&wanted, &None), shown(&there, &wanted));
+            items.push(found(DriftKind::ConfigChanged, &format!("{name}/{field}"), words.0, words.1));
+        }
+        items.extend(other_network(applied, service, container, observed));
+    } else if let Some((wanted, there)) = other_release(applied, service, container) {
+        let path = format!("{name}/labels/{}", labels::SERVICE_HASH);
+        items.push(found(DriftKind::ConfigChanged, &path, wanted, there));
     }
-    let State::Other(state) = &container.state else { return None };
-    if !["exited", "created", "dead"].contains(&state.as_str()) {
+    if let Some((kind, wanted, there)) = condition(container) {
+        items.push(found(kind, name, wanted.to_owned(), there));
+    }
+    items
+}
+
+/// Settings that nothing asked for and that every container of the release has alike: the host's own defaults, such as
+/// `default-ulimits` of its Docker daemon.
+pub fn host_defaults(observed: &Observed) -> BTreeMap<String, String> {
+    let Some(applied) = &observed.applied else { return BTreeMap::new() };
+    let mut alike: Option<BTreeMap<String, String>> = None;
+    for (service, container) in applied.project.services.keys().flat_map(|service| {
+        kept_of(applied, observed, service).into_iter().map(move |container| (service, container))
+    }) {
+        let Some(image) = applied.images.get(service).and_then(|id| observed.images.get(id)) else { continue };
+        let extra: BTreeMap<String, String> =
+            settings::differences(applied, service, container, image, &observed.engine, &observed.directory)
+                .into_iter()
+                .filter_map(|(field, wanted, found)| Some((field, found.filter(|_| wanted.is_none())?)))
+                .collect();
+        alike = Some(match alike {
+            None => extra,
+            Some(alike) => alike.into_iter().filter(|(field, text)| extra.get(field) == Some(text)).collect(),
+        });
+    }
+    alike.unwrap_or_default()
+}
+
+/// The hash in the label of a container that another release made: wanted and found.
+fn other_release(applied: &Release, service: &str, container: &Container) -> Option<(String, String)> {
+    let hash = container.labels.get(labels::SERVICE_HASH).map_or("not set", String::as_str);
+    let wanted = applied.service_hashes.get(service).filter(|wanted| *wanted != hash)?;
+    Some((wanted.clone(), hash.to_owned()))
+}
+
+/// A network that was removed and made anew has another ID, and who was in the old one is not in the new one.
+fn other_network(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Option<DriftItem> {
+    let network = &applied.project.network;
+    let made = observed.networks.get(network)?.as_ref()?;
+    let joined = container.details.as_ref()?.network_ids.get(network)?;
+    if container.state != State::Running || made.id.is_empty() || *joined == made.id {
         return None;
     }
-    found(DriftKind::Stopped, &container.name, "running", &state_words(container, state))
+    let path = format!("{}/networks/{network}", container.name);
+    let found = "connected to an earlier network of that name".to_owned();
+    Some(item(DriftKind::ConfigChanged, Some(service), Some(&path), "connected".to_owned(), found))
+}
+
+/// What keeps a container from doing its work: kind, wanted and found.
+fn condition(container: &Container) -> Option<(DriftKind, &'static str, String)> {
+    let restarts = container.details.as_ref().map_or(0, |details| details.restarts);
+    let state = match &container.state {
+        State::Running => "running",
+        State::Other(state) => state.as_str(),
+    };
+    match state {
+        "exited" | "created" | "dead" => Some((DriftKind::Stopped, "running", state_words(container))),
+        "paused" => Some((DriftKind::Paused, "running", "paused".to_owned())),
+        "restarting" | "running" if restarts >= RESTARTS && !lasts(container) => {
+            Some((DriftKind::Restarting, "running without a restart", "restarting again and again".to_owned()))
+        }
+        "running" if container.health == Health::Unhealthy => {
+            Some((DriftKind::Unhealthy, "healthy", "unhealthy".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether it has run for ten seconds, as Docker's own backoff wants it before it begins anew.
+fn lasts(container: &Container) -> bool {
+    let Some(since) = container.status.strip_prefix("Up ") else { return false };
+    if since.starts_with("Less than a second") {
+        return false;
+    }
+    let mut words = since.split(' ');
+    let (number, unit) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    !unit.starts_with("second") || number.parse::<u32>().is_ok_and(|seconds| seconds >= 10)
 }
 
 /// `exited (137)` rather than `Exited (137) 3 seconds ago`: what is told must not change from check to check.
-fn state_words(container: &Container, state: &str) -> String {
+fn state_words(container: &Container) -> String {
+    let State::Other(state) = &container.state else { return "running".to_owned() };
     match container.status.split_once('(').and_then(|(_, rest)| rest.split_once(')')) {
         Some((code, _)) if state == "exited" => format!("exited ({code})"),
-        _ => state.to_owned(),
+        _ => state.clone(),
     }
+}
+
+/// Folders of the release that a running container does not see any more: its mount still leads to the folder that
+/// was there when it started. Docker's archive of a container shows the new one and is no proof.
+fn stale_content(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Vec<DriftItem> {
+    let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
+    let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
+    let mut items = Vec::new();
+    for mount in definition.volumes.iter().filter(|mount| mount.kind == "bind") {
+        let folder = mount.source.trim_start_matches("./");
+        let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
+        let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
+        let Some((device, root)) = on_device(&source, observed) else { continue };
+        if seen.device == device && seen.root == root {
+            continue;
+        }
+        let found = match seen.root.strip_suffix("//deleted") {
+            Some(_) => "a folder that is gone".to_owned(),
+            None => format!("the folder {}", seen.root),
+        };
+        let path = format!("{}{}", container.name, mount.target);
+        items.push(item(DriftKind::ContentStale, Some(service), Some(&path), format!("the folder {folder}"), found));
+    }
+    items
+}
+
+/// Device of a path of the host, and where it is on that device.
+fn on_device(path: &str, observed: &Observed) -> Option<(String, String)> {
+    let below = |place: &str| match place {
+        "/" => Some(path.to_owned()),
+        _ => path.strip_prefix(place).filter(|rest| rest.is_empty() || rest.starts_with('/')).map(str::to_owned),
+    };
+    let mounts = observed.mounts.host.iter().filter_map(|mounted| Some((mounted, below(&mounted.place)?)));
+    let (mounted, rest) = mounts.reduce(|best, next| if next.0.place.len() >= best.0.place.len() { next } else { best })?;
+    let root = format!("{}{rest}", mounted.root.trim_end_matches('/'));
+    Some((mounted.device.clone(), root))
+}
+
+/// Network and volumes, which only the operator makes.
+fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+    let project = &applied.project;
+    let Some(ledger) = &observed.ledger else { return Vec::new() };
+    let wanted = settings::of_made(&project.owner, &ledger.stack);
+    let judge = |name: &str, made: Option<&Option<Made>>, missing, changed| match made {
+        None => Vec::new(),
+        Some(None) => vec![item(missing, None, Some(name), "there".to_owned(), "nothing".to_owned())],
+        Some(Some(made)) => settings::compare(&wanted, &made.settings)
+            .into_iter()
+            .map(|(field, wanted, there)| {
+                let shown = |text: Option<String>| text.unwrap_or_else(|| "not set".to_owned());
+                item(changed, None, Some(&format!("{name}/{field}")), shown(wanted), shown(there))
+            })
+            .collect(),
+    };
+    let network = judge(
+        &project.network,
+        observed.networks.get(&project.network),
+        DriftKind::NetworkMissing,
+        DriftKind::NetworkChanged,
+    );
+    let volumes = project.volumes.values().flat_map(|name| {
+        judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged)
+    });
+    network.into_iter().chain(volumes).collect()
 }
 
 /// Whether every service of the release runs as asked for and is healthy.
@@ -152,8 +339,12 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
             ));
         }
         for container in containers {
-            if let Some(item) = container_drift(release, service, container) {
-                faults.push(format!("{service}: expected {}, found {}", item.wanted, item.found));
+            let image = release.images.get(service).filter(|image| **image != container.image_id);
+            let other = image
+                .map(|image| (image.clone(), container.image_id.clone()))
+                .or_else(|| other_release(release, service, container));
+            if let Some((wanted, found)) = other {
+                faults.push(format!("{service}: expected {wanted}, found {found}"));
             } else if container.state != State::Running || container.health != Health::Healthy {
                 faults.push(format!(
                     "{service}: expected running and healthy, found {}",
@@ -165,13 +356,13 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
     faults
 }
 
-fn health_words(container: &Container) -> &str {
+fn health_words(container: &Container) -> String {
     match (&container.state, container.health) {
-        (State::Other(state), _) => state,
-        (_, Health::None) => "running without a health check",
-        (_, Health::Starting) => "still starting",
-        (_, Health::Healthy) => "healthy",
-        (_, Health::Unhealthy) => "unhealthy",
+        (State::Other(_), _) => state_words(container),
+        (_, Health::None) => "running without a health check".to_owned(),
+        (_, Health::Starting) => "still starting".to_owned(),
+        (_, Health::Healthy) => "healthy".to_owned(),
+        (_, Health::Unhealthy) => "unhealthy".to_owned(),
     }
 }
 

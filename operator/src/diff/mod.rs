@@ -2,6 +2,11 @@
 
 mod change;
 mod drift;
+mod files;
+mod host;
+mod ignore;
+mod settings;
 
 pub use change::{Change, ChangeItem, change};
-pub use drift::{drift, faults, serving};
+pub use drift::{drift, faults, host_defaults, serving};
+pub use ignore::judge;

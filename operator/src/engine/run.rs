@@ -14,7 +14,8 @@ use tasktracker_crds::{conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Hosts,
+    Hosts, Memory,
+    attempts::Attempts,
     watcher::Watcher,
     worker::{Shared, work},
 };
@@ -35,6 +36,8 @@ pub struct Settings {
     pub folder: Folder,
     /// Where the secrets are.
     pub secrets: Secrets,
+    /// The operator's own folder.
+    pub memory: Memory,
     /// Where metrics and health are served.
     pub listen: SocketAddr,
 }
@@ -56,9 +59,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
     let shared = Arc::new(Shared {
-        watcher: Watcher::new(metrics),
+        watcher: Watcher::new(metrics, settings.memory),
         hosts: Hosts::default(),
         secrets: settings.secrets,
+        attempts: Attempts::default(),
     });
     let mut managed = BTreeMap::new();
     tokio::select! {
@@ -131,6 +135,7 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
         if let Some(old) = managed.remove(&key) {
             old.sender.send_replace(None);
             shared.watcher.end(&key);
+            shared.attempts.forget(&key);
         }
     }
     for (key, stack) in wanted {
@@ -152,6 +157,7 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
         }
         tracing::info!(stack = %stack.key, revision = %stack.spec.revision, "the spec changed");
         shared.watcher.change(&entry.stack, stack);
+        shared.attempts.forget(&stack.key);
         entry.stack = stack.clone();
         entry.sender.send_replace(Some(stack.clone()));
     }

@@ -8,22 +8,23 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, DriftKind, TaskTrackerStackStatus};
+use tasktracker_crds::{Answer, DriftItem, TaskTrackerStackStatus, conditions::reasons};
+use tokio::time::Instant;
 
+use super::memory::{Memory, Since, item_key};
 use crate::{
     metrics::{Metrics, StackLabels},
     report::{self, HostReport},
     source::{Stack, StackKey},
 };
 
-/// What makes a difference the same one at the next check.
-type ItemKey = (DriftKind, Option<String>, Option<String>);
-
 /// Newest report of a host, and since when each of its differences is there.
 #[derive(Default)]
 struct Seen {
     report: HostReport,
-    since: BTreeMap<ItemKey, Timestamp>,
+    since: Since,
+    /// Whether `since` is what an earlier run of the operator knew.
+    remembered: bool,
 }
 
 #[derive(Default)]
@@ -36,12 +37,13 @@ struct StackState {
 /// What is known of every stack.
 pub(super) struct Watcher {
     metrics: Arc<Metrics>,
+    memory: Memory,
     stacks: Mutex<BTreeMap<StackKey, StackState>>,
 }
 
 impl Watcher {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, stacks: Mutex::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, memory: Memory) -> Self {
+        Self { metrics, memory, stacks: Mutex::default() }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -50,7 +52,10 @@ impl Watcher {
 
     /// A stack comes.
     pub(super) fn begin(&self, stack: &Stack) {
-        self.lock().insert(stack.key.clone(), StackState::default());
+        let is_there = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
+        let known = self.memory.of(&stack.key.to_string()).into_iter().filter(|(host, _)| is_there(host));
+        let hosts = known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
+        self.lock().insert(stack.key.clone(), StackState { hosts, ..StackState::default() });
         self.metrics.begin(stack);
     }
 
@@ -83,14 +88,19 @@ impl Watcher {
     /// Metrics of the stack as a whole.
     fn tell_stack(&self, stack: &Stack, state: &StackState, now: Option<Timestamp>) {
         let labels = StackLabels::of(stack);
-        let oldest = state.hosts.values().flat_map(|seen| seen.since.values()).min();
+        let seen = state.hosts.values().filter(|seen| !seen.remembered);
+        let oldest = seen.flat_map(|seen| seen.since.values()).min();
         let oldest = oldest.zip(now).map_or(0.0, |(first, now)| since_seconds(*first, now));
-        self.metrics.stack(&labels, &state.status, oldest, state.refused);
+        let suspended = state.hosts.values().any(|seen| {
+            seen.report.hold.as_ref().is_some_and(|hold| hold.reason == reasons::SUSPENDED)
+        });
+        self.metrics.stack(&labels, &state.status, oldest, state.refused, suspended);
     }
 
     /// A stack goes.
     pub(super) fn end(&self, key: &StackKey) {
         self.lock().remove(key);
+        self.memory.keep(&key.to_string(), std::iter::empty());
         self.metrics.end(key);
     }
 
@@ -99,34 +109,47 @@ impl Watcher {
         self.lock().get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
     }
 
-    /// Takes up a report: what is new is logged once, what is gone was healed.
-    pub(super) fn publish(&self, stack: &Stack, mut report: HostReport, now: Timestamp) {
+    /// Takes up a report: what is new is logged once, what is gone was healed. `woken` is when the operator heard that
+    /// something may have happened.
+    pub(super) fn publish(&self, stack: &Stack, mut report: HostReport, now: Timestamp, woken: Option<Instant>) {
         let labels = StackLabels::of(stack);
         let mut stacks = self.lock();
         let Some(state) = stacks.get_mut(&stack.key) else { return };
         let seen = state.hosts.entry(report.host.clone()).or_default();
         log_failure(stack, &seen.report, &report);
         log_waiting(stack, &seen.report, &report);
+        log_hold(stack, &seen.report, &report);
         let since = std::mem::take(&mut seen.since);
         for item in &mut report.drift {
             let key = item_key(item);
             let first = since.get(&key).copied().unwrap_or(now);
-            if !since.contains_key(&key) {
+            if !since.contains_key(&key) || seen.remembered {
                 log_drift(stack, item);
-                self.metrics.detected(&labels, item.kind);
+            }
+            if !since.contains_key(&key) {
+                self.metrics.detected(&labels, item.kind, woken.map(|woken| woken.elapsed().as_secs_f64()));
             }
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        if report.failure.is_some() {
+        let changed = since.len() != seen.since.len() || since.keys().any(|key| !seen.since.contains_key(key));
+        if report.failure.as_ref().is_some_and(|failure| failure.reason != reasons::NOT_CONVERGING) {
             // What cannot be seen is not over.
             seen.since.extend(since);
         } else {
-            self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
+            // What went away while no operator was there was mended by somebody else.
+            if !seen.remembered {
+                self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
+            }
+            seen.remembered = false;
         }
         self.metrics.checked(&labels, &report, seconds(now));
         seen.report = report;
-        let reports: Vec<HostReport> = state.hosts.values().map(|seen| seen.report.clone()).collect();
+        if changed {
+            self.memory.keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
+        }
+        let reports: Vec<HostReport> =
+            state.hosts.values().filter(|seen| !seen.report.host.is_empty()).map(|seen| seen.report.clone()).collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
         self.tell_stack(stack, state, Some(now));
     }
@@ -136,8 +159,8 @@ impl Watcher {
         stack: &Stack,
         labels: &StackLabels,
         host: &str,
-        before: &BTreeMap<ItemKey, Timestamp>,
-        after: &BTreeMap<ItemKey, Timestamp>,
+        before: &Since,
+        after: &Since,
         now: Timestamp,
     ) {
         let over = before.iter().filter(|(key, _)| !after.contains_key(*key));
@@ -149,10 +172,6 @@ impl Watcher {
             tracing::info!(stack = %stack.key, %host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
         }
     }
-}
-
-fn item_key(item: &DriftItem) -> ItemKey {
-    (item.kind, item.service.clone(), item.path.clone())
 }
 
 fn log_drift(stack: &Stack, item: &DriftItem) {
@@ -178,6 +197,18 @@ fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
     if let Some(waiting) = after.waiting.as_ref().filter(|waiting| before.waiting.as_ref() != Some(*waiting))
     {
         tracing::warn!(stack = %stack.key, host = %after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
+    }
+}
+
+fn log_hold(stack: &Stack, before: &HostReport, after: &HostReport) {
+    match (&before.hold, &after.hold) {
+        (old, Some(new)) if old.as_ref() != Some(new) => {
+            tracing::warn!(stack = %stack.key, host = %after.host, reason = new.reason, "nothing is written: {}", new.message);
+        }
+        (Some(_), None) if after.failure.is_none() => {
+            tracing::info!(stack = %stack.key, host = %after.host, "writing may go on");
+        }
+        _ => {}
     }
 }
 

@@ -1,33 +1,75 @@
-//! Keeps one host of one stack equal to it: check, repair, prove, wait.
+//! Keeps one host of one stack equal to it: check, repair, prove, wait until the next check or until something happens.
 
 use std::{sync::Arc, time::Duration};
 
-use tasktracker_crds::HostSpec;
+use tasktracker_crds::{HostSpec, conditions::reasons};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, act, look, now, watcher::Watcher};
+use super::{Error, Hosts, Look, Wish, act, attempts::Attempts, look, now, watcher::Watcher};
 use crate::{
     desired::sha256,
     host::{Host, HostLock},
     metrics::StackLabels,
+    observe::Depth,
     plan::Approval,
+    report::Failure,
     source::{Secrets, Stack, target},
 };
 
 /// Longest wait after failures.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
-
-/// Shortest wait between checks, whatever the interval.
+/// Shortest wait between checks of everything, whatever the interval.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+/// Shortest time from one check to the next that an event or a changed file asks for.
+const SHORTEST_WAKE: Duration = Duration::from_millis(50);
+/// How often the host itself is looked at: engine, disks, clock, versions.
+const SLOW_ROTA: Duration = Duration::from_mins(1);
 
 /// What a worker shares with the others.
 pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
+    pub(super) attempts: Attempts,
+}
+
+/// Why a check is made.
+#[derive(Clone, Copy)]
+struct Occasion {
+    depth: Depth,
+    /// When what woke it came to our ears.
+    woken: Option<Instant>,
+}
+
+/// When what is due.
+struct Rota {
+    whole: Instant,
+    slow: Instant,
+}
+
+impl Rota {
+    fn depth(&self, now: Instant) -> Depth {
+        if now >= self.slow {
+            Depth::Slow
+        } else if now >= self.whole {
+            Depth::Whole
+        } else {
+            Depth::Woken
+        }
+    }
+
+    /// After a good check that began at `now`.
+    fn done(&mut self, depth: Depth, now: Instant, interval: Duration, host: &str) {
+        if depth >= Depth::Whole {
+            self.whole = now + spread(interval.max(SHORTEST_PAUSE), host);
+        }
+        if depth == Depth::Slow {
+            self.slow = now + spread(SLOW_ROTA, host);
+        }
+    }
 }
 
 /// Works on one host until the stack goes.
@@ -38,6 +80,8 @@ pub(super) async fn work(
 ) {
     let mut failures: u32 = 0;
     let mut kept: Option<Arc<Host>> = None;
+    let mut rota = Rota { whole: Instant::now(), slow: Instant::now() };
+    let mut woken = None;
     loop {
         let Some(stack) = stacks.borrow_and_update().clone() else {
             return;
@@ -45,25 +89,51 @@ pub(super) async fn work(
         let Some(spec) = stack.app_hosts().find(|host| host.name.as_str() == host_name).cloned() else {
             return;
         };
+        let began = Instant::now();
+        let occasion = Occasion { depth: rota.depth(began), woken };
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
-        let task = tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone()));
-        let (good, host) = task.await.unwrap_or_else(|error| {
+        let task = tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone(), occasion));
+        let Checked { good, host, hints } = task.await.unwrap_or_else(|error| {
             tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect");
-            (false, None)
+            Checked { good: false, host: None, hints: None }
         });
         kept = host;
-        failures = if good { 0 } else { failures.saturating_add(1) };
-        let pause = spread(pause(failures, stack.spec.interval.duration()), &host_name);
-        let _: Result<_, _> = timeout(pause, stacks.changed()).await;
+        let next = if good {
+            failures = 0;
+            rota.done(occasion.depth, began, stack.spec.interval.duration(), &host_name);
+            rota.whole.min(rota.slow)
+        } else {
+            failures = failures.saturating_add(1);
+            rota.whole = began;
+            Instant::now() + spread(backoff(failures), &host_name)
+        };
+        tokio::select! {
+            () = sleep_until(next) => woken = None,
+            _ = stacks.changed() => {
+                woken = None;
+                rota.whole = began;
+            }
+            when = hint(hints.filter(|_| good)) => {
+                woken = Some(when);
+                sleep_until(began + SHORTEST_WAKE).await;
+            }
+        }
     }
 }
 
-/// The interval after success; after failures 1 s, 2 s, 4 s, … up to a minute.
-fn pause(failures: u32, interval: Duration) -> Duration {
-    match failures {
-        0 => interval.max(SHORTEST_PAUSE),
-        _ => Duration::from_secs(1 << (failures - 1).min(6)).min(LONGEST_BACKOFF),
+/// Waits until something happened on the host since its last check began.
+async fn hint(hints: Option<watch::Receiver<Instant>>) -> Instant {
+    if let Some(mut hints) = hints
+        && hints.changed().await.is_ok()
+    {
+        return *hints.borrow();
     }
+    std::future::pending().await
+}
+
+/// After failures 1 s, 2 s, 4 s, … up to a minute.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << (failures.max(1) - 1).min(6)).min(LONGEST_BACKOFF)
 }
 
 /// Up to a tenth more, by the name of the host, so that hosts which began together do not stay together.
@@ -73,116 +143,142 @@ fn spread(pause: Duration, host: &str) -> Duration {
     pause + pause * share / (10 * 0x10000)
 }
 
-/// One check with its repairs; the host comes back so that its connection is kept.
+/// What a check leaves for the next one: the host, so that its connection is kept, and what happened since it began.
+struct Checked {
+    good: bool,
+    host: Option<Arc<Host>>,
+    hints: Option<watch::Receiver<Instant>>,
+}
+
+/// One check of one host.
+struct Check<'a> {
+    shared: &'a Shared,
+    stack: &'a Stack,
+    spec: &'a HostSpec,
+    host: &'a Arc<Host>,
+    labels: StackLabels,
+    occasion: Occasion,
+}
+
+/// One check with its repairs.
 async fn check(
     shared: Arc<Shared>,
     stack: Arc<Stack>,
     spec: HostSpec,
     kept: Option<Arc<Host>>,
-) -> (bool, Option<Arc<Host>>) {
+    occasion: Occasion,
+) -> Checked {
     let name = spec.name.as_str();
     let failed = |error: Error| {
         let before = shared.watcher.last(&stack.key, name);
-        shared.watcher.publish(&stack, error.report(name, before), now());
+        shared.watcher.publish(&stack, error.report(name, before), now(), occasion.woken);
     };
     let host = match target(&stack, &spec, &shared.secrets) {
         Ok(target) => shared.hosts.get(target),
         Err(error) => {
             failed(error.into());
-            return (false, None);
+            return Checked { good: false, host: None, hints: None };
         }
     };
     drop(kept);
-    let result = repaired(&shared, &stack, &spec, &host).await;
+    let hints = host.hints();
+    let labels = StackLabels::of(&stack);
+    let check = Check { shared: &shared, stack: &stack, spec: &spec, host: &host, labels, occasion };
+    let result = check.run().await;
     let good = result.is_ok();
-    shared.watcher.metrics().reconciled(&StackLabels::of(&stack), good);
+    shared.watcher.metrics().reconciled(&check.labels, good);
     if let Err(error) = result {
         failed(error);
     }
-    (good, Some(host))
+    Checked { good, host: Some(host), hints: Some(hints) }
 }
 
-async fn repaired(shared: &Shared, stack: &Stack, spec: &HostSpec, host: &Host) -> Result<(), Error> {
-    let labels = StackLabels::of(stack);
-    if host.connect().await? {
-        shared.watcher.metrics().connected(&labels, spec.name.as_str());
-        let facts = host.facts().await?;
-        tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
-    }
-    if !seen(shared, stack, spec, host, None).await?.iter().any(Look::has_work) {
-        return Ok(());
-    }
-    let lock = host.lock().await?;
-    let result = under_lock(shared, stack, spec, host, &lock).await;
-    lock.release().await;
-    result
-}
-
-/// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
-async fn under_lock(
-    shared: &Shared,
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-    lock: &HostLock,
-) -> Result<(), Error> {
-    for look in seen(shared, stack, spec, host, Some(lock)).await? {
-        if look.has_work() {
-            carry_out(shared, stack, host, lock, &look).await?;
+impl Check<'_> {
+    async fn run(&self) -> Result<(), Error> {
+        let Self { stack, spec, host, .. } = self;
+        if host.connect().await? {
+            self.shared.watcher.metrics().connected(&self.labels, spec.name.as_str());
+            let facts = host.facts().await?;
+            tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
         }
-    }
-    seen(shared, stack, spec, host, Some(lock)).await.map(drop)
-}
-
-async fn seen(
-    shared: &Shared,
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-    lock: Option<&HostLock>,
-) -> Result<Vec<Look>, Error> {
-    let started = Instant::now();
-    let looks = look(stack, spec, host, Approval::Policy, lock).await?;
-    shared.watcher.metrics().phase(&StackLabels::of(stack), "look", started.elapsed().as_secs_f64());
-    for look in looks.iter().filter(|look| !look.observed.busy) {
-        let mut report = look.report(spec.name.as_str());
-        if look.has_work() {
-            // What failed before is tried again now: the failure is over when that succeeds, not before.
-            let before = shared.watcher.last(&stack.key, spec.name.as_str());
-            report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
+        // What happens while it is looked is heard: the look after this one sees it.
+        host.watch().await?;
+        if !self.seen(self.occasion.depth, None).await?.iter().any(Look::has_work) {
+            return Ok(());
         }
-        shared.watcher.publish(stack, report, now());
+        let lock = host.lock().await?;
+        let result = self.under_lock(&lock).await;
+        lock.release().await;
+        result
     }
-    Ok(looks)
+
+    /// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
+    async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
+        let before = self.seen(Depth::Whole, Some(lock)).await?;
+        for look in before.iter().filter(|look| look.has_work()) {
+            self.carry_out(lock, look).await?;
+        }
+        let after = self.seen(Depth::Whole, Some(lock)).await?;
+        for (before, after) in before.iter().zip(&after) {
+            self.shared.attempts.count(&self.stack.key, self.spec.name.as_str(), &before.plan, &after.drift);
+        }
+        Ok(())
+    }
+
+    async fn seen(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Vec<Look>, Error> {
+        let Self { shared, stack, spec, host, .. } = self;
+        let name = spec.name.as_str();
+        let started = Instant::now();
+        let wish = Wish { approval: Approval::Policy, depth, lock };
+        let mut looks = look(stack, spec, host, wish).await?;
+        let phase = if depth == Depth::Slow { "slow" } else { "look" };
+        shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
+        for look in looks.iter_mut().filter(|look| !look.observed.busy) {
+            let given_up = shared.attempts.hold_back(&stack.key, name, &look.drift, &mut look.plan);
+            let mut report = look.report(name);
+            if look.has_work() {
+                // What failed before is tried again now: the failure is over when that succeeds, not before.
+                let before = shared.watcher.last(&stack.key, name);
+                report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
+            } else if !given_up.is_empty() {
+                report.failure = Some(not_converging(&given_up));
+            }
+            shared.watcher.publish(stack, report, now(), self.occasion.woken);
+        }
+        Ok(looks)
+    }
+
+    async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
+        let Self { shared, stack, host, labels, .. } = self;
+        let metrics = shared.watcher.metrics();
+        let name = &host.target().name;
+        for repair in look.plan.repairs.iter().filter(|repair| !repair.later) {
+            tracing::info!(stack = %stack.key, host = %name, "repairing: {}", repair.action.words());
+        }
+        if let Some(change) = &look.plan.rollout {
+            tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
+        }
+        let started = Instant::now();
+        let outcome = act(stack, host, lock, look, "tasktracker-operator", now()).await;
+        let seconds = started.elapsed().as_secs_f64();
+        metrics.phase(labels, "apply", seconds);
+        if look.plan.rollout.is_some() {
+            metrics.rollout(labels, outcome.is_ok(), seconds);
+        }
+        if let Some(release) = outcome?.rolled_out {
+            tracing::info!(stack = %stack.key, host = %name, release = release.id, revision = release.project.revision, seconds, "rolled out");
+        }
+        Ok(())
+    }
 }
 
-async fn carry_out(
-    shared: &Shared,
-    stack: &Stack,
-    host: &Host,
-    lock: &HostLock,
-    look: &Look,
-) -> Result<(), Error> {
-    let labels = StackLabels::of(stack);
-    let metrics = shared.watcher.metrics();
-    let name = &host.target().name;
-    for action in &look.plan.repairs {
-        tracing::info!(stack = %stack.key, host = %name, "repairing: {}", action.words());
-    }
-    if let Some(change) = &look.plan.rollout {
-        tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
-    }
-    let started = Instant::now();
-    let outcome = act(stack, host, lock, look, "tasktracker-operator", now()).await;
-    let seconds = started.elapsed().as_secs_f64();
-    metrics.phase(&labels, "apply", seconds);
-    if look.plan.rollout.is_some() {
-        metrics.rollout(&labels, outcome.is_ok(), seconds);
-    }
-    if let Some(release) = outcome?.rolled_out {
-        tracing::info!(stack = %stack.key, host = %name, release = release.id, revision = release.project.revision, seconds, "rolled out");
-    }
-    Ok(())
+/// What was repaired again and again and did not stay so.
+fn not_converging(given_up: &[String]) -> Failure {
+    let message = format!(
+        "repairs: expected them to hold, found the same differences after each of three: {}; look at `plan`, or ignore them by policy.ignore",
+        given_up.join(", ")
+    );
+    Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true }
 }
 
 #[cfg(test)]
@@ -190,10 +286,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_wait_longer_and_longer_and_success_the_interval() {
-        let interval = Duration::from_secs(30);
-        let waits: Vec<u64> = (0..9).map(|failures| pause(failures, interval).as_secs()).collect();
-        assert_eq!(waits, [30, 1, 2, 4, 8, 16, 32, 60, 60]);
+    fn failures_wait_longer_and_longer() {
+        let waits: Vec<u64> = (1..9).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 
     #[test]
@@ -202,5 +297,19 @@ mod tests {
             ["a", "b", "c"].iter().map(|host| spread(Duration::from_secs(10), host)).collect();
         assert!(pauses.iter().all(|pause| (10.0..11.0).contains(&pause.as_secs_f64())), "{pauses:?}");
         assert!(pauses[0] != pauses[1] && pauses[1] != pauses[2]);
+    }
+
+    #[test]
+    fn each_depth_has_a_time_of_its_own() {
+        let start = Instant::now();
+        let mut rota = Rota { whole: start, slow: start };
+        assert_eq!(rota.depth(start), Depth::Slow);
+        rota.done(Depth::Slow, start, Duration::from_secs(10), "a");
+        assert_eq!(rota.depth(start + Duration::from_secs(5)), Depth::Woken);
+        let later = start + Duration::from_secs(12);
+        assert_eq!(rota.depth(later), Depth::Whole);
+        rota.done(Depth::Whole, later, Duration::from_secs(10), "a");
+        assert_eq!(rota.depth(later), Depth::Woken);
+        assert_eq!(rota.depth(start + Duration::from_secs(70)), Depth::Slow);
     }
 }

@@ -1,20 +1,22 @@
-//! What every host needs, looked at once at first contact.
+//! What every host needs: looked at at first contact, and again now and then.
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{Error, Exit, Output, Target, docker::SOCKET, shell};
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
-const TOOLS: &str =
-    "coreutils, findutils and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
+const TOOLS: &str = "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
 /// The oldest supported version of Docker's API: Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 /// The oldest supported version of Compose.
 const OLDEST_COMPOSE: (u32, u32) = (2, 20);
+/// Where Docker keeps its data unless it is told otherwise.
+pub(super) const USUAL_ROOT: &str = "/var/lib/docker";
 
-/// What was found at first contact.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// What was found when the host was last probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// User on the host.
     pub user: String,
@@ -24,15 +26,35 @@ pub struct Facts {
     pub engine: String,
     /// Version of Docker's API.
     pub api: (u32, u32),
+    /// The file systems of the operator's folder and of Docker's.
+    pub disks: Vec<Disk>,
+    /// Whether the kernel forwards packets, as published ports need it; unknown where it does not tell.
+    pub forwarding: Option<bool>,
+    /// The host's clock, in seconds since 1970.
+    pub seconds: Option<i64>,
+    /// When that was.
+    #[serde(skip)]
+    pub taken: Instant,
+}
+
+/// How full a file system is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// A folder on it.
+    pub place: String,
+    /// Space that is free for users, in percent.
+    pub free_percent: u8,
+    /// Inodes that are free, in percent; 100 where the file system has no limit.
+    pub free_inodes_percent: u8,
 }
 
 /// The command line of the probe.
-pub(super) fn command(directory: &str) -> String {
-    shell::command(PROBE, &[directory])
+pub(super) fn command(directory: &str, docker_root: &str) -> String {
+    shell::command(PROBE, &[directory, docker_root])
 }
 
 /// Judges what the probe said.
-pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
+pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<Facts, Error> {
     if output.exit != Exit::Exited(0) {
         return Err(Error::Failed { doing: "looking at the host".to_owned(), found: output.last_words() });
     }
@@ -59,7 +81,25 @@ pub(super) fn read(output: &Output, target: &Target) -> Result<Facts, Error> {
     if folder != "ok" {
         return Err(Error::FolderNotWritable { user, directory: target.directory.clone(), found: folder });
     }
-    Ok(Facts { user, compose, engine, api })
+    let forwarding = Some(one("forwarding")).filter(|text| !text.is_empty()).map(|text| text != "0");
+    let disks = all("disk").filter_map(disk).collect();
+    Ok(Facts { user, compose, engine, api, disks, forwarding, seconds: one("seconds").parse().ok(), taken })
+}
+
+/// `BLOCKS AVAILABLE INODES FREE PLACE`
+fn disk(line: &str) -> Option<Disk> {
+    let mut words = line.splitn(5, ' ');
+    let mut number = || words.next()?.parse::<u128>().ok();
+    let (blocks, available, inodes, free) = (number()?, number()?, number()?, number()?);
+    let percent = |part: u128, whole: u128| {
+        let share = (part * 100).checked_div(whole).unwrap_or(100).min(100);
+        u8::try_from(share).unwrap_or(100)
+    };
+    Some(Disk {
+        place: words.next()?.to_owned(),
+        free_percent: percent(available, blocks),
+        free_inodes_percent: percent(free, inodes),
+    })
 }
 
 fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), Error> {
@@ -96,21 +136,21 @@ fn version(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn judged(probe: &str) -> String {
+    fn judged(probe: &str) -> Result<Facts, Error> {
         let output = Output { exit: Exit::Exited(0), stdout: probe.as_bytes().to_vec(), stderr: Vec::new() };
-        let target = Target::for_tests("a", "127.0.0.1", 22);
-        match read(&output, &target) {
-            Ok(facts) => format!("{facts:?}"),
-            Err(error) => error.to_string(),
-        }
+        read(&output, &Target::for_tests("a", "127.0.0.1", 22), Instant::now())
     }
 
-    const GOOD: &str =
-        "user deploy\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n";
+    const GOOD: &str = "user deploy\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n\
+        disk 1000 40 0 0 /opt\ndisk  /nowhere\nforwarding 1\nseconds 1700000000\n";
 
     #[test]
     fn a_good_host_gives_facts() {
-        insta::assert_snapshot!(judged(GOOD), @r#"Facts { user: "deploy", compose: "2.26.1-4", engine: "20.10.24", api: (1, 41) }"#);
+        let facts = judged(GOOD).unwrap();
+        assert_eq!((facts.user.as_str(), facts.compose.as_str(), facts.engine.as_str()), ("deploy", "2.26.1-4", "20.10.24"));
+        assert_eq!((facts.api, facts.forwarding, facts.seconds), ((1, 41), Some(true), Some(1_700_000_000)));
+        let disk = Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 100 };
+        assert_eq!(facts.disks, [disk]);
     }
 
     #[test]
@@ -126,7 +166,8 @@ mod tests {
             ("api 1.41 20.10.24", "api 1.40 19.03.15"),
             ("folder ok", "folder /opt is not writable"),
         ];
-        let told: Vec<String> = lacks.iter().map(|(from, to)| judged(&GOOD.replace(from, to))).collect();
+        let told: Vec<String> =
+            lacks.iter().map(|(from, to)| judged(&GOOD.replace(from, to)).unwrap_err().to_string()).collect();
         assert!(told.iter().all(|line| line.lines().count() == 1));
         insta::assert_snapshot!(told.join("\n"));
     }

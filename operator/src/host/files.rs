@@ -1,4 +1,4 @@
-//! Files of a project's folder: listing them and putting them there.
+//! Files of the operator's folder: what is there, and putting them there.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,21 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{Error, Exit, Output, shell};
 
-const READ: &str = include_str!("programs/read.sh");
 const WRITE: &str = include_str!("programs/write.sh");
+const CONTENT: &str = include_str!("programs/content.sh");
 
-/// What a project's folder holds.
+/// What the folders of the stacks hold, by path from the operator's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Whether a writer holds the host's lock.
-    pub locked: bool,
-    /// Content of `ledger.json`.
-    pub ledger: Option<Vec<u8>>,
-    /// Content of each `releases/ID/manifest.json`.
-    pub manifests: BTreeMap<String, Vec<u8>>,
-    /// `compose.yaml` and everything below `files`, by path from the project's folder.
+    /// Number of this state of files: another number, other files.
+    pub state: u64,
+    /// Everything that is there but releases; of these, their manifests.
     pub files: BTreeMap<String, FileFact>,
+    /// Content of ledgers, of the manifests that they name, and of `HOLD` files.
+    pub texts: BTreeMap<String, Vec<u8>>,
 }
 
-/// One thing in the place of a file.
+/// One thing in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFact {
     /// A regular file.
@@ -31,11 +29,27 @@ pub enum FileFact {
         mode: u32,
         /// Size in bytes.
         size: u64,
-        /// SHA-256 of the content, in hexadecimal digits.
-        sha256: String,
+        /// SHA-256 of the content, in hexadecimal digits; none where it cannot be read or is larger than 1 MiB.
+        sha256: Option<String>,
     },
-    /// Something else: a symbolic link, a socket, a device.
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// Something else: a socket, a device, a pipe.
     Other,
+}
+
+impl FileFact {
+    /// From the mode as `stat` tells it, with the type in its upper bits.
+    pub(super) fn of(mode: u32, size: u64, sha256: Option<String>) -> Self {
+        match mode & 0o17_0000 {
+            0o10_0000 => Self::File { mode: mode & 0o7777, size, sha256 },
+            0o4_0000 => Self::Folder,
+            0o12_0000 => Self::Link,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// One file to put into a project's folder.
@@ -60,8 +74,17 @@ pub enum Source {
     Copy(String),
 }
 
-pub(super) fn read_command(project_directory: &str, directory: &str) -> String {
-    shell::command(READ, &[project_directory, directory])
+/// The command line that prints the beginning of some files.
+pub(super) fn content_command(directory: &str, paths: &[String]) -> String {
+    let all: Vec<&str> = [directory].into_iter().chain(paths.iter().map(String::as_str)).collect();
+    shell::command(CONTENT, &all)
+}
+
+/// What that command printed: a line for each file, empty where there is none.
+pub(super) fn contents(answer: &[u8], paths: &[String]) -> BTreeMap<String, Vec<u8>> {
+    let text = String::from_utf8_lossy(answer);
+    let decoded = text.lines().map(|line| BASE64_STANDARD.decode(line).unwrap_or_default());
+    paths.iter().cloned().zip(decoded).collect()
 }
 
 pub(super) fn write_command(directory: &str, project: &str) -> String {
@@ -84,49 +107,6 @@ pub(super) fn write_input(placements: &[Placement]) -> Vec<u8> {
     input.into_bytes()
 }
 
-/// Reads what the listing program said; an answer without its end is no answer.
-pub(super) fn listing(answer: &[u8]) -> Result<Listing, Error> {
-    let text = String::from_utf8_lossy(answer);
-    let broken = || Error::Failed {
-        doing: "listing the project's folder".to_owned(),
-        found: "an answer that cannot be read".to_owned(),
-    };
-    let mut listing = Listing::default();
-    for line in text.lines() {
-        if line == "END" {
-            return Ok(listing);
-        }
-        add_line(&mut listing, line).ok_or_else(broken)?;
-    }
-    Err(broken())
-}
-
-fn add_line(listing: &mut Listing, line: &str) -> Option<()> {
-    let decoded = |word: &str| BASE64_STANDARD.decode(word).ok();
-    let name = |word: &str| Some(String::from_utf8_lossy(&decoded(word)?).into_owned());
-    let words: Vec<&str> = line.split(' ').collect();
-    match words.as_slice() {
-        ["B"] => listing.locked = true,
-        ["L", content] => listing.ledger = Some(decoded(content)?),
-        ["M", id, content] => {
-            listing.manifests.insert(name(id)?, decoded(content)?);
-        }
-        ["F", mode, size, sha256, path] => {
-            let fact = FileFact::File {
-                mode: u32::from_str_radix(mode, 8).ok()?,
-                size: size.parse().ok()?,
-                sha256: (*sha256).to_owned(),
-            };
-            listing.files.insert(name(path)?, fact);
-        }
-        ["N", _, path] => {
-            listing.files.insert(name(path)?, FileFact::Other);
-        }
-        _ => return None,
-    }
-    Some(())
-}
-
 /// What an exit status of the programs in `programs/` means.
 pub(super) fn failure(output: &Output, doing: &str) -> Error {
     let words = output.last_words();
@@ -145,33 +125,5 @@ pub(super) fn failure(output: &Output, doing: &str) -> Error {
         Exit::Signalled | Exit::Lost => {
             Error::Failed { doing: doing.to_owned(), found: format!("ended by a signal: {words}") }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_without_its_end_is_refused() {
-        assert!(listing(b"").is_err());
-        assert!(listing(b"L e30=\n").is_err());
-        assert!(listing(b"X\nEND\n").is_err());
-        assert_eq!(listing(b"END\n").unwrap(), Listing::default());
-    }
-
-    #[test]
-    fn lines_become_facts() {
-        let listing =
-            listing(b"B\nL e30=\nM YTE= e30=\nF 644 3 abc Y29tcG9zZS55YW1s\nN a1ff ZmlsZXMveA==\nEND\n")
-                .unwrap();
-        assert!(listing.locked);
-        assert_eq!(listing.ledger.as_deref(), Some(b"{}".as_slice()));
-        assert_eq!(listing.manifests["a1"], b"{}");
-        assert_eq!(
-            listing.files["compose.yaml"],
-            FileFact::File { mode: 0o644, size: 3, sha256: "abc".to_owned() }
-        );
-        assert_eq!(listing.files["files/x"], FileFact::Other);
     }
 }

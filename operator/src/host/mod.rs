@@ -7,28 +7,43 @@ mod docker;
 mod error;
 mod facts;
 mod files;
+mod helper;
 pub mod shell;
 mod ssh;
 mod target;
+mod traffic;
+mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex as Lock, PoisonError,
+        atomic::AtomicBool,
+    },
+    time::Duration,
+};
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore, watch as signal},
+    task::AbortHandle,
+    time::Instant,
+};
 
-pub use docker::{Container, Health, Image, State};
+pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
 pub use error::Error;
-pub use facts::Facts;
+pub use facts::{Disk, Facts};
 pub use files::{FileFact, Listing, Placement, Source};
+pub use helper::Mounted;
 pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys, is_public_key};
-pub use target::Target;
+pub use target::{Limits, Target};
+pub use traffic::Traffic;
 
 use docker::DockerReader;
+use helper::Helper;
 use ssh::Connection;
 
 /// Exec channels used at once: sshd allows ten sessions, and a person may need some.
 const EXEC_CHANNELS: usize = 4;
-/// Limit for programs that only look.
-const READ_LIMIT: Duration = Duration::from_secs(20);
 /// How long another writer may keep us waiting; the program on the host gives up a little earlier.
 const LOCK_LIMIT: Duration = Duration::from_secs(70);
 
@@ -37,24 +52,76 @@ pub struct Host {
     target: Target,
     link: Mutex<Option<Arc<Link>>>,
     exec_permits: Semaphore,
+    hints: signal::Sender<Instant>,
+    known_stacks: Lock<BTreeSet<String>>,
+    inspected: Lock<BTreeMap<String, Vec<String>>>,
+    traffic: Arc<Traffic>,
 }
 
 /// What lives as long as one SSH connection.
 struct Link {
     connection: Connection,
     docker: DockerReader,
+    slow: Lock<Slow>,
+    helper: Mutex<Option<Helper>>,
+    watched: AtomicBool,
+    tasks: Lock<Vec<AbortHandle>>,
+}
+
+/// What changes so seldom that it is asked for on a slower rota.
+#[derive(Clone, Debug)]
+struct Slow {
     facts: Facts,
+    engine: Option<Engine>,
+}
+
+impl Link {
+    fn keep(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+    }
+
+    fn end_tasks(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
+    }
+
+    fn slow(&self) -> Slow {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end_tasks();
+    }
 }
 
 impl Host {
     /// A host that is not connected yet.
     pub fn new(target: Target) -> Self {
-        Self { target, link: Mutex::new(None), exec_permits: Semaphore::new(EXEC_CHANNELS) }
+        Self {
+            target,
+            link: Mutex::new(None),
+            exec_permits: Semaphore::new(EXEC_CHANNELS),
+            hints: signal::Sender::new(Instant::now()),
+            known_stacks: Lock::default(),
+            inspected: Lock::default(),
+            traffic: Arc::default(),
+        }
     }
 
     /// Where and how this host is reached.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Bytes to and from this host.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Changes whenever something may have happened on a host that is watched; its value is when.
+    pub fn hints(&self) -> signal::Receiver<Instant> {
+        self.hints.subscribe()
     }
 
     /// Connects where needed, and tells whether a connection had to be opened.
@@ -67,11 +134,19 @@ impl Host {
             return Ok(false);
         }
         *link = None;
-        let connection = Connection::open(&self.target).await?;
-        let probe = connection.run(&facts::command(&self.target.directory), Vec::new(), READ_LIMIT).await?;
-        let facts = facts::read(&probe, &self.target)?;
-        let docker = DockerReader::new(&facts);
-        *link = Some(Arc::new(Link { connection, docker, facts }));
+        let connection = Connection::open(&self.target, self.traffic.clone()).await?;
+        let command = facts::command(&self.target.directory, facts::USUAL_ROOT);
+        let probe = connection.run(&command, Vec::new(), self.target.limits.program).await?;
+        let facts = facts::read(&probe, &self.target, Instant::now())?;
+        let docker = DockerReader::new(&facts, self.target.limits.answer);
+        *link = Some(Arc::new(Link {
+            connection,
+            docker,
+            slow: Lock::new(Slow { facts, engine: None }),
+            helper: Mutex::new(None),
+            watched: AtomicBool::new(false),
+            tasks: Lock::default(),
+        }));
         Ok(true)
     }
 
@@ -80,31 +155,70 @@ impl Host {
         self.link.lock().await.clone().ok_or(Error::ConnectionLost)
     }
 
-    /// What was found at first contact: versions, tools, the folder.
+    /// What was found when the host was last probed: versions, tools, the folder, disks, the clock.
     ///
     /// # Errors
     /// When the host cannot be reached or managed.
     pub async fn facts(&self) -> Result<Facts, Error> {
-        Ok(self.link().await?.facts.clone())
+        Ok(self.link().await?.slow().facts)
     }
 
-    /// Looks at versions, tools and the folder again.
+    /// What the engine says of itself; asked once for each connection, and again by [`Host::probe`].
+    ///
+    /// # Errors
+    /// When Docker cannot be asked.
+    pub async fn engine(&self) -> Result<Engine, Error> {
+        let link = self.link().await?;
+        if let Some(engine) = link.slow().engine {
+            return Ok(engine);
+        }
+        let engine = self.forget_broken(link.docker.engine(&link.connection).await).await?;
+        link.slow.lock().unwrap_or_else(PoisonError::into_inner).engine = Some(engine.clone());
+        Ok(engine)
+    }
+
+    /// The slow rota: asks the engine, and looks at versions, tools, the folder, disks and the clock again.
     ///
     /// # Errors
     /// When the host cannot be reached or managed.
     pub async fn probe(&self) -> Result<Facts, Error> {
-        let output = self.run(&facts::command(&self.target.directory), Vec::new(), READ_LIMIT).await?;
-        facts::read(&output, &self.target)
+        let link = self.link().await?;
+        let engine = self.forget_broken(link.docker.engine(&link.connection).await).await?;
+        let command = facts::command(&self.target.directory, &engine.root);
+        let output = self.run(&command, Vec::new(), self.target.limits.program).await?;
+        let facts = facts::read(&output, &self.target, Instant::now())?;
+        *link.slow.lock().unwrap_or_else(PoisonError::into_inner) =
+            Slow { facts: facts.clone(), engine: Some(engine) };
+        Ok(facts)
     }
 
-    /// The containers of one Compose project, running or not.
+    /// Every container of the host, running or not.
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn containers(&self, project: &str) -> Result<Vec<Container>, Error> {
+    pub async fn containers(&self) -> Result<Vec<Container>, Error> {
         let link = self.link().await?;
-        let result = link.docker.containers(&link.connection, project).await;
-        self.forget_broken(result).await
+        self.forget_broken(link.docker.containers(&link.connection).await).await
+    }
+
+    /// IDs that are likely to be asked for: with them, containers are inspected while they are listed.
+    pub fn inspected(&self, project: &str) -> Vec<String> {
+        let known = self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(project).cloned().unwrap_or_default()
+    }
+
+    /// Keeps the IDs of a project's containers for the next time.
+    pub fn keep_inspected(&self, project: &str, ids: Vec<String>) {
+        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).insert(project.to_owned(), ids);
+    }
+
+    /// What `inspect` says of some containers, by ID; those that are gone by now are left out.
+    ///
+    /// # Errors
+    /// When Docker cannot be asked.
+    pub async fn details(&self, ids: &[String]) -> Result<BTreeMap<String, Details>, Error> {
+        let link = self.link().await?;
+        self.forget_broken(link.docker.details(&link.connection, ids).await).await
     }
 
     /// An image by reference or ID; nothing when the host does not have it.
@@ -113,39 +227,119 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
         let link = self.link().await?;
-        let result = link.docker.image(&link.connection, reference).await;
-        self.forget_broken(result).await
+        self.forget_broken(link.docker.image(&link.connection, reference).await).await
     }
 
-    /// Whether a network of that name exists.
+    /// What an image brings along for its containers, by its ID.
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn has_network(&self, name: &str) -> Result<bool, Error> {
+    pub async fn image_config(&self, id: &str) -> Result<Option<Arc<ImageConfig>>, Error> {
         let link = self.link().await?;
-        let result = link.docker.exists(&link.connection, &format!("/networks/{name}")).await;
-        self.forget_broken(result).await
+        self.forget_broken(link.docker.image_config(&link.connection, id).await).await
     }
 
-    /// Whether a volume of that name exists.
+    /// A network by name.
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn has_volume(&self, name: &str) -> Result<bool, Error> {
+    pub async fn network(&self, name: &str) -> Result<Option<Made>, Error> {
         let link = self.link().await?;
-        let result = link.docker.exists(&link.connection, &format!("/volumes/{name}")).await;
-        self.forget_broken(result).await
+        self.forget_broken(link.docker.network(&link.connection, name).await).await
     }
 
-    /// Ledger, manifests and files of one project folder.
+    /// A volume by name.
+    ///
+    /// # Errors
+    /// When Docker cannot be asked.
+    pub async fn volume(&self, name: &str) -> Result<Option<Made>, Error> {
+        let link = self.link().await?;
+        self.forget_broken(link.docker.volume(&link.connection, name).await).await
+    }
+
+    /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by
+    /// what `stat` tells, the contents read before are trusted, unless everything is to be read `anew`.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub async fn list(&self, project_directory: &str) -> Result<Listing, Error> {
-        let output = self
-            .run(&files::read_command(project_directory, &self.target.directory), Vec::new(), READ_LIMIT)
-            .await?;
-        files::listing(&output.success("listing the project's folder")?.stdout)
+    pub async fn files(&self, stack: &str, anew: bool) -> Result<Arc<Listing>, Error> {
+        self.help(stack, async |helper: &mut Helper| if anew { helper.list().await } else { helper.files().await })
+            .await
+    }
+
+    /// Whether a writer is at work on the host.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub async fn locked(&self, stack: &str) -> Result<bool, Error> {
+        self.help(stack, async |helper: &mut Helper| helper.locked().await).await
+    }
+
+    /// TCP ports of the host on which something listens.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub async fn ports(&self, stack: &str) -> Result<BTreeSet<u16>, Error> {
+        self.help(stack, async |helper: &mut Helper| helper.ports().await).await
+    }
+
+    /// What the user's own session and each of some processes see mounted; nothing of those that are gone or may not be
+    /// looked at. Asked again for other processes, or in another state of files.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub async fn mounts(
+        &self,
+        stack: &str,
+        processes: &[u32],
+        state: u64,
+    ) -> Result<(Vec<Mounted>, Vec<Vec<Mounted>>), Error> {
+        if processes.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        self.help(stack, async |helper: &mut Helper| helper.mounts(processes, state).await).await
+    }
+
+    /// Asks the helper, which is started where it does not run yet, or not for this stack.
+    async fn help<T>(
+        &self,
+        stack: &str,
+        question: impl AsyncFnOnce(&mut Helper) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let link = self.link().await?;
+        let mut kept = link.helper.lock().await;
+        let mut helper = match kept.take().filter(|helper| helper.knows(stack)) {
+            Some(helper) => helper,
+            None => {
+                let stacks = self.known_stacks(stack);
+                let limit = self.target.limits.program;
+                let started = Helper::start(&link.connection, &self.target.directory, stacks, limit).await;
+                self.forget_broken(started).await?
+            }
+        };
+        let answer = question(&mut helper).await;
+        if answer.is_ok() {
+            *kept = Some(helper);
+        }
+        drop(kept);
+        self.forget_broken(answer).await
+    }
+
+    /// Every stack that was asked for, this one among them.
+    fn known_stacks(&self, stack: &str) -> BTreeSet<String> {
+        let mut known = self.known_stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(stack.to_owned());
+        known.clone()
+    }
+
+    /// The beginning of some files, at most 256 KiB each, by their paths from the operator's folder.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub async fn content(&self, paths: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let command = files::content_command(&self.target.directory, paths);
+        let output = self.run(&command, Vec::new(), self.target.limits.program).await?;
+        Ok(files::contents(&output.success("reading files")?.stdout, paths))
     }
 
     /// Waits for the host's lock and holds it until the result is released or the connection ends.
@@ -205,4 +399,12 @@ impl Host {
         }
         result
     }
+}
+
+/// Entry points of the fuzz targets in `operator/fuzz`.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use super::docker::fuzz_events as events;
+    pub use super::docker::fuzz_replies as replies;
+    pub use super::helper::fuzz as helper;
 }

@@ -15,9 +15,17 @@ use russh::{
         Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
     },
 };
-use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
 
-use super::{Error, Target};
+use super::{
+    Error, Target,
+    traffic::{Counted, Traffic},
+};
 
 /// How long each step of connecting may take.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
@@ -105,14 +113,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Opens, checks the host key, authenticates. Nothing is sent to a host that shows another key.
-    pub(super) async fn open(target: &Target) -> Result<Self, Error> {
+    pub(super) async fn open(target: &Target, traffic: Arc<Traffic>) -> Result<Self, Error> {
         let seen = SeenKey::default();
         let pinned: Vec<PublicKey> =
             target.host_keys.iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
         let algorithms = pinned.iter().flat_map(|key| offered(&key.algorithm())).collect();
         let handler = PinnedKeys { pinned: pinned.clone(), seen: seen.clone() };
         let mut handle =
-            handshake(&target.endpoint(), algorithms, handler).await.map_err(|failure| match failure {
+            handshake(&target.endpoint(), algorithms, handler, traffic).await.map_err(|failure| match failure {
                 Handshake::Refused => Error::HostKeyChanged {
                     address: target.endpoint(),
                     expected: fingerprints(&pinned),
@@ -228,6 +236,77 @@ impl Connection {
     }
 }
 
+/// Answers of a program that are waiting to be taken, in pieces; whoever says more unasked is cut off.
+const PIECES: usize = 256;
+
+/// A program on the host that answers questions until it is dropped.
+pub(super) struct Dialogue {
+    questions: mpsc::Sender<Vec<u8>>,
+    pieces: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Dialogue {
+    /// Sends a line and reads lines until one begins with `END `; that one is the last.
+    pub(super) async fn ask(&mut self, question: &str, limit: Duration) -> Result<String, Error> {
+        if self.pieces.try_recv().is_ok() {
+            return Err(Error::ConnectionLost); // it speaks unasked
+        }
+        let asked = async {
+            let line = format!("{question}\n").into_bytes();
+            self.questions.send(line).await.map_err(|_| Error::ConnectionLost)?;
+            let mut answer = Vec::new();
+            while !is_complete(&answer) {
+                let piece = self.pieces.recv().await.ok_or(Error::ConnectionLost)?;
+                if answer.len() + piece.len() > OUTPUT_LIMIT {
+                    let found = format!("more than {OUTPUT_LIMIT} bytes");
+                    return Err(Error::Failed { doing: format!("asking the host for its {question}"), found });
+                }
+                answer.extend_from_slice(&piece);
+            }
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        let doing = format!("asking the host for its {question}");
+        timeout(limit, asked).await.map_err(|_| Error::TimedOut { doing, limit })?
+    }
+}
+
+/// Whether the last line is whole and begins with `END `.
+fn is_complete(answer: &[u8]) -> bool {
+    let Some(lines) = answer.strip_suffix(b"\n") else { return false };
+    let start = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    lines[start..].starts_with(b"END ")
+}
+
+impl Connection {
+    /// Starts a program that answers questions. A task of its own reads whatever it says, so that it never blocks the
+    /// connection; the end of the program's input ends it.
+    pub(super) async fn converse(&self, command: &str) -> Result<Dialogue, Error> {
+        let (mut reader, writer) = self.session(command).await?.split();
+        let (questions, mut asked) = mpsc::channel::<Vec<u8>>(1);
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                if writer.data_bytes(question).await.is_err() {
+                    break;
+                }
+            }
+            let _: Result<(), russh::Error> = writer.eof().await;
+            let _: Result<(), russh::Error> = writer.close().await;
+        });
+        let (sender, pieces) = mpsc::channel(PIECES);
+        tokio::spawn(async move {
+            while let Some(message) = reader.wait().await {
+                let ChannelMsg::Data { data } = message else { continue };
+                if sender.try_send(data.to_vec()).is_err() {
+                    break;
+                }
+            }
+            drop(sender);
+            while reader.wait().await.is_some() {}
+        });
+        Ok(Dialogue { questions, pieces })
+    }
+}
+
 /// Reads a channel to its end, whoever still waits for the answer.
 async fn drain(channel: Channel<Msg>, input: Vec<u8>, mut answer: oneshot::Sender<Output>) {
     let (mut reader, writer) = channel.split();
@@ -277,6 +356,7 @@ async fn handshake(
     address: &str,
     algorithms: Vec<Algorithm>,
     handler: PinnedKeys,
+    traffic: Arc<Traffic>,
 ) -> Result<Handle<PinnedKeys>, Handshake> {
     let unreachable =
         |found: String| Handshake::Failed(Error::Unreachable { address: address.to_owned(), found });
@@ -295,6 +375,7 @@ async fn handshake(
         ..client::Config::default()
     };
     let _: Result<(), _> = stream.set_nodelay(true);
+    let stream = Counted { stream, traffic };
     match timeout(STEP_LIMIT, client::connect_stream(Arc::new(config), stream, handler)).await {
         Err(_) => Err(Handshake::Failed(Error::Silent { address: address.to_owned(), limit: STEP_LIMIT })),
         Ok(Ok(handle)) => Ok(handle),
@@ -421,7 +502,7 @@ pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
     for algorithm in types {
         let seen = SeenKey::default();
         let handler = PinnedKeys { pinned: Vec::new(), seen: seen.clone() };
-        if let Err(Handshake::Failed(error)) = handshake(address, vec![algorithm], handler).await {
+        if let Err(Handshake::Failed(error)) = handshake(address, vec![algorithm], handler, Arc::default()).await {
             return Err(error);
         }
         let Some(key) = seen.take() else { continue };

@@ -1,6 +1,23 @@
 //! Where and how one host is reached.
 
+use std::time::Duration;
+
 use super::Identity;
+
+/// How long reading may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One answer of Docker's API.
+    pub answer: Duration,
+    /// One program that only looks.
+    pub program: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(15), program: Duration::from_secs(20) }
+    }
+}
 
 /// Where and how one host is reached.
 #[derive(Clone, Debug)]
@@ -19,6 +36,8 @@ pub struct Target {
     pub identities: Vec<Identity>,
     /// The operator's folder on the host.
     pub directory: String,
+    /// How long reading may take.
+    pub limits: Limits,
 }
 
 impl Target {
@@ -41,6 +60,7 @@ impl Target {
             host_keys: Vec::new(),
             identities: Vec::new(),
             directory: "/opt/tasktracker".to_owned(),
+            limits: Limits::default(),
         }
     }
 }

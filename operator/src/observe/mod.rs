@@ -1,12 +1,36 @@
 //! What is there. Reads the host, writes nothing, knows no policy.
 
-use std::collections::BTreeMap;
+mod hold;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::try_join_all;
 
 use crate::{
-    desired::Project,
-    host::{Container, Error, FileFact, Host, HostLock, Listing},
-    release::{Ledger, Release},
+    desired::{Project, compose::COMPOSE_PROJECT, labels},
+    host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
+    release::{COMPOSE_FILE, Ledger, Release},
 };
+
+pub use hold::Hold;
+
+/// How long the port of a container that ended may stay open.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How much is read anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Containers, and those files that changed by what `stat` tells.
+    Woken,
+    /// The content of every file, too.
+    Whole,
+    /// The host itself, too: engine, disks, clock, versions.
+    Slow,
+}
 
 /// One project on a host, as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,49 +39,241 @@ pub struct Observed {
     pub busy: bool,
     /// What the operator keeps there and cannot read any more.
     pub damaged: Option<Error>,
+    /// A person's wish on the host that nothing be written.
+    pub hold: Option<Hold>,
     /// What happened to it, where the operator was here before.
     pub ledger: Option<Ledger>,
     /// The release that was last rolled out.
     pub applied: Option<Release>,
-    /// Live files, by path from the project's folder.
+    /// The operator's folder on the host.
+    pub directory: String,
+    /// What the project's folder holds, by path from it; `.` where that is no folder.
     pub files: BTreeMap<String, FileFact>,
     /// Containers of the project.
     pub containers: Vec<Container>,
+    /// Every other container of the host.
+    pub others: Vec<Container>,
+    /// What images bring along for their containers, by ID.
+    pub images: BTreeMap<String, Arc<ImageConfig>>,
+    /// The networks that were looked at, by name.
+    pub networks: BTreeMap<String, Option<Made>>,
+    /// The volumes that were looked at, by name.
+    pub volumes: BTreeMap<String, Option<Made>>,
+    /// What the engine says of itself.
+    pub engine: Engine,
+    /// What was found when the host was last probed.
+    pub facts: Option<Facts>,
+    /// How far the host's clock is ahead, in seconds.
+    pub clock_ahead_seconds: Option<i64>,
+    /// What the user's session on the host, and each container by its ID, sees mounted.
+    pub mounts: Mounts,
+    /// Ports of ours on which something listens that is no container.
+    pub taken_ports: BTreeSet<u16>,
 }
 
-/// Looks at one project on a host; with the lock, nobody else is at work there.
+/// What is mounted where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// As the user's session sees it.
+    pub host: Vec<Mounted>,
+    /// As containers see it, by their IDs.
+    pub containers: BTreeMap<String, Vec<Mounted>>,
+}
+
+/// Looks at one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
 ///
 /// # Errors
-/// When the host cannot be read, or what the operator keeps there is damaged.
-pub async fn observe(host: &Host, project: &Project, lock: Option<&HostLock>) -> Result<Observed, Error> {
-    let folder = format!("{}/{}", host.target().directory, project.folder);
-    host.connect().await?;
-    let (listing, containers) =
-        futures::future::try_join(host.list(&folder), host.containers(&project.name)).await?;
-    let damaged =
-        |path: &str, found: String| Error::ReleaseDamaged { path: format!("{folder}/{path}"), found };
-    let kept = kept(&listing, damaged);
-    let (ledger, applied, damaged) = match kept {
+/// When the host cannot be read, or what the operator keeps there is of another owner.
+pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Observed, Error> {
+    if !host.connect().await? && depth == Depth::Slow {
+        host.probe().await?;
+    }
+    let stack = stack_folder(project);
+    let (listing, containers, networks, volumes, engine) = futures::try_join!(
+        host.files(stack, depth >= Depth::Whole),
+        containers(host, project),
+        networks(host, project),
+        volumes(host, project),
+        host.engine(),
+    )?;
+    let facts = host.facts().await?;
+    let mut observed = read_folder(host, project, &listing);
+    if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
+        return Err(Error::NameConflict { project: project.name.clone(), found: other.stack.clone() });
+    }
+    (observed.containers, observed.others) = containers;
+    if let Some(applied) = &observed.applied {
+        observed.images = images(host, applied).await?;
+    }
+    observed.mounts = mounts(host, stack, &observed, listing.state).await?;
+    observed.taken_ports = taken_ports(host, project, &observed).await?;
+    Ok(Observed { networks, volumes, engine, facts: Some(facts), ..observed })
+}
+
+/// Whether another writer is at work on the host.
+///
+/// # Errors
+/// When the host cannot be asked.
+pub async fn is_busy(host: &Host, project: &Project) -> Result<bool, Error> {
+    host.locked(stack_folder(project)).await
+}
+
+fn stack_folder(project: &Project) -> &str {
+    project.folder.split('/').next().unwrap_or_default()
+}
+
+/// The project's containers with what `inspect` says of them, and every other one.
+async fn containers(host: &Host, project: &Project) -> Result<(Vec<Container>, Vec<Container>), Error> {
+    let known = host.inspected(&project.name);
+    let (all, mut details) = futures::try_join!(host.containers(), host.details(&known))?;
+    let is_ours = |container: &Container| {
+        container.has_label(COMPOSE_PROJECT, &project.name)
+            && container.has_label(labels::OWNER, &project.owner)
+    };
+    let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_ours);
+    ours.sort_by(|one, other| one.name.cmp(&other.name));
+    let ids: Vec<String> = ours.iter().map(|container| container.id.clone()).collect();
+    let unknown: Vec<String> = ids.iter().filter(|id| !known.contains(id)).cloned().collect();
+    details.extend(host.details(&unknown).await?);
+    host.keep_inspected(&project.name, ids);
+    for container in &mut ours {
+        container.details = details.remove(&container.id);
+    }
+    Ok((ours, others))
+}
+
+async fn networks(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
+    Ok(BTreeMap::from([(project.network.clone(), host.network(&project.network).await?)]))
+}
+
+async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
+    let all =
+        project.volumes.values().map(async |name| Ok::<_, Error>((name.clone(), host.volume(name).await?)));
+    Ok(try_join_all(all).await?.into_iter().collect())
+}
+
+/// What the images of a release bring along for their containers.
+///
+/// # Errors
+/// When Docker cannot be asked.
+pub async fn images(host: &Host, release: &Release) -> Result<BTreeMap<String, Arc<ImageConfig>>, Error> {
+    let ids: BTreeSet<&String> = release.images.values().collect();
+    let all = ids.into_iter().map(async |id| {
+        Ok::<_, Error>(host.image_config(id).await?.map(|config| (id.clone(), config)))
+    });
+    Ok(try_join_all(all).await?.into_iter().flatten().collect())
+}
+
+/// What running containers that mount folders of the project see of them.
+async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Result<Mounts, Error> {
+    let binds = |details: &&Details| details.settings.values().any(|setting| setting.starts_with("bind "));
+    let running: Vec<(String, u32)> = observed
+        .containers
+        .iter()
+        .filter_map(|container| {
+            Some((container.id.clone(), container.details.as_ref().filter(binds)?.process?))
+        })
+        .collect();
+    let processes: Vec<u32> = running.iter().map(|(_, process)| *process).collect();
+    let (host, inside) = host.mounts(stack, &processes, state).await?;
+    Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
+}
+
+/// Ports of ours on which something listens though no container has them. What a container that just ended leaves
+/// behind for a moment is not counted: it is looked twice, and at the containers again in between.
+async fn taken_ports(host: &Host, project: &Project, observed: &Observed) -> Result<BTreeSet<u16>, Error> {
+    let unserved = without_container(project, observed.containers.iter().chain(&observed.others));
+    if unserved.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let stack = stack_folder(project);
+    let first: BTreeSet<u16> = host.ports(stack).await?.intersection(&unserved).copied().collect();
+    if first.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    tokio::time::sleep(LINGER).await;
+    let still = without_container(project, &host.containers().await?);
+    let second = host.ports(stack).await?;
+    Ok(first.into_iter().filter(|port| still.contains(port) && second.contains(port)).collect())
+}
+
+/// The ports of a project that no running container publishes.
+fn without_container<'a>(
+    project: &Project,
+    containers: impl IntoIterator<Item = &'a Container>,
+) -> BTreeSet<u16> {
+    let mut ports = project.published_ports();
+    for published in containers.into_iter().flat_map(|container| &container.published) {
+        ports.remove(&published.port);
+    }
+    ports
+}
+
+/// What the listing says of one project.
+fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
+    let directory = host.target().directory.clone();
+    let below = format!("{}/", project.folder);
+    let mut files: BTreeMap<String, FileFact> = listing
+        .files
+        .iter()
+        .filter_map(|(path, fact)| Some((path.strip_prefix(&below)?.to_owned(), fact.clone())))
+        .collect();
+    for part in [stack_folder(project), project.folder.as_str()] {
+        if let Some(fact) = listing.files.get(part).filter(|fact| **fact != FileFact::Folder) {
+            files = BTreeMap::from([(".".to_owned(), fact.clone())]);
+            break;
+        }
+    }
+    let text = |path: &str| listing.texts.get(&format!("{below}{path}"));
+    let hold = text("HOLD").map(|text| Hold::read(text));
+    let (ledger, applied, damaged) = match kept(project, text, &directory) {
         Ok((ledger, applied)) => (ledger, applied, None),
         Err(error) => (None, None, Some(error)),
     };
-    if let Some(other) = ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
-        return Err(Error::NameConflict { project: project.name.clone(), found: other.stack.clone() });
-    }
-    let busy = listing.locked && lock.is_none();
-    Ok(Observed { busy, damaged, ledger, applied, files: listing.files, containers })
+    Observed { damaged, hold, ledger, applied, directory, files, ..Observed::default() }
 }
 
 /// The ledger and the release that it names.
-fn kept(
-    listing: &Listing,
-    damaged: impl Fn(&str, String) -> Error,
+fn kept<'a>(
+    project: &Project,
+    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
+    directory: &str,
 ) -> Result<(Option<Ledger>, Option<Release>), Error> {
-    let Some(text) = &listing.ledger else { return Ok((None, None)) };
-    let ledger = Ledger::read(text).map_err(|found| damaged("ledger.json", found))?;
+    let damaged = |path: &str, found: String| Error::ReleaseDamaged {
+        path: format!("{directory}/{}/{path}", project.folder),
+        found,
+    };
+    let Some(ledger) = text("ledger.json") else { return Ok((None, None)) };
+    let ledger = Ledger::read(ledger).map_err(|found| damaged("ledger.json", found))?;
     let Some(id) = &ledger.current else { return Ok((Some(ledger), None)) };
     let path = format!("releases/{id}/manifest.json");
-    let text = listing.manifests.get(id).ok_or_else(|| damaged(&path, "nothing".to_owned()))?;
+    let text = text(&path).ok_or_else(|| damaged(&path, "nothing".to_owned()))?;
     let release = Release::read(text).map_err(|found| damaged(&path, found))?;
     Ok((Some(ledger), Some(release)))
+}
+
+/// The content of some files of a project as they are, and as the applied release has them; for people to compare.
+///
+/// # Errors
+/// When the host cannot be asked.
+pub async fn contents(
+    host: &Host,
+    project: &Project,
+    applied: &Release,
+    paths: &[String],
+) -> Result<BTreeMap<String, (String, String)>, Error> {
+    let live = |path: &String| format!("{}/{path}", project.folder);
+    let stored = |path: &String| format!("{}/{}", project.folder, applied.stored(path));
+    let all: Vec<String> = paths.iter().flat_map(|path| [live(path), stored(path)]).collect();
+    if all.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found = host.content(&all).await?;
+    let text = |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
+    Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
+}
+
+/// Whether a file of a project is told by its fields, not by its text: a Compose file holds the environment.
+pub fn is_told_by_fields(path: &str) -> bool {
+    path == COMPOSE_FILE
 }

@@ -6,7 +6,7 @@ use tasktracker_crds::{
     conditions::{self, reasons},
 };
 
-use crate::plan::Waiting;
+use crate::plan::{Hold, Waiting};
 
 /// What one check of one host came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -32,6 +32,8 @@ pub struct HostReport {
     pub rolling_out: Option<String>,
     /// A change that waits.
     pub waiting: Option<Waiting>,
+    /// Why nothing is written at present.
+    pub hold: Option<Hold>,
     /// Hash of the plan that waits.
     pub waiting_plan: Option<String>,
 }

@@ -12,7 +12,7 @@ use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
 pub use secrets::{Secret, SecretError, Secrets};
 pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
-use crate::host::Target;
+use crate::host::{Limits, Target};
 
 /// Namespace and name of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -77,5 +77,6 @@ pub fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Targe
         host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
         identities: names.iter().map(|name| secrets.identity(name)).collect::<Result<_, _>>()?,
         directory: host.directory.to_string(),
+        limits: Limits::default(),
     })
 }

@@ -1,0 +1,137 @@
+//! `apply`: does now what `plan` shows, as a person's wish.
+
+use anyhow::bail;
+use serde_json::json;
+
+use super::{
+    Selection, Verdict,
+    hosts::{Looked, hashes, look_at_all},
+    printer::{Printer, Tone},
+};
+use crate::{
+    apply,
+    engine::{Hosts, Look, Wish, act, look, now},
+    host::{Host, HostLock},
+    observe::Depth,
+    plan::Approval,
+};
+
+/// `apply`
+pub(super) async fn apply(
+    printer: &Printer,
+    selection: &Selection,
+    wanted: Option<&str>,
+) -> anyhow::Result<Verdict> {
+    let hosts = Hosts::default();
+    let all = look_at_all(selection, &hosts, Approval::Person, Depth::Slow).await?;
+    if let Some(wanted) = wanted {
+        let found: Vec<String> = hashes(&all).into_values().collect();
+        if !found.iter().any(|found| found == wanted) || found.len() > 1 {
+            let found = found.join(", ");
+            bail!("--plan: expected the plan {wanted} of one stack, found {found}: something changed since; look at `plan` again");
+        }
+    }
+    let mut verdict = Verdict::InSync;
+    let mut documents = Vec::new();
+    let results = futures::future::join_all(all.iter().map(apply_looked)).await;
+    for (looked, result) in all.iter().zip(results) {
+        let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
+        match result {
+            Err(error) => {
+                printer.error(&looked.error_line(&format!("{error:#}")));
+                documents.push(json!({ "stack": stack, "host": host, "error": format!("{error:#}") }));
+                verdict = Verdict::Failed;
+            }
+            Ok(done) => {
+                for (component, outcome) in done {
+                    print_outcome(printer, looked, &outcome);
+                    let release = outcome.rolled_out.map(|release| release.id);
+                    documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release }));
+                }
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    }
+    Ok(verdict)
+}
+
+async fn apply_looked(looked: &Looked) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+    let looks = match &looked.result {
+        Err(error) => bail!("{error}"),
+        Ok(looks) => looks,
+    };
+    let Some(host) = &looked.host else { return Ok(Vec::new()) };
+    for look in looks {
+        may_apply(look)?;
+    }
+    if !looks.iter().any(|look| look.has_work() || look.observed.busy) {
+        return Ok(looks
+            .iter()
+            .map(|look| (look.project.component.clone(), apply::Outcome::default()))
+            .collect());
+    }
+    let lock = host.lock().await?;
+    let result = apply_locked(looked, looks, host, &lock).await;
+    lock.release().await;
+    result
+}
+
+/// Looks again, alone on the host, and carries out what is the same plan still.
+async fn apply_locked(
+    looked: &Looked,
+    shown: &[Look],
+    host: &Host,
+    lock: &HostLock,
+) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+    let mut done = Vec::new();
+    let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(lock) };
+    for (look, shown) in look(&looked.stack, &looked.spec, host, wish).await?.into_iter().zip(shown) {
+        may_apply(&look)?;
+        // What another writer was about could not be planned.
+        let (expected, found) = (shown.plan.hash(), look.plan.hash());
+        if !shown.observed.busy && expected != found {
+            bail!("expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again");
+        }
+        let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
+        done.push((look.project.component, outcome));
+    }
+    Ok(done)
+}
+
+/// Whether a person may have this plan carried out now: nothing in it has to wait even for them.
+fn may_apply(look: &Look) -> anyhow::Result<()> {
+    if let Some(hold) = &look.plan.hold {
+        bail!("nothing is written: {}", hold.message);
+    }
+    if let Some(waiting) = &look.plan.waiting {
+        bail!("{}", waiting.message);
+    }
+    Ok(())
+}
+
+fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
+    if printer.is_json() {
+        return;
+    }
+    let title = format!("{} on {}", looked.stack.key, looked.spec.name);
+    for action in &outcome.repaired {
+        printer.line(Tone::Good, &format!("{title}: done: {action}"));
+    }
+    match &outcome.rolled_out {
+        Some(release) => printer.line(
+            Tone::Good,
+            &format!("{title}: release {} of revision {} serves", release.id, release.project.revision),
+        ),
+        None if outcome.repaired.is_empty() => {
+            printer.line(Tone::Good, &format!("{title}: nothing to do"));
+        }
+        None => {}
+    }
+}
+
+/// Who applies, for the ledger.
+fn person() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
+}

@@ -1,0 +1,174 @@
+//! `plan`: what differs, what would be done about it, why that and nothing bigger. Does nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
+
+use super::{
+    Selection, Verdict,
+    hosts::{Looked, hashes, look_at_all, verdict},
+    printer::{Printer, Tone},
+    text_diff,
+};
+use crate::{
+    engine::{Hosts, Look},
+    host::Host,
+    observe::{self, Depth},
+    plan::{Approval, Repair},
+};
+
+/// Differences of files, as lines, by path.
+type FileDiffs = BTreeMap<String, Vec<String>>;
+
+/// `plan`
+pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
+    let hosts = Hosts::default();
+    let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
+    let hashes = hashes(&all);
+    let mut documents = Vec::new();
+    let mut titled = None;
+    for looked in &all {
+        let (key, host) = (&looked.stack.key, &looked.spec.name);
+        let hash = &hashes[key];
+        if !printer.is_json() && titled.as_ref() != Some(key) {
+            printer.line(Tone::Plain, &format!("{key}: plan {hash}"));
+            titled = Some(key.clone());
+        }
+        let stack = key.to_string();
+        match &looked.result {
+            Err(error) => {
+                printer.error(&looked.error_line(error));
+                documents.push(json!({ "stack": stack, "host": host, "error": error.to_string(), "reason": error.reason() }));
+            }
+            Ok(looks) => {
+                for look in looks {
+                    let files = file_diffs(looked, look).await;
+                    documents.push(json!({
+                        "stack": stack, "host": host, "component": look.project.component, "hash": hash,
+                        "busy": look.observed.busy, "drift": look.drift, "files": files, "plan": look.plan,
+                    }));
+                    if !printer.is_json() {
+                        print_look(printer, host.as_str(), look, &files);
+                    }
+                }
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    }
+    Ok(verdict(&all))
+}
+
+/// What changes in files: on the host against the applied release, and by the change against that release.
+async fn file_diffs(looked: &Looked, look: &Look) -> FileDiffs {
+    let mut diffs = FileDiffs::new();
+    let Some(applied) = &look.observed.applied else { return diffs };
+    if let Some(change) = look.plan.change() {
+        for path in change.items.iter().map(|item| &item.path).filter(|path| look.project.files.contains_key(*path)) {
+            let text = |files: &BTreeMap<String, String>| files.get(path).cloned().unwrap_or_default();
+            let (before, after) = (text(&applied.project.files), text(&look.project.files));
+            diffs.insert(path.clone(), text_diff::unified(&before, &after, ("applied release", "asked for")));
+        }
+    }
+    if let Some(host) = &looked.host {
+        diffs.extend(drifted_files(host, look).await);
+    }
+    diffs
+}
+
+async fn drifted_files(host: &Host, look: &Look) -> FileDiffs {
+    let Some(applied) = &look.observed.applied else { return FileDiffs::new() };
+    let changed = look.drift.iter().filter(|item| item.kind == DriftKind::FileChanged);
+    let paths: Vec<String> = changed.filter_map(|item| item.path.clone()).collect();
+    // Without the texts, the plan is as good: the items tell what differs.
+    let contents = observe::contents(host, &look.project, applied, &paths).await.unwrap_or_default();
+    let shown = |path: &str, text: String| {
+        if observe::is_told_by_fields(path) { text_diff::without_environment(&text) } else { text }
+    };
+    contents
+        .into_iter()
+        .map(|(path, (wanted, found))| {
+            let (wanted, found) = (shown(&path, wanted), shown(&path, found));
+            let lines = text_diff::unified(&wanted, &found, ("applied release", "on the host"));
+            (path, lines)
+        })
+        .collect()
+}
+
+fn print_look(printer: &Printer, host: &str, look: &Look, files: &FileDiffs) {
+    let title = format!("  {host} ({})", look.project.component);
+    let plan = &look.plan;
+    if look.observed.busy {
+        printer.line(Tone::Attention, &format!("{title}: another writer is at work; look again when it is done"));
+        return;
+    }
+    if look.drift.is_empty() && plan.is_empty() {
+        printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"));
+        return;
+    }
+    printer.line(Tone::Plain, &title);
+    for item in &look.drift {
+        print_item(printer, item);
+        print_file(printer, item.path.as_deref(), files);
+    }
+    for repair in &plan.repairs {
+        print_repair(printer, repair);
+    }
+    if let Some(change) = plan.change() {
+        let from = change.from_revision.as_deref().unwrap_or("nothing");
+        printer.line(Tone::Attention, &format!("    change  revision {from} -> {}", change.to_revision));
+        for item in &change.items {
+            let service = item.service.as_deref().unwrap_or("-");
+            let words = format!("            {service} {}: {} -> {}", item.path, item.from, item.to);
+            printer.line(Tone::Dim, &words);
+            print_file(printer, Some(&item.path), files);
+        }
+    }
+    if let Some(waiting) = &plan.waiting {
+        printer.line(Tone::Attention, &format!("    waits   {}: {}", waiting.reason, waiting.message));
+    }
+    if let Some(hold) = &plan.hold {
+        printer.line(Tone::Attention, &format!("    held    {}: {}", hold.reason, hold.message));
+    }
+}
+
+fn print_item(printer: &Printer, item: &DriftItem) {
+    printer.line(Tone::Attention, &format!("    drift   {}", headline(item)));
+    printer.line(Tone::Dim, &format!("            wanted  {}", item.wanted));
+    printer.line(Tone::Dim, &format!("            found   {}", item.found));
+}
+
+fn print_repair(printer: &Printer, repair: &Repair) {
+    let later = if repair.later { " (planned only: not carried out at present)" } else { "" };
+    printer.line(Tone::Plain, &format!("    repair  {}{later}", repair.action.words()));
+    for (kind, path) in &repair.because {
+        let path = path.as_deref().unwrap_or_default();
+        printer.line(Tone::Dim, &format!("            because {} {path}", kind.as_str()));
+    }
+    printer.line(Tone::Dim, &format!("            enough  {}", repair.why));
+}
+
+fn print_file(printer: &Printer, path: Option<&str>, files: &FileDiffs) {
+    for line in path.and_then(|path| files.get(path)).into_iter().flatten() {
+        let tone = match line.chars().next() {
+            Some('+') => Tone::Good,
+            Some('-') => Tone::Bad,
+            _ => Tone::Dim,
+        };
+        printer.line(tone, &format!("            {line}"));
+    }
+}
+
+/// Kind, place and answer of a difference.
+pub(super) fn headline(item: &DriftItem) -> String {
+    let place =
+        [item.service.as_deref(), item.path.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let answer = match item.answer {
+        Answer::Heal => "heal",
+        Answer::Report => "report",
+        Answer::Prune => "prune",
+    };
+    format!("{} {place} [{answer}]", item.kind.as_str())
+}

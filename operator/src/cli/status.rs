@@ -1,0 +1,157 @@
+//! `status`: how the hosts are, once, or again and again.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tasktracker_crds::DriftItem;
+
+use super::{
+    Selection, Verdict,
+    hosts::{Looked, look_at_all, verdict},
+    plan::headline,
+    printer::{Printer, Tone, table},
+};
+use crate::{
+    engine::{Hosts, Memory, now},
+    observe::Depth,
+    plan::Approval,
+    report::HostReport,
+};
+
+/// How often `--watch` looks.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A line and its tone.
+type Line = (Tone, String);
+
+/// `status`
+pub(super) async fn status(
+    printer: &Printer,
+    selection: &Selection,
+    memory: &Memory,
+    watch: bool,
+) -> anyhow::Result<Verdict> {
+    let hosts = Hosts::default();
+    let mut depth = Depth::Slow;
+    let mut shown = Vec::new();
+    loop {
+        let all = look_at_all(selection, &hosts, Approval::Policy, depth).await?;
+        let reports = reports(&all, memory);
+        if !watch {
+            print(printer, &reports);
+            return Ok(verdict(&all));
+        }
+        let lines = lines(&reports, None);
+        if lines != shown {
+            printer.clear();
+            print(printer, &reports);
+            shown = lines;
+        }
+        depth = Depth::Woken;
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+/// Reports of every host, with the times that `run` keeps.
+fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, HostReport)> {
+    let dated = |looked: &Looked, mut report: HostReport| {
+        let stack = looked.stack.key.to_string();
+        memory.date(&stack, looked.spec.name.as_str(), &mut report.drift);
+        (stack, report)
+    };
+    all.iter()
+        .flat_map(|looked| looked.reports().into_iter().map(move |report| dated(looked, report)))
+        .collect()
+}
+
+fn print(printer: &Printer, reports: &[(String, HostReport)]) {
+    if printer.is_json() {
+        let documents = reports.iter().map(|(stack, report)| json!({ "stack": stack, "report": report }));
+        printer.json(&documents.collect::<Vec<_>>());
+        return;
+    }
+    for (tone, line) in lines(reports, Some(now())) {
+        printer.line(tone, &line);
+    }
+}
+
+/// The whole status; ages only where it is known what time it is.
+fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> {
+    let rows: Vec<_> = reports.iter().map(|(stack, report)| row(stack, report)).collect();
+    let mut lines =
+        table(&["STACK", "HOST", "COMPONENT", "REVISION", "REACHABLE", "HEALTHY", "STATE"], &rows);
+    for (_, report) in reports {
+        let host = &report.host;
+        if let Some(failure) = &report.failure {
+            lines.push((Tone::Bad, format!("  {host}: {}", failure.message)));
+        }
+        if let Some(hold) = &report.hold {
+            lines.push((Tone::Attention, format!("  {host}: nothing is written: {}", hold.message)));
+        }
+        if let Some(waiting) = &report.waiting {
+            lines.push((Tone::Attention, format!("  {host}: a change waits: {}", waiting.message)));
+        }
+    }
+    let drift: Vec<_> = reports.iter().flat_map(|(_, report)| &report.drift).map(|item| drift_row(item, now)).collect();
+    if !drift.is_empty() {
+        lines.push((Tone::Plain, String::new()));
+        lines.extend(table(&["HOST", "LAYER", "AGE", "DRIFT", "WANTED", "FOUND"], &drift));
+    }
+    lines
+}
+
+fn drift_row(item: &DriftItem, now: Option<Timestamp>) -> (Tone, Vec<String>) {
+    let since = item.first_seen.as_ref().and_then(|first| first.parse::<Timestamp>().ok());
+    let age = since.zip(now).map_or_else(|| "-".to_owned(), |(since, now)| age(since, now));
+    let layer = item.kind.layer().as_str().to_owned();
+    let row = vec![item.host.clone(), layer, age, headline(item), item.wanted.clone(), item.found.clone()];
+    (Tone::Attention, row)
+}
+
+/// A length of time in its largest unit.
+fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+fn row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
+    let (tone, words) = match &report.failure {
+        Some(failure) => (Tone::Bad, failure.reason.to_owned()),
+        None if report.busy => (Tone::Attention, "another writer".to_owned()),
+        None if !report.drift.is_empty() => (Tone::Attention, format!("{} drifted", report.drift.len())),
+        None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
+        None if !report.in_sync() => (Tone::Attention, "change".to_owned()),
+        None if !report.healthy => (Tone::Attention, "in sync, not healthy".to_owned()),
+        None => (Tone::Good, "in sync".to_owned()),
+    };
+    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    let revision = report.revision.clone().unwrap_or_else(|| "-".to_owned());
+    let row = vec![
+        stack.to_owned(),
+        report.host.clone(),
+        report.component.clone(),
+        revision,
+        yes(report.reachable()),
+        yes(report.healthy),
+        words,
+    ];
+    (tone, row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_their_largest_unit() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let told: Vec<String> = [-5, 59, 61, 7_300, 200_000].map(|seconds| age(at(0), at(seconds))).to_vec();
+        assert_eq!(told, ["0s", "59s", "1m", "2h", "2d"]);
+    }
+}

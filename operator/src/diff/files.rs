@@ -1,0 +1,97 @@
+//! Files of the applied release against what its folder holds.
+
+use std::collections::BTreeSet;
+
+use tasktracker_crds::{DriftItem, DriftKind};
+
+use super::drift::item;
+use crate::{host::FileFact, observe::Observed, release::Release};
+
+/// What the operator keeps in a project's folder beside the files of the release, and what a person may put there.
+const OWN: [&str; 5] = ["HOLD", "files", "ledger.json", "releases", "secrets"];
+
+pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+    if let Some(fact) = observed.files.get(".") {
+        return vec![item(DriftKind::NotAFile, None, Some("."), "a folder".to_owned(), words(fact))];
+    }
+    let mut items = Vec::new();
+    let mut blocked = BTreeSet::new();
+    for (path, record) in &applied.files {
+        let wanted = content(&record.sha256, record.size);
+        let owner = owner_of(path);
+        let mut push = |kind, path: &str, wanted, found| items.push(item(kind, owner, Some(path), wanted, found));
+        if let Some((parent, fact)) = broken_parent(path, observed) {
+            if blocked.insert(parent.to_owned()) {
+                push(DriftKind::NotAFile, parent, "a folder".to_owned(), words(fact));
+            }
+            continue;
+        }
+        match observed.files.get(path) {
+            None => push(DriftKind::FileMissing, path, wanted, "nothing".to_owned()),
+            Some(FileFact::File { mode, size, sha256 }) => {
+                if sha256.as_ref() != Some(&record.sha256) {
+                    let found = match sha256 {
+                        Some(sha256) => content(sha256, *size),
+                        None => format!("content that cannot be read ({size} bytes)"),
+                    };
+                    push(DriftKind::FileChanged, path, wanted, found);
+                }
+                if *mode != record.mode {
+                    let octal = |mode: u32| format!("mode {mode:04o}");
+                    push(DriftKind::FileMode, path, octal(record.mode), octal(*mode));
+                }
+            }
+            Some(other) => push(DriftKind::NotAFile, path, "a file".to_owned(), words(other)),
+        }
+    }
+    items.extend(extra(applied, observed));
+    items
+}
+
+/// The first folder above a file that is none.
+fn broken_parent<'a>(path: &'a str, observed: &'a Observed) -> Option<(&'a str, &'a FileFact)> {
+    parents(path).find_map(|parent| {
+        observed.files.get(parent).filter(|fact| **fact != FileFact::Folder).map(|fact| (parent, fact))
+    })
+}
+
+/// The folders above a path, from the top.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end])
+}
+
+/// What is there and belongs to nothing; of a folder, only the folder itself.
+fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+    let known: BTreeSet<&str> =
+        applied.files.keys().flat_map(|path| parents(path).chain([path.as_str()])).chain(OWN).collect();
+    let is_known = |path: &str| known.contains(path) || path.starts_with("releases/") || path.starts_with("secrets/");
+    // What lies below something known that is no folder is told with that.
+    let is_top = |path: &str| {
+        parents(path).all(|parent| is_known(parent) && observed.files.get(parent).is_none_or(|fact| *fact == FileFact::Folder))
+    };
+    observed
+        .files
+        .iter()
+        .filter(|(path, _)| !is_known(path) && is_top(path))
+        .map(|(path, fact)| item(DriftKind::FileExtra, owner_of(path), Some(path), "nothing".to_owned(), words(fact)))
+        .collect()
+}
+
+fn words(fact: &FileFact) -> String {
+    match fact {
+        FileFact::File { size, .. } => format!("a file of {size} bytes"),
+        FileFact::Folder => "a folder".to_owned(),
+        FileFact::Link => "a symbolic link".to_owned(),
+        FileFact::Other => "something that is neither a file nor a folder".to_owned(),
+    }
+}
+
+/// A content in words that fit into a line.
+pub(super) fn content(sha256: &str, size: u64) -> String {
+    format!("sha256:{} ({size} bytes)", sha256.get(..12).unwrap_or(sha256))
+}
+
+/// The service whose files lie below `files/SERVICE/`.
+fn owner_of(path: &str) -> Option<&str> {
+    path.strip_prefix("files/")?.split('/').next()
+}

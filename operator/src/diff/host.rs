@@ -1,0 +1,117 @@
+//! What is wrong with the host itself, though it can be managed; and what others put where we are.
+
+use tasktracker_crds::{DriftItem, DriftKind};
+
+use super::drift::item;
+use crate::{
+    desired::{
+        Project,
+        compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
+        labels,
+    },
+    host::{Container, Disk},
+    observe::Observed,
+};
+
+/// A disk with less free space than this, in percent, is told.
+const LEAST_FREE_PERCENT: u8 = 5;
+/// A clock that is further off than this, in seconds, is told.
+const LARGEST_SKEW_SECONDS: u64 = 5;
+
+pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let mut items = Vec::new();
+    let mut push = |kind, path: Option<&str>, wanted: &str, found: String| {
+        items.push(item(kind, None, path, wanted.to_owned(), found));
+    };
+    if let Some(facts) = &observed.facts {
+        let before = observed.ledger.as_ref().and_then(|ledger| ledger.compose.as_ref());
+        if let Some(before) = before.filter(|before| **before != facts.compose) {
+            push(DriftKind::ComposeVersionChanged, None, before, facts.compose.clone());
+        }
+        for disk in &facts.disks {
+            if let Some(found) = low(disk) {
+                let wanted = format!("at least {LEAST_FREE_PERCENT} % free");
+                push(DriftKind::DiskLow, Some(&disk.place), &wanted, found);
+            }
+        }
+        if facts.forwarding == Some(false) {
+            push(DriftKind::SysctlTooLow, Some("net.ipv4.ip_forward"), "1", "0".to_owned());
+        }
+    }
+    if let Some(ahead) = observed.clock_ahead_seconds.filter(|ahead| ahead.unsigned_abs() > LARGEST_SKEW_SECONDS) {
+        let side = if ahead > 0 { "ahead" } else { "behind" };
+        push(DriftKind::ClockSkew, None, "the operator's time", format!("{} {side}", about(ahead.unsigned_abs())));
+    }
+    for port in &observed.taken_ports {
+        let service = publisher(project, *port).unwrap_or("a service");
+        let found = "something that is no container listens there".to_owned();
+        push(DriftKind::PortTaken, Some(&port.to_string()), &format!("free for {service}"), found);
+    }
+    items
+}
+
+fn low(disk: &Disk) -> Option<String> {
+    if disk.free_percent < LEAST_FREE_PERCENT {
+        return Some(format!("{} % free", disk.free_percent));
+    }
+    (disk.free_inodes_percent < LEAST_FREE_PERCENT).then(|| format!("{} % of inodes free", disk.free_inodes_percent))
+}
+
+/// A length of time as coarse as may be, so that it is told in the same words at each check.
+fn about(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{} s", seconds.div_ceil(10) * 10),
+        120..7_200 => format!("{} min", (seconds + 30) / 60),
+        _ => format!("{} h", (seconds + 1_800) / 3_600),
+    }
+}
+
+fn publisher(project: &Project, port: u16) -> Option<&str> {
+    let port = port.to_string();
+    let mut services = project.services.iter();
+    services.find(|(_, service)| service.ports.iter().any(|published| published.published == port)).map(|(name, _)| name.as_str())
+}
+
+/// Containers that are not ours and yet have something that is.
+pub(super) fn rogues(project: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let foreign = observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
+    foreign.filter_map(|container| rogue(project, observed, container)).collect()
+}
+
+fn rogue(project: &Project, observed: &Observed, container: &Container) -> Option<DriftItem> {
+    let ports = project.published_ports();
+    let folder = format!("{}/{}", observed.directory, project.folder);
+    let mut found = Vec::new();
+    if container.has_label(COMPOSE_PROJECT, &project.name) {
+        let service = container.labels.get(COMPOSE_SERVICE).map_or("?", String::as_str);
+        found.push(format!("is in the Compose project {} as {service}", project.name));
+    } else if container.name.starts_with(&format!("{}-", project.name)) {
+        found.push("has a name of ours".to_owned());
+    }
+    let taken = container.published.iter().filter(|published| published.protocol == "tcp" && ports.contains(&published.port));
+    let mut taken: Vec<u16> = taken.map(|published| published.port).collect();
+    taken.dedup();
+    found.extend(taken.iter().map(|port| format!("has port {port}")));
+    if container.networks.contains(&project.network) {
+        found.push(format!("is in the network {}", project.network));
+    }
+    for source in &container.sources {
+        let is_volume = project.volumes.values().any(|volume| volume == source);
+        if is_volume || *source == folder || source.starts_with(&format!("{folder}/")) {
+            found.push(format!("sees {source}"));
+        }
+    }
+    let wanted = "nothing of ours".to_owned();
+    (!found.is_empty()).then(|| item(DriftKind::Rogue, None, Some(&container.name), wanted, found.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::about;
+
+    #[test]
+    fn a_skew_is_told_in_the_same_words_at_each_check() {
+        assert_eq!((about(6), about(10), about(86_399), about(86_401)), ("10 s".into(), "10 s".into(), "24 h".into(), "24 h".into()));
+        assert_eq!((about(3_601), about(119)), ("60 min".to_owned(), "120 s".to_owned()));
+    }
+}

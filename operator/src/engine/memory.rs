@@ -1,0 +1,142 @@
+//! When differences were first seen: kept in the operator's own folder, so that their age survives a restart.
+//!
+//! One file, `first-seen.json`, replaced as a whole. It is no proof of anything: where it is missing or cannot be
+//! read, ages begin anew.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tasktracker_crds::{DriftItem, DriftKind};
+
+/// What makes a difference the same one at the next check: kind, service, path.
+pub(super) type ItemKey = (DriftKind, Option<String>, Option<String>);
+
+/// Since when each difference of a host is there.
+pub(super) type Since = BTreeMap<ItemKey, Timestamp>;
+
+/// Since when differences are there, by stack and host.
+type All = BTreeMap<String, BTreeMap<String, Vec<Entry>>>;
+
+/// One difference in the file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    kind: DriftKind,
+    service: Option<String>,
+    path: Option<String>,
+    since: Timestamp,
+}
+
+/// The operator's own folder.
+#[derive(Debug)]
+pub struct Memory {
+    folder: Option<PathBuf>,
+    _lock: Option<File>,
+}
+
+pub(super) fn item_key(item: &DriftItem) -> ItemKey {
+    (item.kind, item.service.clone(), item.path.clone())
+}
+
+impl Memory {
+    /// Nothing is kept.
+    pub fn none() -> Self {
+        Self { folder: None, _lock: None }
+    }
+
+    /// Takes a folder for this operator alone, and makes it where it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another operator has it.
+    pub fn take(folder: &Path) -> anyhow::Result<Self> {
+        let shown = folder.display();
+        fs::create_dir_all(folder).with_context(|| format!("--state-dir: making {shown}"))?;
+        let lock = File::create(folder.join("lock")).with_context(|| format!("--state-dir: writing into {shown}"))?;
+        if lock.try_lock().is_err() {
+            bail!("--state-dir: expected a folder of this operator's own, found {shown} in use by another one; give each its own");
+        }
+        Ok(Self { folder: Some(folder.to_owned()), _lock: Some(lock) })
+    }
+
+    /// A folder of another operator, to be read only.
+    pub fn look(folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), _lock: None }
+    }
+
+    /// What is known of a stack, by host.
+    pub(super) fn of(&self, stack: &str) -> BTreeMap<String, Since> {
+        let hosts = self.read().remove(stack).unwrap_or_default();
+        let since = |entries: Vec<Entry>| {
+            entries.into_iter().map(|entry| ((entry.kind, entry.service, entry.path), entry.since)).collect()
+        };
+        hosts.into_iter().map(|(host, entries)| (host, since(entries))).collect()
+    }
+
+    /// Gives differences the times at which they were first seen.
+    pub fn date(&self, stack: &str, host: &str, items: &mut [DriftItem]) {
+        let known = self.of(stack).remove(host).unwrap_or_default();
+        for item in items {
+            item.first_seen = known.get(&item_key(item)).map(ToString::to_string);
+        }
+    }
+
+    /// Keeps what is known of a stack; of a stack that is gone, nothing.
+    pub(super) fn keep<'a>(&self, stack: &str, hosts: impl Iterator<Item = (&'a String, &'a Since)>) {
+        let Some(folder) = &self.folder else { return };
+        let mut all = self.read();
+        all.remove(stack);
+        for (host, since) in hosts.filter(|(_, since)| !since.is_empty()) {
+            let entries = since.iter().map(|((kind, service, path), since)| Entry {
+                kind: *kind,
+                service: service.clone(),
+                path: path.clone(),
+                since: *since,
+            });
+            all.entry(stack.to_owned()).or_default().insert(host.clone(), entries.collect());
+        }
+        if let Err(error) = replace(folder, &all) {
+            tracing::error!(%error, "when differences were first seen cannot be kept in {}", folder.display());
+        }
+    }
+
+    fn read(&self) -> All {
+        let Some(folder) = &self.folder else { return All::new() };
+        let text = fs::read(folder.join("first-seen.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+}
+
+fn replace(folder: &Path, all: &All) -> io::Result<()> {
+    let draft = folder.join("first-seen.json.new");
+    fs::write(&draft, serde_json::to_vec_pretty(all)?)?;
+    fs::rename(draft, folder.join("first-seen.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_and_a_folder_has_one_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::take(folder.path()).unwrap();
+        let told = Memory::take(folder.path()).unwrap_err().to_string();
+        assert!(told.contains("in use by another one"), "{told}");
+        let key = (DriftKind::FileExtra, None, Some("notes".to_owned()));
+        let since = BTreeMap::from([(key, Timestamp::UNIX_EPOCH)]);
+        memory.keep("default/a", [("h".to_owned(), since.clone())].iter().map(|(host, since)| (host, since)));
+        drop(memory);
+        let again = Memory::take(folder.path()).unwrap();
+        assert_eq!(again.of("default/a"), BTreeMap::from([("h".to_owned(), since)]));
+        again.keep("default/a", std::iter::empty());
+        assert_eq!(again.of("default/a"), BTreeMap::new());
+        fs::write(folder.path().join("first-seen.json"), "rubbish").unwrap();
+        assert_eq!(again.of("default/a"), BTreeMap::new());
+    }
+}

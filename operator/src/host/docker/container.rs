@@ -1,0 +1,178 @@
+//! Containers as the list tells of them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Details;
+
+/// One container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// ID, 64 hexadecimal digits.
+    pub id: String,
+    /// Name without the leading slash.
+    pub name: String,
+    /// ID of the image it runs.
+    pub image_id: String,
+    /// Whether it runs.
+    pub state: State,
+    /// What its health check says.
+    pub health: Health,
+    /// Docker's own words, such as `Up 2 minutes (healthy)`.
+    pub status: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Ports of the host that lead to it while it runs.
+    pub published: Vec<Published>,
+    /// Names of the networks it is in.
+    pub networks: Vec<String>,
+    /// Names of its volumes, and folders of the host that it sees.
+    pub sources: Vec<String>,
+    /// What `inspect` says, where that was asked.
+    pub details: Option<Details>,
+}
+
+/// A port of the host that leads to a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// Port of the host.
+    pub port: u16,
+    /// Protocol: tcp, udp or sctp.
+    pub protocol: String,
+}
+
+/// Whether a container runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs.
+    Running,
+    /// Any other state, in Docker's own words: created, exited, paused, restarting, removing, dead, …
+    Other(String),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Other(String::new())
+    }
+}
+
+/// What a health check says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// There is none.
+    #[default]
+    None,
+    /// Too early to say.
+    Starting,
+    /// Good.
+    Healthy,
+    /// Bad.
+    Unhealthy,
+}
+
+impl Container {
+    /// Reads one entry of `GET /containers/json`; what is missing or of another type is empty.
+    pub(super) fn read(answer: &Value) -> Self {
+        let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+        let state = text("State");
+        let status = text("Status");
+        let name = answer["Names"][0].as_str().unwrap_or_default();
+        Self {
+            id: text("Id"),
+            name: name.trim_start_matches('/').to_owned(),
+            image_id: text("ImageID"),
+            health: Health::of(&status),
+            state: if state == "running" { State::Running } else { State::Other(state) },
+            status,
+            labels: texts(&answer["Labels"]),
+            published: entries(&answer["Ports"]).filter_map(Published::read).collect(),
+            networks: answer["NetworkSettings"]["Networks"]
+                .as_object()
+                .map(|networks| networks.keys().cloned().collect())
+                .unwrap_or_default(),
+            sources: entries(&answer["Mounts"]).filter_map(source).collect(),
+            details: None,
+        }
+    }
+
+    /// Whether a label has a value.
+    pub fn has_label(&self, key: &str, value: &str) -> bool {
+        self.labels.get(key).is_some_and(|found| found == value)
+    }
+
+    /// Whether it is in this state, in Docker's own words.
+    pub fn is(&self, state: &str) -> bool {
+        matches!(&self.state, State::Other(found) if found == state)
+    }
+}
+
+impl Health {
+    /// The list tells health only in the words of its status.
+    fn of(status: &str) -> Self {
+        if status.ends_with("(healthy)") {
+            Self::Healthy
+        } else if status.ends_with("(unhealthy)") {
+            Self::Unhealthy
+        } else if status.ends_with("(health: starting)") {
+            Self::Starting
+        } else {
+            Self::None
+        }
+    }
+}
+
+impl Published {
+    fn read(answer: &Value) -> Option<Self> {
+        let port = u16::try_from(answer["PublicPort"].as_u64()?).ok().filter(|port| *port > 0)?;
+        Some(Self { port, protocol: answer["Type"].as_str().unwrap_or("tcp").to_owned() })
+    }
+}
+
+/// The name of a volume, or the folder of a bind.
+fn source(mount: &Value) -> Option<String> {
+    let key = if mount["Type"] == "volume" { "Name" } else { "Source" };
+    mount[key].as_str().filter(|source| !source.is_empty()).map(str::to_owned)
+}
+
+/// The entries of a list; none where it is something else.
+pub(super) fn entries(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The texts of a mapping; what is no text is left out.
+pub(super) fn texts(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_and_states_are_no_error() {
+        let answer = r#"[{"Id":"a","Names":["/n"],"ImageID":"sha256:1","State":"hibernating","Status":"Up 1 second (healthy)","Labels":null,"New":{"x":[1]},
+            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","c":1},"Names":3}]"#;
+        let answers: Vec<Value> = serde_json::from_str(answer).unwrap();
+        let containers: Vec<Container> = answers.iter().map(Container::read).collect();
+        assert_eq!(containers[0].state, State::Other("hibernating".to_owned()));
+        assert_eq!(containers[0].health, Health::Healthy);
+        assert_eq!(containers[0].name, "n");
+        assert_eq!(containers[0].published, [Published { port: 3500, protocol: "tcp".to_owned() }]);
+        assert_eq!((&containers[1], &containers[2]), (&Container::default(), &Container::default()));
+        assert_eq!(containers[3].labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    }
+
+    #[test]
+    fn health_is_read_from_the_status() {
+        for (status, expected) in [
+            ("Up 3 minutes", Health::None),
+            ("Up 3 minutes (health: starting)", Health::Starting),
+            ("Up 3 minutes (unhealthy)", Health::Unhealthy),
+            ("Exited (137) 2 seconds ago", Health::None),
+        ] {
+            assert_eq!(Health::of(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Docker's API through stream-local channels: GET only, tolerant of what it does not know, capped.
+
+mod container;
+mod event;
+mod inspect;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{Error, facts::Facts, ssh::Connection};
+
+pub use container::{Container, Health, Published, State};
+pub(super) use event::Events;
+pub use event::fuzz as fuzz_events;
+pub use inspect::fuzz as fuzz_replies;
+pub use inspect::{Details, ImageConfig, Settings};
+
+/// Where the daemon listens.
+pub(super) const SOCKET: &str = "/var/run/docker.sock";
+/// Largest answer that is read, in bytes.
+const BODY_LIMIT: usize = 16 << 20;
+/// The newest API version that was tested.
+const NEWEST_API: (u32, u32) = (1, 45);
+/// Requests that are under way at once, each in a channel of its own.
+const CHANNELS: usize = 6;
+/// Images whose configuration is remembered: an image never changes.
+const IMAGES_KEPT: usize = 100;
+
+/// The read path: it has no way to send anything but GET.
+pub(super) struct DockerReader {
+    prefix: String,
+    answer_limit: Duration,
+    idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
+    permits: Semaphore,
+    images: Mutex<BTreeMap<String, Arc<ImageConfig>>>,
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// ID, `sha256:` and 64 hexadecimal digits.
+    pub id: String,
+}
+
+#[derive(Deserialize)]
+struct ImageAnswer {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
+/// A network or a volume: what tells whether it is the one that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// ID of a network; empty for a volume.
+    pub id: String,
+    /// Settings, as field and text; what is as Docker has it by default is left out.
+    pub settings: Settings,
+}
+
+/// What the engine says of itself and of its kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// Folder of its data.
+    pub root: String,
+    /// Runtime of containers that ask for none.
+    pub default_runtime: String,
+    /// Fields of a container that the kernel does not support: Docker drops them, so they prove nothing.
+    pub unsupported: Vec<&'static str>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { root: String::new(), default_runtime: "runc".to_owned(), unsupported: Vec::new() }
+    }
+}
+
+impl DockerReader {
+    pub(super) fn new(facts: &Facts, answer_limit: Duration) -> Self {
+        let (major, minor) = facts.api.min(NEWEST_API);
+        Self {
+            prefix: format!("/v{major}.{minor}"),
+            answer_limit,
+            idle: Mutex::default(),
+            permits: Semaphore::new(CHANNELS),
+            images: Mutex::default(),
+        }
+    }
+
+    /// Every container of the host, running or not.
+    pub(super) async fn containers(&self, connection: &Connection) -> Result<Vec<Container>, Error> {
+        let answers: Vec<Value> = self.get(connection, "/containers/json?all=1").await?.unwrap_or_default();
+        Ok(answers.iter().map(Container::read).collect())
+    }
+
+    /// What `inspect` says of some containers; those that are gone by now are left out.
+    pub(super) async fn details(
+        &self,
+        connection: &Connection,
+        ids: &[String],
+    ) -> Result<BTreeMap<String, Details>, Error> {
+        let inspects = ids.iter().map(|id| async move {
+            let answer: Option<Value> = self.get(connection, &format!("/containers/{id}/json")).await?;
+            Ok::<_, Error>(answer.map(|answer| (id.clone(), Details::read(&answer))))
+        });
+        Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
+    }
+
+    pub(super) async fn image(
+        &self,
+        connection: &Connection,
+        reference: &str,
+    ) -> Result<Option<Image>, Error> {
+        let answer: Option<ImageAnswer> = self.get(connection, &format!("/images/{reference}/json")).await?;
+        Ok(answer.map(|answer| Image { id: answer.id }))
+    }
+
+    /// What an image brings along for its containers, by its ID; asked once.
+    pub(super) async fn image_config(
+        &self,
+        connection: &Connection,
+        id: &str,
+    ) -> Result<Option<Arc<ImageConfig>>, Error> {
+        if let Some(known) = self.known_images().get(id) {
+            return Ok(Some(known.clone()));
+        }
+        let answer: Option<Value> = self.get(connection, &format!("/images/{id}/json")).await?;
+        let Some(config) = answer.map(|answer| Arc::new(ImageConfig::read(&answer))) else { return Ok(None) };
+        let mut known = self.known_images();
+        if known.len() >= IMAGES_KEPT {
+            known.clear();
+        }
+        known.insert(id.to_owned(), config.clone());
+        Ok(Some(config))
+    }
+
+    fn known_images(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<ImageConfig>>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn network(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
+        let answer: Option<Value> = self.get(connection, &format!("/networks/{name}")).await?;
+        Ok(answer.map(|answer| inspect::network(&answer)))
+    }
+
+    pub(super) async fn volume(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
+        let answer: Option<Value> = self.get(connection, &format!("/volumes/{name}")).await?;
+        Ok(answer.map(|answer| inspect::volume(&answer)))
+    }
+
+    pub(super) async fn engine(&self, connection: &Connection) -> Result<Engine, Error> {
+        let answer: Option<Value> = self.get(connection, "/info").await?;
+        Ok(answer.map(|answer| inspect::engine(&answer)).unwrap_or_default())
+    }
+
+    /// Opens the stream of events; it has begun when this returns.
+    pub(super) async fn events(&self, connection: &Connection) -> Result<Events, Error> {
+        let path = format!("/events?filters={}", encoded(event::FILTERS));
+        let sender = open(connection).await?;
+        let asked = timeout(self.answer_limit, self.ask(sender, &path)).await;
+        let (_, response) = asked.map_err(|_| self.late(&path))??;
+        if response.status() != StatusCode::OK {
+            let found = format!("expected success, found status {}", response.status());
+            return Err(Error::DockerApi { path, found });
+        }
+        Ok(Events::new(response.into_body()))
+    }
+
+    fn late(&self, path: &str) -> Error {
+        Error::TimedOut { doing: format!("docker API {path}"), limit: self.answer_limit }
+    }
+
+    /// One GET of JSON; nothing for 404.
+    async fn get<T: DeserializeOwned>(
+        &self,
+        connection: &Connection,
+        path: &str,
+    ) -> Result<Option<T>, Error> {
+        let Some(body) = self.body(connection, path).await? else { return Ok(None) };
+        serde_json::from_slice(&body).map(Some).map_err(|error| Error::DockerApi {
+            path: path.to_owned(),
+            found: format!("an answer that cannot be read: {error}"),
+        })
+    }
+
+    /// One GET; nothing for 404.
+    async fn body(&self, connection: &Connection, path: &str) -> Result<Option<Bytes>, Error> {
+        let _permit = self.permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
+        let fetched = timeout(self.answer_limit, self.fetch(connection, path)).await;
+        let (status, body) = fetched.map_err(|_| self.late(path))??;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !status.is_success() {
+            let text: String =
+                String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
+            let found = format!("expected success, found status {status}: {text}");
+            return Err(Error::DockerApi { path: path.to_owned(), found });
+        }
+        Ok(Some(body))
+    }
+
+    async fn fetch(&self, connection: &Connection, path: &str) -> Result<(StatusCode, Bytes), Error> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let sender = match usable(kept).await {
+            Some(sender) => sender,
+            None => open(connection).await?,
+        };
+        let (sender, response) = self.ask(sender, path).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
+        let body = body
+            .map_err(|error| Error::DockerApi { path: path.to_owned(), found: error.to_string() })?
+            .to_bytes();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        Ok((status, body))
+    }
+
+    /// Sends the one kind of request that there is.
+    async fn ask(
+        &self,
+        mut sender: SendRequest<Empty<Bytes>>,
+        path: &str,
+    ) -> Result<(SendRequest<Empty<Bytes>>, http::Response<Incoming>), Error> {
+        let broken = |error: &dyn std::fmt::Display| Error::DockerApi {
+            path: path.to_owned(),
+            found: error.to_string(),
+        };
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("{}{path}", self.prefix))
+            .header("host", "docker")
+            .body(Empty::new())
+            .map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        Ok((sender, response))
+    }
+}
+
+/// A text within a query, percent-encoded.
+fn encoded(text: &str) -> String {
+    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes()
+        .map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// A kept channel that still takes requests.
+async fn usable(kept: Option<SendRequest<Empty<Bytes>>>) -> Option<SendRequest<Empty<Bytes>>> {
+    let mut sender = kept?;
+    sender.ready().await.is_ok().then_some(sender)
+}
+
+async fn open(connection: &Connection) -> Result<SendRequest<Empty<Bytes>>, Error> {
+    let stream = connection.socket(SOCKET).await?;
+    let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|_| Error::ConnectionLost)?;
+    tokio::spawn(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!(%error, "a channel to Docker ended");
+        }
+    });
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_query_is_encoded() {
+        assert_eq!(super::encoded("{\"a\":[b]} /ü"), "%7B%22a%22%3A%5Bb%5D%7D%20/%C3%BC");
+    }
+}

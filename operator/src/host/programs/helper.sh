@@ -1,0 +1,84 @@
+# Answers what the operator asks about its folder on this host, until its input ends. Writes nothing, starts nothing
+# by itself. $1: the operator's folder; the rest: folders of stacks in it.
+# A request is a line, "VERB NUMBER". Each answer ends with "END STATE": the number of the state of files it speaks of.
+LC_ALL=C
+export LC_ALL
+folder=$1
+shift
+odd='*[!A-Za-z0-9._/-]*'
+describe='for path do
+  facts=$(stat -c "%f %s %i %y %z" -- "$path") || continue
+  printf "O %s %s\n" "$(printf %s "$path" | base64 | tr -d "\n")" "$facts"
+done'
+# Everything but releases (of these, the manifests) and what a writer stages. What is more than anybody needs is cut.
+every() {
+  [ "$#" -gt 0 ] && cd -- "$folder" || return 0
+  find "$@" -name '.staging.*' -prune -o -path '*/releases/*/*' ! -name manifest.json -prune -o \
+    \( -path "$odd" -exec sh -c "$describe" sh {} + \) -o -exec stat -c 'S %n %f %s %i %y %z' {} + | head -n 4001
+}
+hashes() {
+  [ "$#" -gt 0 ] && cd -- "$folder" || return 0
+  find "$@" -name '.staging.*' -prune -o -path '*/releases/*/*' ! -name manifest.json -prune -o \
+    -type f ! -path "$odd" -size -2049 -exec sha256sum {} + | head -n 4001
+}
+encoded() { # $1: a letter; $2: a plain path of a file
+  [ -f "$2" ] && [ ! -L "$2" ] && printf '%s %s %s\n' "$1" "$2" "$(head -c 1048576 -- "$2" | base64 | tr -d '\n')"
+}
+# Ledgers, the manifests of the releases that they name, and what a person holds.
+texts() {
+  cd -- "$folder" || return 0
+  for stack do
+    for project in "$stack"/*/; do
+      project=${project%/}
+      case $project in $odd) continue ;; esac
+      encoded T "$project/HOLD"
+      encoded T "$project/ledger.json"
+      # The ledger's own line with the current release; in its other texts, quotes are escaped.
+      current=$(sed -n 's/^ *"current": "\([0-9a-f]*\)".*/\1/p' "$project/ledger.json")
+      [ -z "$current" ] || encoded T "$project/releases/$current/manifest.json"
+    done
+  done
+}
+# Whether a writer is at work.
+locks() {
+  for lock in "$folder/.lock" "$folder/.writing"; do
+    [ -r "$lock" ] || continue
+    flock -s -n 8 8<"$lock" || printf 'B\n'
+  done
+}
+# TCP ports on which something listens, in hexadecimal digits.
+ports() {
+  for table in /proc/net/tcp /proc/net/tcp6; do
+    while read -r _ local _ state _; do
+      [ "$state" != 0A ] || printf 'P %s\n' "${local##*:}"
+    done <"$table"
+  done
+}
+# What is mounted where: device, root within its file system, place. $1: a process, or 0 for this one.
+mounts() {
+  [ "$1" != 0 ] || set -- self
+  while read -r _ _ device root place _; do
+    case "$root $place" in *[!\ -~]*) continue ;; esac
+    printf 'M %s %s %s\n' "$device" "$root" "$place"
+  done <"/proc/$1/mountinfo"
+}
+state= number=0
+while read -r verb asked; do
+  case $verb in
+    sweep | list)
+      now=$(every "$@")
+      if [ "$now" != "$state" ]; then state=$now number=$((number + 1)); fi
+      ;;
+  esac
+  case $verb in
+    list)
+      printf '%s\n' "$state"
+      (hashes "$@")
+      ;;
+    texts) (texts "$@") ;;
+    locks) locks ;;
+    ports) ports ;;
+    mounts) mounts "$asked" ;;
+  esac
+  printf 'END %s\n' "$number"
+done 2>/dev/null

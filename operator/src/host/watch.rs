@@ -1,0 +1,82 @@
+//! What wakes a look before its time: Docker's events, and once a second a sweep over the files.
+//!
+//! Both only say that something may have happened. Where they are late or miss something, the interval finds it.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{Error, Host, Link, docker::Events};
+
+/// How often files are looked over.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// How long after a stream of events ended the next one is asked for.
+const EVENTS_PAUSE: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// Begins to watch over the present connection, where that is not done yet. What happens from then on wakes
+    /// whoever waits at [`Host::hints`]; so a look that begins now misses nothing.
+    ///
+    /// # Errors
+    /// When the host cannot be reached, or Docker does not tell its events.
+    pub async fn watch(self: &Arc<Self>) -> Result<(), Error> {
+        let link = self.link().await?;
+        if link.watched.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        match link.docker.events(&link.connection).await {
+            Ok(events) => {
+                let tasks = [
+                    tokio::spawn(hear(events, Arc::downgrade(self), Arc::downgrade(&link))),
+                    tokio::spawn(sweep(Arc::downgrade(self), Arc::downgrade(&link))),
+                ];
+                link.keep(tasks.map(|task| task.abort_handle()));
+                Ok(())
+            }
+            Err(error) => {
+                link.watched.store(false, Ordering::Release);
+                self.forget_broken(Err(error)).await
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.hints.send_modify(|hints| *hints = Instant::now());
+    }
+}
+
+/// Wakes at every event. When the stream ends, whoever looks next asks for another one.
+async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
+    while events.next().await {
+        let Some(host) = host.upgrade() else { return };
+        host.wake();
+    }
+    tokio::time::sleep(EVENTS_PAUSE).await;
+    let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };
+    link.end_tasks();
+    link.watched.store(false, Ordering::Release);
+    host.wake();
+}
+
+/// Wakes when a file changed; a failure is left to the look that follows.
+async fn sweep(host: Weak<Host>, link: Weak<Link>) {
+    let mut ticks = interval_at(Instant::now() + SWEEP_PAUSE, SWEEP_PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };
+        let mut helper = link.helper.lock().await;
+        let Some(running) = helper.as_mut() else { continue };
+        match running.unchanged().await {
+            Ok(true) => {}
+            Ok(false) => host.wake(),
+            Err(_) => {
+                *helper = None;
+                host.wake();
+            }
+        }
+    }
+}

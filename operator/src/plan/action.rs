@@ -1,0 +1,142 @@
+//! What can be done about drift, smallest first.
+
+use serde::Serialize;
+
+use crate::host::{Placement, Source};
+
+/// One repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "camelCase")]
+pub enum Action {
+    /// Rename what stands in the place of a file or folder.
+    #[serde(rename_all = "camelCase")]
+    SetAside {
+        /// Path from the project's folder.
+        path: String,
+    },
+    /// Write a file of the release.
+    #[serde(rename_all = "camelCase")]
+    WriteFile {
+        /// Path from the project's folder.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// SHA-256 of the content.
+        sha256: String,
+        /// Where the content comes from: the spec's own rendering, or the stored release.
+        #[serde(skip)]
+        source: Source,
+    },
+    /// Make a network that is not there.
+    CreateNetwork {
+        /// Name of the network.
+        network: String,
+    },
+    /// Make a network anew, and everything that is in it.
+    ReplaceNetwork {
+        /// Name of the network.
+        network: String,
+    },
+    /// Make a running service take up its files again.
+    Reload {
+        /// Compose service.
+        service: String,
+    },
+    /// Let a paused container go on.
+    Unpause {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// Start a container that is there.
+    Start {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// Stop a container and start it again.
+    Restart {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// Make the containers of a service that are not there.
+    Create {
+        /// Compose service.
+        service: String,
+    },
+    /// Replace the containers of a service.
+    Recreate {
+        /// Compose service.
+        service: String,
+    },
+    /// Remove a container of ours that nothing asks for.
+    RemoveOrphan {
+        /// Name of the container.
+        container: String,
+    },
+}
+
+impl Action {
+    /// The action in words, for people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::SetAside { path } => format!("set {path} aside"),
+            Self::WriteFile { path, .. } => format!("write {path}"),
+            Self::CreateNetwork { network } => format!("create network {network}"),
+            Self::ReplaceNetwork { network } => format!("replace network {network}"),
+            Self::Reload { service } => format!("reload {service}"),
+            Self::Unpause { container, .. } => format!("unpause {container}"),
+            Self::Start { container, .. } => format!("start {container}"),
+            Self::Restart { container, .. } => format!("restart {container}"),
+            Self::Create { service } => format!("create {service}"),
+            Self::Recreate { service } => format!("recreate {service}"),
+            Self::RemoveOrphan { container } => format!("remove orphan {container}"),
+        }
+    }
+
+    /// Why this is enough, and nothing bigger is done.
+    pub(super) fn why(&self) -> &'static str {
+        match self {
+            Self::SetAside { .. } => "nothing is followed or removed: it is kept beside under another name",
+            Self::WriteFile { .. } => "only this file differs; the folder is mounted, so that containers see the new one",
+            Self::CreateNetwork { .. } => "the network alone is missing",
+            Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
+            Self::Reload { .. } => "the service takes up its files while it goes on serving",
+            Self::Unpause { .. } => "the container is as the release wants it, only paused",
+            Self::Start { .. } => "the container is as the release wants it, only not running",
+            Self::Restart { .. } => "the container is as the release wants it; its processes or mounts are not",
+            Self::Create { .. } => "only what is missing is made; containers that are there stay",
+            Self::Recreate { .. } => "a container's settings are fixed when it is made; other services stay",
+            Self::RemoveOrphan { .. } => "nothing asks for it; volumes stay",
+        }
+    }
+
+    /// The service that has to serve afterwards.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::SetAside { .. }
+            | Self::WriteFile { .. }
+            | Self::CreateNetwork { .. }
+            | Self::ReplaceNetwork { .. }
+            | Self::RemoveOrphan { .. } => None,
+            Self::Reload { service }
+            | Self::Unpause { service, .. }
+            | Self::Start { service, .. }
+            | Self::Restart { service, .. }
+            | Self::Create { service }
+            | Self::Recreate { service } => Some(service),
+        }
+    }
+
+    /// What the writing program needs for a file.
+    pub fn placement(&self) -> Option<Placement> {
+        let Self::WriteFile { path, mode, sha256, source } = self else {
+            return None;
+        };
+        Some(Placement { path: path.clone(), mode: *mode, sha256: sha256.clone(), source: source.clone() })
+    }
+}

@@ -1,0 +1,168 @@
+//! From drift to repairs towards the applied release.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
+
+use super::Action;
+use crate::{
+    desired::{Project, sha256},
+    host::Source,
+    release::{COMPOSE_FILE, Prepared, Release},
+};
+
+/// An action, what it presupposes, and why it is enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// What is done.
+    #[serde(flatten)]
+    pub action: Action,
+    /// The differences that it presupposes and ends: kind and path.
+    pub because: Vec<(DriftKind, Option<String>)>,
+    /// Why nothing bigger is done.
+    pub why: &'static str,
+    /// Whether this version of the operator only plans it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub later: bool,
+}
+
+/// The action for one difference, where one is to be taken.
+fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: bool) -> Option<Action> {
+    let service = || item.service.clone();
+    let path = || item.path.clone();
+    let container = || Some(item.path.as_deref()?.split('/').next()?.to_owned());
+    Some(match item.kind {
+        DriftKind::FileMissing | DriftKind::FileChanged | DriftKind::FileMode => {
+            write_file(item.path.as_deref()?, applied, desired)?
+        }
+        DriftKind::NotAFile => Action::SetAside { path: path()? },
+        DriftKind::Missing => Action::Create { service: service()? },
+        DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
+        DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
+        DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
+        DriftKind::Unhealthy | DriftKind::ContentStale => {
+            Action::Restart { service: service()?, container: container()? }
+        }
+        DriftKind::Restarting | DriftKind::ImageChanged | DriftKind::ConfigChanged => {
+            Action::Recreate { service: service()? }
+        }
+        DriftKind::NetworkMissing => Action::CreateNetwork { network: path()? },
+        DriftKind::NetworkChanged => Action::ReplaceNetwork { network: container()? },
+        DriftKind::Orphan => Action::RemoveOrphan { container: path()? },
+        _ => return None,
+    })
+}
+
+/// Whether an action for a kind of difference waits for what keeps repairs from being tried for ever, or for the
+/// program that carries it out.
+fn is_later(kind: DriftKind) -> bool {
+    matches!(
+        kind,
+        DriftKind::NotAFile | DriftKind::Unhealthy | DriftKind::Restarting | DriftKind::NetworkChanged
+    )
+}
+
+/// Repairs towards the applied release, files first, each service once.
+pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project) -> Vec<Repair> {
+    let networkless = drift.iter().any(|item| item.kind == DriftKind::NetworkMissing);
+    let mut repairs: Vec<Repair> = Vec::new();
+    for item in drift.iter().filter(|item| item.answer != Answer::Report) {
+        let actions = action(item, applied, desired, networkless).into_iter().chain(files_behind(item, applied, desired));
+        for action in actions.chain(reload(item)) {
+            let cause = (item.kind, item.path.clone());
+            let later = is_later(item.kind);
+            match repairs.iter_mut().find(|repair| repair.action == action) {
+                Some(repair) => {
+                    if !repair.because.contains(&cause) {
+                        repair.because.push(cause);
+                    }
+                    repair.later &= later;
+                }
+                None => {
+                    let why = action.why();
+                    repairs.push(Repair { action, because: vec![cause], why, later });
+                }
+            }
+        }
+    }
+    drop_covered(&mut repairs);
+    repairs.sort_by_key(|repair| order(&repair.action));
+    repairs
+}
+
+/// The files that cannot be there while something else stands in their place.
+fn files_behind(item: &DriftItem, applied: &Release, desired: &Project) -> Vec<Action> {
+    let Some(path) = item.path.as_deref().filter(|_| item.kind == DriftKind::NotAFile) else { return Vec::new() };
+    let below = format!("{path}/");
+    let behind = applied.files.keys().filter(|file| path == "." || *file == path || file.starts_with(&below));
+    behind.filter_map(|file| write_file(file, applied, desired)).collect()
+}
+
+/// A service whose file was repaired takes it up again.
+fn reload(item: &DriftItem) -> Option<Action> {
+    let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
+    item.service.clone().filter(|_| changed).map(|service| Action::Reload { service })
+}
+
+/// What a bigger action on the same service does anyway is not done apart.
+fn drop_covered(repairs: &mut Vec<Repair>) {
+    let having = |repairs: &[Repair], is: fn(&Action) -> bool| -> BTreeSet<String> {
+        let actions = repairs.iter().filter(|repair| !repair.later && is(&repair.action));
+        actions.filter_map(|repair| repair.action.service().map(str::to_owned)).collect()
+    };
+    let recreated = having(repairs, |action| matches!(action, Action::Recreate { .. }));
+    let started = having(repairs, |action| {
+        matches!(action, Action::Start { .. } | Action::Restart { .. } | Action::Create { .. })
+    });
+    repairs.retain(|repair| {
+        let within = |services: &BTreeSet<String>| {
+            repair.action.service().is_some_and(|service| services.contains(service))
+        };
+        match repair.action {
+            Action::Recreate { .. } => true,
+            Action::Reload { .. } => !within(&recreated) && !within(&started),
+            _ => !within(&recreated),
+        }
+    });
+}
+
+/// The order in which actions are taken.
+fn order(action: &Action) -> (u8, bool) {
+    let step = match action {
+        Action::SetAside { .. } => 0,
+        Action::WriteFile { .. } => 1,
+        Action::CreateNetwork { .. } | Action::ReplaceNetwork { .. } => 2,
+        Action::RemoveOrphan { .. } => 3,
+        Action::Reload { .. } => 4,
+        Action::Unpause { .. } => 5,
+        Action::Start { .. } => 6,
+        Action::Restart { .. } => 7,
+        Action::Create { .. } => 8,
+        Action::Recreate { .. } => 9,
+    };
+    (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
+}
+
+/// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
+fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
+    let record = applied.files.get(path)?;
+    let same = desired.hash() == applied.desired_hash;
+    let rendered = if same {
+        Prepared::new(desired.clone(), applied.images.clone()).contents.remove(path)
+    } else {
+        desired.files.get(path).cloned()
+    };
+    let rendered = rendered.filter(|content| sha256(content.as_bytes()) == record.sha256);
+    let source = match rendered {
+        Some(content) => Source::Inline(content.into_bytes()),
+        None => Source::Copy(applied.stored(path)),
+    };
+    Some(Action::WriteFile {
+        path: path.to_owned(),
+        mode: record.mode,
+        sha256: record.sha256.clone(),
+        source,
+    })
+}
