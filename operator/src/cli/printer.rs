@@ -111,7 +111,7 @@ fn put(stream: &mut dyn Write, text: &str) {
 /// A text without anything that a terminal would obey: names from files and hosts may hold whatever they like.
 fn visible(text: &str) -> String {
     let shown = |character: char| {
-        let obeyed = character.is_control() && character != '\n';
+        let obeyed = character.is_control() && !['\n', '\t'].contains(&character);
         if obeyed { character.escape_default().to_string() } else { character.to_string() }
     };
     text.chars().map(shown).collect()

@@ -65,6 +65,8 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let known: BTreeSet<&str> =
         applied.files.keys().flat_map(|path| parents(path).chain([path.as_str()])).chain(OWN).collect();
     let is_known = |path: &str| known.contains(path) || path.starts_with("releases/") || path.starts_with("secrets/");
+    let known_owner =
+        |path: &str| owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned);
     // What lies below something known that is no folder is told with that.
     let is_top = |path: &str| {
         parents(path).all(|parent| is_known(parent) && observed.files.get(parent).is_none_or(|fact| *fact == FileFact::Folder))
@@ -73,7 +75,7 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .files
         .iter()
         .filter(|(path, _)| !is_known(path) && is_top(path))
-        .map(|(path, fact)| item(DriftKind::FileExtra, owner_of(path), Some(path), "nothing".to_owned(), words(fact)))
+        .map(|(path, fact)| item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing".to_owned(), words(fact)))
         .collect()
 }
 

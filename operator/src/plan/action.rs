@@ -102,7 +102,7 @@ impl Action {
     pub(super) fn why(&self) -> &'static str {
         match self {
             Self::SetAside { .. } => "nothing is followed or removed: it is kept beside under another name",
-            Self::WriteFile { .. } => "only this file differs; the folder is mounted, so that containers see the new one",
+            Self::WriteFile { .. } => "only this file differs, and containers see it through the folder that they mount",
             Self::CreateNetwork { .. } => "the network alone is missing",
             Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
             Self::Reload { .. } => "the service takes up its files while it goes on serving",

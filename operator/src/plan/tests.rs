@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
-use tasktracker_crds::Answer;
+use tasktracker_crds::{Answer, DriftKind};
 
 use super::*;
 use crate::{
     diff,
+    host::Source,
     release::{Failed, Ledger, Prepared},
     source::Stack,
 };
@@ -34,14 +35,14 @@ fn item(kind: DriftKind, service: Option<&str>, path: Option<&str>) -> DriftItem
         wanted: String::new(),
         found: String::new(),
         first_seen: None,
-        answer: Answer::Heal,
+        answer: kind.answer(),
     }
 }
 
 fn words(drift: &[DriftItem], desired: &str, applied: &str) -> Vec<String> {
     let (desired, observed) = (project(desired), observed(applied));
     let plan = plan(drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
-    plan.repairs.iter().map(Action::words).collect()
+    plan.repairs.iter().map(|repair| repair.action.words()).collect()
 }
 
 #[test]
@@ -56,6 +57,15 @@ fn each_kind_gets_its_smallest_action() {
         (item(DriftKind::Stopped, Some("backend"), Some("tt-b-1")), "start tt-b-1"),
         (item(DriftKind::ImageChanged, Some("backend"), Some("tt-b-1")), "recreate backend"),
         (item(DriftKind::FileMissing, None, Some("compose.yaml")), "write compose.yaml"),
+        (item(DriftKind::FileMode, Some("edge"), Some("files/edge/Caddyfile")), "write files/edge/Caddyfile"),
+        (item(DriftKind::Paused, Some("backend"), Some("tt-b-1")), "unpause tt-b-1"),
+        (item(DriftKind::Unhealthy, Some("backend"), Some("tt-b-1")), "restart tt-b-1"),
+        (item(DriftKind::ContentStale, Some("edge"), Some("tt-e-1/etc/caddy")), "restart tt-e-1"),
+        (item(DriftKind::Restarting, Some("backend"), Some("tt-b-1")), "recreate backend"),
+        (item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/mem_limit")), "recreate backend"),
+        (item(DriftKind::NetworkMissing, None, Some("tt-a")), "create network tt-a"),
+        (item(DriftKind::NetworkChanged, None, Some("tt-a/driver")), "replace network tt-a"),
+        (item(DriftKind::Orphan, Some("backend"), Some("tt-b-9")), "remove orphan tt-b-9"),
     ];
     for (item, expected) in cases {
         assert_eq!(words(&[item], "a", "a"), [expected]);
@@ -92,7 +102,7 @@ fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
     let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
     let plan = plan(&drift, change.clone(), &desired, &observed, &policy, Approval::Policy);
     let applied = observed.applied.as_ref().unwrap();
-    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0] else { panic!("a file is written") };
+    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0].action else { panic!("a file is written") };
     assert_eq!(*sha256, applied.files["compose.yaml"].sha256);
     assert_eq!(*source, Source::Copy(applied.stored("compose.yaml")));
     assert_eq!(plan.rollout, None);
@@ -123,7 +133,71 @@ fn what_failed_once_is_not_tried_again_by_itself() {
 }
 
 #[test]
-fn kinds_that_later_versions_heal_get_no_action() {
+fn what_stands_in_a_files_place_is_set_aside_before_the_files_behind_it_are_written() {
+    let words = words(&[item(DriftKind::NotAFile, None, Some("files/edge"))], "a", "a");
+    assert_eq!(words, ["set files/edge aside", "write files/edge/Caddyfile"]);
+}
+
+#[test]
+fn a_stopped_container_whose_network_is_gone_is_made_anew() {
+    let drift = [
+        item(DriftKind::Stopped, Some("edge"), Some("tt-e-1")),
+        item(DriftKind::NetworkMissing, None, Some("tt-a")),
+    ];
+    assert_eq!(words(&drift, "a", "a"), ["create network tt-a", "recreate edge"]);
+}
+
+#[test]
+fn one_action_names_every_difference_that_it_ends() {
+    let drift = [
+        item(DriftKind::ConfigChanged, Some("edge"), Some("tt-e-1/mem_limit")),
+        item(DriftKind::ConfigChanged, Some("edge"), Some("tt-e-1/cpus")),
+    ];
+    let (desired, observed) = (project("a"), observed("a"));
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert_eq!(plan.repairs.len(), 1);
+    let paths: Vec<&str> = plan.repairs[0].because.iter().filter_map(|(_, path)| path.as_deref()).collect();
+    assert_eq!(paths, ["tt-e-1/mem_limit", "tt-e-1/cpus"]);
+}
+
+#[test]
+fn the_hash_counts_what_is_done_and_not_what_was_found_beyond_that() {
+    let (desired, observed) = (project("a"), observed("a"));
+    let hash = |drift: &[DriftItem], policy: &PolicySpec| {
+        plan(drift, None, &desired, &observed, policy, Approval::Policy).hash()
+    };
+    let stopped = item(DriftKind::Stopped, Some("edge"), Some("tt-e-1"));
+    let told = DriftItem { found: "exited (137)".to_owned(), ..stopped.clone() };
+    let extra = item(DriftKind::FileExtra, None, Some("notes"));
+    let policy = PolicySpec::default();
+    let first = hash(std::slice::from_ref(&stopped), &policy);
+    assert_eq!(first, hash(&[told, extra], &policy));
+    assert_ne!(first, hash(&[item(DriftKind::Paused, Some("edge"), Some("tt-e-1"))], &policy));
+    let elsewhere = project("b");
+    let other = plan(&[stopped], None, &elsewhere, &observed, &policy, Approval::Policy);
+    assert_ne!(first, other.hash(), "another desired state is another plan");
+}
+
+#[test]
+fn the_hash_of_a_stack_does_not_depend_on_the_order_of_its_hosts() {
+    let plans = [Plan::default(), Plan { desired_hash: "x".to_owned(), ..Plan::default() }];
+    let (one, two) = (("a", "app", &plans[0]), ("b", "app", &plans[1]));
+    assert_eq!(hash_of([one, two]), hash_of([two, one]));
+    assert_ne!(hash_of([one, two]), hash_of([one]), "a host that was not read is not in it");
+}
+
+#[test]
+fn what_is_held_is_planned_and_not_done() {
+    let (desired, observed) = (project("a"), observed("a"));
+    let drift = [item(DriftKind::Stopped, Some("edge"), Some("tt-e-1"))];
+    let mut plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert!(plan.has_work());
+    plan.hold = Some(Hold { reason: reasons::HELD, message: String::new() });
+    assert!(!plan.has_work() && plan.repairs.len() == 1);
+}
+
+#[test]
+fn kinds_that_are_only_reported_get_no_action() {
     for kind in DriftKind::ALL.iter().filter(|kind| kind.answer() == Answer::Report) {
         assert!(words(&[item(*kind, Some("edge"), Some("x"))], "a", "a").is_empty(), "{kind:?}");
     }
@@ -143,7 +217,7 @@ fn the_spec_renders_what_a_damaged_copy_cannot_give_back() {
     let (desired, observed) = (project("a"), observed("a"));
     let drift = [item(DriftKind::FileMissing, None, Some("compose.yaml"))];
     let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
-    assert!(matches!(&plan.repairs[0], Action::WriteFile { source: Source::Inline(_), .. }));
+    assert!(matches!(&plan.repairs[0].action, Action::WriteFile { source: Source::Inline(_), .. }));
 }
 
 #[test]

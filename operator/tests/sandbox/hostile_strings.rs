@@ -10,7 +10,7 @@ use tasktracker_operator::{
     desired,
     host::{Exit, Host, shell},
     release::Prepared,
-    source::{Folder, Secrets, Stack, target},
+    source::Stack,
 };
 
 use crate::stage::Stage;
@@ -34,10 +34,7 @@ const HOSTILE: [&str; 14] = [
 
 fn host_of(stage: &Stage) -> Host {
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
-    let folder = Folder::new(stage.path("stacks"), vec![PathBuf::from("/opt")]);
-    let stack = folder.read().unwrap().remove(0).content.unwrap();
-    let secrets = Secrets::new(Some(stage.path("secrets")));
-    Host::new(target(&stack, &stack.spec.hosts[0], &secrets).unwrap())
+    stage.managed().1
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "the page's own test uses the rest")]
 mod browser;
 mod change;
+mod drift;
 mod hostile_strings;
 mod main_job;
 mod safety;

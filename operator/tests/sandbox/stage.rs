@@ -11,6 +11,10 @@ use std::{
 };
 
 use serde_json::Value;
+use tasktracker_operator::{
+    host::Host,
+    source::{Folder, Secrets, Stack, target},
+};
 use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile};
 use tempfile::TempDir;
 
@@ -33,7 +37,12 @@ pub(crate) struct Running {
 impl Stage {
     /// Starts a host that has the images of the revisions r1 and r2.
     pub(crate) fn new(name: &str) -> Self {
-        let stage = Self::without_images(name);
+        Self::with(name, HostOptions::default())
+    }
+
+    /// The same on a host with options of its own.
+    pub(crate) fn with(name: &str, options: HostOptions) -> Self {
+        let stage = Self::bare(name, options);
         let images = PathBuf::from(
             std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images"),
         );
@@ -45,7 +54,11 @@ impl Stage {
 
     /// Starts a host without any image.
     pub(crate) fn without_images(name: &str) -> Self {
-        let options = HostOptions { reuse: Some(format!("operator-{name}")), ..HostOptions::default() };
+        Self::bare(name, HostOptions::default())
+    }
+
+    fn bare(name: &str, options: HostOptions) -> Self {
+        let options = HostOptions { reuse: Some(format!("operator-{name}")), ..options };
         let host = SandboxHost::start(name, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("stacks")).unwrap();
@@ -63,6 +76,15 @@ impl Stage {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, private_key).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The stack of a file as the operator reads it, and its host.
+    pub(crate) fn managed(&self) -> (Stack, Host) {
+        let folder = Folder::new(self.path("stacks"), vec!["/opt".into()]);
+        let stack = folder.read().unwrap().remove(0).content.unwrap();
+        let secrets = Secrets::new(Some(self.path("secrets")));
+        let host = Host::new(target(&stack, &stack.spec.hosts[0], &secrets).unwrap());
+        (stack, host)
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.
@@ -107,7 +129,8 @@ spec:
             .arg("--stacks")
             .arg(self.path("stacks"))
             .arg("--secrets-dir")
-            .arg(self.path("secrets"));
+            .arg(self.path("secrets"))
+            .env("TASKTRACKER_STATE_DIR", self.path("state"));
         operator
     }
 

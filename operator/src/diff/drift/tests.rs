@@ -1,11 +1,17 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
     desired::{Project, compose},
-    release::{FileRecord, Prepared},
+    host::{Details, Disk, FileFact, ImageConfig, Mounted, Published, Settings},
+    observe::Mounts,
+    release::{FileRecord, Ledger, Prepared},
     source::Stack,
 };
+
+const DIRECTORY: &str = "/opt/tasktracker";
 
 fn project() -> Project {
     let text = include_str!("../../../../examples/staging.yaml");
@@ -18,13 +24,17 @@ fn release() -> Release {
     Prepared::new(project(), images.into()).release
 }
 
+/// A container as a release wants it: what `differences` compares with is what a container is made of here, so that
+/// only the tests on real engines show that the two mean the same.
 fn container(release: &Release, service: &str) -> Container {
     let labels = BTreeMap::from([
-        (COMPOSE_SERVICE.to_owned(), service.to_owned()),
-        (COMPOSE_ONE_OFF.to_owned(), "False".to_owned()),
+        (compose::COMPOSE_SERVICE.to_owned(), service.to_owned()),
+        (compose::COMPOSE_NUMBER.to_owned(), "1".to_owned()),
+        (compose::COMPOSE_ONE_OFF.to_owned(), "False".to_owned()),
+        (labels::OWNER.to_owned(), release.project.owner.clone()),
         (labels::SERVICE_HASH.to_owned(), release.service_hashes[service].clone()),
     ]);
-    Container {
+    let bare = Container {
         id: format!("{service}-id"),
         name: format!("tt-staging-app-{service}-1"),
         image_id: format!("sha256:{service}"),
@@ -32,7 +42,14 @@ fn container(release: &Release, service: &str) -> Container {
         health: Health::Healthy,
         status: "Up 2 minutes (healthy)".to_owned(),
         labels,
-    }
+        details: Some(Details::default()),
+        ..Container::default()
+    };
+    let differences =
+        settings::differences(release, service, &bare, &ImageConfig::default(), &Default::default(), DIRECTORY);
+    let wanted: Settings =
+        differences.into_iter().filter_map(|(field, wanted, _)| Some((field, wanted?))).collect();
+    Container { details: Some(Details { settings: wanted, ..Details::default() }), ..bare }
 }
 
 fn in_sync() -> Observed {
@@ -40,16 +57,29 @@ fn in_sync() -> Observed {
     let file = |record: &FileRecord| FileFact::File {
         mode: record.mode,
         size: record.size,
-        sha256: record.sha256.clone(),
+        sha256: Some(record.sha256.clone()),
     };
+    let made = || {
+        let settings = settings::of_made(&release.project.owner, "default/staging");
+        Some(Made { id: "n".to_owned(), settings })
+    };
+    let files = release.files.iter().map(|(path, record)| (path.clone(), file(record)));
+    let folders = ["files", "files/edge", "releases"].map(|path| (path.to_owned(), FileFact::Folder));
     Observed {
-        busy: false,
-        damaged: None,
-        ledger: None,
-        files: release.files.iter().map(|(path, record)| (path.clone(), file(record))).collect(),
+        ledger: Some(Ledger::empty("o", "default/staging")),
+        directory: DIRECTORY.to_owned(),
+        files: files.chain(folders).collect(),
         containers: release.project.services.keys().map(|service| container(&release, service)).collect(),
+        images: release.images.values().map(|id| (id.clone(), Arc::new(ImageConfig::default()))).collect(),
+        networks: BTreeMap::from([(release.project.network.clone(), made())]),
+        volumes: release.project.volumes.values().map(|name| (name.clone(), made())).collect(),
         applied: Some(release),
+        ..Observed::default()
     }
+}
+
+fn found(observed: &Observed) -> Vec<DriftItem> {
+    drift("app-1", &project(), observed)
 }
 
 /// Kind, service, path, wanted and found.
@@ -59,8 +89,13 @@ type Seen = (DriftKind, Option<String>, Option<String>, String, String);
 fn seen(change: impl FnOnce(&mut Observed)) -> Vec<Seen> {
     let mut observed = in_sync();
     change(&mut observed);
-    let items = drift("app-1", &observed).into_iter();
+    let items = found(&observed).into_iter();
     items.map(|item| (item.kind, item.service, item.path, item.wanted, item.found)).collect()
+}
+
+/// Kinds and paths only.
+fn kinds(change: impl FnOnce(&mut Observed)) -> Vec<(DriftKind, String)> {
+    seen(change).into_iter().map(|(kind, _, path, ..)| (kind, path.unwrap_or_default())).collect()
 }
 
 fn of<'a>(observed: &'a mut Observed, service: &str) -> &'a mut Container {
@@ -76,13 +111,13 @@ fn a_host_that_is_as_applied_shows_nothing() {
 #[test]
 fn nothing_applied_means_no_drift_whatever_is_there() {
     let observed = Observed { applied: None, ..in_sync() };
-    assert_eq!(drift("app-1", &observed), Vec::new());
+    assert_eq!(found(&observed), Vec::new());
 }
 
 #[test]
 fn what_another_writer_is_about_is_no_drift() {
-    let observed = Observed { busy: true, files: std::collections::BTreeMap::new(), ..in_sync() };
-    assert_eq!(drift("app-1", &observed), Vec::new());
+    let observed = Observed { busy: true, files: BTreeMap::new(), ..in_sync() };
+    assert_eq!(found(&observed), Vec::new());
 }
 
 #[test]
@@ -120,7 +155,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
         )]
     );
     let caddyfile = &release().files["files/edge/Caddyfile"];
-    let wanted = content(&caddyfile.sha256, caddyfile.size);
+    let wanted = super::super::files::content(&caddyfile.sha256, caddyfile.size);
     assert_eq!(
         seen(|observed| drop(observed.files.remove("files/edge/Caddyfile"))),
         [(
@@ -131,7 +166,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
             text("nothing")
         )]
     );
-    let changed = FileFact::File { mode: 0o644, size: 5, sha256: "0123456789abcdef".to_owned() };
+    let changed = FileFact::File { mode: 0o644, size: 5, sha256: Some("0123456789abcdef".to_owned()) };
     assert_eq!(
         seen(|observed| drop(observed.files.insert(text("files/edge/Caddyfile"), changed))),
         [(
@@ -145,19 +180,283 @@ fn each_kind_is_seen_with_wanted_and_found() {
 }
 
 #[test]
-fn a_container_of_another_release_is_seen_even_with_the_same_image() {
-    let items = seen(|observed| {
-        drop(of(observed, "backend").labels.insert(labels::SERVICE_HASH.to_owned(), "x".to_owned()));
-    });
-    assert_eq!(items[0].0, DriftKind::ConfigChanged);
+fn a_container_of_another_release_is_seen_even_where_nothing_more_is_known_of_it() {
+    let other = |observed: &mut Observed| {
+        let backend = of(observed, "backend");
+        backend.details = None;
+        backend.labels.insert(labels::SERVICE_HASH.to_owned(), "x".to_owned());
+    };
+    let path = format!("tt-staging-app-backend-1/labels/{}", labels::SERVICE_HASH);
+    assert_eq!(kinds(other), [(DriftKind::ConfigChanged, path)]);
 }
 
 #[test]
 fn one_off_containers_do_not_stand_in_for_a_service() {
-    let items = seen(|observed| {
+    let one_off = |observed: &mut Observed| {
         drop(of(observed, "backend").labels.insert(COMPOSE_ONE_OFF.to_owned(), "True".to_owned()));
+    };
+    let orphan = (DriftKind::Orphan, "tt-staging-app-backend-1".to_owned());
+    assert_eq!(kinds(one_off), [(DriftKind::Missing, String::new()), orphan]);
+}
+
+#[test]
+fn a_container_that_is_being_removed_is_missing_and_no_orphan() {
+    let removing = |observed: &mut Observed| of(observed, "backend").state = State::Other("removing".to_owned());
+    assert_eq!(kinds(removing), [(DriftKind::Missing, String::new())]);
+}
+
+#[test]
+fn one_container_too_many_is_the_one_with_the_wrong_name() {
+    let copy = |observed: &mut Observed| {
+        let mut copy = of(observed, "edge").clone();
+        copy.id = "a-copy".to_owned();
+        copy.name = "a-copy".to_owned();
+        observed.containers.insert(0, copy);
+    };
+    assert_eq!(kinds(copy), [(DriftKind::Orphan, "a-copy".to_owned())]);
+}
+
+#[test]
+fn what_keeps_a_container_from_its_work_is_told_by_its_state() {
+    let name = "tt-staging-app-backend-1".to_owned();
+    let with = |state: &str, status: &str, restarts: u64, health: Health| {
+        kinds(|observed| {
+            let backend = of(observed, "backend");
+            backend.state =
+                if state == "running" { State::Running } else { State::Other(state.to_owned()) };
+            (backend.status, backend.health) = (status.to_owned(), health);
+            backend.details.as_mut().unwrap().restarts = restarts;
+        })
+    };
+    assert_eq!(with("paused", "Up 3 minutes (Paused)", 0, Health::None), [(DriftKind::Paused, name.clone())]);
+    assert_eq!(with("created", "Created", 0, Health::None), [(DriftKind::Stopped, name.clone())]);
+    assert_eq!(with("running", "Up 1 hour (unhealthy)", 0, Health::Unhealthy), [(DriftKind::Unhealthy, name.clone())]);
+    let restarting = [(DriftKind::Restarting, name)];
+    assert_eq!(with("restarting", "Restarting (1) 1 second ago", 2, Health::None), restarting);
+    assert_eq!(with("running", "Up Less than a second (health: starting)", 5, Health::Starting), restarting);
+    assert_eq!(with("running", "Up 9 seconds (healthy)", 5, Health::Healthy), restarting);
+    for (status, restarts) in [("Up 10 seconds (healthy)", 5), ("Up 2 weeks", 5), ("Up 1 second", 1)] {
+        assert_eq!(with("running", status, restarts, Health::Healthy), Vec::new(), "{status}");
+    }
+}
+
+#[test]
+fn files_are_seen_by_mode_kind_and_place() {
+    let path = "files/edge/Caddyfile".to_owned();
+    let put = |path: &str, fact: FileFact| kinds(|observed| drop(observed.files.insert(path.to_owned(), fact)));
+    let record = release().files[&path].clone();
+    let chmod = FileFact::File { mode: 0o600, size: record.size, sha256: Some(record.sha256) };
+    assert_eq!(put(&path, chmod), [(DriftKind::FileMode, path.clone())]);
+    assert_eq!(put(&path, FileFact::Link), [(DriftKind::NotAFile, path.clone())]);
+    assert_eq!(put(&path, FileFact::Folder), [(DriftKind::NotAFile, path)]);
+    assert_eq!(put("files/edge", FileFact::Link), [(DriftKind::NotAFile, "files/edge".to_owned())]);
+    assert_eq!(put(".", FileFact::Link), [(DriftKind::NotAFile, ".".to_owned())]);
+    assert_eq!(put(".env", FileFact::Other), [(DriftKind::FileExtra, ".env".to_owned())]);
+    for own in ["HOLD", "ledger.json", "releases/x", "releases/x/manifest.json"] {
+        assert_eq!(put(own, FileFact::Folder), Vec::new(), "{own}");
+    }
+    let folder = |observed: &mut Observed| {
+        observed.files.extend([
+            ("files/notes".to_owned(), FileFact::Folder),
+            ("files/notes/a".to_owned(), FileFact::Link),
+        ]);
+    };
+    assert_eq!(kinds(folder), [(DriftKind::FileExtra, "files/notes".to_owned())], "only the folder is told");
+}
+
+#[test]
+fn network_and_volume_are_seen_missing_and_made_by_others() {
+    let network = "tt-staging".to_owned();
+    let volume = "tt-staging-app-data".to_owned();
+    let gone = |observed: &mut Observed| {
+        observed.networks.values_mut().chain(observed.volumes.values_mut()).for_each(|made| *made = None);
+    };
+    assert_eq!(kinds(gone), [(DriftKind::NetworkMissing, network), (DriftKind::VolumeMissing, volume)]);
+    let other = |observed: &mut Observed| {
+        let made = observed.networks.values_mut().chain(observed.volumes.values_mut()).flatten();
+        made.for_each(|made| drop(made.settings.insert("driver".to_owned(), "other".to_owned())));
+    };
+    let expected = [
+        (DriftKind::NetworkChanged, "tt-staging/driver".to_owned()),
+        (DriftKind::VolumeChanged, "tt-staging-app-data/driver".to_owned()),
+    ];
+    assert_eq!(kinds(other), expected);
+}
+
+#[test]
+fn others_are_told_for_what_they_have_of_ours_and_only_for_that() {
+    let with = |change: fn(&mut Container)| {
+        let mut other = Container { id: "x".to_owned(), name: "other".to_owned(), ..Container::default() };
+        change(&mut other);
+        seen(|observed| observed.others.push(other)).into_iter().map(|(kind, .., found)| (kind, found)).collect::<Vec<_>>()
+    };
+    let rogue = |found: &str| vec![(DriftKind::Rogue, found.to_owned())];
+    assert_eq!(with(|_| {}), Vec::new());
+    assert_eq!(with(|other| other.published = vec![Published { port: 3500, protocol: "tcp".to_owned() }]), rogue("has port 3500"));
+    assert_eq!(with(|other| other.published = vec![Published { port: 3500, protocol: "udp".to_owned() }]), Vec::new());
+    assert_eq!(with(|other| other.networks = vec!["tt-staging".to_owned()]), rogue("is in the network tt-staging"));
+    assert_eq!(with(|other| other.sources = vec!["tt-staging-app-data".to_owned()]), rogue("sees tt-staging-app-data"));
+    let folder = "/opt/tasktracker/staging/app/files";
+    assert_eq!(with(|other| other.sources = vec!["/opt/tasktracker/staging/app/files".to_owned()]), rogue(&format!("sees {folder}")));
+    assert_eq!(with(|other| other.sources = vec!["/opt/tasktracker/staging/apples".to_owned()]), Vec::new());
+    assert_eq!(with(|other| other.name = "tt-staging-app-x".to_owned()), rogue("has a name of ours"));
+    let ours = |other: &mut Container| {
+        other.networks = vec!["tt-staging".to_owned()];
+        other.labels.insert(labels::OWNER.to_owned(), release().project.owner);
+    };
+    assert_eq!(with(ours), Vec::new(), "another component of the same stack");
+}
+
+#[test]
+fn a_folder_that_was_exchanged_is_not_what_the_container_sees() {
+    let mounted = |root: &str, place: &str| Mounted {
+        device: "8:1".to_owned(),
+        root: root.to_owned(),
+        place: place.to_owned(),
+    };
+    let with = |root: &'static str| {
+        kinds(|observed| {
+            let host = vec![mounted("/", "/"), mounted("/srv/own", "/opt")];
+            let inside = vec![mounted("/", "/"), mounted(root, "/etc/caddy")];
+            observed.mounts = Mounts { host, containers: BTreeMap::from([("edge-id".to_owned(), inside)]) };
+        })
+    };
+    let stale = [(DriftKind::ContentStale, "tt-staging-app-edge-1/etc/caddy".to_owned())];
+    assert_eq!(with("/srv/own/tasktracker/staging/app/files/edge"), Vec::new());
+    assert_eq!(with("/srv/own/tasktracker/staging/app/files/edge.old"), stale);
+    assert_eq!(with("/srv/own/tasktracker/staging/app/files/edge//deleted"), stale);
+}
+
+#[test]
+fn the_host_itself_is_judged_even_where_nothing_was_applied() {
+    let facts = crate::host::Facts {
+        user: "deploy".to_owned(),
+        compose: "2.40.3".to_owned(),
+        engine: "26.1.5".to_owned(),
+        api: (1, 45),
+        disks: vec![
+            Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 50 },
+            Disk { place: "/var/lib/docker".to_owned(), free_percent: 5, free_inodes_percent: 2 },
+        ],
+        forwarding: Some(false),
+        seconds: None,
+        taken: tokio::time::Instant::now(),
+    };
+    let bad = |observed: &mut Observed| {
+        observed.facts = Some(facts);
+        observed.applied = None;
+        observed.ledger.as_mut().unwrap().compose = Some("2.26.1-4".to_owned());
+        observed.clock_ahead_seconds = Some(-86_400);
+        observed.taken_ports = [3500].into();
+    };
+    let told: Vec<(DriftKind, String, String)> =
+        seen(bad).into_iter().map(|(kind, _, path, _, found)| (kind, path.unwrap_or_default(), found)).collect();
+    let expected = [
+        (DriftKind::ComposeVersionChanged, "", "2.40.3"),
+        (DriftKind::DiskLow, "/opt", "4 % free"),
+        (DriftKind::DiskLow, "/var/lib/docker", "2 % of inodes free"),
+        (DriftKind::SysctlTooLow, "net.ipv4.ip_forward", "0"),
+        (DriftKind::ClockSkew, "", "24 h behind"),
+        (DriftKind::PortTaken, "3500", "something that is no container listens there"),
+    ];
+    assert_eq!(told, expected.map(|(kind, path, found)| (kind, path.to_owned(), found.to_owned())));
+}
+
+#[test]
+fn what_the_host_gives_every_container_is_no_drift() {
+    let limit = ("ulimits/nofile".to_owned(), "1024:4096".to_owned());
+    let mut observed = in_sync();
+    for container in &mut observed.containers {
+        container.details.as_mut().unwrap().settings.insert(limit.0.clone(), limit.1.clone());
+    }
+    of(&mut observed, "edge").details.as_mut().unwrap().settings.insert("init".to_owned(), "true".to_owned());
+    let defaults = host_defaults(&observed);
+    assert_eq!(defaults, BTreeMap::from([limit]));
+    assert_eq!(found(&observed).len(), 4);
+    observed.ledger.as_mut().unwrap().host_defaults = defaults;
+    assert_eq!(found(&observed).len(), 1);
+}
+
+#[test]
+fn texts_of_items_can_be_printed_and_are_bounded() {
+    let name = format!("\u{1b}[31m\0\n{}", "x".repeat(10_000));
+    let items = seen(|observed| {
+        of(observed, "backend").name.clone_from(&name);
+        let settings = &mut of(observed, "edge").details.as_mut().unwrap().settings;
+        settings.insert("command".to_owned(), name.clone());
     });
-    assert_eq!(items[0].0, DriftKind::Missing);
+    assert_eq!(items.len(), 2);
+    for (_, _, path, wanted, found) in items {
+        for text in [path.unwrap(), wanted, found] {
+            assert!(!text.contains(char::is_control) && text.chars().count() < 400, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn values_that_may_be_secret_are_not_told() {
+    let items = seen(|observed| {
+        let settings = &mut of(observed, "backend").details.as_mut().unwrap().settings;
+        for field in ["environment/TOKEN", "environment/LOG_LEVEL", "logging/options/token", "labels/auth"] {
+            settings.insert(field.to_owned(), "canary".to_owned());
+        }
+    });
+    assert_eq!(items.len(), 4);
+    for (_, _, path, wanted, found) in items {
+        assert!(!wanted.contains("canary") && !found.contains("canary") && wanted != found, "{path:?}: {wanted} {found}");
+    }
+}
+
+/// A field of a container's settings, and whether it is set, changed or taken away.
+fn one_change() -> impl Strategy<Value = (usize, usize, u8, String)> {
+    (0..3usize, 0..64usize, 0..3u8, "[a-z]{1,8}")
+}
+
+proptest! {
+    #[test]
+    fn every_single_field_gives_exactly_that_item((which, field, how, text) in one_change()) {
+        let mut observed = in_sync();
+        let services: Vec<String> = observed.applied.as_ref().unwrap().project.services.keys().cloned().collect();
+        let container = of(&mut observed, &services[which]);
+        let name = container.name.clone();
+        let settings = &mut container.details.as_mut().unwrap().settings;
+        let fields: Vec<String> = settings.keys().cloned().collect();
+        let changed = match how {
+            0 => format!("sysctls/net.{text}"),
+            _ => fields[field % fields.len()].clone(),
+        };
+        if how == 2 {
+            settings.remove(&changed);
+        } else {
+            settings.insert(changed.clone(), format!("{text} changed"));
+        }
+        let items = found(&observed);
+        prop_assert_eq!(items.len(), 1, "{:?}", items);
+        prop_assert_eq!(items[0].kind, DriftKind::ConfigChanged);
+        prop_assert_eq!(items[0].path.clone().unwrap(), format!("{name}/{changed}"));
+        prop_assert_eq!(items[0].service.as_ref(), Some(&services[which]));
+        prop_assert_ne!(&items[0].wanted, &items[0].found);
+    }
+
+    #[test]
+    fn the_order_of_what_was_observed_does_not_matter(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let mut observed = in_sync();
+        let copies: Vec<Container> = observed.containers.iter().map(|container| Container {
+            id: format!("{}-copy", container.id),
+            name: format!("{}-copy", container.name),
+            ..container.clone()
+        }).collect();
+        observed.containers.extend(copies);
+        of(&mut observed, "edge").state = State::Other("paused".to_owned());
+        let expected = found(&observed);
+        let shuffled = order.iter().map(|index| observed.containers[*index].clone()).collect();
+        let mut again = found(&Observed { containers: shuffled, ..observed });
+        let key = |item: &DriftItem| (item.kind, item.service.clone(), item.path.clone());
+        again.sort_by_key(key);
+        let mut expected = expected;
+        expected.sort_by_key(key);
+        prop_assert_eq!(again, expected);
+    }
 }
 
 #[test]
