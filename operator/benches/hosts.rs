@@ -1,4 +1,4 @@
-//! Benchmarks on a real host: `cargo xtask bench noop` and `cargo xtask bench deploy`.
+//! Benchmarks on a real host: `cargo xtask bench noop`, `heal` and `deploy`.
 //!
 //! What is compared runs in turn, in one run. A table goes to standard output, the same figures as JSON to
 //! `TASKTRACKER_BENCH/NAME.json`.
@@ -7,21 +7,24 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tasktracker_operator::{
-    engine::{self, Look},
+    engine::{self, Look, Wish},
     host::Host,
+    observe::Depth,
     plan::Approval,
     source::{Folder, Secrets, Stack, target},
 };
-use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost};
+use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, forward_delayed};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -31,14 +34,17 @@ const PROJECT: &str = "/opt/tasktracker/staging/app";
 const CHECKS: usize = 200;
 /// Tries of what takes seconds.
 const RUNS: usize = 5;
+/// Tries of what is broken and put right.
+const TRIES: usize = 20;
 
 fn main() -> Result<()> {
-    let name = std::env::args().find(|argument| ["noop", "deploy"].contains(&argument.as_str()));
+    let name = std::env::args().find(|argument| ["noop", "heal", "deploy"].contains(&argument.as_str()));
     let stage = Stage::start()?;
     let (rows, ratios) = match name.as_deref() {
         Some("noop") => noop(&stage)?,
+        Some("heal") => heal(&stage)?,
         Some("deploy") => deploy(&stage)?,
-        _ => bail!("expected noop or deploy"),
+        _ => bail!("expected noop, heal or deploy"),
     };
     report(name.as_deref().unwrap_or_default(), &rows, &ratios)
 }
@@ -52,7 +58,11 @@ struct Row {
 type Rows = BTreeMap<&'static str, Row>;
 
 fn add(rows: &mut Rows, key: &'static str, milliseconds: f64) {
-    rows.entry(key).or_insert_with(|| Row { unit: "ms", samples: Vec::new() }).samples.push(milliseconds);
+    put(rows, key, "ms", milliseconds);
+}
+
+fn put(rows: &mut Rows, key: &'static str, unit: &'static str, sample: f64) {
+    rows.entry(key).or_insert_with(|| Row { unit, samples: Vec::new() }).samples.push(sample);
 }
 
 impl Row {
@@ -82,7 +92,7 @@ impl Row {
 struct Stage {
     runtime: Runtime,
     stack: Stack,
-    host: Host,
+    host: Arc<Host>,
     sandbox: SandboxHost,
     folder: TempDir,
 }
@@ -105,22 +115,29 @@ impl Stage {
         let stack = Folder::new(file, vec!["/opt".into()]).read()?.remove(0).content;
         let stack = stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
-        let host = Host::new(target(&stack, &stack.spec.hosts[0], &secrets)?);
+        let host = Arc::new(Host::new(target(&stack, &stack.spec.hosts[0], &secrets)?));
         Ok(Self { runtime: Runtime::new()?, stack, host, sandbox, folder })
     }
 
-    fn look(&self) -> Result<Look> {
-        let look = engine::look(&self.stack, &self.stack.spec.hosts[0], &self.host, Approval::Policy, None);
-        self.runtime.block_on(look)?.pop().context("one project")
+    /// One check, as `run` makes it.
+    async fn check(&self, host: &Host, depth: Depth) -> Result<Look> {
+        let wish = Wish { approval: Approval::Policy, depth, lock: None };
+        let mut looks = engine::look(&self.stack, &self.stack.spec.hosts[0], host, wish).await?;
+        looks.pop().context("one project")
+    }
+
+    fn look(&self, depth: Depth) -> Result<Look> {
+        self.runtime.block_on(self.check(&self.host, depth))
     }
 
     /// What `apply` does: look, lock, look again, act.
     fn apply(&self) -> Result<()> {
-        self.look()?;
+        self.look(Depth::Whole)?;
         self.runtime.block_on(async {
             let lock = self.host.lock().await?;
             let spec = &self.stack.spec.hosts[0];
-            let looks = engine::look(&self.stack, spec, &self.host, Approval::Person, Some(&lock)).await?;
+            let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock) };
+            let looks = engine::look(&self.stack, spec, &self.host, wish).await?;
             for look in looks {
                 engine::act(&self.stack, &self.host, &lock, &look, "bench", engine::now()).await?;
             }
@@ -186,27 +203,25 @@ fn cpu() -> Result<f64> {
 fn noop(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     let mut rows = Rows::new();
     stage.apply()?;
+    // As `run` does: events and sweeps go on beside the checks.
+    stage.runtime.block_on(stage.host.watch())?;
+    stage.look(Depth::Slow)?;
     let containers = stage.on_host("docker ps -q --no-trunc | sort")?;
     let remote = RemoteCompose::new(stage)?;
     let compose = format!(
         "docker compose -p tt-staging-app -f {PROJECT}/compose.yaml --project-directory {PROJECT} up -d --wait"
     );
     for round in 0..CHECKS {
-        let before = cpu()?;
-        let (milliseconds, look) = timed(|| stage.look())?;
-        ensure!(
-            look.drift.is_empty() && look.plan.is_empty(),
-            "the check found something: {:?} {:?}",
-            look.drift,
-            look.plan
-        );
-        add(&mut rows, "ours_ms", milliseconds);
+        let (before, (sent, received)) = (cpu()?, stage.host.traffic().bytes());
+        add(&mut rows, "ours_ms", quiet_check(stage, Depth::Woken)?);
         add(&mut rows, "ours_cpu_ms", cpu()? - before);
-        let (milliseconds, _) =
-            timed(|| Ok(stage.runtime.block_on(stage.host.containers("tt-staging-app"))?))?;
+        let (sent_after, received_after) = stage.host.traffic().bytes();
+        put(&mut rows, "ours_bytes", "bytes", count(sent_after + received_after - sent - received));
+        let (milliseconds, _) = timed(|| Ok(stage.runtime.block_on(stage.host.containers())?))?;
         add(&mut rows, "api_call_ms", milliseconds);
+        add(&mut rows, "ours_with_hashes_ms", quiet_check(stage, Depth::Whole)?);
         if round % (CHECKS / RUNS) == 0 {
-            add(&mut rows, "slow_rota_ms", timed(|| Ok(stage.runtime.block_on(stage.host.probe())?))?.0);
+            add(&mut rows, "slow_rota_ms", quiet_check(stage, Depth::Slow)?);
             add(&mut rows, "docker_ssh_ms", timed(|| remote.up())?.0);
             add(&mut rows, "ssh_compose_ms", timed(|| stage.on_host(&compose))?.0);
         }
@@ -215,11 +230,99 @@ fn noop(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
         stage.on_host("docker ps -q --no-trunc | sort")? == containers,
         "what was compared changed something"
     );
+    round_trips(stage, &mut rows)?;
+    let median = |key| rows[key].quantile(0.5);
     let ratios = BTreeMap::from([
-        ("docker_ssh_over_ours", rows["docker_ssh_ms"].quantile(0.5) / rows["ours_ms"].quantile(0.5)),
-        ("ours_over_api_call", rows["ours_ms"].quantile(0.5) / rows["api_call_ms"].quantile(0.5)),
+        ("docker_ssh_over_ours", median("docker_ssh_ms") / median("ours_ms")),
+        ("ours_over_api_call", median("ours_ms") / median("api_call_ms")),
     ]);
     Ok((rows, ratios))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of one check are few")]
+fn count(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+/// One check that must find nothing, in milliseconds.
+fn quiet_check(stage: &Stage, depth: Depth) -> Result<f64> {
+    let (milliseconds, look) = timed(|| stage.look(depth))?;
+    let nothing = look.drift.is_empty() && look.plan.is_empty();
+    ensure!(nothing, "the check found something: {:?} {:?}", look.drift, look.plan);
+    Ok(milliseconds)
+}
+
+/// How often a check waits for the host: what it takes longer over a link with a delay, in units of that delay.
+fn round_trips(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let one_way = Duration::from_millis(20);
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let link = forward_delayed(local, SocketAddr::new(stage.sandbox.address(), 22), one_way)?;
+    let mut target = stage.host.target().clone();
+    (target.address, target.port) = ("127.0.0.1".to_owned(), link.local().port());
+    let far = Host::new(target);
+    stage.runtime.block_on(stage.check(&far, Depth::Slow))?;
+    let near = rows["ours_ms"].quantile(0.5);
+    for _ in 0..RUNS * 4 {
+        let (milliseconds, _) = timed(|| stage.runtime.block_on(stage.check(&far, Depth::Woken)))?;
+        let delay = 2.0 * one_way.as_secs_f64() * 1_000.0;
+        put(rows, "ours_round_trips", "count", (milliseconds - near) / delay);
+    }
+    Ok(())
+}
+
+/// From a difference made by hand to the operator's own word for it.
+fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
+    let mut rows = Rows::new();
+    stage.apply()?;
+    stage.runtime.block_on(stage.host.watch())?;
+    stage.look(Depth::Whole)?;
+    let frontend = "tt-staging-app-frontend-1";
+    let breaks = [
+        ("detect_rm_ms", format!("rm -f {frontend}")),
+        ("detect_stop_ms", format!("stop {frontend}")),
+        ("detect_connect_ms", format!("network connect bridge {frontend}")),
+    ];
+    for _ in 0..TRIES {
+        for (row, command) in &breaks {
+            let milliseconds = detected(stage, || {
+                let mut docker = stage.sandbox.docker_command();
+                run(docker.args(command.split(' '))).map(drop)
+            })?;
+            add(&mut rows, row, milliseconds);
+            add(&mut rows, "detect_container_ms", milliseconds);
+            stage.apply()?;
+        }
+        let caddyfile = format!("{PROJECT}/files/edge/Caddyfile");
+        let content = stage.sandbox.read_file(&caddyfile)?;
+        let changed = [&content[..], b"# mine\n"].concat();
+        add(&mut rows, "detect_file_ms", detected(stage, || stage.sandbox.write_file(&caddyfile, &changed))?);
+        stage.sandbox.write_file(&caddyfile, &content)?;
+        stage.look(Depth::Whole)?;
+    }
+    Ok((rows, BTreeMap::new()))
+}
+
+/// Breaks something on a quiet host and looks whenever something wakes it, as `run` does: milliseconds from the moment
+/// before the hand moved to the item.
+fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Result<f64> {
+    // What was done before is heard out.
+    std::thread::sleep(Duration::from_millis(1_300));
+    ensure!(stage.look(Depth::Whole)?.drift.is_empty(), "something differs before it was broken");
+    let mut hints = stage.host.hints();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let hand = scope.spawn(by_hand);
+        let seen = stage.runtime.block_on(async {
+            loop {
+                tokio::time::timeout(Duration::from_secs(10), hints.changed()).await.context("nothing woke")??;
+                if !stage.check(&stage.host, Depth::Woken).await?.drift.is_empty() {
+                    return anyhow::Ok(started.elapsed());
+                }
+            }
+        })?;
+        hand.join().map_err(|_| anyhow::anyhow!("the hand slipped"))??;
+        Ok(seen.as_secs_f64() * 1_000.0)
+    })
 }
 
 /// `docker -H ssh://… compose up -d --wait` from this machine.

@@ -8,7 +8,7 @@ use crate::{
     progress::{cargo, run as run_program, say, target},
 };
 
-const NAMES: [&str; 2] = ["noop", "deploy"];
+const NAMES: [&str; 3] = ["noop", "heal", "deploy"];
 
 pub(crate) fn run(name: &str) -> Result<()> {
     ensure!(NAMES.contains(&name), "expected one of {}, found {name}", NAMES.join(", "));

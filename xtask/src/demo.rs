@@ -295,7 +295,7 @@ fn start_operator(folder: &Path, metrics: SocketAddr, host: &dyn DemoHost) -> Re
         .arg(folder.join("stacks"))
         .arg("--secrets-dir")
         .arg(folder.join("secrets"));
-    command.args(["--listen", &metrics.to_string()]);
+    command.args(["--listen", &metrics.to_string()]).arg("--state-dir").arg(folder.join("state"));
     command.arg("--host-roots").arg(format!(
         "/opt,/srv,/home,{}",
         host.project_folder().parent().unwrap_or(Path::new("/opt")).display()

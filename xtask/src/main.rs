@@ -24,7 +24,7 @@ enum Command {
     Test(test::Options),
     /// Measure; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// noop or deploy.
+        /// noop, heal or deploy.
         name: String,
     },
     /// Build the images of backend, frontend and operator into target/images.

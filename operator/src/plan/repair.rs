@@ -87,9 +87,22 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
             }
         }
     }
+    leave_blocked(drift, &mut repairs);
     drop_covered(&mut repairs);
     repairs.sort_by_key(|repair| order(&repair.action));
     repairs
+}
+
+/// A container that is started mounts whatever stands in the place of its folder: it waits until that is set aside.
+fn leave_blocked(drift: &[DriftItem], repairs: &mut [Repair]) {
+    let blocked: Vec<Option<&String>> =
+        drift.iter().filter(|item| item.kind == DriftKind::NotAFile).map(|item| item.service.as_ref()).collect();
+    let is_blocked = |service: &str| {
+        blocked.iter().any(|blocked| blocked.is_none_or(|blocked| blocked == service))
+    };
+    for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(is_blocked)) {
+        repair.later = true;
+    }
 }
 
 /// The files that cannot be there while something else stands in their place.

@@ -139,6 +139,19 @@ fn what_stands_in_a_files_place_is_set_aside_before_the_files_behind_it_are_writ
 }
 
 #[test]
+fn nothing_is_started_on_what_stands_in_a_folders_place() {
+    let drift = [
+        item(DriftKind::NotAFile, Some("edge"), Some("files/edge")),
+        item(DriftKind::Missing, Some("edge"), None),
+        item(DriftKind::Missing, Some("backend"), None),
+    ];
+    let (desired, observed) = (project("a"), observed("a"));
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    let now = plan.repairs.iter().filter(|repair| !repair.later).map(|repair| repair.action.words());
+    assert_eq!(now.collect::<Vec<_>>(), ["create backend"]);
+}
+
+#[test]
 fn a_stopped_container_whose_network_is_gone_is_made_anew() {
     let drift = [
         item(DriftKind::Stopped, Some("edge"), Some("tt-e-1")),

@@ -101,7 +101,6 @@ const LISTS: &[(&str, &str, bool)] = &[
     ("/HostConfig/ExtraHosts", "extra_hosts", true),
     ("/HostConfig/GroupAdd", "group_add", true),
     ("/HostConfig/Links", "links", true),
-    ("/HostConfig/SecurityOpt", "security_opt", true),
     ("/HostConfig/VolumesFrom", "volumes_from", true),
 ];
 
@@ -133,8 +132,9 @@ impl Details {
         let hostname = text(&answer["Config"]["Hostname"]);
         let borrowed = text(&answer["HostConfig"]["NetworkMode"]) == "host";
         if hostname != short && !borrowed {
-            put(&mut settings, "hostname", hostname);
+            put(&mut settings, "hostname", hostname.clone());
         }
+        security(&answer["HostConfig"], &mut settings);
         restart(&answer["HostConfig"]["RestartPolicy"], &mut settings);
         unmasked(&answer["HostConfig"], &mut settings);
         ports(&answer["HostConfig"]["PortBindings"], &mut settings);
@@ -145,7 +145,7 @@ impl Details {
         }
         let mut network_ids = BTreeMap::new();
         for (network, joined) in answer["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
-            joined_network(network, joined, &[&name, short], &mut settings);
+            joined_network(network, joined, &[&name, short, &hostname], &mut settings);
             let network_id = text(&joined["NetworkID"]);
             if !network_id.is_empty() {
                 network_ids.insert(network.clone(), network_id);
@@ -172,8 +172,10 @@ fn common(answer: &Value) -> Settings {
     let mut settings = Settings::new();
     let at = |pointer: &str| answer.pointer(pointer).unwrap_or(&Value::Null);
     for (pointer, field, defaults) in FIELDS {
-        let text = text(at(pointer));
-        if !defaults.contains(&text.as_str()) && !["0", "false"].contains(&text.as_str()) {
+        let value = at(pointer);
+        let text = text(value);
+        let is_nothing = *value == Value::Bool(false) || value.as_i64() == Some(0);
+        if !is_nothing && !defaults.contains(&text.as_str()) {
             put(&mut settings, field, text);
         }
     }
@@ -226,6 +228,17 @@ fn restart(policy: &Value, settings: &mut Settings) {
     let tries = if ["", "0"].contains(&tries.as_str()) { String::new() } else { format!(":{tries}") };
     if name != "no" && !name.is_empty() {
         put(settings, "restart", format!("{name}{tries}"));
+    }
+}
+
+/// Docker itself turns labels off where a container shares the host's processes or memory: the cause is told, not this.
+fn security(host_config: &Value, settings: &mut Settings) {
+    let shares = ["PidMode", "IpcMode"].iter().any(|key| host_config[key] == "host") || host_config["Privileged"] == true;
+    let options = entries(&host_config["SecurityOpt"]).map(text);
+    let mut options: Vec<String> = options.filter(|option| !shares || option != "label=disable").collect();
+    options.sort();
+    if !options.is_empty() {
+        put(settings, "security_opt", Value::from(options).to_string());
     }
 }
 

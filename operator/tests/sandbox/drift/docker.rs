@@ -19,8 +19,10 @@ fn request(stage: &Stage, method: &str, path: &str, body: &Value) -> (u16, Strin
         body.len()
     )
     .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let mut answer = Vec::new();
+    // The daemon may cut the connection once it has answered.
+    let _: std::io::Result<usize> = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     (status, answer)
 }
