@@ -314,7 +314,9 @@ fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Resul
         let hand = scope.spawn(by_hand);
         let seen = stage.runtime.block_on(async {
             loop {
-                tokio::time::timeout(Duration::from_secs(10), hints.changed()).await.context("nothing woke")??;
+                tokio::time::timeout(Duration::from_secs(10), hints.changed())
+                    .await
+                    .context("nothing woke")??;
                 if !stage.check(&stage.host, Depth::Woken).await?.drift.is_empty() {
                     return anyhow::Ok(started.elapsed());
                 }

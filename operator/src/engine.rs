@@ -59,7 +59,12 @@ pub struct Wish<'a> {
 ///
 /// # Errors
 /// When the host cannot be read.
-pub async fn look(stack: &Stack, spec: &HostSpec, host: &Host, wish: Wish<'_>) -> Result<Vec<Look>, host::Error> {
+pub async fn look(
+    stack: &Stack,
+    spec: &HostSpec,
+    host: &Host,
+    wish: Wish<'_>,
+) -> Result<Vec<Look>, host::Error> {
     let mut looks = Vec::new();
     for project in desired::for_host(stack, spec) {
         looks.push(look_at(stack, spec, host, project, wish).await?);

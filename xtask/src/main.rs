@@ -5,6 +5,7 @@ mod demo;
 mod generate;
 mod images;
 mod progress;
+mod soak;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum Command {
         /// noop, heal or deploy.
         name: String,
     },
+    /// What takes too long for every run of the tests: many quiet checks, fuzzing.
+    Soak(soak::Options),
     /// Build the images of backend, frontend and operator into target/images.
     Images {
         /// Revision: the images' tag.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench { name } => bench::run(&name),
+        Command::Soak(options) => soak::run(&options),
         Command::Images { revision } => images::run(&revision),
         Command::Generate => generate::run(),
     }

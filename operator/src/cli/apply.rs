@@ -28,7 +28,9 @@ pub(super) async fn apply(
         let found: Vec<String> = hashes(&all).into_values().collect();
         if !found.iter().any(|found| found == wanted) || found.len() > 1 {
             let found = found.join(", ");
-            bail!("--plan: expected the plan {wanted} of one stack, found {found}: something changed since; look at `plan` again");
+            bail!(
+                "--plan: expected the plan {wanted} of one stack, found {found}: something changed since; look at `plan` again"
+            );
         }
     }
     let mut verdict = Verdict::InSync;
@@ -92,7 +94,9 @@ async fn apply_locked(
         // What another writer was about could not be planned.
         let (expected, found) = (shown.plan.hash(), look.plan.hash());
         if !shown.observed.busy && expected != found {
-            bail!("expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again");
+            bail!(
+                "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
+            );
         }
         let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
         done.push((look.project.component, outcome));

@@ -66,7 +66,9 @@ async fn file_diffs(looked: &Looked, look: &Look) -> FileDiffs {
     let mut diffs = FileDiffs::new();
     let Some(applied) = &look.observed.applied else { return diffs };
     if let Some(change) = look.plan.change() {
-        for path in change.items.iter().map(|item| &item.path).filter(|path| look.project.files.contains_key(*path)) {
+        for path in
+            change.items.iter().map(|item| &item.path).filter(|path| look.project.files.contains_key(*path))
+        {
             let text = |files: &BTreeMap<String, String>| files.get(path).cloned().unwrap_or_default();
             let (before, after) = (text(&applied.project.files), text(&look.project.files));
             diffs.insert(path.clone(), text_diff::unified(&before, &after, ("applied release", "asked for")));
@@ -101,7 +103,10 @@ fn print_look(printer: &Printer, host: &str, look: &Look, files: &FileDiffs) {
     let title = format!("  {host} ({})", look.project.component);
     let plan = &look.plan;
     if look.observed.busy {
-        printer.line(Tone::Attention, &format!("{title}: another writer is at work; look again when it is done"));
+        printer.line(
+            Tone::Attention,
+            &format!("{title}: another writer is at work; look again when it is done"),
+        );
         return;
     }
     if look.drift.is_empty() && plan.is_empty() {

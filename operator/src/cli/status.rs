@@ -93,7 +93,8 @@ fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> 
             lines.push((Tone::Attention, format!("  {host}: a change waits: {}", waiting.message)));
         }
     }
-    let drift: Vec<_> = reports.iter().flat_map(|(_, report)| &report.drift).map(|item| drift_row(item, now)).collect();
+    let drift: Vec<_> =
+        reports.iter().flat_map(|(_, report)| &report.drift).map(|item| drift_row(item, now)).collect();
     if !drift.is_empty() {
         lines.push((Tone::Plain, String::new()));
         lines.extend(table(&["HOST", "LAYER", "AGE", "DRIFT", "WANTED", "FOUND"], &drift));

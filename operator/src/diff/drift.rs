@@ -49,8 +49,8 @@ pub(super) fn item(
     kind: DriftKind,
     service: Option<&str>,
     path: Option<&str>,
-    wanted: String,
-    found: String,
+    wanted: impl AsRef<str>,
+    found: impl AsRef<str>,
 ) -> DriftItem {
     DriftItem {
         host: String::new(),
@@ -58,8 +58,8 @@ pub(super) fn item(
         service: service.map(printable),
         kind,
         path: path.map(printable),
-        wanted: printable(&wanted),
-        found: printable(&found),
+        wanted: printable(wanted.as_ref()),
+        found: printable(found.as_ref()),
         first_seen: None,
         answer: kind.answer(),
     }
@@ -108,7 +108,8 @@ fn kept_of<'a>(applied: &Release, observed: &'a Observed, service: &str) -> Vec<
         let number = container.labels.get(COMPOSE_NUMBER).map_or("", String::as_str);
         container.name != format!("{}-{service}-{number}", applied.project.name)
     };
-    containers.sort_by_key(|container| (misnamed(container), container.state != State::Running, &container.name));
+    containers
+        .sort_by_key(|container| (misnamed(container), container.state != State::Running, &container.name));
     containers.truncate(scale);
     containers
 }
@@ -127,17 +128,24 @@ fn orphans(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .filter(|container| !container.is("removing"))
         .map(|container| {
             let service = container.labels.get(COMPOSE_SERVICE).map_or("", String::as_str);
-            let found = match container.has_label(COMPOSE_ONE_OFF, "True") {
-                true => format!("a container of `docker compose run`, {}", state_words(container)),
-                false => format!("one more container of {service}, {}", state_words(container)),
+            let what = if container.has_label(COMPOSE_ONE_OFF, "True") {
+                "a container of `docker compose run`".to_owned()
+            } else {
+                format!("one more container of {service}")
             };
-            item(DriftKind::Orphan, Some(service), Some(&container.name), "nothing".to_owned(), found)
+            let found = format!("{what}, {}", state_words(container));
+            item(DriftKind::Orphan, Some(service), Some(&container.name), "nothing", found)
         })
         .collect()
 }
 
 /// Every difference of one container. What runs another image is not compared any further.
-fn container_drift(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Vec<DriftItem> {
+fn container_drift(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+    observed: &Observed,
+) -> Vec<DriftItem> {
     let found = |kind, path: &str, wanted: String, found: String| {
         item(kind, Some(service), Some(path), wanted, found)
     };
@@ -183,7 +191,9 @@ pub fn host_defaults(observed: &Observed) -> BTreeMap<String, String> {
     for (service, container) in applied.project.services.keys().flat_map(|service| {
         kept_of(applied, observed, service).into_iter().map(move |container| (service, container))
     }) {
-        let Some(image) = applied.images.get(service).and_then(|id| observed.images.get(id)) else { continue };
+        let Some(image) = applied.images.get(service).and_then(|id| observed.images.get(id)) else {
+            continue;
+        };
         let extra: BTreeMap<String, String> =
             settings::differences(applied, service, container, image, &observed.engine, &observed.directory)
                 .into_iter()
@@ -205,7 +215,12 @@ fn other_release(applied: &Release, service: &str, container: &Container) -> Opt
 }
 
 /// A network that was removed and made anew has another ID, and who was in the old one is not in the new one.
-fn other_network(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Option<DriftItem> {
+fn other_network(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+    observed: &Observed,
+) -> Option<DriftItem> {
     let network = &applied.project.network;
     let made = observed.networks.get(network)?.as_ref()?;
     let joined = container.details.as_ref()?.network_ids.get(network)?;
@@ -214,7 +229,7 @@ fn other_network(applied: &Release, service: &str, container: &Container, observ
     }
     let path = format!("{}/networks/{network}", container.name);
     let found = "connected to an earlier network of that name".to_owned();
-    Some(item(DriftKind::ConfigChanged, Some(service), Some(&path), "connected".to_owned(), found))
+    Some(item(DriftKind::ConfigChanged, Some(service), Some(&path), "connected", found))
 }
 
 /// What keeps a container from doing its work: kind, wanted and found.
@@ -227,9 +242,11 @@ fn condition(container: &Container) -> Option<(DriftKind, &'static str, String)>
     match state {
         "exited" | "created" | "dead" => Some((DriftKind::Stopped, "running", state_words(container))),
         "paused" => Some((DriftKind::Paused, "running", "paused".to_owned())),
-        "restarting" | "running" if restarts >= RESTARTS && !lasts(container) => {
-            Some((DriftKind::Restarting, "running without a restart", "restarting again and again".to_owned()))
-        }
+        "restarting" | "running" if restarts >= RESTARTS && !lasts(container) => Some((
+            DriftKind::Restarting,
+            "running without a restart",
+            "restarting again and again".to_owned(),
+        )),
         "running" if container.health == Health::Unhealthy => {
             Some((DriftKind::Unhealthy, "healthy", "unhealthy".to_owned()))
         }
@@ -259,7 +276,12 @@ fn state_words(container: &Container) -> String {
 
 /// Folders of the release that a running container does not see any more: its mount still leads to the folder that
 /// was there when it started. Docker's archive of a container shows the new one and is no proof.
-fn stale_content(applied: &Release, service: &str, container: &Container, observed: &Observed) -> Vec<DriftItem> {
+fn stale_content(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+    observed: &Observed,
+) -> Vec<DriftItem> {
     let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
     let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
     let mut items = Vec::new();
@@ -276,7 +298,13 @@ fn stale_content(applied: &Release, service: &str, container: &Container, observ
             None => format!("the folder {}", seen.root),
         };
         let path = format!("{}{}", container.name, mount.target);
-        items.push(item(DriftKind::ContentStale, Some(service), Some(&path), format!("the folder {folder}"), found));
+        items.push(item(
+            DriftKind::ContentStale,
+            Some(service),
+            Some(&path),
+            format!("the folder {folder}"),
+            found,
+        ));
     }
     items
 }
@@ -285,10 +313,14 @@ fn stale_content(applied: &Release, service: &str, container: &Container, observ
 fn on_device(path: &str, observed: &Observed) -> Option<(String, String)> {
     let below = |place: &str| match place {
         "/" => Some(path.to_owned()),
-        _ => path.strip_prefix(place).filter(|rest| rest.is_empty() || rest.starts_with('/')).map(str::to_owned),
+        _ => path
+            .strip_prefix(place)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .map(str::to_owned),
     };
     let mounts = observed.mounts.host.iter().filter_map(|mounted| Some((mounted, below(&mounted.place)?)));
-    let (mounted, rest) = mounts.reduce(|best, next| if next.0.place.len() >= best.0.place.len() { next } else { best })?;
+    let (mounted, rest) =
+        mounts.reduce(|best, next| if next.0.place.len() >= best.0.place.len() { next } else { best })?;
     let root = format!("{}{rest}", mounted.root.trim_end_matches('/'));
     Some((mounted.device.clone(), root))
 }
@@ -300,7 +332,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let wanted = settings::of_made(&project.owner, &ledger.stack);
     let judge = |name: &str, made: Option<&Option<Made>>, missing, changed| match made {
         None => Vec::new(),
-        Some(None) => vec![item(missing, None, Some(name), "there".to_owned(), "nothing".to_owned())],
+        Some(None) => vec![item(missing, None, Some(name), "there", "nothing")],
         Some(Some(made)) => settings::compare(&wanted, &made.settings)
             .into_iter()
             .map(|(field, wanted, there)| {

@@ -12,14 +12,15 @@ const OWN: [&str; 5] = ["HOLD", "files", "ledger.json", "releases", "secrets"];
 
 pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     if let Some(fact) = observed.files.get(".") {
-        return vec![item(DriftKind::NotAFile, None, Some("."), "a folder".to_owned(), words(fact))];
+        return vec![item(DriftKind::NotAFile, None, Some("."), "a folder", words(fact))];
     }
     let mut items = Vec::new();
     let mut blocked = BTreeSet::new();
     for (path, record) in &applied.files {
         let wanted = content(&record.sha256, record.size);
         let owner = owner_of(path);
-        let mut push = |kind, path: &str, wanted, found| items.push(item(kind, owner, Some(path), wanted, found));
+        let mut push =
+            |kind, path: &str, wanted, found| items.push(item(kind, owner, Some(path), wanted, found));
         if let Some((parent, fact)) = broken_parent(path, observed) {
             if blocked.insert(parent.to_owned()) {
                 push(DriftKind::NotAFile, parent, "a folder".to_owned(), words(fact));
@@ -64,18 +65,24 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let known: BTreeSet<&str> =
         applied.files.keys().flat_map(|path| parents(path).chain([path.as_str()])).chain(OWN).collect();
-    let is_known = |path: &str| known.contains(path) || path.starts_with("releases/") || path.starts_with("secrets/");
-    let known_owner =
-        |path: &str| owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned);
+    let is_known =
+        |path: &str| known.contains(path) || path.starts_with("releases/") || path.starts_with("secrets/");
+    let known_owner = |path: &str| {
+        owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned)
+    };
     // What lies below something known that is no folder is told with that.
     let is_top = |path: &str| {
-        parents(path).all(|parent| is_known(parent) && observed.files.get(parent).is_none_or(|fact| *fact == FileFact::Folder))
+        parents(path).all(|parent| {
+            is_known(parent) && observed.files.get(parent).is_none_or(|fact| *fact == FileFact::Folder)
+        })
     };
     observed
         .files
         .iter()
         .filter(|(path, _)| !is_known(path) && is_top(path))
-        .map(|(path, fact)| item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing".to_owned(), words(fact)))
+        .map(|(path, fact)| {
+            item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing", words(fact))
+        })
         .collect()
 }
 

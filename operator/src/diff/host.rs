@@ -21,7 +21,7 @@ const LARGEST_SKEW_SECONDS: u64 = 5;
 pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftItem> {
     let mut items = Vec::new();
     let mut push = |kind, path: Option<&str>, wanted: &str, found: String| {
-        items.push(item(kind, None, path, wanted.to_owned(), found));
+        items.push(item(kind, None, path, wanted, found));
     };
     if let Some(facts) = &observed.facts {
         let before = observed.ledger.as_ref().and_then(|ledger| ledger.compose.as_ref());
@@ -38,9 +38,16 @@ pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftIte
             push(DriftKind::SysctlTooLow, Some("net.ipv4.ip_forward"), "1", "0".to_owned());
         }
     }
-    if let Some(ahead) = observed.clock_ahead_seconds.filter(|ahead| ahead.unsigned_abs() > LARGEST_SKEW_SECONDS) {
+    if let Some(ahead) =
+        observed.clock_ahead_seconds.filter(|ahead| ahead.unsigned_abs() > LARGEST_SKEW_SECONDS)
+    {
         let side = if ahead > 0 { "ahead" } else { "behind" };
-        push(DriftKind::ClockSkew, None, "the operator's time", format!("{} {side}", about(ahead.unsigned_abs())));
+        push(
+            DriftKind::ClockSkew,
+            None,
+            "the operator's time",
+            format!("{} {side}", about(ahead.unsigned_abs())),
+        );
     }
     for port in &observed.taken_ports {
         let service = publisher(project, *port).unwrap_or("a service");
@@ -54,7 +61,8 @@ fn low(disk: &Disk) -> Option<String> {
     if disk.free_percent < LEAST_FREE_PERCENT {
         return Some(format!("{} % free", disk.free_percent));
     }
-    (disk.free_inodes_percent < LEAST_FREE_PERCENT).then(|| format!("{} % of inodes free", disk.free_inodes_percent))
+    (disk.free_inodes_percent < LEAST_FREE_PERCENT)
+        .then(|| format!("{} % of inodes free", disk.free_inodes_percent))
 }
 
 /// A length of time as coarse as may be, so that it is told in the same words at each check.
@@ -69,12 +77,15 @@ fn about(seconds: u64) -> String {
 fn publisher(project: &Project, port: u16) -> Option<&str> {
     let port = port.to_string();
     let mut services = project.services.iter();
-    services.find(|(_, service)| service.ports.iter().any(|published| published.published == port)).map(|(name, _)| name.as_str())
+    services
+        .find(|(_, service)| service.ports.iter().any(|published| published.published == port))
+        .map(|(name, _)| name.as_str())
 }
 
 /// Containers that are not ours and yet have something that is.
 pub(super) fn rogues(project: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let foreign = observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
+    let foreign =
+        observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
     foreign.filter_map(|container| rogue(project, observed, container)).collect()
 }
 
@@ -88,7 +99,10 @@ fn rogue(project: &Project, observed: &Observed, container: &Container) -> Optio
     } else if container.name.starts_with(&format!("{}-", project.name)) {
         found.push("has a name of ours".to_owned());
     }
-    let taken = container.published.iter().filter(|published| published.protocol == "tcp" && ports.contains(&published.port));
+    let taken = container
+        .published
+        .iter()
+        .filter(|published| published.protocol == "tcp" && ports.contains(&published.port));
     let mut taken: Vec<u16> = taken.map(|published| published.port).collect();
     taken.dedup();
     found.extend(taken.iter().map(|port| format!("has port {port}")));
@@ -111,7 +125,10 @@ mod tests {
 
     #[test]
     fn a_skew_is_told_in_the_same_words_at_each_check() {
-        assert_eq!((about(6), about(10), about(86_399), about(86_401)), ("10 s".into(), "10 s".into(), "24 h".into(), "24 h".into()));
+        assert_eq!(
+            (about(6), about(10), about(86_399), about(86_401)),
+            ("10 s".into(), "10 s".into(), "24 h".into(), "24 h".into())
+        );
         assert_eq!((about(3_601), about(119)), ("60 min".to_owned(), "120 s".to_owned()));
     }
 }

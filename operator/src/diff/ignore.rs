@@ -36,7 +36,8 @@ fn matches(rule: &IgnoreSpec, item: &DriftItem) -> bool {
 /// Whether an item is at a path or below it. Of a container's field, the container may be left out.
 fn is_at(path: &str, item: &DriftItem) -> bool {
     let Some(found) = &item.path else { return false };
-    let begins = |found: &str| found == path || found.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    let begins =
+        |found: &str| found == path || found.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     begins(found) || found.split_once('/').is_some_and(|(_, field)| item.service.is_some() && begins(field))
 }
 
@@ -53,7 +54,7 @@ mod tests {
 
     fn items() -> Vec<DriftItem> {
         let named = |kind, service, path| {
-            let mut item = item(kind, service, Some(path), "a".to_owned(), "b".to_owned());
+            let mut item = item(kind, service, Some(path), "a", "b");
             item.component = "app".to_owned();
             item
         };
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn what_is_only_to_be_reported_is_told_so() {
-        let answers = |text: &str| judge(items(), &policy(text)).iter().map(|item| item.answer).collect::<Vec<_>>();
+        let answers =
+            |text: &str| judge(items(), &policy(text)).iter().map(|item| item.answer).collect::<Vec<_>>();
         assert_eq!(answers("{}"), [Answer::Heal, Answer::Report, Answer::Prune]);
         assert_eq!(answers(r#"{"heal": "Report"}"#), [Answer::Report, Answer::Report, Answer::Prune]);
         assert_eq!(answers(r#"{"prune": "Report"}"#), [Answer::Heal, Answer::Report, Answer::Report]);

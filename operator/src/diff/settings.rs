@@ -177,7 +177,8 @@ pub(super) fn shown(field: &str, text: Option<&str>, other: Option<&str>) -> Str
         || (field.starts_with("labels/") && !field.starts_with("labels/tasktracker.dev/"));
     if hidden {
         // The text differs from the other one by more than its length where that is all that could be told.
-        let another = if other.is_some_and(|other| other.len() == text.len()) { "another value" } else { "a value" };
+        let another =
+            if other.is_some_and(|other| other.len() == text.len()) { "another value" } else { "a value" };
         return format!("{another} of {} bytes", text.len());
     }
     let nanoseconds = ["interval", "timeout", "start_period", "start_interval"];

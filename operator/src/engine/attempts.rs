@@ -20,7 +20,13 @@ pub(super) struct Attempts(Mutex<BTreeMap<(StackKey, String), BTreeMap<Cause, u3
 
 impl Attempts {
     /// Takes repairs out of a plan that were tried often enough, and tells of what.
-    pub(super) fn hold_back(&self, stack: &StackKey, host: &str, drift: &[DriftItem], plan: &mut Plan) -> Vec<String> {
+    pub(super) fn hold_back(
+        &self,
+        stack: &StackKey,
+        host: &str,
+        drift: &[DriftItem],
+        plan: &mut Plan,
+    ) -> Vec<String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(counts) = all.get_mut(&(stack.clone(), host.to_owned())) else { return Vec::new() };
         // What is gone was mended, by whomever.
@@ -76,7 +82,10 @@ mod tests {
             answer: Answer::Heal,
         };
         let action = Action::Recreate { service: "s".to_owned() };
-        let plan = Plan { repairs: vec![Repair { action, because: vec![cause], why: "", later: false }], ..Plan::default() };
+        let plan = Plan {
+            repairs: vec![Repair { action, because: vec![cause], why: "", later: false }],
+            ..Plan::default()
+        };
         let attempts = Attempts::default();
         let given_up = |drift: &[DriftItem]| attempts.hold_back(&key, "h", drift, &mut plan.clone());
         let drift = [item];

@@ -57,9 +57,12 @@ impl Memory {
     pub fn take(folder: &Path) -> anyhow::Result<Self> {
         let shown = folder.display();
         fs::create_dir_all(folder).with_context(|| format!("--state-dir: making {shown}"))?;
-        let lock = File::create(folder.join("lock")).with_context(|| format!("--state-dir: writing into {shown}"))?;
+        let lock = File::create(folder.join("lock"))
+            .with_context(|| format!("--state-dir: writing into {shown}"))?;
         if lock.try_lock().is_err() {
-            bail!("--state-dir: expected a folder of this operator's own, found {shown} in use by another one; give each its own");
+            bail!(
+                "--state-dir: expected a folder of this operator's own, found {shown} in use by another one; give each its own"
+            );
         }
         Ok(Self { folder: Some(folder.to_owned()), _lock: Some(lock) })
     }

@@ -54,7 +54,8 @@ impl Watcher {
     pub(super) fn begin(&self, stack: &Stack) {
         let is_there = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
         let known = self.memory.of(&stack.key.to_string()).into_iter().filter(|(host, _)| is_there(host));
-        let hosts = known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
+        let hosts =
+            known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
         self.lock().insert(stack.key.clone(), StackState { hosts, ..StackState::default() });
         self.metrics.begin(stack);
     }
@@ -91,9 +92,10 @@ impl Watcher {
         let seen = state.hosts.values().filter(|seen| !seen.remembered);
         let oldest = seen.flat_map(|seen| seen.since.values()).min();
         let oldest = oldest.zip(now).map_or(0.0, |(first, now)| since_seconds(*first, now));
-        let suspended = state.hosts.values().any(|seen| {
-            seen.report.hold.as_ref().is_some_and(|hold| hold.reason == reasons::SUSPENDED)
-        });
+        let suspended = state
+            .hosts
+            .values()
+            .any(|seen| seen.report.hold.as_ref().is_some_and(|hold| hold.reason == reasons::SUSPENDED));
         self.metrics.stack(&labels, &state.status, oldest, state.refused, suspended);
     }
 
@@ -111,7 +113,13 @@ impl Watcher {
 
     /// Takes up a report: what is new is logged once, what is gone was healed. `woken` is when the operator heard that
     /// something may have happened.
-    pub(super) fn publish(&self, stack: &Stack, mut report: HostReport, now: Timestamp, woken: Option<Instant>) {
+    pub(super) fn publish(
+        &self,
+        stack: &Stack,
+        mut report: HostReport,
+        now: Timestamp,
+        woken: Option<Instant>,
+    ) {
         let labels = StackLabels::of(stack);
         let mut stacks = self.lock();
         let Some(state) = stacks.get_mut(&stack.key) else { return };
@@ -132,7 +140,8 @@ impl Watcher {
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        let changed = since.len() != seen.since.len() || since.keys().any(|key| !seen.since.contains_key(key));
+        let changed =
+            since.len() != seen.since.len() || since.keys().any(|key| !seen.since.contains_key(key));
         if report.failure.as_ref().is_some_and(|failure| failure.reason != reasons::NOT_CONVERGING) {
             // What cannot be seen is not over.
             seen.since.extend(since);
@@ -146,10 +155,15 @@ impl Watcher {
         self.metrics.checked(&labels, &report, seconds(now));
         seen.report = report;
         if changed {
-            self.memory.keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
+            self.memory
+                .keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
         }
-        let reports: Vec<HostReport> =
-            state.hosts.values().filter(|seen| !seen.report.host.is_empty()).map(|seen| seen.report.clone()).collect();
+        let reports: Vec<HostReport> = state
+            .hosts
+            .values()
+            .filter(|seen| !seen.report.host.is_empty())
+            .map(|seen| seen.report.clone())
+            .collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
         self.tell_stack(stack, state, Some(now));
     }

@@ -7,7 +7,8 @@ use super::{Error, Exit, Output, Target, docker::SOCKET, shell};
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
-const TOOLS: &str = "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
+const TOOLS: &str =
+    "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
 /// The oldest supported version of Docker's API: Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 /// The oldest supported version of Compose.
@@ -147,7 +148,10 @@ mod tests {
     #[test]
     fn a_good_host_gives_facts() {
         let facts = judged(GOOD).unwrap();
-        assert_eq!((facts.user.as_str(), facts.compose.as_str(), facts.engine.as_str()), ("deploy", "2.26.1-4", "20.10.24"));
+        assert_eq!(
+            (facts.user.as_str(), facts.compose.as_str(), facts.engine.as_str()),
+            ("deploy", "2.26.1-4", "20.10.24")
+        );
         assert_eq!((facts.api, facts.forwarding, facts.seconds), ((1, 41), Some(true), Some(1_700_000_000)));
         let disk = Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 100 };
         assert_eq!(facts.disks, [disk]);

@@ -86,7 +86,10 @@ impl Helper {
         let files = read_files(&lines).ok_or_else(|| unreadable("list"))?;
         if files.len() > MOST_FILES {
             let found = format!("more than {MOST_FILES}; take away what is not the operator's");
-            return Err(Error::Failed { doing: "counting the files of the operator's folder".to_owned(), found });
+            return Err(Error::Failed {
+                doing: "counting the files of the operator's folder".to_owned(),
+                found,
+            });
         }
         let hashes = |files: &BTreeMap<String, FileFact>| -> Vec<(String, Option<String>)> {
             let texts = files.iter().filter(|(path, _)| is_text(path));
@@ -116,11 +119,7 @@ impl Helper {
 
     /// What this session and each of some processes see mounted; asked again for other processes, or in another state
     /// of files.
-    pub(super) async fn mounts(
-        &mut self,
-        processes: &[u32],
-        state: u64,
-    ) -> Result<AllMounts, Error> {
+    pub(super) async fn mounts(&mut self, processes: &[u32], state: u64) -> Result<AllMounts, Error> {
         let key = (processes.to_vec(), state);
         if let Some((_, known)) = self.mounts.as_ref().filter(|(known, _)| *known == key) {
             return Ok(known.clone());

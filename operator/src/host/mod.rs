@@ -16,10 +16,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex as Lock, PoisonError,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, Mutex as Lock, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -263,8 +260,11 @@ impl Host {
     /// # Errors
     /// When the folder cannot be read.
     pub async fn files(&self, stack: &str, anew: bool) -> Result<Arc<Listing>, Error> {
-        self.help(stack, async |helper: &mut Helper| if anew { helper.list().await } else { helper.files().await })
-            .await
+        self.help(
+            stack,
+            async |helper: &mut Helper| if anew { helper.list().await } else { helper.files().await },
+        )
+        .await
     }
 
     /// Whether a writer is at work on the host.
@@ -308,14 +308,13 @@ impl Host {
     ) -> Result<T, Error> {
         let link = self.link().await?;
         let mut kept = link.helper.lock().await;
-        let mut helper = match kept.take().filter(|helper| helper.knows(stack)) {
-            Some(helper) => helper,
-            None => {
-                let stacks = self.known_stacks(stack);
-                let limit = self.target.limits.program;
-                let started = Helper::start(&link.connection, &self.target.directory, stacks, limit).await;
-                self.forget_broken(started).await?
-            }
+        let mut helper = if let Some(helper) = kept.take().filter(|helper| helper.knows(stack)) {
+            helper
+        } else {
+            let stacks = self.known_stacks(stack);
+            let limit = self.target.limits.program;
+            let started = Helper::start(&link.connection, &self.target.directory, stacks, limit).await;
+            self.forget_broken(started).await?
         };
         let answer = question(&mut helper).await;
         if answer.is_ok() {

@@ -119,8 +119,8 @@ impl Connection {
             target.host_keys.iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
         let algorithms = pinned.iter().flat_map(|key| offered(&key.algorithm())).collect();
         let handler = PinnedKeys { pinned: pinned.clone(), seen: seen.clone() };
-        let mut handle =
-            handshake(&target.endpoint(), algorithms, handler, traffic).await.map_err(|failure| match failure {
+        let mut handle = handshake(&target.endpoint(), algorithms, handler, traffic).await.map_err(
+            |failure| match failure {
                 Handshake::Refused => Error::HostKeyChanged {
                     address: target.endpoint(),
                     expected: fingerprints(&pinned),
@@ -129,7 +129,8 @@ impl Connection {
                         .map_or_else(|| "no key of a pinned type".to_owned(), |key| described(&key)),
                 },
                 Handshake::Failed(error) => error,
-            })?;
+            },
+        )?;
         authenticate(&mut handle, target).await?;
         Ok(Self { handle })
     }
@@ -259,7 +260,10 @@ impl Dialogue {
                 let piece = self.pieces.recv().await.ok_or(Error::ConnectionLost)?;
                 if answer.len() + piece.len() > OUTPUT_LIMIT {
                     let found = format!("more than {OUTPUT_LIMIT} bytes");
-                    return Err(Error::Failed { doing: format!("asking the host for its {question}"), found });
+                    return Err(Error::Failed {
+                        doing: format!("asking the host for its {question}"),
+                        found,
+                    });
                 }
                 answer.extend_from_slice(&piece);
             }
@@ -502,7 +506,9 @@ pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
     for algorithm in types {
         let seen = SeenKey::default();
         let handler = PinnedKeys { pinned: Vec::new(), seen: seen.clone() };
-        if let Err(Handshake::Failed(error)) = handshake(address, vec![algorithm], handler, Arc::default()).await {
+        if let Err(Handshake::Failed(error)) =
+            handshake(address, vec![algorithm], handler, Arc::default()).await
+        {
             return Err(error);
         }
         let Some(key) = seen.take() else { continue };

@@ -29,8 +29,12 @@ impl Hold {
                 Err(_) => reason.push(line),
             }
         }
-        let reason: String =
-            reason.join(" ").chars().filter(|character| !character.is_control()).take(LONGEST_REASON).collect();
+        let reason: String = reason
+            .join(" ")
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(LONGEST_REASON)
+            .collect();
         Self { reason: if reason.is_empty() { "no reason given".to_owned() } else { reason }, until }
     }
 

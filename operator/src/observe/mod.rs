@@ -89,13 +89,16 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
         host.probe().await?;
     }
     let stack = stack_folder(project);
-    let (listing, containers, networks, volumes, engine) = futures::try_join!(
-        host.files(stack, depth >= Depth::Whole),
-        containers(host, project),
-        networks(host, project),
-        volumes(host, project),
-        host.engine(),
-    )?;
+    let asked = async {
+        futures::try_join!(
+            host.files(stack, depth >= Depth::Whole),
+            containers(host, project),
+            networks(host, project),
+            volumes(host, project),
+            host.engine(),
+        )
+    };
+    let (listing, containers, networks, volumes, engine) = Box::pin(asked).await?;
     let facts = host.facts().await?;
     let mut observed = read_folder(host, project, &listing);
     if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
@@ -158,9 +161,9 @@ async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Opti
 /// When Docker cannot be asked.
 pub async fn images(host: &Host, release: &Release) -> Result<BTreeMap<String, Arc<ImageConfig>>, Error> {
     let ids: BTreeSet<&String> = release.images.values().collect();
-    let all = ids.into_iter().map(async |id| {
-        Ok::<_, Error>(host.image_config(id).await?.map(|config| (id.clone(), config)))
-    });
+    let all = ids
+        .into_iter()
+        .map(async |id| Ok::<_, Error>(host.image_config(id).await?.map(|config| (id.clone(), config))));
     Ok(try_join_all(all).await?.into_iter().flatten().collect())
 }
 
@@ -269,7 +272,8 @@ pub async fn contents(
         return Ok(BTreeMap::new());
     }
     let found = host.content(&all).await?;
-    let text = |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
+    let text =
+        |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
     Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
 }
 

@@ -102,13 +102,17 @@ impl Action {
     pub(super) fn why(&self) -> &'static str {
         match self {
             Self::SetAside { .. } => "nothing is followed or removed: it is kept beside under another name",
-            Self::WriteFile { .. } => "only this file differs, and containers see it through the folder that they mount",
+            Self::WriteFile { .. } => {
+                "only this file differs, and containers see it through the folder that they mount"
+            }
             Self::CreateNetwork { .. } => "the network alone is missing",
             Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
             Self::Reload { .. } => "the service takes up its files while it goes on serving",
             Self::Unpause { .. } => "the container is as the release wants it, only paused",
             Self::Start { .. } => "the container is as the release wants it, only not running",
-            Self::Restart { .. } => "the container is as the release wants it; its processes or mounts are not",
+            Self::Restart { .. } => {
+                "the container is as the release wants it; its processes or mounts are not"
+            }
             Self::Create { .. } => "only what is missing is made; containers that are there stay",
             Self::Recreate { .. } => "a container's settings are fixed when it is made; other services stay",
             Self::RemoveOrphan { .. } => "nothing asks for it; volumes stay",

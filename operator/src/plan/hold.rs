@@ -32,7 +32,8 @@ pub fn hold(
         return Some(Hold { reason: reasons::FROZEN, message });
     }
     let hold = on_host.filter(|hold| hold.lasts(now))?;
-    let end = hold.until.map_or_else(|| "it is removed".to_owned(), |until| format!("{until}, or it is removed"));
+    let end =
+        hold.until.map_or_else(|| "it is removed".to_owned(), |until| format!("{until}, or it is removed"));
     let message = format!("the file HOLD on the host holds until {end}: {}", hold.reason);
     Some(Hold { reason: reasons::HELD, message })
 }
@@ -49,7 +50,8 @@ mod tests {
     #[test]
     fn each_reason_holds_as_long_as_it_says() {
         let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
-        let suspend = |until: &str| SuspendSpec { until: until.parse().unwrap(), reason: "audit".parse().unwrap() };
+        let suspend =
+            |until: &str| SuspendSpec { until: until.parse().unwrap(), reason: "audit".parse().unwrap() };
         let told = |suspend: Option<&SuspendSpec>, state, file: Option<&[u8]>| {
             let file = file.map(observe::Hold::read);
             hold(suspend, state, file.as_ref(), now).map(|hold| (hold.reason, hold.message))
@@ -59,7 +61,8 @@ mod tests {
         assert_eq!(lasting, ("Suspended", "spec.suspend until 2026-01-31T12:00:01Z: audit".to_owned()));
         assert_eq!(told(Some(&suspend("2026-01-31T13:00:00+01:00")), HostState::Active, None), None);
         assert_eq!(told(None, HostState::Frozen, None).unwrap().0, "Frozen");
-        let (reason, message) = told(None, HostState::Active, Some(b"incident\n2026-01-31T18:00:00Z")).unwrap();
+        let (reason, message) =
+            told(None, HostState::Active, Some(b"incident\n2026-01-31T18:00:00Z")).unwrap();
         assert_eq!(reason, "Held");
         assert!(message.contains("2026-01-31T18:00:00Z") && message.ends_with("incident"), "{message}");
         assert_eq!(told(None, HostState::Active, Some(b"2026-01-31T11:00:00Z")), None);

@@ -69,21 +69,20 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
     let networkless = drift.iter().any(|item| item.kind == DriftKind::NetworkMissing);
     let mut repairs: Vec<Repair> = Vec::new();
     for item in drift.iter().filter(|item| item.answer != Answer::Report) {
-        let actions = action(item, applied, desired, networkless).into_iter().chain(files_behind(item, applied, desired));
+        let actions = action(item, applied, desired, networkless)
+            .into_iter()
+            .chain(files_behind(item, applied, desired));
         for action in actions.chain(reload(item)) {
             let cause = (item.kind, item.path.clone());
             let later = is_later(item.kind);
-            match repairs.iter_mut().find(|repair| repair.action == action) {
-                Some(repair) => {
-                    if !repair.because.contains(&cause) {
-                        repair.because.push(cause);
-                    }
-                    repair.later &= later;
+            if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
+                if !repair.because.contains(&cause) {
+                    repair.because.push(cause);
                 }
-                None => {
-                    let why = action.why();
-                    repairs.push(Repair { action, because: vec![cause], why, later });
-                }
+                repair.later &= later;
+            } else {
+                let why = action.why();
+                repairs.push(Repair { action, because: vec![cause], why, later });
             }
         }
     }
@@ -95,11 +94,13 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
 
 /// A container that is started mounts whatever stands in the place of its folder: it waits until that is set aside.
 fn leave_blocked(drift: &[DriftItem], repairs: &mut [Repair]) {
-    let blocked: Vec<Option<&String>> =
-        drift.iter().filter(|item| item.kind == DriftKind::NotAFile).map(|item| item.service.as_ref()).collect();
-    let is_blocked = |service: &str| {
-        blocked.iter().any(|blocked| blocked.is_none_or(|blocked| blocked == service))
-    };
+    let blocked: Vec<Option<&String>> = drift
+        .iter()
+        .filter(|item| item.kind == DriftKind::NotAFile)
+        .map(|item| item.service.as_ref())
+        .collect();
+    let is_blocked =
+        |service: &str| blocked.iter().any(|blocked| blocked.is_none_or(|blocked| blocked == service));
     for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(is_blocked)) {
         repair.later = true;
     }
@@ -107,7 +108,9 @@ fn leave_blocked(drift: &[DriftItem], repairs: &mut [Repair]) {
 
 /// The files that cannot be there while something else stands in their place.
 fn files_behind(item: &DriftItem, applied: &Release, desired: &Project) -> Vec<Action> {
-    let Some(path) = item.path.as_deref().filter(|_| item.kind == DriftKind::NotAFile) else { return Vec::new() };
+    let Some(path) = item.path.as_deref().filter(|_| item.kind == DriftKind::NotAFile) else {
+        return Vec::new();
+    };
     let below = format!("{path}/");
     let behind = applied.files.keys().filter(|file| path == "." || *file == path || file.starts_with(&below));
     behind.filter_map(|file| write_file(file, applied, desired)).collect()

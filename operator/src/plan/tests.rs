@@ -102,7 +102,9 @@ fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
     let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
     let plan = plan(&drift, change.clone(), &desired, &observed, &policy, Approval::Policy);
     let applied = observed.applied.as_ref().unwrap();
-    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0].action else { panic!("a file is written") };
+    let Action::WriteFile { sha256, source, .. } = &plan.repairs[0].action else {
+        panic!("a file is written")
+    };
     assert_eq!(*sha256, applied.files["compose.yaml"].sha256);
     assert_eq!(*source, Source::Copy(applied.stored("compose.yaml")));
     assert_eq!(plan.rollout, None);

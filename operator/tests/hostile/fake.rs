@@ -217,7 +217,8 @@ async fn serve_docker(
                 return;
             }
             Reply::Drip => {
-                let _: std::io::Result<()> = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").await;
+                let _: std::io::Result<()> =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").await;
                 while stream.write_all(b"[").await.is_ok() && stream.flush().await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

@@ -14,7 +14,8 @@ use crate::fake::{Behaviour, Reply, Said};
 use std::sync::Arc;
 
 pub(crate) const DIRECTORY: &str = "/opt/tasktracker";
-const PROBE: &str = "user deploy\ndocker present\ncompose 2.26.1\nsocket open\napi 1.41 20.10.24\nfolder ok\nforwarding 1\n";
+const PROBE: &str =
+    "user deploy\ndocker present\ncompose 2.26.1\nsocket open\napi 1.41 20.10.24\nfolder ok\nforwarding 1\n";
 
 /// A release, and the answers that make it be in place.
 #[derive(Clone)]
@@ -27,7 +28,8 @@ pub(crate) struct Good {
 impl Good {
     pub(crate) fn new() -> Self {
         let text = include_str!("../../../examples/staging.yaml");
-        let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
+        let stack =
+            Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
         let project = desired::for_host(&stack, &stack.spec.hosts[0]).remove(0);
         let images = project.services.keys().map(|name| (name.clone(), format!("sha256:{name}"))).collect();
         let prepared = Prepared::new(project, images);
@@ -83,16 +85,20 @@ impl Good {
         let words: Vec<&str> = path.trim_start_matches('/').split(['/', '?']).collect();
         let labels = json!({"tasktracker.dev/owner": project.owner, "tasktracker.dev/stack": self.stack.key.to_string()});
         match words.as_slice() {
-            ["info", ..] => Reply::Json(json!({"DockerRootDir": "/var/lib/docker", "DefaultRuntime": "runc"})),
-            ["containers", "json", ..] => {
-                Reply::Json(project.services.iter().map(|(name, service)| self.listed(name, service)).collect())
+            ["info", ..] => {
+                Reply::Json(json!({"DockerRootDir": "/var/lib/docker", "DefaultRuntime": "runc"}))
             }
+            ["containers", "json", ..] => Reply::Json(
+                project.services.iter().map(|(name, service)| self.listed(name, service)).collect(),
+            ),
             ["containers", id, "json"] => match project.services.get(id.trim_end_matches("-id")) {
                 Some(service) => Reply::Json(self.inspected(id.trim_end_matches("-id"), service)),
                 None => Reply::Status(404, "{}".to_owned()),
             },
             ["images", ..] => Reply::Json(json!({"Id": "sha256:x", "Config": {}})),
-            ["networks", ..] => Reply::Json(json!({"Id": "n", "Driver": "bridge", "IPAM": {"Driver": "default"}, "Labels": labels})),
+            ["networks", ..] => Reply::Json(
+                json!({"Id": "n", "Driver": "bridge", "IPAM": {"Driver": "default"}, "Labels": labels}),
+            ),
             ["volumes", ..] => Reply::Json(json!({"Driver": "local", "Labels": labels})),
             _ => Reply::Status(404, "{}".to_owned()),
         }
@@ -108,7 +114,12 @@ impl Good {
 
     fn labels(&self, name: &str, service: &Service) -> BTreeMap<String, String> {
         let mut labels = service.labels.clone();
-        for (key, value) in [("project", self.project().name.as_str()), ("service", name), ("container-number", "1"), ("oneoff", "False")] {
+        for (key, value) in [
+            ("project", self.project().name.as_str()),
+            ("service", name),
+            ("container-number", "1"),
+            ("oneoff", "False"),
+        ] {
             labels.insert(format!("com.docker.compose.{key}"), value.to_owned());
         }
         labels.insert("tasktracker.dev/service-hash".to_owned(), self.release().service_hashes[name].clone());
@@ -128,7 +139,8 @@ impl Good {
             .volumes
             .iter()
             .map(|mount| {
-                let source = format!("{DIRECTORY}/{}/{}", project.folder, mount.source.trim_start_matches("./"));
+                let source =
+                    format!("{DIRECTORY}/{}/{}", project.folder, mount.source.trim_start_matches("./"));
                 json!({"Type": mount.kind, "Name": project.volumes.get(&mount.source), "Source": source,
                     "Destination": mount.target, "RW": !mount.read_only})
             })

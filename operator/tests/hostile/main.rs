@@ -66,7 +66,10 @@ async fn looked(behaviour: Behaviour) -> Result<Look, Error> {
     let grown = memory().saturating_sub(before);
     assert!(grown < MEMORY_KIB, "a look took {grown} KiB of memory");
     let requests = fake.requests.lock().unwrap().clone();
-    assert!(!requests.is_empty() && requests.iter().all(|request| request.starts_with("GET ")), "{requests:?}");
+    assert!(
+        !requests.is_empty() && requests.iter().all(|request| request.starts_with("GET ")),
+        "{requests:?}"
+    );
     let result = result.expect("a look has an end").map(|mut looks| looks.pop().unwrap());
     match &result {
         Ok(look) => look.drift.iter().for_each(assert_printable),
@@ -181,7 +184,11 @@ async fn names_that_a_terminal_would_obey_are_told_in_letters() {
         containers.push(json!({"Id": "r", "Names": [name], "State": "running", "NetworkSettings": {"Networks": {"tt-staging": {}}}}));
     });
     let look = looked(odd).await.unwrap();
-    assert!(kinds(&look).contains(&DriftKind::Rogue) && kinds(&look).contains(&DriftKind::Stopped), "{:?}", look.drift);
+    assert!(
+        kinds(&look).contains(&DriftKind::Rogue) && kinds(&look).contains(&DriftKind::Stopped),
+        "{:?}",
+        look.drift
+    );
     let failing = docker("/containers/json", |_| Reply::Status(500, "\u{1b}[31m\n".repeat(100_000)));
     assert!(looked(failing).await.is_err());
 }
@@ -240,7 +247,8 @@ async fn a_helper_that_says_anything_is_not_believed() {
         assert!(looked(helper("texts", move |_| answer.clone())).await.is_err(), "{text}");
     }
     let many: String = (0..5_000).map(|number| format!("S staging/app/x{number} 81a4 1 x\n")).collect();
-    let told = looked(helper("list", move |_| Said::Lines(format!("{many}END 1\n")))).await.unwrap_err().to_string();
+    let told =
+        looked(helper("list", move |_| Said::Lines(format!("{many}END 1\n")))).await.unwrap_err().to_string();
     assert!(told.contains("more than 4000"), "{told}");
 }
 
@@ -248,7 +256,13 @@ async fn a_helper_that_says_anything_is_not_believed() {
 async fn a_stream_of_events_that_ends_or_rages_does_not_make_the_operator_spin() {
     let cases: [(Reply, std::ops::RangeInclusive<usize>); 3] = [
         (Reply::Raw(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()), 0..=4),
-        (Reply::Raw([b"HTTP/1.1 200 OK\r\n\r\n", "{\"Action\":\"exec_start: x\"}\n".repeat(50_000).as_bytes()].concat()), 0..=4),
+        (
+            Reply::Raw(
+                [b"HTTP/1.1 200 OK\r\n\r\n", "{\"Action\":\"exec_start: x\"}\n".repeat(50_000).as_bytes()]
+                    .concat(),
+            ),
+            0..=4,
+        ),
         (Reply::Raw([b"HTTP/1.1 200 OK\r\n\r\n", "no JSON\n".repeat(50_000).as_bytes()].concat()), 1..=400),
     ];
     for (number, (reply, wakes)) in cases.into_iter().enumerate() {

@@ -106,8 +106,13 @@ fn mismatch(item: &DriftItem, expected: &Expected) -> Option<String> {
 fn assert_items(case: &str, items: &[DriftItem], expected: &[Expected]) {
     assert_eq!(items.len(), expected.len(), "{case}: {items:#?}");
     for one in expected {
-        let place = |item: &&DriftItem| (item.kind, item.service.as_deref(), item.path.as_deref()) == (one.kind, one.service, one.path);
-        let item = items.iter().find(place).unwrap_or_else(|| panic!("{case}: no {:?} {:?} in {items:#?}", one.kind, one.path));
+        let place = |item: &&DriftItem| {
+            (item.kind, item.service.as_deref(), item.path.as_deref()) == (one.kind, one.service, one.path)
+        };
+        let item = items
+            .iter()
+            .find(place)
+            .unwrap_or_else(|| panic!("{case}: no {:?} {:?} in {items:#?}", one.kind, one.path));
         if let Some(wrong) = mismatch(item, one) {
             panic!("{case}: {wrong}");
         }
@@ -125,7 +130,9 @@ fn every_kind(name: &str, options: HostOptions) {
         .iter()
         .filter(|kind| !seen.contains(kind))
         // Secrets come into containers later, and a running service's own configuration is asked for later.
-        .filter(|kind| ![DriftKind::SecretMoved, DriftKind::ConfigNotLoaded, DriftKind::ConfigChanged].contains(kind))
+        .filter(|kind| {
+            ![DriftKind::SecretMoved, DriftKind::ConfigNotLoaded, DriftKind::ConfigChanged].contains(kind)
+        })
         .copied()
         .collect();
     assert_eq!(unseen, Vec::new(), "kinds without a case");
@@ -138,5 +145,8 @@ fn every_kind_and_field_is_seen_with_the_oldest_engine() {
 
 #[test]
 fn every_kind_and_field_is_seen_with_a_newer_engine() {
-    every_kind("drift-new", HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..HostOptions::default() });
+    every_kind(
+        "drift-new",
+        HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..HostOptions::default() },
+    );
 }

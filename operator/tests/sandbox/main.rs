@@ -1,5 +1,6 @@
 //! The operator on real Docker hosts. Needs root; `cargo xtask test` runs it.
 #![expect(clippy::too_many_lines, reason = "a scenario reads from top to bottom")]
+#![expect(clippy::print_stdout, reason = "which case of a table ran, and the figures of a soak")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as expected")]
 
 #[path = "../../../frontend/tests/browser/mod.rs"]
@@ -7,7 +8,10 @@
 mod browser;
 mod change;
 mod drift;
+mod helper;
 mod hostile_strings;
 mod main_job;
+mod policy;
+mod quiet;
 mod safety;
 mod stage;

@@ -84,6 +84,14 @@ pub(crate) fn missing_for_docker_host() -> Vec<&'static str> {
     docker_host().iter().filter(|package| !package.is_there()).map(|package| package.name).collect()
 }
 
+/// Installs busybox, whose shell and utilities a host may have.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_busybox(say: &mut dyn FnMut(&str)) -> Result<()> {
+    ensure(&[Package { name: "busybox-static", files: &["/usr/bin/busybox", "/bin/busybox"] }], say)
+}
+
 /// For callers without a place for progress.
 pub(crate) fn quietly(_: &str) {}
 

@@ -11,6 +11,10 @@ use std::process::Command;
 /// The version that [`compose`] builds.
 pub const COMPOSE_VERSION: &str = "2.40.3";
 
+/// A Go that is new enough for it.
+const GO: super::Package =
+    super::Package { name: "golang-go/trixie", files: &["/usr/local/go/bin/go", "/usr/bin/go"] };
+
 /// Debian 13's Docker Engine (26.1), for [`crate::Engine::Newer`]: a folder with `sbin` and `bin`, in the cache folder.
 /// `runc` stays the machine's, as Debian 13's wants a newer C library.
 ///
@@ -25,11 +29,12 @@ pub fn engine(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
 /// first use, which takes some minutes.
 ///
 /// # Errors
-/// Without Go, or when the build fails.
+/// When Go cannot be installed, or the build fails.
 pub fn compose(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let parent = cache::make(&crate::cache_folder()?.join("packages"))?;
     let program = parent.join(format!("docker-compose-{COMPOSE_VERSION}"));
     if !program.exists() {
+        super::ensure(&[GO], say)?;
         say(&format!("building Compose {COMPOSE_VERSION} with Go: some minutes"));
         let draft = tempfile::tempdir_in(&parent)?;
         build_compose(draft.path()).with_context(|| format!("building Compose {COMPOSE_VERSION}"))?;

@@ -45,8 +45,14 @@ fn container(release: &Release, service: &str) -> Container {
         details: Some(Details::default()),
         ..Container::default()
     };
-    let differences =
-        settings::differences(release, service, &bare, &ImageConfig::default(), &Default::default(), DIRECTORY);
+    let differences = settings::differences(
+        release,
+        service,
+        &bare,
+        &ImageConfig::default(),
+        &crate::host::Engine::default(),
+        DIRECTORY,
+    );
     let wanted: Settings =
         differences.into_iter().filter_map(|(field, wanted, _)| Some((field, wanted?))).collect();
     Container { details: Some(Details { settings: wanted, ..Details::default() }), ..bare }
@@ -201,7 +207,8 @@ fn one_off_containers_do_not_stand_in_for_a_service() {
 
 #[test]
 fn a_container_that_is_being_removed_is_missing_and_no_orphan() {
-    let removing = |observed: &mut Observed| of(observed, "backend").state = State::Other("removing".to_owned());
+    let removing =
+        |observed: &mut Observed| of(observed, "backend").state = State::Other("removing".to_owned());
     assert_eq!(kinds(removing), [(DriftKind::Missing, String::new())]);
 }
 
@@ -222,15 +229,17 @@ fn what_keeps_a_container_from_its_work_is_told_by_its_state() {
     let with = |state: &str, status: &str, restarts: u64, health: Health| {
         kinds(|observed| {
             let backend = of(observed, "backend");
-            backend.state =
-                if state == "running" { State::Running } else { State::Other(state.to_owned()) };
+            backend.state = if state == "running" { State::Running } else { State::Other(state.to_owned()) };
             (backend.status, backend.health) = (status.to_owned(), health);
             backend.details.as_mut().unwrap().restarts = restarts;
         })
     };
     assert_eq!(with("paused", "Up 3 minutes (Paused)", 0, Health::None), [(DriftKind::Paused, name.clone())]);
     assert_eq!(with("created", "Created", 0, Health::None), [(DriftKind::Stopped, name.clone())]);
-    assert_eq!(with("running", "Up 1 hour (unhealthy)", 0, Health::Unhealthy), [(DriftKind::Unhealthy, name.clone())]);
+    assert_eq!(
+        with("running", "Up 1 hour (unhealthy)", 0, Health::Unhealthy),
+        [(DriftKind::Unhealthy, name.clone())]
+    );
     let restarting = [(DriftKind::Restarting, name)];
     assert_eq!(with("restarting", "Restarting (1) 1 second ago", 2, Health::None), restarting);
     assert_eq!(with("running", "Up Less than a second (health: starting)", 5, Health::Starting), restarting);
@@ -243,7 +252,8 @@ fn what_keeps_a_container_from_its_work_is_told_by_its_state() {
 #[test]
 fn files_are_seen_by_mode_kind_and_place() {
     let path = "files/edge/Caddyfile".to_owned();
-    let put = |path: &str, fact: FileFact| kinds(|observed| drop(observed.files.insert(path.to_owned(), fact)));
+    let put =
+        |path: &str, fact: FileFact| kinds(|observed| drop(observed.files.insert(path.to_owned(), fact)));
     let record = release().files[&path].clone();
     let chmod = FileFact::File { mode: 0o600, size: record.size, sha256: Some(record.sha256) };
     assert_eq!(put(&path, chmod), [(DriftKind::FileMode, path.clone())]);
@@ -288,16 +298,34 @@ fn others_are_told_for_what_they_have_of_ours_and_only_for_that() {
     let with = |change: fn(&mut Container)| {
         let mut other = Container { id: "x".to_owned(), name: "other".to_owned(), ..Container::default() };
         change(&mut other);
-        seen(|observed| observed.others.push(other)).into_iter().map(|(kind, .., found)| (kind, found)).collect::<Vec<_>>()
+        seen(|observed| observed.others.push(other))
+            .into_iter()
+            .map(|(kind, .., found)| (kind, found))
+            .collect::<Vec<_>>()
     };
     let rogue = |found: &str| vec![(DriftKind::Rogue, found.to_owned())];
     assert_eq!(with(|_| {}), Vec::new());
-    assert_eq!(with(|other| other.published = vec![Published { port: 3500, protocol: "tcp".to_owned() }]), rogue("has port 3500"));
-    assert_eq!(with(|other| other.published = vec![Published { port: 3500, protocol: "udp".to_owned() }]), Vec::new());
-    assert_eq!(with(|other| other.networks = vec!["tt-staging".to_owned()]), rogue("is in the network tt-staging"));
-    assert_eq!(with(|other| other.sources = vec!["tt-staging-app-data".to_owned()]), rogue("sees tt-staging-app-data"));
+    assert_eq!(
+        with(|other| other.published = vec![Published { port: 3500, protocol: "tcp".to_owned() }]),
+        rogue("has port 3500")
+    );
+    assert_eq!(
+        with(|other| other.published = vec![Published { port: 3500, protocol: "udp".to_owned() }]),
+        Vec::new()
+    );
+    assert_eq!(
+        with(|other| other.networks = vec!["tt-staging".to_owned()]),
+        rogue("is in the network tt-staging")
+    );
+    assert_eq!(
+        with(|other| other.sources = vec!["tt-staging-app-data".to_owned()]),
+        rogue("sees tt-staging-app-data")
+    );
     let folder = "/opt/tasktracker/staging/app/files";
-    assert_eq!(with(|other| other.sources = vec!["/opt/tasktracker/staging/app/files".to_owned()]), rogue(&format!("sees {folder}")));
+    assert_eq!(
+        with(|other| other.sources = vec!["/opt/tasktracker/staging/app/files".to_owned()]),
+        rogue(&format!("sees {folder}"))
+    );
     assert_eq!(with(|other| other.sources = vec!["/opt/tasktracker/staging/apples".to_owned()]), Vec::new());
     assert_eq!(with(|other| other.name = "tt-staging-app-x".to_owned()), rogue("has a name of ours"));
     let ours = |other: &mut Container| {
@@ -349,8 +377,10 @@ fn the_host_itself_is_judged_even_where_nothing_was_applied() {
         observed.clock_ahead_seconds = Some(-86_400);
         observed.taken_ports = [3500].into();
     };
-    let told: Vec<(DriftKind, String, String)> =
-        seen(bad).into_iter().map(|(kind, _, path, _, found)| (kind, path.unwrap_or_default(), found)).collect();
+    let told: Vec<(DriftKind, String, String)> = seen(bad)
+        .into_iter()
+        .map(|(kind, _, path, _, found)| (kind, path.unwrap_or_default(), found))
+        .collect();
     let expected = [
         (DriftKind::ComposeVersionChanged, "", "2.40.3"),
         (DriftKind::DiskLow, "/opt", "4 % free"),
@@ -403,7 +433,10 @@ fn values_that_may_be_secret_are_not_told() {
     });
     assert_eq!(items.len(), 4);
     for (_, _, path, wanted, found) in items {
-        assert!(!wanted.contains("canary") && !found.contains("canary") && wanted != found, "{path:?}: {wanted} {found}");
+        assert!(
+            !wanted.contains("canary") && !found.contains("canary") && wanted != found,
+            "{path:?}: {wanted} {found}"
+        );
     }
 }
 

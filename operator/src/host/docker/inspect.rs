@@ -152,7 +152,8 @@ impl Details {
             }
         }
         let restarts = answer["RestartCount"].as_u64().unwrap_or_default();
-        let process = answer["State"]["Pid"].as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
+        let process =
+            answer["State"]["Pid"].as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
         Self { settings, process, restarts, network_ids }
     }
 }
@@ -182,7 +183,7 @@ fn common(answer: &Value) -> Settings {
     for (pointer, field, unordered) in LISTS {
         let mut texts: Vec<String> = entries(at(pointer)).map(text).collect();
         if *unordered {
-            texts.iter_mut().for_each(|text| *text = text.trim_start_matches("CAP_").to_owned());
+            texts = texts.iter().map(|text| text.trim_start_matches("CAP_").to_owned()).collect();
             texts.sort();
         }
         if !texts.is_empty() {
@@ -233,7 +234,8 @@ fn restart(policy: &Value, settings: &mut Settings) {
 
 /// Docker itself turns labels off where a container shares the host's processes or memory: the cause is told, not this.
 fn security(host_config: &Value, settings: &mut Settings) {
-    let shares = ["PidMode", "IpcMode"].iter().any(|key| host_config[key] == "host") || host_config["Privileged"] == true;
+    let shares = ["PidMode", "IpcMode"].iter().any(|key| host_config[key] == "host")
+        || host_config["Privileged"] == true;
     let options = entries(&host_config["SecurityOpt"]).map(text);
     let mut options: Vec<String> = options.filter(|option| !shares || option != "label=disable").collect();
     options.sort();
@@ -287,8 +289,11 @@ fn mounted(mount: &Value, settings: &mut Settings) {
     let source = if kind == "volume" { text(&mount["Name"]) } else { text(&mount["Source"]) };
     let access = if mount["RW"] == false { "ro" } else { "rw" };
     let propagation = text(&mount["Propagation"]);
-    let propagation =
-        if ["", "rprivate"].contains(&propagation.as_str()) { String::new() } else { format!(" {propagation}") };
+    let propagation = if ["", "rprivate"].contains(&propagation.as_str()) {
+        String::new()
+    } else {
+        format!(" {propagation}")
+    };
     let words = format!("{kind} {source} {access}{propagation}");
     put(settings, &format!("volumes/{}", text(&mount["Destination"])), words);
 }
@@ -400,9 +405,12 @@ mod tests {
 
     #[test]
     fn answers_of_any_form_are_no_panic() {
-        for answer in [json!(null), json!([1]), json!({"Config": 3, "HostConfig": [], "Mounts": {"a": 1}, "RestartCount": -4}),
-            json!({"Config": {"Env": [1, null], "Labels": [2]}, "HostConfig": {"Memory": -7, "PidsLimit": "many", "Ulimits": [null]}})]
-        {
+        for answer in [
+            json!(null),
+            json!([1]),
+            json!({"Config": 3, "HostConfig": [], "Mounts": {"a": 1}, "RestartCount": -4}),
+            json!({"Config": {"Env": [1, null], "Labels": [2]}, "HostConfig": {"Memory": -7, "PidsLimit": "many", "Ulimits": [null]}}),
+        ] {
             let details = Details::read(&answer);
             assert_eq!(details.restarts, 0);
         }

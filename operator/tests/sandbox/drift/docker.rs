@@ -29,7 +29,8 @@ fn request(stage: &Stage, method: &str, path: &str, body: &Value) -> (u16, Strin
 
 /// What it takes to make a container once more, from its `inspect`.
 pub(super) fn recipe(stage: &Stage, container: &str) -> Value {
-    let inspect: Value = serde_json::from_str(&stage.on_host(&format!("docker inspect {container}"))).unwrap();
+    let inspect: Value =
+        serde_json::from_str(&stage.on_host(&format!("docker inspect {container}"))).unwrap();
     let mut recipe = inspect[0]["Config"].clone();
     recipe["Hostname"] = json!("");
     recipe["HostConfig"] = inspect[0]["HostConfig"].clone();

@@ -12,19 +12,44 @@ struct Field(&'static str, Value, &'static str, &'static str, &'static str);
 
 /// Fields that Compose can set, changed in a container that is otherwise made the same.
 fn fields() -> Vec<Field> {
-    let host = |name: &'static str, value: Value, field, wanted, found| Field(name, value, field, wanted, found);
+    let host =
+        |name: &'static str, value: Value, field, wanted, found| Field(name, value, field, wanted, found);
     vec![
         Field("/Env/-", json!("EXTRA=1"), "environment/EXTRA", "not set", "a value of 1 bytes"),
-        Field("/Env/-", json!("DRAIN_TIMEOUT=31"), "environment/DRAIN_TIMEOUT", "a value of 2 bytes", "another value of 2 bytes"),
+        Field(
+            "/Env/-",
+            json!("DRAIN_TIMEOUT=31"),
+            "environment/DRAIN_TIMEOUT",
+            "a value of 2 bytes",
+            "another value of 2 bytes",
+        ),
         Field("/Cmd", json!(["serve"]), "command", "not set", "[\"serve\"]"),
-        Field("/Entrypoint", json!(["/frontend", "x"]), "entrypoint", "[\"/frontend\"]", "[\"/frontend\",\"x\"]"),
+        Field(
+            "/Entrypoint",
+            json!(["/frontend", "x"]),
+            "entrypoint",
+            "[\"/frontend\"]",
+            "[\"/frontend\",\"x\"]",
+        ),
         Field("/User", json!("1000:1000"), "user", "10002:10002", "1000:1000"),
         Field("/WorkingDir", json!("/tmp"), "working_dir", "not set", "/tmp"),
         Field("/Hostname", json!("web"), "hostname", "not set", "web"),
         Field("/Domainname", json!("example.com"), "domainname", "not set", "example.com"),
         Field("/Labels/mine", json!("yes"), "labels/mine", "not set", "a value of 3 bytes"),
-        Field("/Labels/tasktracker.dev~1environment", json!("other"), "labels/tasktracker.dev/environment", "test", "other"),
-        Field("/Healthcheck/Test", json!(["CMD", "/frontend"]), "healthcheck/test", "[\"CMD\",\"/frontend\",\"healthcheck\"]", "[\"CMD\",\"/frontend\"]"),
+        Field(
+            "/Labels/tasktracker.dev~1environment",
+            json!("other"),
+            "labels/tasktracker.dev/environment",
+            "test",
+            "other",
+        ),
+        Field(
+            "/Healthcheck/Test",
+            json!(["CMD", "/frontend"]),
+            "healthcheck/test",
+            "[\"CMD\",\"/frontend\",\"healthcheck\"]",
+            "[\"CMD\",\"/frontend\"]",
+        ),
         Field("/Healthcheck/Interval", json!(5_000_000_000_u64), "healthcheck/interval", "2s", "5s"),
         Field("/Healthcheck/Timeout", json!(1_000_000_000), "healthcheck/timeout", "3s", "1s"),
         Field("/Healthcheck/StartPeriod", json!(9_000_000_000_u64), "healthcheck/start_period", "20s", "9s"),
@@ -40,29 +65,77 @@ fn fields() -> Vec<Field> {
         host("/HostConfig/CpuShares", json!(512), "cpu_shares", "not set", "512"),
         host("/HostConfig/CpusetCpus", json!("0"), "cpuset", "not set", "0"),
         host("/HostConfig/PidsLimit", json!(64), "pids_limit", "256", "64"),
-        host("/HostConfig/RestartPolicy", json!({"Name": "on-failure", "MaximumRetryCount": 3}), "restart", "unless-stopped", "on-failure:3"),
+        host(
+            "/HostConfig/RestartPolicy",
+            json!({"Name": "on-failure", "MaximumRetryCount": 3}),
+            "restart",
+            "unless-stopped",
+            "on-failure:3",
+        ),
         host("/HostConfig/ReadonlyRootfs", json!(false), "read_only", "true", "not set"),
         host("/HostConfig/CapAdd", json!(["NET_RAW"]), "cap_add", "not set", "[\"NET_RAW\"]"),
         host("/HostConfig/CapDrop", json!(["MKNOD"]), "cap_drop", "[\"ALL\"]", "[\"MKNOD\"]"),
         host("/HostConfig/SecurityOpt", json!([]), "security_opt", "[\"no-new-privileges:true\"]", "not set"),
-        host("/HostConfig/Sysctls", json!({"net.ipv4.tcp_keepalive_time": "77"}), "sysctls/net.ipv4.tcp_keepalive_time", "not set", "77"),
-        host("/HostConfig/Ulimits", json!([{"Name": "nofile", "Soft": 512, "Hard": 1024}]), "ulimits/nofile", "not set", "512:1024"),
+        host(
+            "/HostConfig/Sysctls",
+            json!({"net.ipv4.tcp_keepalive_time": "77"}),
+            "sysctls/net.ipv4.tcp_keepalive_time",
+            "not set",
+            "77",
+        ),
+        host(
+            "/HostConfig/Ulimits",
+            json!([{"Name": "nofile", "Soft": 512, "Hard": 1024}]),
+            "ulimits/nofile",
+            "not set",
+            "512:1024",
+        ),
         host("/HostConfig/Tmpfs", json!({"/scratch": "size=1m"}), "tmpfs//scratch", "not set", "size=1m"),
         host("/HostConfig/Binds", json!(["/srv:/mnt:ro"]), "volumes//mnt", "not set", "bind /srv ro"),
         host("/HostConfig/LogConfig/Type", json!("local"), "logging/driver", "json-file", "local"),
-        host("/HostConfig/LogConfig/Config/max-file", json!("9"), "logging/options/max-file", "a value of 1 bytes", "another value of 1 bytes"),
+        host(
+            "/HostConfig/LogConfig/Config/max-file",
+            json!("9"),
+            "logging/options/max-file",
+            "a value of 1 bytes",
+            "another value of 1 bytes",
+        ),
         host("/HostConfig/ShmSize", json!(1_048_576), "shm_size", "not set", "1048576"),
         host("/HostConfig/Init", json!(true), "init", "not set", "true"),
         host("/HostConfig/PidMode", json!("host"), "pid", "not set", "host"),
         host("/HostConfig/IpcMode", json!("host"), "ipc", "not set", "host"),
         host("/HostConfig/Dns", json!(["192.0.2.1"]), "dns", "not set", "[\"192.0.2.1\"]"),
         host("/HostConfig/DnsSearch", json!(["example.com"]), "dns_search", "not set", "[\"example.com\"]"),
-        host("/HostConfig/ExtraHosts", json!(["db:192.0.2.2"]), "extra_hosts", "not set", "[\"db:192.0.2.2\"]"),
+        host(
+            "/HostConfig/ExtraHosts",
+            json!(["db:192.0.2.2"]),
+            "extra_hosts",
+            "not set",
+            "[\"db:192.0.2.2\"]",
+        ),
         host("/HostConfig/OomScoreAdj", json!(100), "oom_score_adj", "not set", "100"),
         host("/HostConfig/GroupAdd", json!(["44"]), "group_add", "not set", "[\"44\"]"),
-        host("/HostConfig/Devices", json!([{"PathOnHost": "/dev/null", "PathInContainer": "/dev/mine", "CgroupPermissions": "r"}]), "devices", "not set", "[\"{\\\"CgroupPermissions…"),
-        host("/HostConfig/PortBindings", json!({"9999/tcp": [{"HostIp": "127.0.0.1", "HostPort": "9999"}]}), "ports/9999/tcp", "not set", "127.0.0.1:9999"),
-        Field("/NetworkingConfig/EndpointsConfig/tt-staging/Aliases/-", json!("web"), "networks/tt-staging/aliases", "frontend", "frontend web"),
+        host(
+            "/HostConfig/Devices",
+            json!([{"PathOnHost": "/dev/null", "PathInContainer": "/dev/mine", "CgroupPermissions": "r"}]),
+            "devices",
+            "not set",
+            "[\"{\\\"CgroupPermissions…",
+        ),
+        host(
+            "/HostConfig/PortBindings",
+            json!({"9999/tcp": [{"HostIp": "127.0.0.1", "HostPort": "9999"}]}),
+            "ports/9999/tcp",
+            "not set",
+            "127.0.0.1:9999",
+        ),
+        Field(
+            "/NetworkingConfig/EndpointsConfig/tt-staging/Aliases/-",
+            json!("web"),
+            "networks/tt-staging/aliases",
+            "frontend",
+            "frontend web",
+        ),
     ]
 }
 
@@ -147,7 +220,8 @@ fn config_changes(bench: &Bench) -> Vec<(String, String, String)> {
 /// What is wrong with what is told of a field.
 fn mistold(bench: &Bench, container: &str, field: &str, wanted: &str, found: &str) -> Option<String> {
     let told = config_changes(bench);
-    let fits = |told: &str| found.strip_suffix('…').map_or(told == found, |beginning| told.starts_with(beginning));
+    let fits =
+        |told: &str| found.strip_suffix('…').map_or(told == found, |beginning| told.starts_with(beginning));
     let right = match told.as_slice() {
         [(path, told_wanted, told_found)] => {
             *path == format!("{container}/{field}") && told_wanted == wanted && fits(told_found)

@@ -86,8 +86,20 @@ fn files() -> Vec<Case> {
     let set_aside = &["set files/edge/Caddyfile aside", "write files/edge/Caddyfile"];
     let extra = |path, found| vec![told(FileExtra, None, path, "nothing", found)];
     vec![
-        case("a file is gone", "rm files/edge/Caddyfile", vec![told(FileMissing, edge, CADDYFILE, hash, "nothing")], write, Back::Healed),
-        case("a file is edited", "echo '# mine' >>files/edge/Caddyfile", vec![told(FileChanged, edge, CADDYFILE, hash, hash)], write, Back::Healed),
+        case(
+            "a file is gone",
+            "rm files/edge/Caddyfile",
+            vec![told(FileMissing, edge, CADDYFILE, hash, "nothing")],
+            write,
+            Back::Healed,
+        ),
+        case(
+            "a file is edited",
+            "echo '# mine' >>files/edge/Caddyfile",
+            vec![told(FileChanged, edge, CADDYFILE, hash, hash)],
+            write,
+            Back::Healed,
+        ),
         case(
             "a file is edited, with its size and time as before",
             "cp -p files/edge/Caddyfile /tmp/before && sed -i '1s/W/w/' files/edge/Caddyfile && touch -r /tmp/before files/edge/Caddyfile",
@@ -95,7 +107,13 @@ fn files() -> Vec<Case> {
             write,
             Back::Healed,
         ),
-        case("a file has another mode", "chmod 600 compose.yaml", vec![told(FileMode, None, "compose.yaml", "mode 0644", "mode 0600")], &["write compose.yaml"], Back::Healed),
+        case(
+            "a file has another mode",
+            "chmod 600 compose.yaml",
+            vec![told(FileMode, None, "compose.yaml", "mode 0644", "mode 0600")],
+            &["write compose.yaml"],
+            Back::Healed,
+        ),
         case(
             "a symbolic link in a file's place",
             "mv files/edge/Caddyfile /tmp/kept && ln -s /etc/passwd files/edge/Caddyfile",
@@ -113,14 +131,41 @@ fn files() -> Vec<Case> {
         case(
             "a symbolic link in the place of a folder above",
             "mv files /opt/tasktracker/kept && ln -s /opt/tasktracker/kept files",
-            vec![told(NotAFile, edge, "files", "a folder", "a symbolic link"), stale("the folder /kept/edge")],
+            vec![
+                told(NotAFile, edge, "files", "a folder", "a symbolic link"),
+                stale("the folder /kept/edge"),
+            ],
             &["set files aside", "write files/edge/Caddyfile", "restart tt-staging-app-edge-1"],
             Back::Script("rm files; mv /opt/tasktracker/kept files"),
         ),
-        case("a note", "echo hello >notes.txt", extra("notes.txt", "a file of 6 bytes"), &[], Back::Script("rm notes.txt")),
-        case("what Compose would read by itself", "echo A=1 >.env", extra(".env", "a file of 4 bytes"), &[], Back::Script("rm .env")),
-        case("a folder of notes", "mkdir -p files/more && touch files/more/x", extra("files/more", "a folder"), &[], Back::Script("rm -r files/more")),
-        case("a name that would be obeyed", "touch \"$(printf 'a\\033[31m\\nEND 7')\"", extra("a\\u{1b}[31m\\nEND 7", "a file of 0 bytes"), &[], Back::Script("rm a*")),
+        case(
+            "a note",
+            "echo hello >notes.txt",
+            extra("notes.txt", "a file of 6 bytes"),
+            &[],
+            Back::Script("rm notes.txt"),
+        ),
+        case(
+            "what Compose would read by itself",
+            "echo A=1 >.env",
+            extra(".env", "a file of 4 bytes"),
+            &[],
+            Back::Script("rm .env"),
+        ),
+        case(
+            "a folder of notes",
+            "mkdir -p files/more && touch files/more/x",
+            extra("files/more", "a folder"),
+            &[],
+            Back::Script("rm -r files/more"),
+        ),
+        case(
+            "a name that would be obeyed",
+            "touch \"$(printf 'a\\033[31m\\nEND 7')\"",
+            extra("a\\u{1b}[31m\\nEND 7", "a file of 0 bytes"),
+            &[],
+            Back::Script("rm a*"),
+        ),
     ]
 }
 
@@ -135,10 +180,34 @@ fn containers() -> Vec<Case> {
         sed \"s/$old/$new/\" /opt/tasktracker/staging/app/compose.yaml >/tmp/other.yaml
         docker compose -p tt-staging-app -f /tmp/other.yaml --project-directory /opt/tasktracker/staging/app up -d --no-deps frontend 2>&1";
     vec![
-        case("a container is gone", "docker rm -f tt-staging-app-backend-1", vec![told(Missing, backend, "", "1 running", "nothing")], &["create backend"], Back::Healed),
-        case("a container was stopped", "docker stop tt-staging-app-frontend-1", vec![told(Stopped, Some("frontend"), "tt-staging-app-frontend-1", "running", "exited (0)")], &["start tt-staging-app-frontend-1"], Back::Healed),
-        case("a container is paused", "docker pause tt-staging-app-backend-1", vec![told(Paused, backend, BACKEND, "running", "paused")], &["unpause tt-staging-app-backend-1"], Back::Healed),
-        case("a container of another image", other_image, vec![told(ImageChanged, Some("frontend"), "tt-staging-app-frontend-1", "sha256:…", "sha256:…")], &["recreate frontend"], Back::Healed),
+        case(
+            "a container is gone",
+            "docker rm -f tt-staging-app-backend-1",
+            vec![told(Missing, backend, "", "1 running", "nothing")],
+            &["create backend"],
+            Back::Healed,
+        ),
+        case(
+            "a container was stopped",
+            "docker stop tt-staging-app-frontend-1",
+            vec![told(Stopped, Some("frontend"), "tt-staging-app-frontend-1", "running", "exited (0)")],
+            &["start tt-staging-app-frontend-1"],
+            Back::Healed,
+        ),
+        case(
+            "a container is paused",
+            "docker pause tt-staging-app-backend-1",
+            vec![told(Paused, backend, BACKEND, "running", "paused")],
+            &["unpause tt-staging-app-backend-1"],
+            Back::Healed,
+        ),
+        case(
+            "a container of another image",
+            other_image,
+            vec![told(ImageChanged, Some("frontend"), "tt-staging-app-frontend-1", "sha256:…", "sha256:…")],
+            &["recreate frontend"],
+            Back::Healed,
+        ),
         case(
             "the folder that a container sees was exchanged",
             "cp -a files/edge files/new && mv files/edge /tmp/old && mv files/new files/edge && rm -r /tmp/old",
@@ -149,23 +218,38 @@ fn containers() -> Vec<Case> {
         case(
             "the volume is gone",
             "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data",
-            vec![told(Missing, backend, "", "1 running", "nothing"), told(VolumeMissing, None, "tt-staging-app-data", "there", "nothing")],
+            vec![
+                told(Missing, backend, "", "1 running", "nothing"),
+                told(VolumeMissing, None, "tt-staging-app-data", "there", "nothing"),
+            ],
             &["create backend"],
-            Back::Script("docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend"),
+            Back::Script(
+                "docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
+            ),
         ),
         case(
             "the volume was made by somebody else",
             "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
-            vec![told(VolumeChanged, None, "tt-staging-app-data/labels/tasktracker.dev/stack", "default/staging", "not set")],
+            vec![told(
+                VolumeChanged,
+                None,
+                "tt-staging-app-data/labels/tasktracker.dev/stack",
+                "default/staging",
+                "not set",
+            )],
             &[],
-            Back::Script("docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend"),
+            Back::Script(
+                "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
+            ),
         ),
         case(
             "the network was made by somebody else",
             "docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging && docker network create --internal --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging && docker compose -p tt-staging-app -f compose.yaml up -d --wait",
             vec![told(NetworkChanged, None, "tt-staging/internal", "not set", "true")],
             &["replace network tt-staging"],
-            Back::Script("docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging && docker network create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging && docker compose -p tt-staging-app -f compose.yaml up -d --wait"),
+            Back::Script(
+                "docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging && docker network create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging && docker compose -p tt-staging-app -f compose.yaml up -d --wait",
+            ),
         ),
         case(
             "network and containers are gone",
@@ -186,9 +270,27 @@ fn strangers() -> Vec<Case> {
     let rogue = |found| vec![told(Rogue, None, "stranger", "nothing of ours", found)];
     let gone = || Back::Script("docker rm -f stranger");
     vec![
-        case("a stranger in our network", "docker run -d --name stranger --network tt-staging caddy:2.6.2 sleep 600", rogue("is in the network tt-staging"), &[], gone()),
-        case("a stranger with our data", "docker run -d --name stranger -v tt-staging-app-data:/data caddy:2.6.2 sleep 600", rogue("sees tt-staging-app-data"), &[], gone()),
-        case("a stranger with our files", "docker run -d --name stranger -v /opt/tasktracker/staging/app/files:/x caddy:2.6.2 sleep 600", rogue("sees /opt/tasktracker/staging/app/files"), &[], gone()),
+        case(
+            "a stranger in our network",
+            "docker run -d --name stranger --network tt-staging caddy:2.6.2 sleep 600",
+            rogue("is in the network tt-staging"),
+            &[],
+            gone(),
+        ),
+        case(
+            "a stranger with our data",
+            "docker run -d --name stranger -v tt-staging-app-data:/data caddy:2.6.2 sleep 600",
+            rogue("sees tt-staging-app-data"),
+            &[],
+            gone(),
+        ),
+        case(
+            "a stranger with our files",
+            "docker run -d --name stranger -v /opt/tasktracker/staging/app/files:/x caddy:2.6.2 sleep 600",
+            rogue("sees /opt/tasktracker/staging/app/files"),
+            &[],
+            gone(),
+        ),
         case(
             "a stranger in our project",
             "docker run -d --name stranger --label com.docker.compose.project=tt-staging-app --label com.docker.compose.service=edge caddy:2.6.2 sleep 600",
@@ -199,7 +301,10 @@ fn strangers() -> Vec<Case> {
         case(
             "a stranger on our port",
             "docker stop tt-staging-app-edge-1 && docker run -d --name stranger -p 3500:80 caddy:2.6.2 sleep 600",
-            vec![told(Rogue, None, "stranger", "nothing of ours", "has port 3500"), told(Stopped, Some("edge"), EDGE, "running", "exited (0)")],
+            vec![
+                told(Rogue, None, "stranger", "nothing of ours", "has port 3500"),
+                told(Stopped, Some("edge"), EDGE, "running", "exited (0)"),
+            ],
             &["start tt-staging-app-edge-1"],
             Back::Script("docker rm -f stranger; docker start tt-staging-app-edge-1"),
         ),
@@ -208,7 +313,8 @@ fn strangers() -> Vec<Case> {
 
 fn host() -> Vec<Case> {
     let listen = "docker stop tt-staging-app-edge-1 && (perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 3500, ReuseAddr => 1) or die; sleep 60' >/dev/null 2>&1 & echo $! >/tmp/listener); sleep 0.5";
-    let as_root = |name, script, expected, back| Case { name, as_root: true, script, expected, actions: &[], back };
+    let as_root =
+        |name, script, expected, back| Case { name, as_root: true, script, expected, actions: &[], back };
     vec![
         as_root(
             "the disk is nearly full",
@@ -239,7 +345,13 @@ fn host() -> Vec<Case> {
             as_root: true,
             script: listen,
             expected: vec![
-                told(PortTaken, None, "3500", "free for edge", "something that is no container listens there"),
+                told(
+                    PortTaken,
+                    None,
+                    "3500",
+                    "free for edge",
+                    "something that is no container listens there",
+                ),
                 told(Stopped, Some("edge"), EDGE, "running", "exited (0)"),
             ],
             actions: &["start tt-staging-app-edge-1"],
@@ -257,8 +369,13 @@ fn conditions(bench: &Bench) -> Vec<DriftKind> {
         wait_until("the container runs", || stage.on_host(&running).trim() == "true");
         stage.as_root(&format!("{kill}; sleep 0.2"));
     }
-    let restarting =
-        [told(Restarting, Some("backend"), BACKEND, "running without a restart", "restarting again and again")];
+    let restarting = [told(
+        Restarting,
+        Some("backend"),
+        BACKEND,
+        "running without a restart",
+        "restarting again and again",
+    )];
     let (items, actions) = bench.told(Depth::Woken);
     assert_items("a container that restarts", &items, &restarting);
     assert_eq!(actions, ["recreate backend"]);
@@ -269,7 +386,11 @@ fn conditions(bench: &Bench) -> Vec<DriftKind> {
     stage.as_root(&format!("kill -STOP {process}"));
     wait_until("the container is unhealthy", || !bench.told(Depth::Woken).0.is_empty());
     let (items, actions) = bench.told(Depth::Woken);
-    assert_items("a container that hangs", &items, &[told(Unhealthy, Some("frontend"), hung, "healthy", "unhealthy")]);
+    assert_items(
+        "a container that hangs",
+        &items,
+        &[told(Unhealthy, Some("frontend"), hung, "healthy", "unhealthy")],
+    );
     assert_eq!(actions, ["restart tt-staging-app-frontend-1"]);
     stage.as_root(&format!("kill -CONT {process}"));
     bench.assert_quiet("the process goes on");
@@ -288,7 +409,8 @@ fn copies(bench: &Bench) -> Vec<DriftKind> {
     one_off["Labels"]["com.docker.compose.oneoff"] = "True".into();
     docker::run(&bench.stage, "one-off", &one_off);
     bench.stage.on_host("docker rm -f copy");
-    let orphan = told(Orphan, Some("frontend"), "one-off", "nothing", "a container of `docker compose run`, running");
+    let orphan =
+        told(Orphan, Some("frontend"), "one-off", "nothing", "a container of `docker compose run`, running");
     assert_items("a container of docker compose run", &bench.told(Depth::Woken).0, &[orphan]);
     bench.stage.apply();
     bench.assert_quiet("the orphan was removed");
@@ -301,26 +423,50 @@ fn without_management(bench: &Bench) -> Vec<DriftKind> {
     let fake = "printf '#!/bin/sh\\ncase \"$*\" in *compose*) echo 2.26.1 ;; *) echo 1.40 19.03.15 ;; esac\\n' >/tmp/docker; chmod 755 /tmp/docker; mount --bind /tmp/docker /usr/bin/docker";
     let cases = [
         (EngineTooOld, fake, "umount /usr/bin/docker"),
-        (ComposeMissing, "mount -t tmpfs none /usr/libexec/docker/cli-plugins", "umount /usr/libexec/docker/cli-plugins"),
-        (SocketDenied, "chmod 600 /run/docker.sock; chown root:root /run/docker.sock", "chown root:docker /run/docker.sock; chmod 660 /run/docker.sock"),
-        (FolderNotWritable, "chown root:root /opt/tasktracker; chmod 755 /opt/tasktracker", "chown deploy:deploy /opt/tasktracker"),
+        (
+            ComposeMissing,
+            "for folder in /usr/libexec /usr/local/lib; do [ ! -d $folder/docker/cli-plugins ] || mount -t tmpfs none $folder/docker/cli-plugins; done",
+            "for folder in /usr/libexec /usr/local/lib; do [ ! -d $folder/docker/cli-plugins ] || umount $folder/docker/cli-plugins; done",
+        ),
+        (
+            SocketDenied,
+            "chmod 600 /run/docker.sock; chown root:root /run/docker.sock",
+            "chown root:docker /run/docker.sock; chmod 660 /run/docker.sock",
+        ),
+        (
+            FolderNotWritable,
+            "chown root:root /opt/tasktracker; chmod 755 /opt/tasktracker",
+            "chown deploy:deploy /opt/tasktracker",
+        ),
     ];
     let mut seen = Vec::new();
     for (kind, breaks, mends) in cases {
         stage.as_root(breaks);
-        assert_items(kind.as_str(), &bench.told(Depth::Slow).0, &[told(kind, None, "", "a host that can be managed", "…")]);
+        assert_items(
+            kind.as_str(),
+            &bench.told(Depth::Slow).0,
+            &[told(kind, None, "", "a host that can be managed", "…")],
+        );
         stage.as_root(mends);
         bench.assert_quiet(kind.as_str());
         seen.push(kind);
     }
     stage.host.kill_sshd().unwrap();
     wait_until("the connection is lost", || bench.try_look(Depth::Woken).is_err());
-    assert_items("no sshd", &bench.told(Depth::Slow).0, &[told(Unreachable, None, "", "a host that can be managed", "address …")]);
+    assert_items(
+        "no sshd",
+        &bench.told(Depth::Slow).0,
+        &[told(Unreachable, None, "", "a host that can be managed", "address …")],
+    );
     stage.host.start_sshd().unwrap();
     bench.assert_quiet("sshd is back");
     stage.host.replace_host_key(HostKeyKind::Ed25519).unwrap();
     wait_until("the connection is lost", || {
-        bench.told(Depth::Slow).0.iter().any(|item| item.kind == HostKeyChanged && item.found.starts_with("hostKeys: expected"))
+        bench
+            .told(Depth::Slow)
+            .0
+            .iter()
+            .any(|item| item.kind == HostKeyChanged && item.found.starts_with("hostKeys: expected"))
     });
     seen.extend([Unreachable, HostKeyChanged]);
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "").replace("[key]", "[missing]"));

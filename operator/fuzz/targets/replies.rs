@@ -1,0 +1,4 @@
+//! Any bytes as answers of Docker's API.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tasktracker_operator::host::fuzz::replies(data));
