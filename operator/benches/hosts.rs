@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tasktracker_operator::{
     engine::{self, Look, Wish},
@@ -270,7 +271,9 @@ fn round_trips(stage: &Stage, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-/// From a difference made by hand to the operator's own word for it.
+/// From a difference made by hand to the operator's own word for it. `detect_container_ms` counts from the moment that
+/// the daemon gives for what happened; `command_to_item_ms` from the start of the `docker` command, with all that the
+/// client, the daemon and the container's own end take.
 fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     let mut rows = Rows::new();
     stage.apply()?;
@@ -284,18 +287,26 @@ fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     ];
     for _ in 0..TRIES {
         for (row, command) in &breaks {
+            let began = engine::now();
             let milliseconds = detected(stage, || {
                 let mut docker = stage.sandbox.docker_command();
                 run(docker.args(command.split(' '))).map(drop)
             })?;
-            add(&mut rows, row, milliseconds);
-            add(&mut rows, "detect_container_ms", milliseconds);
+            add(&mut rows, "command_to_item_ms", milliseconds.0);
+            let happened = happened(stage, began)?;
+            let since = milliseconds.1.duration_since(happened).as_secs_f64() * 1_000.0;
+            add(&mut rows, row, since);
+            add(&mut rows, "detect_container_ms", since);
             stage.apply()?;
         }
         let caddyfile = format!("{PROJECT}/files/edge/Caddyfile");
         let content = stage.sandbox.read_file(&caddyfile)?;
         let changed = [&content[..], b"# mine\n"].concat();
-        add(&mut rows, "detect_file_ms", detected(stage, || stage.sandbox.write_file(&caddyfile, &changed))?);
+        add(
+            &mut rows,
+            "detect_file_ms",
+            detected(stage, || stage.sandbox.write_file(&caddyfile, &changed))?.0,
+        );
         stage.sandbox.write_file(&caddyfile, &content)?;
         stage.look(Depth::Whole)?;
     }
@@ -303,8 +314,8 @@ fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
 }
 
 /// Breaks something on a quiet host and looks whenever something wakes it, as `run` does: milliseconds from the moment
-/// before the hand moved to the item.
-fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Result<f64> {
+/// before the hand moved to the item, and when that was.
+fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Result<(f64, Timestamp)> {
     // What was done before is heard out.
     std::thread::sleep(Duration::from_millis(1_300));
     ensure!(stage.look(Depth::Whole)?.drift.is_empty(), "something differs before it was broken");
@@ -318,13 +329,23 @@ fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Resul
                     .await
                     .context("nothing woke")??;
                 if !stage.check(&stage.host, Depth::Woken).await?.drift.is_empty() {
-                    return anyhow::Ok(started.elapsed());
+                    return anyhow::Ok((started.elapsed(), engine::now()));
                 }
             }
         })?;
         hand.join().map_err(|_| anyhow::anyhow!("the hand slipped"))??;
-        Ok(seen.as_secs_f64() * 1_000.0)
+        Ok((seen.0.as_secs_f64() * 1_000.0, seen.1))
     })
+}
+
+/// When a container ended or joined a network, by the daemon's own time stamp; the host here has this machine's clock.
+fn happened(stage: &Stage, since: Timestamp) -> Result<Timestamp> {
+    let mut docker = stage.sandbox.docker_command();
+    docker.args(["events", "--since", &since.to_string(), "--until", &engine::now().to_string()]);
+    docker.args(["--filter", "event=die", "--filter", "event=connect", "--format", "{{.TimeNano}}"]);
+    let text = run(&mut docker)?;
+    let first = text.lines().next().context("the daemon tells of nothing that happened")?;
+    Ok(Timestamp::from_nanosecond(first.trim().parse()?)?)
 }
 
 /// `docker -H ssh://… compose up -d --wait` from this machine.

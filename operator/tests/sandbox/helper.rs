@@ -66,7 +66,7 @@ fn every_shell_tells_the_same_of_hostile_names_and_sees_what_was_restored() {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let (state, mut listed) = ask(&mut child, &mut lines, "list 0");
-        assert_eq!(listed.len(), 3 + names.len() + 1 + 1, "{shell}: {listed:#?}");
+        assert_eq!(listed.len(), 3 + names.len() + 1 + 2, "{shell}: {listed:#?}");
         let odd = listed.iter().filter(|line| line.starts_with("O ")).count();
         assert_eq!(odd, names.len() - 2, "{shell}: {listed:#?}");
         assert!(listed.iter().all(|line| line.bytes().all(|byte| (b' '..=b'~').contains(&byte))), "{shell}");

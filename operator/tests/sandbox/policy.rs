@@ -45,8 +45,8 @@ fn whoever_asks_for_it_has_reports_without_writes() {
         assert_eq!(applied.status.code(), Some(1), "{reason}: apply wrote");
         let operator = stage.start_operator();
         wait_until("it is reported", || {
-            operator.metric("tasktracker_drift_detected_total", &["kind=\"Stopped\""]) == Some(1.0)
-                && operator.log().contains("nothing is written")
+            operator.metric("tasktracker_drift_items", &["layer=\"containers\""]) == Some(1.0)
+                && operator.log().contains(&format!("reason=\"{reason}\""))
         });
         let suspended = f64::from(u8::from(reason == "Suspended"));
         assert_eq!(operator.metric("tasktracker_stack_suspended", &[]), Some(suspended));
@@ -92,9 +92,15 @@ fn events_wake_the_operator_long_before_its_interval_and_ages_survive_its_restar
     });
     assert_eq!(operator.metric("tasktracker_drift_detect_seconds_count", &[]), Some(2.0));
     // The daemon goes away and comes back with the stream of its events.
-    stage.host.kill_docker().unwrap();
+    let started = "docker inspect --format '{{.State.StartedAt}}' tt-staging-app-edge-1";
+    let before = stage.on_host(started);
+    stage.host.stop_docker().unwrap();
     stage.host.start_docker().unwrap();
-    operator.wait_until_checked("staging");
+    let up =
+        "docker inspect --format '{{.State.Health.Status}}' tt-staging-app-edge-1 tt-staging-app-backend-1";
+    wait_until("the containers are up again", || {
+        stage.on_host(started) != before && stage.on_host(up) == "healthy\nhealthy\n"
+    });
     stage.on_host("docker pause tt-staging-app-edge-1");
     wait_until("events are heard again", || {
         operator.metric("tasktracker_drift_detected_total", &["kind=\"Paused\""]) == Some(1.0)

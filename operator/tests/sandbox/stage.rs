@@ -240,14 +240,6 @@ impl Running {
         wait_until(&format!("{stack} is ready; log:\n{}", self.log()), || self.is_ready(stack));
     }
 
-    /// Waits until a check of the host succeeded from now on.
-    pub(crate) fn wait_until_checked(&self, stack: &str) {
-        let label = format!("stack=\"{stack}\"");
-        let checks = || self.metric("tasktracker_reconcile_total", &[&label, "result=\"success\""]);
-        let before = checks();
-        wait_until("a check succeeds", || checks() > before);
-    }
-
     /// Kills it where it stands.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
