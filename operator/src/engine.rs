@@ -88,7 +88,7 @@ async fn look_at(
     // between two moments at which nobody was.
     let project = first.project;
     let mut busy = observe::is_busy(host, &project).await?;
-    let mut observed = observe::observe(host, &project, Depth::Woken).await?;
+    let mut observed = observe::observe(host, &project, Depth::Whole).await?;
     busy = busy || observe::is_busy(host, &project).await?;
     observed.busy = busy;
     judge(stack, spec, project, observed, wish)

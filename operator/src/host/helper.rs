@@ -10,6 +10,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use tokio::time::Instant;
 
 use super::{
     Error, FileFact, Listing, shell,
@@ -20,12 +21,17 @@ const PROGRAM: &str = include_str!("programs/helper.sh");
 /// Things in the folders of the stacks, at most: of more, nothing is known.
 const MOST_FILES: usize = 4_000;
 
+/// How long a sweep holds: while the host is watched, the next one comes before that, and wakes a look where it must.
+const SWEEP_HOLDS: Duration = Duration::from_millis(1_500);
+
 /// The program, and what it told last.
 pub(super) struct Helper {
     dialogue: Dialogue,
     stacks: BTreeSet<String>,
     limit: Duration,
     last: Option<Arc<Listing>>,
+    /// When files were last known to be as in the last listing.
+    swept: Option<Instant>,
     mounts: Option<(MountsKey, AllMounts)>,
 }
 
@@ -55,7 +61,7 @@ impl Helper {
     ) -> Result<Self, Error> {
         let words: Vec<&str> = [directory].into_iter().chain(stacks.iter().map(String::as_str)).collect();
         let dialogue = connection.converse(&shell::command(PROGRAM, &words)).await?;
-        Ok(Self { dialogue, stacks, limit, last: None, mounts: None })
+        Ok(Self { dialogue, stacks, limit, last: None, swept: None, mounts: None })
     }
 
     /// Whether it was started for this stack.
@@ -67,12 +73,14 @@ impl Helper {
     pub(super) async fn unchanged(&mut self) -> Result<bool, Error> {
         let Some(last) = self.last.clone() else { return Ok(false) };
         let (state, _) = self.ask("sweep", last.state).await?;
+        self.swept = Some(Instant::now()).filter(|_| state == last.state);
         Ok(state == last.state)
     }
 
     /// The last listing, where it still holds; a new one otherwise.
     pub(super) async fn files(&mut self) -> Result<Arc<Listing>, Error> {
-        if self.unchanged().await?
+        let holds = self.swept.is_some_and(|swept| swept.elapsed() < SWEEP_HOLDS);
+        if (holds || self.unchanged().await?)
             && let Some(last) = &self.last
         {
             return Ok(last.clone());
@@ -82,6 +90,7 @@ impl Helper {
 
     /// A new listing, with every content read anew.
     pub(super) async fn list(&mut self) -> Result<Arc<Listing>, Error> {
+        let began = Instant::now();
         let (state, lines) = self.ask("list", 0).await?;
         let files = read_files(&lines).ok_or_else(|| unreadable("list"))?;
         if files.len() > MOST_FILES {
@@ -102,6 +111,7 @@ impl Helper {
         };
         let listing = Arc::new(Listing { state, files, texts });
         self.last = Some(listing.clone());
+        self.swept = Some(began);
         Ok(listing)
     }
 

@@ -92,15 +92,9 @@ fn events_wake_the_operator_long_before_its_interval_and_ages_survive_its_restar
     });
     assert_eq!(operator.metric("tasktracker_drift_detect_seconds_count", &[]), Some(2.0));
     // The daemon goes away and comes back with the stream of its events.
-    let started = "docker inspect --format '{{.State.StartedAt}}' tt-staging-app-edge-1";
-    let before = stage.on_host(started);
     stage.host.stop_docker().unwrap();
     stage.host.start_docker().unwrap();
-    let up =
-        "docker inspect --format '{{.State.Health.Status}}' tt-staging-app-edge-1 tt-staging-app-backend-1";
-    wait_until("the containers are up again", || {
-        stage.on_host(started) != before && stage.on_host(up) == "healthy\nhealthy\n"
-    });
+    stage.on_host("docker start tt-staging-app-edge-1 tt-staging-app-backend-1");
     stage.on_host("docker pause tt-staging-app-edge-1");
     wait_until("events are heard again", || {
         operator.metric("tasktracker_drift_detected_total", &["kind=\"Paused\""]) == Some(1.0)
@@ -124,4 +118,5 @@ fn events_wake_the_operator_long_before_its_interval_and_ages_survive_its_restar
     );
     operator.stop();
     assert_eq!(first_seen(&stage), before);
+    stage.on_host("docker unpause tt-staging-app-edge-1");
 }
