@@ -120,7 +120,7 @@ fn judge(
 fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
     let facts = observed.facts.as_ref()?;
     let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
-    Some(facts.seconds? - then)
+    Some(facts.seconds?.saturating_sub(then))
 }
 
 /// Carries out what was planned for one project.
@@ -247,5 +247,32 @@ impl Error {
                 .collect(),
             ..HostReport::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_at_the_end_of_time_is_no_panic() {
+        let facts = |seconds| host::Facts {
+            user: String::new(),
+            compose: String::new(),
+            engine: String::new(),
+            api: (1, 41),
+            disks: Vec::new(),
+            forwarding: None,
+            seconds: Some(seconds),
+            taken: tokio::time::Instant::now(),
+        };
+        let ahead = |seconds| {
+            let observed = Observed { facts: Some(facts(seconds)), ..Observed::default() };
+            clock_ahead(&observed, Timestamp::from_second(100).unwrap())
+        };
+        assert_eq!(ahead(160), Some(60));
+        assert!(
+            ahead(i64::MIN).is_some_and(|ahead| ahead < 0) && ahead(i64::MAX).is_some_and(|ahead| ahead > 0)
+        );
     }
 }

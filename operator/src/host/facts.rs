@@ -90,7 +90,7 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
 /// `BLOCKS AVAILABLE INODES FREE PLACE`
 fn disk(line: &str) -> Option<Disk> {
     let mut words = line.splitn(5, ' ');
-    let mut number = || words.next()?.parse::<u128>().ok();
+    let mut number = || words.next()?.parse::<u64>().ok().map(u128::from);
     let (blocks, available, inodes, free) = (number()?, number()?, number()?, number()?);
     let percent = |part: u128, whole: u128| {
         let share = (part * 100).checked_div(whole).unwrap_or(100).min(100);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Details;
@@ -69,6 +70,13 @@ pub enum Health {
     Healthy,
     /// Bad.
     Unhealthy,
+}
+
+impl<'de> Deserialize<'de> for Container {
+    /// One entry after the other, so that a long list is never in memory as JSON.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(|entry| Self::read(&entry))
+    }
 }
 
 impl Container {

@@ -33,8 +33,10 @@ pub use inspect::{Details, ImageConfig, Settings};
 
 /// Where the daemon listens.
 pub(super) const SOCKET: &str = "/var/run/docker.sock";
-/// Largest answer that is read, in bytes.
+/// Largest answer that is read, in bytes: a list of some ten thousand containers.
 const BODY_LIMIT: usize = 16 << 20;
+/// Largest answer about one thing, in bytes: read as JSON, it is many times as large.
+const THING_LIMIT: usize = 1 << 20;
 /// The newest API version that was tested.
 const NEWEST_API: (u32, u32) = (1, 45);
 /// Requests that are under way at once, each in a channel of its own.
@@ -104,8 +106,9 @@ impl DockerReader {
 
     /// Every container of the host, running or not.
     pub(super) async fn containers(&self, connection: &Connection) -> Result<Vec<Container>, Error> {
-        let answers: Vec<Value> = self.get(connection, "/containers/json?all=1").await?.unwrap_or_default();
-        Ok(answers.iter().map(Container::read).collect())
+        let path = "/containers/json?all=1";
+        let Some(body) = self.body(connection, path).await? else { return Ok(Vec::new()) };
+        serde_json::from_slice(&body).map_err(|error| unreadable(path, &error))
     }
 
     /// What `inspect` says of some containers; those that are gone by now are left out.
@@ -192,10 +195,11 @@ impl DockerReader {
         path: &str,
     ) -> Result<Option<T>, Error> {
         let Some(body) = self.body(connection, path).await? else { return Ok(None) };
-        serde_json::from_slice(&body).map(Some).map_err(|error| Error::DockerApi {
-            path: path.to_owned(),
-            found: format!("an answer that cannot be read: {error}"),
-        })
+        if body.len() > THING_LIMIT {
+            let found = format!("expected at most {THING_LIMIT} bytes, found {}", body.len());
+            return Err(Error::DockerApi { path: path.to_owned(), found });
+        }
+        serde_json::from_slice(&body).map(Some).map_err(|error| unreadable(path, &error))
     }
 
     /// One GET; nothing for 404.
@@ -250,6 +254,12 @@ impl DockerReader {
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         Ok((sender, response))
     }
+}
+
+fn unreadable(path: &str, error: &serde_json::Error) -> Error {
+    // The error may quote the answer.
+    let told: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
+    Error::DockerApi { path: path.to_owned(), found: format!("an answer that cannot be read: {told}") }
 }
 
 /// A text within a query, percent-encoded.
