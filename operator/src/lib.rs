@@ -17,3 +17,4 @@ pub mod report;
 pub mod server;
 pub mod source;
 pub mod telemetry;
+pub mod text;

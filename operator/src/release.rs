@@ -106,7 +106,29 @@ impl Release {
         if release.format != FORMAT {
             return Err(format!("expected format {FORMAT}, found {}", release.format));
         }
+        release.check()?;
         Ok(release)
+    }
+
+    /// Whether what becomes part of command lines, paths and reports is what the operator writes there.
+    fn check(&self) -> Result<(), String> {
+        let Self { id, project, images, service_hashes, files, .. } = self;
+        let is_hash = |text: &&String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut hashes = [id].into_iter().chain(service_hashes.values()).chain(files.values().map(|file| &file.sha256));
+        if let Some(found) = hashes.find(|text| !is_hash(text)) {
+            return Err(format!("expected hexadecimal digits, found {found}"));
+        }
+        let mut names = [&project.component, &project.name, &project.folder, &project.network, &project.revision]
+            .into_iter()
+            .chain(project.services.keys())
+            .chain(project.volumes.iter().flat_map(|(name, actual)| [name, actual]))
+            .chain(images.iter().flat_map(|(service, image)| [service, image]))
+            .chain(service_hashes.keys())
+            .chain(files.keys());
+        match names.find(|name| name.chars().any(char::is_control)) {
+            Some(found) => Err(format!("expected a name that can be printed, found {found}")),
+            None => Ok(()),
+        }
     }
 
     /// Path of the stored copy of a file, from the project's folder.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{desired::Project, release::Release};
+use crate::{desired::Project, release::Release, text::printable};
 
 /// What the spec asks for beyond the applied release.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,8 +43,8 @@ pub fn change(desired: &Project, applied: Option<&Release>) -> Option<Change> {
     compare(desired, applied.map(|release| &release.project), &mut items);
     Some(Change {
         desired_hash,
-        from_release: applied.map(|release| release.id.clone()),
-        from_revision: applied.map(|release| release.project.revision.clone()),
+        from_release: applied.map(|release| printable(&release.id)),
+        from_revision: applied.map(|release| printable(&release.project.revision)),
         to_revision: desired.revision.clone(),
         items,
     })
@@ -82,7 +82,7 @@ fn compare_service(
     items: &mut Vec<ChangeItem>,
 ) {
     let mut push = |path: &str, from: String, to: String| {
-        items.push(ChangeItem { service: Some(name.to_owned()), path: path.to_owned(), from, to });
+        items.push(ChangeItem { service: Some(printable(name)), path: printable(path), from, to });
     };
     let (Some(before), Some(after)) = (before, after) else {
         let state =
@@ -104,11 +104,11 @@ fn compare_service(
 /// A value as a plan shows it; of the environment only the names.
 fn shown(key: &str, value: &serde_json::Value) -> String {
     match value {
-        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::String(text) => printable(text),
         serde_json::Value::Object(map) if key == "environment" => {
-            map.keys().cloned().collect::<Vec<_>>().join(", ")
+            printable(&map.keys().cloned().collect::<Vec<_>>().join(", "))
         }
-        other => other.to_string(),
+        other => printable(&other.to_string()),
     }
 }
 

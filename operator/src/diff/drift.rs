@@ -13,10 +13,9 @@ use crate::{
     host::{Container, Health, Made, State},
     observe::Observed,
     release::Release,
+    text::printable,
 };
 
-/// The longest text of an item, in characters; the rest is cut.
-const LONGEST_TEXT: usize = 300;
 /// A container that Docker started again at least this often, and that does not last, restarts again and again.
 const RESTARTS: u64 = 2;
 
@@ -39,7 +38,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
     items.extend(host::rogues(project, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
-        item.component.clone_from(&project.component);
+        item.component = printable(&project.component);
     }
     items
 }
@@ -63,15 +62,6 @@ pub(super) fn item(
         first_seen: None,
         answer: kind.answer(),
     }
-}
-
-/// A text on one line, without anything that a terminal or a log would obey, and of bounded length.
-fn printable(text: &str) -> String {
-    let shown = text.chars().take(LONGEST_TEXT).map(|character| {
-        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
-    });
-    let cut = if text.chars().nth(LONGEST_TEXT).is_some() { "…" } else { "" };
-    shown.collect::<String>() + cut
 }
 
 fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Observed) -> Vec<DriftItem> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Error, Exit, Output, Target, docker::SOCKET, shell};
+use crate::text::printable;
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
@@ -13,6 +14,8 @@ const TOOLS: &str =
 const OLDEST_API: (u32, u32) = (1, 41);
 /// The oldest supported version of Compose.
 const OLDEST_COMPOSE: (u32, u32) = (2, 20);
+/// Places whose disks the probe looks at.
+const DISKS: usize = 2;
 /// Where Docker keeps its data unless it is told otherwise.
 pub(super) const USUAL_ROOT: &str = "/var/lib/docker";
 
@@ -61,12 +64,12 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let all = |key: &'static str| {
-        text.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::trim)
+        text.lines().filter_map(move |line| Some(printable(line.strip_prefix(key)?.strip_prefix(' ')?.trim())))
     };
-    let one = |key| all(key).next().unwrap_or_default().to_owned();
-    let missing: Vec<&str> = all("missing").collect();
+    let one = |key| all(key).next().unwrap_or_default();
+    let missing: Vec<String> = all("missing").collect();
     if !missing.is_empty() {
-        return Err(Error::ToolMissing { expected: TOOLS.to_owned(), found: missing.join(", ") });
+        return Err(Error::ToolMissing { expected: TOOLS.to_owned(), found: printable(&missing.join(", ")) });
     }
     let user = one("user");
     if one("docker").is_empty() {
@@ -83,7 +86,7 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
         return Err(Error::FolderNotWritable { user, directory: target.directory.clone(), found: folder });
     }
     let forwarding = Some(one("forwarding")).filter(|text| !text.is_empty()).map(|text| text != "0");
-    let disks = all("disk").filter_map(disk).collect();
+    let disks = all("disk").filter_map(|line| disk(&line)).take(DISKS).collect();
     Ok(Facts { user, compose, engine, api, disks, forwarding, seconds: one("seconds").parse().ok(), taken })
 }
 
