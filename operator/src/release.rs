@@ -114,19 +114,25 @@ impl Release {
     fn check(&self) -> Result<(), String> {
         let Self { id, project, images, service_hashes, files, .. } = self;
         let is_hash = |text: &&String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let mut hashes = [id].into_iter().chain(service_hashes.values()).chain(files.values().map(|file| &file.sha256));
+        let mut hashes =
+            [id].into_iter().chain(service_hashes.values()).chain(files.values().map(|file| &file.sha256));
         if let Some(found) = hashes.find(|text| !is_hash(text)) {
             return Err(format!("expected hexadecimal digits, found {found}"));
         }
-        let mut names = [&project.component, &project.name, &project.folder, &project.network, &project.revision]
-            .into_iter()
-            .chain(project.services.keys())
-            .chain(project.volumes.iter().flat_map(|(name, actual)| [name, actual]))
-            .chain(images.iter().flat_map(|(service, image)| [service, image]))
-            .chain(service_hashes.keys())
-            .chain(files.keys());
-        match names.find(|name| name.chars().any(char::is_control)) {
-            Some(found) => Err(format!("expected a name that can be printed, found {found}")),
+        let mut names =
+            [&project.component, &project.name, &project.folder, &project.network, &project.revision]
+                .into_iter()
+                .chain(project.services.keys())
+                .chain(project.volumes.iter().flat_map(|(name, actual)| [name, actual]))
+                .chain(images.iter().flat_map(|(service, image)| [service, image]))
+                .chain(service_hashes.keys())
+                .chain(files.keys());
+        if let Some(found) = names.find(|name| name.chars().any(char::is_control)) {
+            return Err(format!("expected a name that can be printed, found {found}"));
+        }
+        // Files are written where a manifest says: below the project's folder and nowhere else.
+        match files.keys().find(|path| path.split('/').any(|part| ["", ".", ".."].contains(&part))) {
+            Some(found) => Err(format!("expected a path below the project's folder, found {found}")),
             None => Ok(()),
         }
     }
@@ -245,5 +251,38 @@ impl Ledger {
     /// What to write into the project's folder.
     pub fn placement(&self) -> Placement {
         inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Stack;
+
+    #[test]
+    fn a_manifest_that_leads_elsewhere_is_damaged() {
+        let text = include_str!("../../examples/staging.yaml");
+        let stack =
+            Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let good = Prepared::new(project, BTreeMap::new()).release;
+        let read = |change: fn(&mut Release)| {
+            let mut release = good.clone();
+            change(&mut release);
+            Release::read(&serde_json::to_vec(&release).unwrap())
+        };
+        assert_eq!(read(|_| {}), Ok(good.clone()));
+        let moved = |release: &mut Release, path: &str| {
+            let record = release.files["compose.yaml"].clone();
+            release.files.insert(path.to_owned(), record);
+        };
+        assert!(read(|release| release.id = "../x".to_owned()).is_err());
+        assert!(read(|release| release.project.name = "a\nb".to_owned()).is_err());
+        for path in ["../x", "/etc/passwd", "files/../../x", "files//x"] {
+            let mut release = good.clone();
+            moved(&mut release, path);
+            let told = Release::read(&serde_json::to_vec(&release).unwrap()).unwrap_err();
+            assert!(told.contains("below the project's folder"), "{path}: {told}");
+        }
     }
 }

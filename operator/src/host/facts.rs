@@ -64,7 +64,8 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let all = |key: &'static str| {
-        text.lines().filter_map(move |line| Some(printable(line.strip_prefix(key)?.strip_prefix(' ')?.trim())))
+        text.lines()
+            .filter_map(move |line| Some(printable(line.strip_prefix(key)?.strip_prefix(' ')?.trim())))
     };
     let one = |key| all(key).next().unwrap_or_default();
     let missing: Vec<String> = all("missing").collect();

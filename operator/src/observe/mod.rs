@@ -14,12 +14,16 @@ use crate::{
     desired::{Project, compose::COMPOSE_PROJECT, labels},
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
     release::{COMPOSE_FILE, Ledger, Release},
+    text::printable,
 };
 
 pub use hold::Hold;
 
 /// How long the port of a container that ended may stay open.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// Containers of a project that are inspected, at most: of more, what the list tells is enough to take them away.
+const MOST_INSPECTED: usize = 200;
 
 /// How much is read anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +106,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     let facts = host.facts().await?;
     let mut observed = read_folder(host, project, &listing);
     if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
-        return Err(Error::NameConflict { project: project.name.clone(), found: other.stack.clone() });
+        return Err(Error::NameConflict { project: project.name.clone(), found: printable(&other.stack) });
     }
     (observed.containers, observed.others) = containers;
     if let Some(applied) = &observed.applied {
@@ -135,7 +139,7 @@ async fn containers(host: &Host, project: &Project) -> Result<(Vec<Container>, V
     };
     let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_ours);
     ours.sort_by(|one, other| one.name.cmp(&other.name));
-    let ids: Vec<String> = ours.iter().map(|container| container.id.clone()).collect();
+    let ids: Vec<String> = ours.iter().take(MOST_INSPECTED).map(|container| container.id.clone()).collect();
     let unknown: Vec<String> = ids.iter().filter(|id| !known.contains(id)).cloned().collect();
     details.extend(host.details(&unknown).await?);
     host.keep_inspected(&project.name, ids);
@@ -243,8 +247,8 @@ fn kept<'a>(
     directory: &str,
 ) -> Result<(Option<Ledger>, Option<Release>), Error> {
     let damaged = |path: &str, found: String| Error::ReleaseDamaged {
-        path: format!("{directory}/{}/{path}", project.folder),
-        found,
+        path: printable(&format!("{directory}/{}/{path}", project.folder)),
+        found: printable(&found),
     };
     let Some(ledger) = text("ledger.json") else { return Ok((None, None)) };
     let ledger = Ledger::read(ledger).map_err(|found| damaged("ledger.json", found))?;

@@ -1,11 +1,16 @@
 //! Containers as the list tells of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::{Value, value::RawValue};
 
-use super::Details;
+use super::{Details, THING_LIMIT};
+
+/// Containers of a host, at most: of more, nothing is known.
+const MOST: usize = 20_000;
+/// What the labels begin with that tell whose a container is.
+const LABELS: [&str; 2] = ["com.docker.compose.", "tasktracker.dev/"];
 
 /// One container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub struct Container {
     pub health: Health,
     /// Docker's own words, such as `Up 2 minutes (healthy)`.
     pub status: String,
-    /// Labels.
+    /// Those of its labels that tell whose it is.
     pub labels: BTreeMap<String, String>,
     /// Ports of the host that lead to it while it runs.
     pub published: Vec<Published>,
@@ -72,13 +77,6 @@ pub enum Health {
     Unhealthy,
 }
 
-impl<'de> Deserialize<'de> for Container {
-    /// One entry after the other, so that a long list is never in memory as JSON.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(|entry| Self::read(&entry))
-    }
-}
-
 impl Container {
     /// Reads one entry of `GET /containers/json`; what is missing or of another type is empty.
     pub(super) fn read(answer: &Value) -> Self {
@@ -93,7 +91,7 @@ impl Container {
             health: Health::of(&status),
             state: if state == "running" { State::Running } else { State::Other(state) },
             status,
-            labels: texts(&answer["Labels"]),
+            labels: known_labels(&answer["Labels"]),
             published: entries(&answer["Ports"]).filter_map(Published::read).collect(),
             networks: answer["NetworkSettings"]["Networks"]
                 .as_object()
@@ -143,6 +141,50 @@ fn source(mount: &Value) -> Option<String> {
     mount[key].as_str().filter(|source| !source.is_empty()).map(str::to_owned)
 }
 
+/// Reads the list of all containers, one after the other: a list is large, and its JSON as values many times as large.
+pub(super) fn read_list(body: &[u8]) -> Result<Vec<Container>, serde_json::Error> {
+    serde_json::from_slice(body).map(|List(containers)| containers)
+}
+
+struct List(Vec<Container>);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(List(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for List {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of containers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut entries: A) -> Result<Self, A::Error> {
+        while let Some(entry) = entries.next_element::<&RawValue>()? {
+            if self.0.len() == MOST {
+                return Err(de::Error::custom(format_args!("more than {MOST} containers")));
+            }
+            if entry.get().len() > THING_LIMIT {
+                let length = entry.get().len();
+                return Err(de::Error::custom(format_args!(
+                    "a container of {length} bytes, expected {THING_LIMIT} at most"
+                )));
+            }
+            let entry: Value = serde_json::from_str(entry.get()).map_err(de::Error::custom)?;
+            self.0.push(Container::read(&entry));
+        }
+        Ok(self)
+    }
+}
+
+fn known_labels(labels: &Value) -> BTreeMap<String, String> {
+    let mut labels = texts(labels);
+    labels.retain(|key, _| LABELS.iter().any(|prefix| key.starts_with(prefix)));
+    labels
+}
+
 /// The entries of a list; none where it is something else.
 pub(super) fn entries(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
@@ -161,15 +203,17 @@ mod tests {
     #[test]
     fn unknown_fields_and_states_are_no_error() {
         let answer = r#"[{"Id":"a","Names":["/n"],"ImageID":"sha256:1","State":"hibernating","Status":"Up 1 second (healthy)","Labels":null,"New":{"x":[1]},
-            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","c":1},"Names":3}]"#;
-        let answers: Vec<Value> = serde_json::from_str(answer).unwrap();
-        let containers: Vec<Container> = answers.iter().map(Container::read).collect();
+            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","com.docker.compose.service":"b","tasktracker.dev/owner":1},"Names":3}]"#;
+        let containers = read_list(answer.as_bytes()).unwrap();
         assert_eq!(containers[0].state, State::Other("hibernating".to_owned()));
         assert_eq!(containers[0].health, Health::Healthy);
         assert_eq!(containers[0].name, "n");
         assert_eq!(containers[0].published, [Published { port: 3500, protocol: "tcp".to_owned() }]);
         assert_eq!((&containers[1], &containers[2]), (&Container::default(), &Container::default()));
-        assert_eq!(containers[3].labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        assert_eq!(
+            containers[3].labels,
+            BTreeMap::from([("com.docker.compose.service".to_owned(), "b".to_owned())])
+        );
     }
 
     #[test]

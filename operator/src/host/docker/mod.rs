@@ -24,6 +24,7 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Error, facts::Facts, ssh::Connection};
+use crate::text::printable;
 
 pub use container::{Container, Health, Published, State};
 pub(super) use event::Events;
@@ -33,9 +34,9 @@ pub use inspect::{Details, ImageConfig, Settings};
 
 /// Where the daemon listens.
 pub(super) const SOCKET: &str = "/var/run/docker.sock";
-/// Largest answer that is read, in bytes: a list of some ten thousand containers.
+/// Largest answer that is read, in bytes: the list of some ten thousand containers.
 const BODY_LIMIT: usize = 16 << 20;
-/// Largest answer about one thing, in bytes: read as JSON, it is many times as large.
+/// Largest answer about one thing, and largest entry of a list, in bytes: once read, it is many times as large.
 const THING_LIMIT: usize = 1 << 20;
 /// The newest API version that was tested.
 const NEWEST_API: (u32, u32) = (1, 45);
@@ -108,7 +109,7 @@ impl DockerReader {
     pub(super) async fn containers(&self, connection: &Connection) -> Result<Vec<Container>, Error> {
         let path = "/containers/json?all=1";
         let Some(body) = self.body(connection, path).await? else { return Ok(Vec::new()) };
-        serde_json::from_slice(&body).map_err(|error| unreadable(path, &error))
+        container::read_list(&body).map_err(|error| unreadable(path, &error))
     }
 
     /// What `inspect` says of some containers; those that are gone by now are left out.
@@ -117,9 +118,11 @@ impl DockerReader {
         connection: &Connection,
         ids: &[String],
     ) -> Result<BTreeMap<String, Details>, Error> {
-        let inspects = ids.iter().map(|id| async move {
-            let answer: Option<Value> = self.get(connection, &format!("/containers/{id}/json")).await?;
-            Ok::<_, Error>(answer.map(|answer| (id.clone(), Details::read(&answer))))
+        let inspects = ids.iter().filter(|id| is_id(id)).map(|id| async move {
+            let path = format!("/containers/{id}/json");
+            let Some(answer) = self.get::<Value>(connection, &path).await? else { return Ok(None) };
+            is_of(&path, id, &answer)?;
+            Ok::<_, Error>(Some((id.clone(), Details::read(&answer))))
         });
         Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
     }
@@ -142,8 +145,13 @@ impl DockerReader {
         if let Some(known) = self.known_images().get(id) {
             return Ok(Some(known.clone()));
         }
-        let answer: Option<Value> = self.get(connection, &format!("/images/{id}/json")).await?;
-        let Some(config) = answer.map(|answer| Arc::new(ImageConfig::read(&answer))) else { return Ok(None) };
+        if !is_id(id) {
+            return Ok(None);
+        }
+        let path = format!("/images/{id}/json");
+        let Some(answer) = self.get::<Value>(connection, &path).await? else { return Ok(None) };
+        is_of(&path, id, &answer)?;
+        let config = Arc::new(ImageConfig::read(&answer));
         let mut known = self.known_images();
         if known.len() >= IMAGES_KEPT {
             known.clear();
@@ -196,7 +204,7 @@ impl DockerReader {
     ) -> Result<Option<T>, Error> {
         let Some(body) = self.body(connection, path).await? else { return Ok(None) };
         if body.len() > THING_LIMIT {
-            let found = format!("expected at most {THING_LIMIT} bytes, found {}", body.len());
+            let found = format!("an answer of {} bytes, expected {THING_LIMIT} at most", body.len());
             return Err(Error::DockerApi { path: path.to_owned(), found });
         }
         serde_json::from_slice(&body).map(Some).map_err(|error| unreadable(path, &error))
@@ -258,8 +266,24 @@ impl DockerReader {
 
 fn unreadable(path: &str, error: &serde_json::Error) -> Error {
     // The error may quote the answer.
-    let told: String = error.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
-    Error::DockerApi { path: path.to_owned(), found: format!("an answer that cannot be read: {told}") }
+    let found = format!("an answer that cannot be read: {}", printable(&error.to_string()));
+    Error::DockerApi { path: path.to_owned(), found }
+}
+
+/// Whether a text can be an ID that is asked for: nothing else becomes part of a path.
+fn is_id(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    !digits.is_empty() && digits.len() <= 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Refuses the details of something else than was asked for.
+fn is_of(path: &str, id: &str, answer: &Value) -> Result<(), Error> {
+    let found = answer["Id"].as_str().unwrap_or("nothing");
+    if found == id {
+        return Ok(());
+    }
+    let found = format!("expected the details of it, found those of {}", printable(found));
+    Err(Error::DockerApi { path: path.to_owned(), found })
 }
 
 /// A text within a query, percent-encoded.
