@@ -1,9 +1,13 @@
-//! `cargo xtask soak NAME`: what takes too long for every run of the tests.
+//! `cargo xtask soak NAME`: what has to hold for long, not only once.
 
-use std::{fs, process::Command};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tasktracker_testbed::packages;
 
 use crate::{
@@ -14,22 +18,36 @@ use crate::{
 /// Options of `cargo xtask soak`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// quiet (checks of hosts that nobody touches) or fuzz (any bytes for whatever is read).
-    name: String,
-    /// How long each fuzz target runs.
+    /// What is run.
+    name: Name,
+    /// How long each fuzz target runs, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// Thousands of checks of hosts that nobody touches, with both supported engines.
+    Quiet,
+    /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
+    Fuzz,
+}
+
+/// The fuzz targets, as operator/fuzz/Cargo.toml names them.
+const FUZZ_TARGETS: [&str; 5] = ["replies", "events", "helper", "ledger", "stack_file"];
+/// What libFuzzer needs of the compiler: counters and a table of places, and every check that a debug build has.
+const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing -Cdebug-assertions";
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    match options.name.as_str() {
-        "quiet" => quiet(),
-        "fuzz" => fuzz(options.seconds),
-        other => bail!("expected quiet or fuzz, found {other}"),
+    match options.name {
+        Name::Quiet => quiet(),
+        Name::Fuzz => fuzz(options.seconds),
     }
 }
 
-/// The scenarios that are counted in thousands, beside the tests on real hosts that they belong to.
+/// The scenarios that are counted in thousands stand beside the tests on real hosts that they belong to.
 fn quiet() -> Result<()> {
     packages::ensure_docker_host(&mut |line| say(line))?;
     images::build_binaries()?;
@@ -38,7 +56,7 @@ fn quiet() -> Result<()> {
     drop(host);
     step("checking hosts that nobody touches");
     let mut command = cargo();
-    command.args([
+    let tests = [
         "test",
         "--locked",
         "--package",
@@ -47,68 +65,84 @@ fn quiet() -> Result<()> {
         "sandbox",
         "--test",
         "sandbox",
-    ]);
-    command.args(["--", "soak_", "--ignored", "--nocapture", "--test-threads=2"]);
+    ];
+    command.args(tests).args(["--", "soak_", "--ignored", "--nocapture", "--test-threads=2"]);
     run_program(command.env("TASKTRACKER_IMAGES", images::folder()))
 }
 
-/// Everything that is read from hosts and from people.
-const TARGETS: [&str; 5] = ["replies", "events", "helper", "ledger", "stack_file"];
-
-/// Coverage for libFuzzer by flags of the stable compiler.
-const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing";
-
 fn fuzz(seconds: u32) -> Result<()> {
-    step("building the fuzz targets");
-    let build = target().join("fuzz");
+    step("fuzz targets");
+    let crate_folder = root().join("operator/fuzz");
+    let built = target().join("fuzz");
     let mut command = cargo();
-    command.current_dir(root().join("operator/fuzz"));
-    command.args(["build", "--locked", "--release", "--target", images::TRIPLE]);
-    command.env("CARGO_TARGET_DIR", &build).env("RUSTFLAGS", COVERAGE);
-    run_program(&mut command)?;
-    let mut rows = Vec::new();
-    for name in TARGETS {
-        step(&format!("fuzzing {name} for {seconds} s"));
-        rows.push(fuzz_one(&build, name, seconds)?);
+    // With a target given, the flags spare what runs while building.
+    command.current_dir(&crate_folder).args(["build", "--release", "--locked", "--target", images::TRIPLE]);
+    run_program(command.env("RUSTFLAGS", INSTRUMENTED).env("CARGO_TARGET_DIR", &built))?;
+    let programs = built.join(images::TRIPLE).join("release");
+    let mut crashed = Vec::new();
+    say(&format!("{:<12}{:>14}{:>10}{:>10}", "target", "executions", "coverage", "features"));
+    for name in FUZZ_TARGETS {
+        let run =
+            Run { name, program: programs.join(name), seeds: crate_folder.join("seeds").join(name), seconds };
+        let outcome = run.run(&built.join("runs").join(name))?;
+        let Outcome { executions, coverage, features, log } = outcome;
+        say(&format!("{name:<12}{executions:>14}{coverage:>10}{features:>10}"));
+        if let Some(log) = log {
+            crashed.push(format!("{name}, see {}", log.display()));
+        }
     }
-    say(&format!("{:<12} {:>12} {:>10} {:>10}", "target", "executions", "coverage", "peak MB"));
-    for row in &rows {
-        say(row);
-    }
+    ensure!(crashed.is_empty(), "crashed: {}", crashed.join("; "));
     Ok(())
 }
 
-fn fuzz_one(build: &std::path::Path, name: &str, seconds: u32) -> Result<String> {
-    let corpus = build.join("corpus").join(name);
-    fs::create_dir_all(&corpus)?;
-    let mut command = Command::new(build.join(images::TRIPLE).join("release").join(name));
-    command.arg(&corpus).args(["-max_len=65536", "-rss_limit_mb=512", "-timeout=10", "-print_final_stats=1"]);
-    command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", build.display()));
-    if name == "stack_file" {
-        command.arg(root().join("examples"));
+/// One target, run for some time.
+struct Run {
+    name: &'static str,
+    program: PathBuf,
+    seeds: PathBuf,
+    seconds: u32,
+}
+
+/// What a run came to.
+struct Outcome {
+    executions: u64,
+    coverage: u64,
+    features: u64,
+    /// Where the story of a crash is.
+    log: Option<PathBuf>,
+}
+
+impl Run {
+    /// Runs the target; what it finds stays in `folder`, and the next run begins with it.
+    fn run(&self, folder: &Path) -> Result<Outcome> {
+        let corpus = folder.join("corpus");
+        fs::create_dir_all(&corpus)?;
+        let log = folder.join("log");
+        let status = Command::new(&self.program)
+            .arg(format!("-max_total_time={}", self.seconds))
+            .args(["-max_len=65536", "-rss_limit_mb=512", "-timeout=10", "-print_final_stats=1"])
+            .arg(format!("-artifact_prefix={}/", folder.display()))
+            .args([&corpus, &self.seeds])
+            .stderr(File::create(&log)?)
+            .status()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        let begun = last(&text, "cov: ", |line| line.contains("INITED"));
+        let coverage = last(&text, "cov: ", |_| true).unwrap_or_default();
+        if status.success() && begun.is_none_or(|begun| begun == 0) {
+            bail!("{}: built without coverage, see {}", self.name, log.display());
+        }
+        Ok(Outcome {
+            executions: last(&text, "stat::number_of_executed_units: ", |_| true).unwrap_or_default(),
+            coverage,
+            features: last(&text, "ft: ", |_| true).unwrap_or_default(),
+            log: (!status.success()).then_some(log),
+        })
     }
-    let output = command.output().with_context(|| format!("starting the target {name}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let end: Vec<&str> = said.lines().rev().take(25).collect();
-    ensure!(
-        output.status.success(),
-        "{name} found something:\n{}",
-        end.into_iter().rev().collect::<Vec<_>>().join("\n")
-    );
-    let stat = |key: &str| {
-        let line = said.lines().rev().find_map(|line| line.split_once(key));
-        line.and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("?").to_owned()
-    };
-    let coverage = stat("cov: ");
-    ensure!(
-        coverage.parse::<u32>().is_ok_and(|edges| edges > 100),
-        "{name}: no coverage was measured: {coverage}"
-    );
-    Ok(format!(
-        "{name:<12} {:>12} {coverage:>10} {:>10}",
-        stat("number_of_executed_units:"),
-        stat("peak_rss_mb:")
-    ))
+}
+
+/// The number behind the last occurrence of a word in the lines that are wanted.
+fn last(text: &str, word: &str, wanted: impl Fn(&str) -> bool) -> Option<u64> {
+    let line = text.lines().rev().find(|line| line.contains(word) && wanted(line))?;
+    line.split_once(word)?.1.split_whitespace().next()?.parse().ok()
 }

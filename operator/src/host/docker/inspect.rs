@@ -378,6 +378,7 @@ pub(super) fn engine(answer: &Value) -> Engine {
 /// For fuzzing: any bytes as any answer.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {
+    let _ = super::container::read_list(data);
     if let Ok(answer) = serde_json::from_slice::<Value>(data) {
         let _ = super::Container::read(&answer);
         let _ = Details::read(&answer);

@@ -1,4 +1,4 @@
-//! Any bytes as Docker's events.
+//! Any bytes as Docker's stream of events.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tasktracker_operator::host::fuzz::events(data));

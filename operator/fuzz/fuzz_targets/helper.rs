@@ -1,4 +1,4 @@
-//! Any bytes as what the helper program says.
+//! Any bytes as an answer of the helper on a host.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tasktracker_operator::host::fuzz::helper(data));

@@ -1,4 +1,4 @@
-//! Any bytes as answers of Docker's API.
+//! Any bytes as an answer of Docker's API.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tasktracker_operator::host::fuzz::replies(data));

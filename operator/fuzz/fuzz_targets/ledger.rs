@@ -1,0 +1,14 @@
+//! Any bytes as a ledger, a manifest or a `HOLD` file.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tasktracker_operator::{
+    observe::Hold,
+    release::{Ledger, Release},
+};
+
+fuzz_target!(|data: &[u8]| {
+    let _ = Ledger::read(data);
+    let _ = Release::read(data);
+    let _ = Hold::read(data);
+});

@@ -1,0 +1,58 @@
+//! Fakes of the programs that the operator runs on a host: the probe, and the helper that answers questions.
+
+use russh::{Channel, ChannelStream, server::Msg};
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    fake_sshd::{Goes, Said, Then, Twist, say},
+    good,
+};
+
+/// Runs the program that a command line asks for.
+pub(crate) async fn run(command: &str, channel: Channel<Msg>, twist: Twist) -> Goes {
+    if command.contains("Looks at what the operator needs") {
+        let said = twist("probe", Said::new(good::probe(), Then::Close));
+        return probe(channel, said).await;
+    }
+    if !command.contains("Answers what the operator asks") {
+        let _: Result<(), russh::Error> = channel.exit_status(127).await;
+        return Goes::Ended;
+    }
+    helper(channel.into_stream(), twist).await
+}
+
+async fn probe(channel: Channel<Msg>, said: Said) -> Goes {
+    let (reader, writer) = channel.split();
+    drop(reader);
+    let written = writer.data_bytes(said.bytes).await;
+    if written.is_err() || matches!(said.then, Then::Hang) {
+        return std::future::pending().await;
+    }
+    if matches!(said.then, Then::Cut) {
+        return Goes::Cut;
+    }
+    let _: Result<(), russh::Error> = writer.exit_status(0).await;
+    let _: Result<(), russh::Error> = writer.eof().await;
+    let _: Result<(), russh::Error> = writer.close().await;
+    Goes::Ended
+}
+
+async fn helper(mut stream: ChannelStream<Msg>, twist: Twist) -> Goes {
+    match say(&mut stream, twist("", Said::new("", Then::Listen))).await {
+        Goes::On => {}
+        other => return other,
+    }
+    loop {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let Ok(byte) = stream.read_u8().await else { return Goes::Ended };
+            line.push(byte);
+        }
+        let question = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let good = Said::new(good::helper(&question), Then::Listen);
+        match say(&mut stream, twist(&question, good)).await {
+            Goes::On => {}
+            other => return other,
+        }
+    }
+}

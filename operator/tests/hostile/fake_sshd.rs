@@ -1,0 +1,248 @@
+//! A fake SSH server in this process, and what it makes of the channels that are opened.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelStream,
+    keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
+    server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{fake_docker, fake_programs};
+
+/// What a fake says, and what it does after that.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) then: Then,
+}
+
+/// What a fake does after it spoke.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    /// Waits for the next question.
+    Listen,
+    /// Closes the channel.
+    Close,
+    /// Says nothing more and keeps the channel.
+    Hang,
+    /// Says this again and again, as fast as it is taken.
+    Repeat(Vec<u8>),
+    /// Says this again and again, slowly.
+    Drip(Vec<u8>),
+    /// Cuts the whole connection.
+    Cut,
+}
+
+impl Said {
+    pub(crate) fn new(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
+        Self { bytes: bytes.into(), then }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes.clone()).unwrap()
+    }
+}
+
+/// Changes an answer: what was asked, and what a good host says to it.
+pub(crate) type Twist = Arc<dyn Fn(&str, Said) -> Said + Send + Sync>;
+
+/// Everything that a fake host says.
+#[derive(Clone)]
+pub(crate) struct Script {
+    /// Answers of the fake Docker API, by path with its query.
+    pub(crate) docker: Twist,
+    /// Answers of the fake helper by its question, of the fake probe to `probe`; to an empty text, what is said unasked.
+    pub(crate) programs: Twist,
+    /// Kinds of channels that are refused: `session`, `socket`.
+    pub(crate) refused: &'static [&'static str],
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        let as_is: Twist = Arc::new(|_, said| said);
+        Self { docker: as_is.clone(), programs: as_is, refused: &[] }
+    }
+}
+
+/// What was seen of whoever connected.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// First lines of requests to the fake Docker API.
+    pub(crate) requests: Mutex<Vec<String>>,
+    /// Connections that were opened.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// A fake SSH server; it ends when this is dropped.
+pub(crate) struct FakeSshd {
+    pub(crate) port: u16,
+    pub(crate) seen: Arc<Seen>,
+    accepting: AbortHandle,
+}
+
+impl Drop for FakeSshd {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The fake's host key, which is also the key that its user has.
+pub(crate) fn key() -> PrivateKey {
+    PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]))
+}
+
+impl FakeSshd {
+    pub(crate) async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::<Seen>::default();
+        let accepting = tokio::spawn(accept(listener, script, seen.clone())).abort_handle();
+        Self { port, seen, accepting }
+    }
+}
+
+async fn accept(listener: TcpListener, script: Script, seen: Arc<Seen>) {
+    let config = Arc::new(server::Config { keys: vec![key()], nodelay: true, ..server::Config::default() });
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        seen.connections.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(serve(stream, config.clone(), script.clone(), seen.clone()));
+    }
+}
+
+async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, seen: Arc<Seen>) {
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let fake =
+        FakeSession { script, seen, sessions: BTreeMap::new(), tasks: JoinSet::new(), cut: cut.clone() };
+    // The server's own task would outlive this one; a wire in between is cut with it.
+    let (mut outer, inner) = (stream, tokio::io::duplex(1 << 16));
+    let (mut near, far) = inner;
+    let session = server::run_stream(config, far, fake);
+    let wire = tokio::io::copy_bidirectional(&mut outer, &mut near);
+    let run = async {
+        if let Ok(session) = session.await {
+            let _: Result<(), russh::Error> = session.await;
+        }
+    };
+    tokio::select! {
+        _ = wire => {}
+        () = run => {}
+        () = cut.notified() => {}
+    }
+}
+
+/// One connection to the fake.
+struct FakeSession {
+    script: Script,
+    seen: Arc<Seen>,
+    sessions: BTreeMap<ChannelId, Channel<Msg>>,
+    tasks: JoinSet<()>,
+    cut: Arc<tokio::sync::Notify>,
+}
+
+impl server::Handler for FakeSession {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if self.script.refused.contains(&"session") {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        self.sessions.insert(channel.id(), channel);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if self.script.refused.contains(&"socket") {
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        }
+        reply.accept().await;
+        let fake = fake_docker::serve(channel.into_stream(), self.script.docker.clone(), self.seen.clone());
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move { end(fake.await, &cut) });
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let command = String::from_utf8_lossy(command).into_owned();
+        let Some(channel) = self.sessions.remove(&id) else { return session.channel_failure(id) };
+        session.channel_success(id)?;
+        let programs = self.script.programs.clone();
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move { end(fake_programs::run(&command, channel, programs).await, &cut) });
+        Ok(())
+    }
+}
+
+fn end(goes_on: Goes, cut: &tokio::sync::Notify) {
+    if goes_on == Goes::Cut {
+        cut.notify_one();
+    }
+}
+
+/// Whether a fake goes on after what it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    On,
+    Ended,
+    Cut,
+}
+
+/// Says something in a channel, and does what is to be done then.
+pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
+    if stream.write_all(&said.bytes).await.is_err() || stream.flush().await.is_err() {
+        return Goes::Ended;
+    }
+    match said.then {
+        Then::Listen => return Goes::On,
+        Then::Close => {}
+        Then::Cut => {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return Goes::Cut;
+        }
+        Then::Hang => std::future::pending().await,
+        Then::Repeat(piece) => while stream.write_all(&piece).await.is_ok() {},
+        Then::Drip(piece) => {
+            while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    let _: std::io::Result<()> = stream.shutdown().await;
+    Goes::Ended
+}

@@ -1,0 +1,175 @@
+//! One look at a fake host, bounded in time and memory, and what has to be true of every outcome.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use russh::keys::ssh_key::LineEnding;
+use tasktracker_crds::{DriftItem, DriftKind};
+use tasktracker_operator::{
+    engine::{self, Look, Wish},
+    host::{Error, Host, Identity, Limits, Target},
+    observe::Depth,
+    plan::Approval,
+};
+use tokio::{sync::RwLock, time::timeout};
+
+use crate::{
+    FakeSshd,
+    fake_sshd::{Said, Script, key},
+    good,
+};
+
+/// How long one answer may take.
+pub(crate) const LIMIT: Duration = Duration::from_millis(500);
+/// How long a whole look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// How much more memory a look may need, in KiB.
+const MEMORY_LIMIT: u64 = 64 << 10;
+
+/// Memory is measured of the whole process: a look that is given much to read is alone.
+static ALONE: RwLock<()> = RwLock::const_new(());
+
+/// What is to come of a look.
+pub(crate) enum Expected {
+    /// Nothing differs.
+    Good,
+    /// A message that contains this.
+    Failure(&'static str),
+    /// Exactly these differences, as `Kind path: found`; what follows a `…` does not matter.
+    Items(&'static [&'static str]),
+}
+
+/// A host at a fake's port.
+pub(crate) fn host(port: u16, limits: Limits) -> Host {
+    let key = key();
+    Host::new(Target {
+        name: "app-1".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        port,
+        user: "deploy".to_owned(),
+        host_keys: vec![key.public_key().to_openssh().unwrap()],
+        identities: vec![Identity::read(&key.to_openssh(LineEnding::LF).unwrap()).unwrap()],
+        directory: good::DIRECTORY.to_owned(),
+        limits,
+    })
+}
+
+/// Looks at a fake host once, within time and memory.
+pub(crate) async fn look(script: Script) -> Result<Vec<Look>, Error> {
+    let _others = ALONE.read().await;
+    look_once(script, LIMIT).await
+}
+
+/// As [`look`], for much to read: alone, and with another limit for each answer.
+pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
+    let _alone = ALONE.write().await;
+    look_once(script, limit).await
+}
+
+async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
+    let fake = FakeSshd::start(script).await;
+    let host = host(fake.port, Limits { answer: limit, program: limit });
+    let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None };
+    let before = memory_to_begin_with();
+    let looks = Box::pin(engine::look(&good::STACK, &good::STACK.spec.hosts[0], &host, wish));
+    let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
+    let grown = memory("VmHWM").saturating_sub(before);
+    assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");
+    for request in fake.seen.requests.lock().unwrap().iter() {
+        assert!(request.starts_with("GET /v1.41/"), "{request}");
+    }
+    looks
+}
+
+/// Looks at a fake host and checks what came of it.
+pub(crate) async fn expect(name: &str, script: Script, expected: &Expected) {
+    let looks = look(script).await;
+    match (&looks, expected) {
+        (Ok(_), Expected::Good) => assert_eq!(items(&looks), [""; 0], "{name}"),
+        (Ok(_), Expected::Items(wanted)) => {
+            let found = items(&looks);
+            let is_alike = |found: &String, wanted: &str| match wanted.split_once('…') {
+                Some((beginning, end)) => found.starts_with(beginning) && found.ends_with(end),
+                None => found == wanted,
+            };
+            let same = found.len() == wanted.len()
+                && found.iter().zip(*wanted).all(|(found, wanted)| is_alike(found, wanted));
+            assert!(same, "{name}: expected {wanted:#?}, found {found:#?}");
+        }
+        (Err(error), Expected::Failure(wanted)) => {
+            let message = error.to_string();
+            assert!(message.contains(wanted), "{name}: expected {wanted}, found {message}");
+        }
+        (found, _) => panic!("{name}: {:?}", found.as_ref().map(|_| items(&looks))),
+    }
+    check_texts(name, &looks);
+}
+
+/// Every text that leaves a look is a line that can be printed, and not a long one.
+pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Look>, Error>) {
+    let texts: Vec<String> = match looks {
+        Err(error) => vec![error.to_string()],
+        Ok(looks) => looks.iter().flat_map(texts_of).collect(),
+    };
+    for text in texts {
+        assert!(!text.chars().any(char::is_control), "{name}: {text:?}");
+        assert!(text.chars().count() < 2_500, "{name}: {} characters", text.chars().count());
+    }
+}
+
+fn texts_of(look: &Look) -> Vec<String> {
+    let report = serde_json::to_value(look.report("app-1").drift).unwrap();
+    let plan = serde_json::to_value(&look.plan).unwrap();
+    let facts = serde_json::to_value(&look.observed.facts).unwrap();
+    let mut texts = Vec::new();
+    for value in [report, plan, facts] {
+        collect(&value, &mut texts);
+    }
+    texts
+}
+
+fn collect(value: &serde_json::Value, texts: &mut Vec<String>) {
+    match value {
+        serde_json::Value::String(text) => texts.push(text.clone()),
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, texts)),
+        serde_json::Value::Object(map) => {
+            texts.extend(map.keys().cloned());
+            map.values().for_each(|value| collect(value, texts));
+        }
+        _ => {}
+    }
+}
+
+/// The differences as lines.
+pub(crate) fn items(looks: &Result<Vec<Look>, Error>) -> Vec<String> {
+    let line = |item: &DriftItem| {
+        let kind: DriftKind = item.kind;
+        format!("{} {}: {}", kind.as_str(), item.path.as_deref().unwrap_or("-"), item.found)
+    };
+    looks.iter().flatten().flat_map(|look| look.drift.iter().map(line)).collect()
+}
+
+/// A script in which some answers of the Docker API are changed: those whose path begins with `path`.
+pub(crate) fn docker(path: &'static str, change: impl Fn(Said) -> Said + Send + Sync + 'static) -> Script {
+    let twist = move |asked: &str, good| if asked.starts_with(path) { change(good) } else { good };
+    Script { docker: Arc::new(twist), ..Script::default() }
+}
+
+/// A script in which one program's answer is changed: that to questions that begin with `verb`.
+pub(crate) fn program(verb: &'static str, change: impl Fn(Said) -> Said + Send + Sync + 'static) -> Script {
+    let twist = move |asked: &str, good| {
+        if asked.split(' ').next() == Some(verb) { change(good) } else { good }
+    };
+    Script { programs: Arc::new(twist), ..Script::default() }
+}
+
+/// Forgets the largest size so far, and tells the present one, in KiB.
+fn memory_to_begin_with() -> u64 {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    memory("VmHWM")
+}
+
+fn memory(key: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
