@@ -16,6 +16,7 @@ use crate::{
     host::Host,
     observe::{self, Depth},
     plan::{Approval, Repair},
+    release::COMPOSE_FILE,
 };
 
 /// Differences of files, as lines, by path.
@@ -87,7 +88,8 @@ async fn drifted_files(host: &Host, look: &Look) -> FileDiffs {
     // Without the texts, the plan is as good: the items tell what differs.
     let contents = observe::contents(host, &look.project, applied, &paths).await.unwrap_or_default();
     let shown = |path: &str, text: String| {
-        if observe::is_told_by_fields(path) { text_diff::without_environment(&text) } else { text }
+        // A Compose file holds the environment.
+        if path == COMPOSE_FILE { text_diff::without_environment(&text) } else { text }
     };
     contents
         .into_iter()

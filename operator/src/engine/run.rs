@@ -16,6 +16,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     Hosts, Memory,
     attempts::Attempts,
+    now,
     watcher::Watcher,
     worker::{Shared, work},
 };
@@ -116,7 +117,7 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
     for file in files {
         match &file.content {
             Ok(stack) => {
-                shared.watcher.set_refused(stack, false);
+                shared.watcher.set_refused(stack, false, now());
                 wanted.insert(stack.key.clone(), Arc::new(stack.clone()));
             }
             Err(mistakes) => {
@@ -124,7 +125,7 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
                     tracing::error!(reason = reasons::INVALID_SPEC, "{}:{mistake}", file.path.display());
                 }
                 let kept = managed.values().filter(|managed| managed.stack.origin == file.path);
-                kept.clone().for_each(|managed| shared.watcher.set_refused(&managed.stack, true));
+                kept.clone().for_each(|managed| shared.watcher.set_refused(&managed.stack, true, now()));
                 wanted.extend(kept.map(|managed| (managed.stack.key.clone(), managed.stack.clone())));
             }
         }
@@ -152,7 +153,7 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
     if entry.stack != *stack {
         if let Err(rules) = validation::check_update(&entry.stack.resource, &stack.resource) {
             tracing::error!(stack = %stack.key, reason = reasons::INVALID_SPEC, "{}: {}", stack.origin.display(), rules.join("; "));
-            shared.watcher.set_refused(&entry.stack, true);
+            shared.watcher.set_refused(&entry.stack, true, now());
             return;
         }
         tracing::info!(stack = %stack.key, revision = %stack.spec.revision, "the spec changed");

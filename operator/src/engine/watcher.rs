@@ -8,12 +8,13 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, TaskTrackerStackStatus, conditions::reasons};
+use tasktracker_crds::{Answer, DriftItem, HostState, TaskTrackerStackStatus, conditions::reasons};
 use tokio::time::Instant;
 
 use super::memory::{Memory, Since, item_key};
 use crate::{
     metrics::{Metrics, StackLabels},
+    plan,
     report::{self, HostReport},
     source::{Stack, StackKey},
 };
@@ -75,10 +76,10 @@ impl Watcher {
     }
 
     /// Whether the newest spec of a stack is refused, so that an older one is in force.
-    pub(super) fn set_refused(&self, stack: &Stack, refused: bool) {
+    pub(super) fn set_refused(&self, stack: &Stack, refused: bool, now: Timestamp) {
         if let Some(state) = self.lock().get_mut(&stack.key) {
             state.refused = refused;
-            self.tell_stack(stack, state, None);
+            self.tell_stack(stack, state, now);
         }
     }
 
@@ -87,15 +88,13 @@ impl Watcher {
     }
 
     /// Metrics of the stack as a whole.
-    fn tell_stack(&self, stack: &Stack, state: &StackState, now: Option<Timestamp>) {
+    fn tell_stack(&self, stack: &Stack, state: &StackState, now: Timestamp) {
         let labels = StackLabels::of(stack);
         let seen = state.hosts.values().filter(|seen| !seen.remembered);
         let oldest = seen.flat_map(|seen| seen.since.values()).min();
-        let oldest = oldest.zip(now).map_or(0.0, |(first, now)| since_seconds(*first, now));
-        let suspended = state
-            .hosts
-            .values()
-            .any(|seen| seen.report.hold.as_ref().is_some_and(|hold| hold.reason == reasons::SUSPENDED));
+        let oldest = oldest.map_or(0.0, |first| since_seconds(*first, now));
+        // The spec says so, whether a host can be reached or not.
+        let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now).is_some();
         self.metrics.stack(&labels, &state.status, oldest, state.refused, suspended);
     }
 
@@ -165,7 +164,7 @@ impl Watcher {
             .map(|seen| seen.report.clone())
             .collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
-        self.tell_stack(stack, state, Some(now));
+        self.tell_stack(stack, state, now);
     }
 
     fn tell_healed(
@@ -232,4 +231,34 @@ fn seconds(now: Timestamp) -> f64 {
 
 fn since_seconds(first: Timestamp, now: Timestamp) -> f64 {
     now.duration_since(first).as_secs_f64().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Failure;
+
+    #[test]
+    fn a_suspended_stack_is_told_so_even_where_its_host_is_away() {
+        let suspend = "  suspend: {until: 2026-01-31T18:00:00Z, reason: audit}\n  ssh:";
+        let text = include_str!("../../../examples/staging.yaml").replace("  ssh:", suspend);
+        let stack =
+            Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let watcher = Watcher::new(metrics.clone(), Memory::none());
+        watcher.begin(&stack);
+        let failure = Failure {
+            reason: reasons::UNREACHABLE,
+            message: String::new(),
+            reachable: false,
+            stalled: false,
+        };
+        let report = HostReport { host: "app-1".to_owned(), failure: Some(failure), ..HostReport::default() };
+        for (now, told) in [("2026-01-31T17:59:59Z", " 1"), ("2026-01-31T18:00:00Z", " 0")] {
+            watcher.publish(&stack, report.clone(), now.parse().unwrap(), None);
+            let text = metrics.text();
+            let line = text.lines().find(|line| line.starts_with("tasktracker_stack_suspended{")).unwrap();
+            assert!(line.ends_with(told), "{now}: {line}");
+        }
+    }
 }

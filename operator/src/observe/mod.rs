@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use crate::{
     desired::{Project, compose::COMPOSE_PROJECT, labels},
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
-    release::{COMPOSE_FILE, Ledger, Release},
+    release::{Ledger, Release},
     text::printable,
 };
 
@@ -279,9 +279,4 @@ pub async fn contents(
     let text =
         |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
     Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
-}
-
-/// Whether a file of a project is told by its fields, not by its text: a Compose file holds the environment.
-pub fn is_told_by_fields(path: &str) -> bool {
-    path == COMPOSE_FILE
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tasktracker_crds::{
-    ComponentStatus, DRIFT_ITEMS_PER_HOST, DriftItem, HostStatus, TaskTrackerStackStatus,
+    Answer, ComponentStatus, DRIFT_ITEMS_PER_HOST, DriftItem, HostStatus, TaskTrackerStackStatus,
     conditions::{self, reasons},
 };
 
@@ -56,6 +56,15 @@ impl HostReport {
     /// Whether nothing differs and nothing waits. Unknown never counts as in sync.
     pub fn in_sync(&self) -> bool {
         sync_fault(self).is_none()
+    }
+
+    /// Whether something is being done about what is not as it should be, or will be tried again: not where a person
+    /// wants nothing to be written, and not about what is only reported or waits for approval.
+    fn is_worked_on(&self) -> bool {
+        let acts = self.rolling_out.is_some()
+            || self.drift.iter().any(|item| item.answer != Answer::Report)
+            || (self.waiting.is_none() && (self.drift.is_empty() || !self.healthy));
+        self.failure.is_some() || self.busy || (self.hold.is_none() && acts)
     }
 
     /// Whether the host answered.
@@ -161,7 +170,7 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .map(|waiting| (waiting.reason, waiting.message.clone()))
     });
     let not_ready: Vec<_> = failing.iter().chain(&unsynced).chain(&unhealthy).cloned().collect();
-    let working = stalled.is_empty() && !not_ready.is_empty() && unapproved.is_empty();
+    let working = stalled.is_empty() && !not_ready.is_empty() && reports.iter().any(HostReport::is_worked_on);
     vec![
         fact(conditions::READY, &not_ready),
         abnormal(conditions::RECONCILING, working.then(|| not_ready[0].clone())),

@@ -1,4 +1,4 @@
-use tasktracker_crds::{Answer, DriftKind};
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::*;
 
@@ -89,6 +89,29 @@ fn drift_and_nothing_applied_are_not_in_sync() {
         &time(1),
     );
     assert_eq!((status.hosts[0].drift.len(), status.hosts[0].drift_count), (20, 30));
+}
+
+#[test]
+fn what_nobody_does_anything_about_is_not_reconciling() {
+    let item = |answer| DriftItem {
+        host: "app-1".to_owned(),
+        component: "app".to_owned(),
+        service: None,
+        kind: DriftKind::FileExtra,
+        path: None,
+        wanted: String::new(),
+        found: String::new(),
+        first_seen: None,
+        answer,
+    };
+    let hold = crate::plan::Hold { reason: reasons::HELD, message: String::new() };
+    let drifted = |answer| HostReport { drift: vec![item(answer)], ..good() };
+    let reconciling = |report| of(&told(report), "Reconciling").0.to_owned();
+    assert_eq!(reconciling(drifted(Answer::Heal)), "True");
+    assert_eq!(reconciling(drifted(Answer::Report)), "False");
+    assert_eq!(reconciling(HostReport { hold: Some(hold), ..drifted(Answer::Heal) }), "False");
+    assert_eq!(reconciling(HostReport { healthy: false, ..good() }), "True");
+    assert_eq!(of(&told(drifted(Answer::Report)), "InSync"), ("False", "Drifted"));
 }
 
 #[test]

@@ -8,8 +8,9 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-/// What may change what the operator looks at. Health checks run as `exec_*` every few seconds and are not asked for.
-pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","stop","kill","pause","unpause","destroy","rename","update","restart","oom","health_status","connect","disconnect","remove"]}"#;
+/// What may change what the operator looks at; a stop or a restart is told by the death and the start within it.
+/// Health checks run as `exec_*` every few seconds and are not asked for.
+pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","pause","unpause","destroy","rename","update","oom","health_status","connect","disconnect","remove"]}"#;
 /// The longest event that is kept, in bytes; of a longer one only that it came is known.
 const LINE_LIMIT: usize = 64 << 10;
 /// How long what else comes with an event is waited for.
