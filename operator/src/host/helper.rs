@@ -12,10 +12,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::time::Instant;
 
-use super::{
-    Error, FileFact, Listing, shell,
-    ssh::{Connection, Dialogue},
-};
+use super::{Error, FileFact, Listing, session::Dialogue, shell, ssh::Connection};
 
 const PROGRAM: &str = include_str!("programs/helper.sh");
 /// Things in the folders of the stacks, at most: of more, nothing is known.

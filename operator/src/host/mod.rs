@@ -8,6 +8,7 @@ mod error;
 mod facts;
 mod files;
 mod helper;
+mod session;
 pub mod shell;
 mod ssh;
 mod target;
@@ -31,7 +32,8 @@ pub use error::Error;
 pub use facts::{Disk, Facts};
 pub use files::{FileFact, Listing, Placement, Source};
 pub use helper::Mounted;
-pub use ssh::{Exit, HostKeyFound, HostLock, Identity, Output, host_keys, is_public_key};
+pub use session::{Exit, HostLock, Output};
+pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
 pub use target::{Limits, Target};
 pub use traffic::Traffic;
 

@@ -1,0 +1,251 @@
+//! Programs on a host: one that runs to its end, one that holds the lock, one that answers questions.
+//!
+//! Each has a task of its own that reads whatever it says, whoever still waits for it: one channel that is not read
+//! blocks the whole connection.
+
+use std::time::Duration;
+
+use russh::{Channel, ChannelMsg, client::Msg};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    Error,
+    ssh::{Connection, STEP_LIMIT},
+};
+
+/// Standard output and standard error kept of one program, each in bytes; the rest is read and dropped.
+const OUTPUT_LIMIT: usize = 4 << 20;
+
+/// How a program on the host ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Exited(u32),
+    /// By a signal.
+    Signalled,
+    /// Unknown: the session ended first.
+    Lost,
+}
+
+/// What a program on the host left behind.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// The beginning of its standard output.
+    pub stdout: Vec<u8>,
+    /// The beginning of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Takes the output of a program that must have exited with 0.
+    pub(super) fn success(self, doing: &str) -> Result<Self, Error> {
+        if self.exit == Exit::Exited(0) {
+            return Ok(self);
+        }
+        if self.exit == Exit::Lost {
+            return Err(Error::ConnectionLost);
+        }
+        Err(super::files::failure(&self, doing))
+    }
+
+    /// The last lines of what it said, on one line.
+    pub(super) fn last_words(&self) -> String {
+        let text = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(text);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(4)..].join(" / ");
+        last.chars().filter(|character| !character.is_control()).take(600).collect()
+    }
+}
+
+impl Connection {
+    /// Runs a command line, feeds it `input`, and collects what it says until it ends.
+    pub(super) async fn run(&self, command: &str, input: Vec<u8>, limit: Duration) -> Result<Output, Error> {
+        let channel = self.session(command).await?;
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(drain(channel, input, sender));
+        match timeout(limit, receiver).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(_)) => Err(Error::ConnectionLost),
+            Err(_) => Err(Error::TimedOut { doing: "a program on the host".to_owned(), limit }),
+        }
+    }
+}
+
+/// The host's lock. It ends when this is released or dropped, and with the connection.
+#[derive(Debug)]
+pub struct HostLock {
+    end: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl HostLock {
+    /// Refuses to go on with a lock that ended under way.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.ended.is_finished() { Err(Error::ConnectionLost) } else { Ok(()) }
+    }
+
+    /// Lets the lock go, and waits until the host has.
+    pub async fn release(self) {
+        drop(self.end);
+        if timeout(STEP_LIMIT, self.ended).await.is_err() {
+            tracing::debug!("the host did not confirm the end of its lock");
+        }
+    }
+}
+
+impl Connection {
+    /// Starts a program that says a line when it holds something, and holds it until its input ends.
+    pub(super) async fn hold(&self, command: &str, limit: Duration) -> Result<HostLock, Error> {
+        let channel = self.session(command).await?;
+        let (mut reader, writer) = channel.split();
+        let held = async {
+            while let Some(message) = reader.wait().await {
+                match message {
+                    ChannelMsg::Data { .. } => return Ok(()),
+                    ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
+                    ChannelMsg::ExitStatus { exit_status } => {
+                        let found = format!("exit status {exit_status}");
+                        return Err(Error::Failed { doing: "locking the host".to_owned(), found });
+                    }
+                    _ => {}
+                }
+            }
+            Err(Error::ConnectionLost)
+        };
+        let doing = "locking the host".to_owned();
+        timeout(limit, held).await.map_err(|_| Error::TimedOut { doing, limit })??;
+        let (end, asked) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            let read_out = async { while reader.wait().await.is_some() {} };
+            tokio::pin!(read_out);
+            tokio::select! {
+                () = &mut read_out => return,
+                _ = asked => {}
+            }
+            if writer.eof().await.is_ok() {
+                read_out.await;
+            }
+        });
+        Ok(HostLock { end, ended })
+    }
+}
+
+/// Answers of a program that are waiting to be taken, in pieces; whoever says more unasked is cut off.
+const PIECES: usize = 256;
+
+/// A program on the host that answers questions until it is dropped.
+pub(super) struct Dialogue {
+    questions: mpsc::Sender<Vec<u8>>,
+    pieces: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Dialogue {
+    /// Sends a line and reads lines until one begins with `END `; that one is the last.
+    pub(super) async fn ask(&mut self, question: &str, limit: Duration) -> Result<String, Error> {
+        if self.pieces.try_recv().is_ok() {
+            return Err(Error::ConnectionLost); // it speaks unasked
+        }
+        let asked = async {
+            let line = format!("{question}\n").into_bytes();
+            self.questions.send(line).await.map_err(|_| Error::ConnectionLost)?;
+            let mut answer = Vec::new();
+            while !is_complete(&answer) {
+                let piece = self.pieces.recv().await.ok_or(Error::ConnectionLost)?;
+                if answer.len() + piece.len() > OUTPUT_LIMIT {
+                    let found = format!("more than {OUTPUT_LIMIT} bytes");
+                    return Err(Error::Failed {
+                        doing: format!("asking the host for its {question}"),
+                        found,
+                    });
+                }
+                answer.extend_from_slice(&piece);
+            }
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        let doing = format!("asking the host for its {question}");
+        timeout(limit, asked).await.map_err(|_| Error::TimedOut { doing, limit })?
+    }
+}
+
+/// Whether the last line is whole and begins with `END `.
+fn is_complete(answer: &[u8]) -> bool {
+    let Some(lines) = answer.strip_suffix(b"\n") else { return false };
+    let start = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    lines[start..].starts_with(b"END ")
+}
+
+impl Connection {
+    /// Starts a program that answers questions. A task of its own reads whatever it says, so that it never blocks the
+    /// connection; the end of the program's input ends it.
+    pub(super) async fn converse(&self, command: &str) -> Result<Dialogue, Error> {
+        let (mut reader, writer) = self.session(command).await?.split();
+        let (questions, mut asked) = mpsc::channel::<Vec<u8>>(1);
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                if writer.data_bytes(question).await.is_err() {
+                    break;
+                }
+            }
+            let _: Result<(), russh::Error> = writer.eof().await;
+            let _: Result<(), russh::Error> = writer.close().await;
+        });
+        let (sender, pieces) = mpsc::channel(PIECES);
+        tokio::spawn(async move {
+            while let Some(message) = reader.wait().await {
+                let ChannelMsg::Data { data } = message else { continue };
+                if sender.try_send(data.to_vec()).is_err() {
+                    break;
+                }
+            }
+            drop(sender);
+            while reader.wait().await.is_some() {}
+        });
+        Ok(Dialogue { questions, pieces })
+    }
+}
+
+/// Reads a channel to its end, whoever still waits for the answer.
+async fn drain(channel: Channel<Msg>, input: Vec<u8>, mut answer: oneshot::Sender<Output>) {
+    let (mut reader, writer) = channel.split();
+    let feed = async {
+        let fed = writer.data_bytes(input).await.is_ok() && writer.eof().await.is_ok();
+        if !fed {
+            tracing::debug!("a program ended before it read its input");
+        }
+        futures::future::pending::<()>().await;
+    };
+    let mut output = Output { exit: Exit::Lost, stdout: Vec::new(), stderr: Vec::new() };
+    let collect = async {
+        while let Some(message) = reader.wait().await {
+            match message {
+                ChannelMsg::Data { data } => keep(&mut output.stdout, &data),
+                ChannelMsg::ExtendedData { data, .. } => keep(&mut output.stderr, &data),
+                ChannelMsg::ExitStatus { exit_status } => output.exit = Exit::Exited(exit_status),
+                ChannelMsg::ExitSignal { .. } => output.exit = Exit::Signalled,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = feed => {}
+        () = collect => {}
+        () = answer.closed() => {}
+    }
+    if answer.is_closed() {
+        let _: Result<(), russh::Error> = writer.close().await;
+        return;
+    }
+    let _: Result<(), Output> = answer.send(output);
+}
+
+fn keep(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = OUTPUT_LIMIT.saturating_sub(kept.len());
+    kept.extend_from_slice(&data[..data.len().min(room)]);
+}
