@@ -1,7 +1,5 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::{
     desired::{Project, compose},
@@ -11,32 +9,44 @@ use crate::{
     source::Stack,
 };
 
+mod properties;
+
 const DIRECTORY: &str = "/opt/tasktracker";
 
 fn project() -> Project {
-    let text = include_str!("../../../../examples/staging.yaml");
-    let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
+    project_with("")
+}
+
+/// The example with something more in its section `app`.
+fn project_with(more: &str) -> Project {
+    let text = include_str!("../../../../examples/staging.yaml")
+        .replace("tasktracker}", &format!("tasktracker{more}}}"));
+    let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
     crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
 }
 
 fn release() -> Release {
+    release_of(project())
+}
+
+fn release_of(project: Project) -> Release {
     let images = ["backend", "edge", "frontend"].map(|name| (name.to_owned(), format!("sha256:{name}")));
-    Prepared::new(project(), images.into()).release
+    Prepared::new(project, images.into()).release
 }
 
 /// A container as a release wants it: what `differences` compares with is what a container is made of here, so that
 /// only the tests on real engines show that the two mean the same.
-fn container(release: &Release, service: &str) -> Container {
+fn container(release: &Release, service: &str, number: u32) -> Container {
     let labels = BTreeMap::from([
         (compose::COMPOSE_SERVICE.to_owned(), service.to_owned()),
-        (compose::COMPOSE_NUMBER.to_owned(), "1".to_owned()),
+        (compose::COMPOSE_NUMBER.to_owned(), number.to_string()),
         (compose::COMPOSE_ONE_OFF.to_owned(), "False".to_owned()),
         (labels::OWNER.to_owned(), release.project.owner.clone()),
         (labels::SERVICE_HASH.to_owned(), release.service_hashes[service].clone()),
     ]);
     let bare = Container {
-        id: format!("{service}-id"),
-        name: format!("tt-staging-app-{service}-1"),
+        id: if number == 1 { format!("{service}-id") } else { format!("{service}-id-{number}") },
+        name: format!("tt-staging-app-{service}-{number}"),
         image_id: format!("sha256:{service}"),
         state: State::Running,
         health: Health::Healthy,
@@ -59,7 +69,11 @@ fn container(release: &Release, service: &str) -> Container {
 }
 
 fn in_sync() -> Observed {
-    let release = release();
+    in_sync_with(release())
+}
+
+/// A host on which everything is as a release wants it.
+fn in_sync_with(release: Release) -> Observed {
     let file = |record: &FileRecord| FileFact::File {
         mode: record.mode,
         size: record.size,
@@ -75,7 +89,12 @@ fn in_sync() -> Observed {
         ledger: Some(Ledger::empty("o", "default/staging")),
         directory: DIRECTORY.to_owned(),
         files: files.chain(folders).collect(),
-        containers: release.project.services.keys().map(|service| container(&release, service)).collect(),
+        containers: release
+            .project
+            .services
+            .iter()
+            .flat_map(|(name, service)| (1..=service.scale).map(|number| container(&release, name, number)))
+            .collect(),
         images: release.images.values().map(|id| (id.clone(), Arc::new(ImageConfig::default()))).collect(),
         networks: BTreeMap::from([(release.project.network.clone(), made())]),
         volumes: release.project.volumes.values().map(|name| (name.clone(), made())).collect(),
@@ -437,58 +456,6 @@ fn values_that_may_be_secret_are_not_told() {
             !wanted.contains("canary") && !found.contains("canary") && wanted != found,
             "{path:?}: {wanted} {found}"
         );
-    }
-}
-
-/// A field of a container's settings, and whether it is set, changed or taken away.
-fn one_change() -> impl Strategy<Value = (usize, usize, u8, String)> {
-    (0..3usize, 0..64usize, 0..3u8, "[a-z]{1,8}")
-}
-
-proptest! {
-    #[test]
-    fn every_single_field_gives_exactly_that_item((which, field, how, text) in one_change()) {
-        let mut observed = in_sync();
-        let services: Vec<String> = observed.applied.as_ref().unwrap().project.services.keys().cloned().collect();
-        let container = of(&mut observed, &services[which]);
-        let name = container.name.clone();
-        let settings = &mut container.details.as_mut().unwrap().settings;
-        let fields: Vec<String> = settings.keys().cloned().collect();
-        let changed = match how {
-            0 => format!("sysctls/net.{text}"),
-            _ => fields[field % fields.len()].clone(),
-        };
-        if how == 2 {
-            settings.remove(&changed);
-        } else {
-            settings.insert(changed.clone(), format!("{text} changed"));
-        }
-        let items = found(&observed);
-        prop_assert_eq!(items.len(), 1, "{:?}", items);
-        prop_assert_eq!(items[0].kind, DriftKind::ConfigChanged);
-        prop_assert_eq!(items[0].path.clone().unwrap(), format!("{name}/{changed}"));
-        prop_assert_eq!(items[0].service.as_ref(), Some(&services[which]));
-        prop_assert_ne!(&items[0].wanted, &items[0].found);
-    }
-
-    #[test]
-    fn the_order_of_what_was_observed_does_not_matter(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
-        let mut observed = in_sync();
-        let copies: Vec<Container> = observed.containers.iter().map(|container| Container {
-            id: format!("{}-copy", container.id),
-            name: format!("{}-copy", container.name),
-            ..container.clone()
-        }).collect();
-        observed.containers.extend(copies);
-        of(&mut observed, "edge").state = State::Other("paused".to_owned());
-        let expected = found(&observed);
-        let shuffled = order.iter().map(|index| observed.containers[*index].clone()).collect();
-        let mut again = found(&Observed { containers: shuffled, ..observed });
-        let key = |item: &DriftItem| (item.kind, item.service.clone(), item.path.clone());
-        again.sort_by_key(key);
-        let mut expected = expected;
-        expected.sort_by_key(key);
-        prop_assert_eq!(again, expected);
     }
 }
 

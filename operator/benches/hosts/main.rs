@@ -4,6 +4,8 @@
 //! `TASKTRACKER_BENCH/NAME.json`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod table;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -17,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use table::{Rows, add, put, report};
 use tasktracker_operator::{
     engine::{self, Look, Wish},
     host::Host,
@@ -48,45 +50,6 @@ fn main() -> Result<()> {
         _ => bail!("expected noop, heal or deploy"),
     };
     report(name.as_deref().unwrap_or_default(), &rows, &ratios)
-}
-
-/// Samples of one row, with their unit.
-struct Row {
-    unit: &'static str,
-    samples: Vec<f64>,
-}
-
-type Rows = BTreeMap<&'static str, Row>;
-
-fn add(rows: &mut Rows, key: &'static str, milliseconds: f64) {
-    put(rows, key, "ms", milliseconds);
-}
-
-fn put(rows: &mut Rows, key: &'static str, unit: &'static str, sample: f64) {
-    rows.entry(key).or_insert_with(|| Row { unit, samples: Vec::new() }).samples.push(sample);
-}
-
-impl Row {
-    /// The sample that this share of the samples does not exceed.
-    fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index of a short list"
-        )]
-        let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
-        sorted[index]
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "unit": self.unit, "n": self.samples.len(), "min": self.quantile(0.0), "median": self.quantile(0.5),
-            "p99": self.quantile(0.99), "max": self.quantile(1.0),
-        })
-    }
 }
 
 /// A host, the stack for it, and our connection to it.
@@ -416,41 +379,4 @@ fn by_hand(stage: &Stage, compose: &str, caddyfile: &str) -> Result<()> {
     write("files/edge/Caddyfile", caddyfile)?;
     stage.on_host("docker network create tt-staging && docker volume create tt-staging-app-data")?;
     stage.on_host(&format!("cd {PROJECT} && docker compose up -d --wait")).map(drop)
-}
-
-fn report(name: &str, rows: &Rows, ratios: &BTreeMap<&'static str, f64>) -> Result<()> {
-    println!("{:<22} {:>4} {:>10} {:>10} {:>10} {:>10}", name, "n", "min", "median", "p99", "max");
-    for (key, row) in rows {
-        let figure = |share| format!("{:.2}", row.quantile(share));
-        println!(
-            "{key:<22} {:>4} {:>10} {:>10} {:>10} {:>10}",
-            row.samples.len(),
-            figure(0.0),
-            figure(0.5),
-            figure(0.99),
-            figure(1.0)
-        );
-    }
-    for (key, ratio) in ratios {
-        println!("{key:<22} {ratio:>10.2}");
-    }
-    let folder =
-        PathBuf::from(std::env::var("TASKTRACKER_BENCH").unwrap_or_else(|_| "target/bench".to_owned()));
-    fs::create_dir_all(&folder)?;
-    let rows: BTreeMap<_, _> = rows.iter().map(|(key, row)| (key, row.json())).collect();
-    let document = json!({ "bench": name, "machine": machine(), "rows": rows, "ratios": ratios });
-    let path = folder.join(format!("{name}.json"));
-    fs::write(&path, serde_json::to_string_pretty(&document)?)?;
-    println!("wrote {}", path.display());
-    Ok(())
-}
-
-fn machine() -> Value {
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpus = text("/proc/cpuinfo");
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    json!({ "cpu": model, "cores": cores, "kernel": text("/proc/sys/kernel/osrelease").trim() })
 }
