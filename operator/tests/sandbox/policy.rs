@@ -82,23 +82,29 @@ fn events_wake_the_operator_long_before_its_interval_and_ages_survive_its_restar
     stage.apply();
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
-    stage.on_host(
-        "docker stop tt-staging-app-frontend-1; echo '# mine' >>/opt/tasktracker/staging/app/compose.yaml",
-    );
-    wait_until("both are told", || {
-        ["Stopped", "FileChanged"].iter().all(|kind| {
+    // The rota of the host finds everything within a minute, too: what counts is what woke the operator.
+    let told = |kind: &str, woken: f64| {
+        wait_until(kind, || {
             operator.metric("tasktracker_drift_detected_total", &[&format!("kind=\"{kind}\"")]) == Some(1.0)
-        })
-    });
-    assert_eq!(operator.metric("tasktracker_drift_detect_seconds_count", &[]), Some(2.0));
+        });
+        assert_eq!(
+            operator.metric("tasktracker_drift_detect_seconds_count", &[]),
+            Some(woken),
+            "{kind}: nothing woke"
+        );
+    };
+    stage.on_host("docker stop tt-staging-app-frontend-1");
+    told("Stopped", 1.0);
+    stage.on_host("echo '# mine' >>/opt/tasktracker/staging/app/compose.yaml");
+    told("FileChanged", 2.0);
     // The daemon goes away and comes back with the stream of its events.
     stage.host.stop_docker().unwrap();
     stage.host.start_docker().unwrap();
     stage.on_host("docker start tt-staging-app-edge-1 tt-staging-app-backend-1");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let before = operator.metric("tasktracker_drift_detect_seconds_count", &[]).unwrap();
     stage.on_host("docker pause tt-staging-app-edge-1");
-    wait_until("events are heard again", || {
-        operator.metric("tasktracker_drift_detected_total", &["kind=\"Paused\""]) == Some(1.0)
-    });
+    told("Paused", before + 1.0);
     operator.stop();
     let first_seen = |stage: &Stage| {
         let (_, status) = stage.json(&["status"]);
