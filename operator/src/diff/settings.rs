@@ -181,6 +181,11 @@ pub(super) fn shown(field: &str, text: Option<&str>, other: Option<&str>) -> Str
             if other.is_some_and(|other| other.len() == text.len()) { "another value" } else { "a value" };
         return format!("{another} of {} bytes", text.len());
     }
+    let sizes = ["mem_limit", "memswap_limit", "mem_reservation", "shm_size"];
+    let mebibytes = text.parse::<u64>().ok().filter(|bytes| sizes.contains(&field) && bytes % (1 << 20) == 0);
+    if let Some(bytes) = mebibytes {
+        return format!("{}Mi", bytes >> 20);
+    }
     let nanoseconds = ["interval", "timeout", "start_period", "start_interval"];
     match (field, text.parse::<f64>()) {
         ("cpus", Ok(number)) => (number / 1e9).to_string(),
