@@ -250,7 +250,6 @@ fn a_newer_engine_runs_beside_the_old_one() {
 }
 
 #[test]
-#[ignore = "builds the newer Compose with Go at its first run: some minutes"]
 fn a_newer_compose_runs_on_the_newer_engine() {
     let newer = HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..HostOptions::default() };
     let host = SandboxHost::start("newest", &newer).unwrap();

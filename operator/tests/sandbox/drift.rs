@@ -19,8 +19,6 @@ use tokio::runtime::Runtime;
 
 use crate::stage::{Stage, wait_until};
 
-/// Where the project is on the host.
-const PROJECT: &str = "/opt/tasktracker/staging/app";
 /// Size of the file system of the operator's folder, so that it can be filled.
 const DISK_MIB: u32 = 32;
 

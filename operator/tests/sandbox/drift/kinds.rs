@@ -4,7 +4,7 @@ use tasktracker_crds::DriftKind::{self, *};
 use tasktracker_operator::observe::Depth;
 use tasktracker_testbed::HostKeyKind;
 
-use super::{Bench, Expected, PROJECT, assert_items, docker};
+use super::{Bench, Expected, assert_items, docker};
 use crate::stage::wait_until;
 
 /// How a host gets back to what it was.
@@ -45,6 +45,18 @@ fn case(
     Case { name, as_root: false, script, expected, actions, back }
 }
 
+/// What the scripts have at hand: making networks and volumes as the operator does, and Compose on the project.
+const AT_HAND: &str = r#"
+cd /opt/tasktracker/staging/app || exit 1
+owner=$(sed -n 's/.*"owner": "\(.*\)",/\1/p' ledger.json)
+ours() {
+  kind=$1; shift
+  docker "$kind" create --label "tasktracker.dev/owner=$owner" --label tasktracker.dev/stack=default/staging "$@"
+}
+compose() { docker compose -p tt-staging-app -f compose.yaml "$@"; }
+up() { compose up -d --wait "$@"; }
+"#;
+
 const CADDYFILE: &str = "files/edge/Caddyfile";
 const BACKEND: &str = "tt-staging-app-backend-1";
 const EDGE: &str = "tt-staging-app-edge-1";
@@ -65,7 +77,7 @@ pub(super) fn each_kind(bench: &Bench) -> Vec<DriftKind> {
 fn run(bench: &Bench, case: Case) {
     let Case { name, as_root, script, expected, actions, back } = case;
     println!("{name}");
-    let script = format!("cd {PROJECT} && {script}");
+    let script = format!("{AT_HAND}{script}");
     let _ = if as_root { bench.stage.as_root(&script) } else { bench.stage.on_host(&script) };
     let (items, planned) = bench.told(Depth::Slow);
     assert_items(name, &items, &expected);
@@ -74,7 +86,7 @@ fn run(bench: &Bench, case: Case) {
         Back::Healed => {
             bench.stage.apply();
         }
-        Back::Script(script) => drop(bench.stage.as_root(&format!("cd {PROJECT} && {script}"))),
+        Back::Script(script) => drop(bench.stage.as_root(&format!("{AT_HAND}{script}"))),
     }
     bench.assert_quiet(name);
 }
@@ -223,13 +235,11 @@ fn containers() -> Vec<Case> {
                 told(VolumeMissing, None, "tt-staging-app-data", "there", "nothing"),
             ],
             &["create backend"],
-            Back::Script(
-                "docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
-            ),
+            Back::Script("ours volume tt-staging-app-data && up backend"),
         ),
         case(
             "the volume was made by somebody else",
-            "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
+            "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$owner tt-staging-app-data && up backend",
             vec![told(
                 VolumeChanged,
                 None,
@@ -239,21 +249,19 @@ fn containers() -> Vec<Case> {
             )],
             &[],
             Back::Script(
-                "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && docker volume create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging-app-data && docker compose -p tt-staging-app -f compose.yaml up -d --wait backend",
+                "docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data && ours volume tt-staging-app-data && up backend",
             ),
         ),
         case(
             "the network was made by somebody else",
-            "docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging && docker network create --internal --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging && docker compose -p tt-staging-app -f compose.yaml up -d --wait",
+            "compose down && docker network rm tt-staging && ours network --internal tt-staging && up",
             vec![told(NetworkChanged, None, "tt-staging/internal", "not set", "true")],
             &["replace network tt-staging"],
-            Back::Script(
-                "docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging && docker network create --label tasktracker.dev/owner=$(sed -n 's/.*\"owner\": \"\\(.*\\)\",/\\1/p' ledger.json) --label tasktracker.dev/stack=default/staging tt-staging && docker compose -p tt-staging-app -f compose.yaml up -d --wait",
-            ),
+            Back::Script("compose down && docker network rm tt-staging && ours network tt-staging && up"),
         ),
         case(
             "network and containers are gone",
-            "docker compose -p tt-staging-app -f compose.yaml down && docker network rm tt-staging",
+            "compose down && docker network rm tt-staging",
             vec![
                 told(Missing, backend, "", "1 running", "nothing"),
                 told(Missing, Some("edge"), "", "1 running", "nothing"),
