@@ -1,7 +1,10 @@
 //! `apply`: does now what `plan` shows, as a person's wish.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Selection, Verdict,
@@ -16,6 +19,11 @@ use crate::{
     plan::Approval,
 };
 
+/// How long another writer is waited for before there is a plan.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is looked whether they are done.
+const PAUSE: Duration = Duration::from_millis(300);
+
 /// `apply`
 pub(super) async fn apply(
     printer: &Printer,
@@ -23,7 +31,7 @@ pub(super) async fn apply(
     wanted: Option<&str>,
 ) -> anyhow::Result<Verdict> {
     let hosts = Hosts::default();
-    let all = look_at_all(selection, &hosts, Approval::Person, Depth::Slow).await?;
+    let all = look_in_peace(selection, &hosts).await?;
     if let Some(wanted) = wanted {
         let found: Vec<String> = hashes(&all).into_values().collect();
         if !found.iter().any(|found| found == wanted) || found.len() > 1 {
@@ -57,6 +65,23 @@ pub(super) async fn apply(
         printer.json(&documents);
     }
     Ok(verdict)
+}
+
+/// Looks when nobody writes: while somebody does, there is no plan to compare with. Whoever writes for too long is told
+/// of where the lock is asked for.
+async fn look_in_peace(selection: &Selection, hosts: &Hosts) -> anyhow::Result<Vec<Looked>> {
+    let started = Instant::now();
+    let mut depth = Depth::Slow;
+    loop {
+        let all = look_at_all(selection, hosts, Approval::Person, depth).await?;
+        let busy =
+            all.iter().flat_map(|looked| looked.result.iter().flatten()).any(|look| look.observed.busy);
+        if !busy || started.elapsed() > PATIENCE {
+            return Ok(all);
+        }
+        depth = Depth::Whole;
+        sleep(PAUSE).await;
+    }
 }
 
 async fn apply_looked(looked: &Looked) -> anyhow::Result<Vec<(String, apply::Outcome)>> {

@@ -49,7 +49,15 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
         "a waiting change counts as in sync"
     );
 
-    stage.apply();
+    let (_, plan) = stage.json(&["plan"]);
+    let shown = plan[0]["hash"].as_str().unwrap();
+    let refused = stage.command(&["apply", "--plan", "0123456789abcdef"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains(&format!("found {shown}")), "{said}");
+    assert_eq!(revision(&stage), "r1");
+    // Drift that comes and is healed meanwhile makes no other plan of a change.
+    stage.on_host("docker rm -f tt-staging-app-frontend-1");
+    assert!(stage.command(&["apply", "--plan", shown]).status.success());
     operator.wait_until_ready("staging");
     assert_eq!(revision(&stage), "r2");
     assert_eq!(stage.json(&["status"]).0, 0);
