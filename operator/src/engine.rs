@@ -86,7 +86,7 @@ async fn look_at(
     }
     // Something differs. Another writer at work, or one that ended just now, would explain it: it is looked again
     // between two moments at which nobody was.
-    let project = first.project;
+    let project = first.into_project();
     let mut busy = observe::is_busy(host, &project).await?;
     let mut observed = observe::observe(host, &project, Depth::Whole).await?;
     busy = busy || observe::is_busy(host, &project).await?;
@@ -148,6 +148,11 @@ pub async fn act(
 }
 
 impl Look {
+    /// The project alone: what was seen once is not kept beside what is seen next.
+    fn into_project(self) -> Project {
+        self.project
+    }
+
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
         self.plan.has_work()
