@@ -1,6 +1,5 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
-mod attempts;
 mod hosts;
 mod memory;
 mod run;
@@ -109,10 +108,14 @@ fn judge(
     let now = now();
     observed.clock_ahead_seconds = clock_ahead(&observed, now);
     let policy = &stack.spec.policy;
-    let drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
+    let mut drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
     let change = diff::change(&project, observed.applied.as_ref());
     let mut plan = plan::plan(&drift, change, &project, &observed, policy, wish.approval);
     plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
+    if observed.is_under_way() {
+        // What a cut rollout left is neither drift nor change: it is finished or taken back first.
+        drift.retain(|item| item.kind.layer() == Layer::Host);
+    }
     Ok(Look { project, observed, drift, plan })
 }
 
@@ -123,17 +126,17 @@ fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
     Some(facts.seconds?.saturating_sub(then))
 }
 
-/// Carries out what was planned for one project.
+/// Carries out what was planned for one project, looks again, and keeps what did not hold.
 ///
 /// # Errors
 /// The first thing that went wrong.
 pub async fn act(
     stack: &Stack,
+    spec: &HostSpec,
     host: &Host,
     lock: &HostLock,
     look: &Look,
     who: &str,
-    now: Timestamp,
 ) -> Result<apply::Outcome, apply::Error> {
     let context = apply::Context {
         lock,
@@ -142,9 +145,15 @@ pub async fn act(
         owner: look.project.owner.clone(),
         stack: stack.key.to_string(),
         who: who.to_owned(),
-        now: now.to_string(),
+        now: now().to_string(),
     };
-    apply::apply(host, &look.plan, &look.observed, &context).await
+    let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
+    if look.plan.repairs_now().next().is_some() {
+        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
+        let after = look_at(stack, spec, host, look.project.clone(), wish).await?;
+        apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await?;
+    }
+    outcome
 }
 
 impl Look {
@@ -166,7 +175,7 @@ impl Look {
             host: host.to_owned(),
             component: self.project.component.clone(),
             busy: self.observed.busy,
-            failure: None,
+            failure: not_converging(&self.plan.given_up),
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
@@ -177,6 +186,16 @@ impl Look {
             hold: self.plan.hold.clone(),
         }
     }
+}
+
+/// What was repaired again and again and did not stay so.
+fn not_converging(given_up: &[String]) -> Option<Failure> {
+    let message = format!(
+        "repairs: expected them to hold, found the same differences after each of three: {}; look at `plan`, then run `apply`, or ignore them by policy.ignore",
+        given_up.join(", ")
+    );
+    let failure = Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true };
+    (!given_up.is_empty()).then_some(failure)
 }
 
 /// What keeps a host from being checked or repaired.

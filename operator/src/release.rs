@@ -1,4 +1,4 @@
-//! What is kept on a host: releases and the ledger. Pure: the formats and how they come about.
+//! Releases as they are kept on a host. Pure: the format and how one comes about.
 //!
 //! A release is one desired state with everything that was open in it settled: images by their IDs, files by their
 //! hashes. It is stored whole below `releases/ID/`, so that healing never needs to render anything again.
@@ -12,14 +12,12 @@ use crate::{
     host::{Placement, Source},
 };
 
-/// Version of the formats.
-const FORMAT: u32 = 1;
+/// Version of the formats on hosts.
+pub(crate) const FORMAT: u32 = 1;
 /// Permission bits of every file of a project.
 const FILE_MODE: u32 = 0o644;
 /// Name of a project's Compose file.
 pub const COMPOSE_FILE: &str = "compose.yaml";
-/// Name of a project's ledger.
-pub const LEDGER_FILE: &str = "ledger.json";
 
 /// One applied desired state, as its `manifest.json` tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,7 +147,8 @@ impl FileRecord {
     }
 }
 
-fn inline(path: &str, content: &str) -> Placement {
+/// A file that everybody may read.
+pub(crate) fn inline(path: &str, content: &str) -> Placement {
     Placement {
         path: path.to_owned(),
         mode: FILE_MODE,
@@ -169,89 +168,6 @@ fn service_hash(service: &compose::Service, project: &Project) -> String {
         }
     }
     sha256(text.as_bytes())[..16].to_owned()
-}
-
-/// What happened to a project on a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ledger {
-    /// Version of this format.
-    pub format: u32,
-    /// Who owns the project.
-    pub owner: String,
-    /// Namespace and name of the stack.
-    pub stack: String,
-    /// The release that was last rolled out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current: Option<String>,
-    /// The one before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<String>,
-    /// Version of Compose at the last rollout.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compose: Option<String>,
-    /// Settings that every container had after the last rollout though nothing asked for them: the host's own defaults.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub host_defaults: BTreeMap<String, String>,
-    /// A desired state that was tried and failed; it is not tried again by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failed: Option<Failed>,
-    /// When this was written, in RFC 3339, by the operator's clock.
-    pub when: String,
-    /// Who wrote it: the operator, or a person.
-    pub who: String,
-    /// Why.
-    pub why: String,
-}
-
-/// A desired state that was tried and failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Failed {
-    /// Hash of the desired state.
-    pub desired_hash: String,
-    /// Its revision.
-    pub revision: String,
-    /// Reason, as in conditions.
-    pub reason: String,
-    /// What was found.
-    pub message: String,
-}
-
-impl Ledger {
-    /// Reads a ledger.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn read(text: &[u8]) -> Result<Self, String> {
-        let ledger: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if ledger.format != FORMAT {
-            return Err(format!("expected format {FORMAT}, found {}", ledger.format));
-        }
-        Ok(ledger)
-    }
-
-    /// The ledger of a project that nothing was rolled out to yet.
-    pub fn empty(owner: &str, stack: &str) -> Self {
-        Self {
-            format: FORMAT,
-            owner: owner.to_owned(),
-            stack: stack.to_owned(),
-            current: None,
-            previous: None,
-            compose: None,
-            host_defaults: BTreeMap::new(),
-            failed: None,
-            when: String::new(),
-            who: String::new(),
-            why: String::new(),
-        }
-    }
-
-    /// What to write into the project's folder.
-    pub fn placement(&self) -> Placement {
-        inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
-    }
 }
 
 #[cfg(test)]

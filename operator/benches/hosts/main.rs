@@ -98,12 +98,12 @@ impl Stage {
     fn apply(&self) -> Result<()> {
         self.look(Depth::Whole)?;
         self.runtime.block_on(async {
-            let lock = self.host.lock().await?;
+            let lock = self.host.lock("bench").await?;
             let spec = &self.stack.spec.hosts[0];
             let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock) };
             let looks = engine::look(&self.stack, spec, &self.host, wish).await?;
             for look in looks {
-                engine::act(&self.stack, &self.host, &lock, &look, "bench", engine::now()).await?;
+                engine::act(&self.stack, spec, &self.host, &lock, &look, "bench").await?;
             }
             lock.release().await;
             anyhow::Ok(())

@@ -1,16 +1,19 @@
 //! The only writer. Does what a plan says, in its order, and looks itself whether it came out.
 
+mod actions;
 mod compose;
 mod rollout;
 mod verify;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tasktracker_crds::{RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, RolloutSpec, conditions::reasons};
 
 use crate::{
     desired::Project,
-    host::{self, Host, HostLock},
+    failpoint,
+    host::{self, Host, HostLock, Step},
+    ledger::{Intent, Ledger, Signature},
     observe::Observed,
     plan::{Action, Plan},
     release::Release,
@@ -37,6 +40,17 @@ pub struct Context<'a> {
     pub who: String,
     /// Now, in RFC 3339.
     pub now: String,
+}
+
+impl Context<'_> {
+    fn signature(&self, why: &str) -> Signature {
+        Signature {
+            epoch: self.lock.epoch,
+            when: self.now.clone(),
+            who: self.who.clone(),
+            why: why.to_owned(),
+        }
+    }
 }
 
 /// What was done.
@@ -87,6 +101,19 @@ impl Error {
         matches!(self, Self::Refused { .. } | Self::Unhealthy { .. })
     }
 
+    /// Whether the host said so, rather than nobody: then nothing of it goes on there.
+    fn is_told_by_host(&self) -> bool {
+        !matches!(
+            self,
+            Self::Host(
+                host::Error::ConnectionLost
+                    | host::Error::TimedOut { .. }
+                    | host::Error::Locked
+                    | host::Error::Overtaken { .. }
+            )
+        )
+    }
+
     /// The reason for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -108,51 +135,92 @@ pub async fn apply(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Outcome, Error> {
-    let mut outcome = Outcome::default();
-    let actions: Vec<&Action> =
-        plan.repairs.iter().filter(|repair| !repair.later).map(|repair| &repair.action).collect();
-    if let Some(applied) = observed.applied.as_ref().filter(|_| !actions.is_empty()) {
-        repair(host, &actions, applied, context).await?;
-        outcome.repaired = actions.iter().map(|action| action.words()).collect();
-    }
     if plan.rollout.is_some() {
-        outcome.rolled_out = Some(rollout::rollout(host, observed, context).await?);
+        let release = rollout::rollout(host, plan, observed, context).await?;
+        return Ok(Outcome { rolled_out: Some(release), ..Outcome::default() });
     }
-    Ok(outcome)
+    let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
+    match (&observed.applied, &observed.ledger) {
+        (Some(applied), Some(ledger)) if !repairs.is_empty() => {
+            repair(host, plan, applied, ledger, observed, context).await?;
+        }
+        (_, Some(ledger)) if plan.conclude => {
+            let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
+            write_ledger(host, &done, context).await?;
+        }
+        _ => {}
+    }
+    Ok(Outcome { repaired: repairs.iter().map(|action| action.words()).collect(), rolled_out: None })
 }
 
-async fn repair(
+/// Keeps in the ledger what was repaired and differs still, where that is news; `after` is the look that saw it.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub async fn remember(
     host: &Host,
-    repairs: &[&Action],
-    applied: &Release,
+    plan: &Plan,
+    after: &Observed,
+    left: &[DriftItem],
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let files: Vec<_> = repairs.iter().filter_map(|action| action.placement()).collect();
-    if !files.is_empty() {
-        host.place(context.lock, &applied.project.folder, &files).await?;
+    let Some(ledger) = after.ledger.as_ref().filter(|_| plan.rollout.is_none()) else { return Ok(()) };
+    let repaired: Vec<_> = plan.repairs_now().flat_map(|repair| repair.because.clone()).collect();
+    let attempts = ledger.attempts_after(&repaired, left);
+    if attempts == ledger.attempts {
+        return Ok(());
     }
-    let compose = Compose::new(host, context.lock, &applied.project);
-    for action in repairs {
-        match action {
-            Action::WriteFile { .. } | Action::SetAside { .. } | Action::ReplaceNetwork { .. } => {}
-            Action::CreateNetwork { network } => rollout::make_network(host, network, context).await?,
-            Action::RemoveOrphan { container } => {
-                host.docker(context.lock, &["rm", "-f", container], ACTION_LIMIT).await?;
-            }
-            Action::Unpause { container, .. } => {
-                host.docker(context.lock, &["unpause", container], ACTION_LIMIT).await?;
-            }
-            Action::Restart { container, .. } => {
-                host.docker(context.lock, &["restart", container], ACTION_LIMIT).await?;
-            }
-            Action::Reload { service } => compose.reload(service).await?,
-            Action::Start { container, .. } => {
-                host.docker(context.lock, &["start", container], ACTION_LIMIT).await?;
-            }
-            Action::Create { service } => compose.up(&["--no-deps", "--no-recreate", service]).await?,
-            Action::Recreate { service } => compose.up(&["--no-deps", "--force-recreate", service]).await?,
+    let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
+    let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
+    write_ledger(host, &ledger, context).await
+}
+
+/// Writes the ledger alone.
+async fn write_ledger(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
+    let steps = [Step::Place(ledger.placement()), Step::Sync];
+    host.carry_out(context.lock, &context.project.folder, &steps).await?;
+    failpoint::reached("concluded");
+    Ok(())
+}
+
+/// One list of steps that begins with the intent, proof, and the ledger again.
+async fn repair(
+    host: &Host,
+    plan: &Plan,
+    applied: &Release,
+    ledger: &Ledger,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
+    let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
+    let signature = context.signature(&format!("repair: {}", words.join(", ")));
+    let intent = Intent { plan: plan.hash(), desired_hash: None, rollback_to: None };
+    let mut steps = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
+    let compose = Compose::new(host, &applied.project);
+    let mut unsynced = false;
+    for action in &repairs {
+        let is_file = matches!(action, Action::WriteFile { .. } | Action::SetAside { .. });
+        if unsynced && !is_file {
+            steps.push(Step::Sync);
         }
+        unsynced = is_file;
+        steps.extend(actions::steps(action, observed, &compose, context));
     }
+    let limits = context.rollout;
     let touched: BTreeSet<&str> = repairs.iter().filter_map(|action| action.service()).collect();
-    verify::serving(host, applied, &touched, context.rollout.health_timeout.duration(), Duration::ZERO).await
+    let proved = async {
+        let done = host.carry_out(context.lock, &applied.project.folder, &steps);
+        failpoint::during("applying", done).await?;
+        failpoint::reached("applied");
+        let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
+        verify::serving(host, applied, &touched, limits.health_timeout.duration(), soak).await
+    }
+    .await;
+    failpoint::reached("proved");
+    // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
+    if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
+        write_ledger(host, &ledger.clone().concluded(&signature), context).await?;
+    }
+    proved
 }

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Context, Error, compose::Compose, verify};
 use crate::{
     desired::labels,
-    diff,
-    host::{self, Host},
+    diff, failpoint,
+    host::{self, Host, Step},
+    ledger::{Intent, Ledger},
     observe::{self, Depth, Observed},
-    release::{Failed, Ledger, Prepared, Release},
+    plan::Plan,
+    release::{Prepared, Release},
 };
 
 /// How long one image may take to be pulled.
@@ -19,36 +21,68 @@ const MAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Rolls out the desired project; a release that was refused or does not serve is kept in the ledger as failed.
 pub(super) async fn rollout(
     host: &Host,
+    plan: &Plan,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Release, Error> {
     let images = images(host, context).await?;
-    make_network_and_volumes(host, context).await?;
+    failpoint::reached("prepared");
     let prepared = Prepared::new(context.project.clone(), images);
-    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
-    let carried_out = carry_out(host, &prepared, context).await;
+    let release = &prepared.release;
+    let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    ledger.volumes.extend(context.project.volumes.clone());
+    let signature = context.signature(&format!("revision {}", release.project.revision));
+    let intent =
+        Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()), rollback_to: None };
+    let intended = ledger.clone().with_intent(intent, &signature);
+    let carried_out = carry_out(host, &prepared, &intended, observed, context).await;
+    failpoint::reached("proved");
     let next = match &carried_out {
         Ok(()) => {
-            let next = succeeded(ledger, &prepared.release, context);
             let compose = Some(host.facts().await?.compose);
-            let host_defaults = host_defaults(host, &prepared.release, context).await?;
-            Ledger { compose, host_defaults, ..next }
+            let host_defaults = host_defaults(host, release, context).await?;
+            Ledger { compose, host_defaults, ..ledger.clone().succeeded(release, &signature) }
         }
-        Err(error) if error.is_of_release() => failed(ledger, &prepared.release, error, context),
+        Err(error) if error.is_of_release() => {
+            ledger.clone().failed(release, error.reason(), error.to_string(), &signature)
+        }
+        // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
     };
-    host.place(context.lock, &context.project.folder, &[next.placement()]).await?;
+    let kept = Step::KeepReleases { ids: next.releases.clone() };
+    let steps = [Step::Place(next.placement()), Step::Sync, kept];
+    host.carry_out(context.lock, &context.project.folder, &steps).await?;
+    failpoint::reached("concluded");
     carried_out.map(|()| prepared.release)
 }
 
-async fn carry_out(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
+/// The intent, what only the operator makes, the files, and the containers: one list of steps. Then the proof.
+async fn carry_out(
+    host: &Host,
+    prepared: &Prepared,
+    intended: &Ledger,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
     let project = context.project;
-    host.place(context.lock, &project.folder, &prepared.placements()).await?;
-    let up = Compose::new(host, context.lock, project).up(&[]).await;
-    up.map_err(|error| match error {
-        host::Error::Failed { found, .. } if !may_pass(&found) => Error::Refused { found },
+    let mut steps = vec![Step::Place(intended.placement()), Step::Sync];
+    if observed.networks.get(&project.network).is_none_or(Option::is_none) {
+        steps.push(make("network", &project.network, context));
+    }
+    let missing =
+        project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
+    steps.extend(missing.map(|name| make("volume", name, context)));
+    steps.extend(prepared.placements().into_iter().map(Step::Place));
+    steps.push(Step::Sync);
+    steps.push(Compose::new(host, project).up(&[]));
+    let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &steps)).await;
+    done.map_err(|error| match error {
+        host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
+            Error::Refused { found }
+        }
         other => other.into(),
     })?;
+    failpoint::reached("applied");
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
     verify::serving(
@@ -94,66 +128,18 @@ async fn image_id(host: &Host, context: &Context<'_>, reference: &str) -> Result
         return Ok(image.id);
     }
     let missing = |found: String| Error::ImageMissing { image: reference.to_owned(), found };
-    let pulled = host.docker(context.lock, &["pull", "--quiet", reference], PULL_LIMIT).await;
+    let pull = Step::docker(&["pull", "--quiet", reference], PULL_LIMIT);
+    let pulled = host.carry_out(context.lock, "", &[pull]).await;
     pulled.map_err(|error| missing(error.to_string()))?;
     let image = host.image(reference).await?;
     image.map(|image| image.id).ok_or_else(|| missing("nothing after a pull".to_owned()))
 }
 
-async fn make_network_and_volumes(host: &Host, context: &Context<'_>) -> Result<(), host::Error> {
-    let project = context.project;
-    if host.network(&project.network).await?.is_none() {
-        make_network(host, &project.network, context).await?;
-    }
-    for volume in project.volumes.values() {
-        if host.volume(volume).await?.is_none() {
-            make(host, "volume", volume, context).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes the network that joins a host's projects.
-pub(super) async fn make_network(host: &Host, name: &str, context: &Context<'_>) -> Result<(), host::Error> {
-    make(host, "network", name, context).await
-}
-
 /// Makes a network or a volume with the labels that show whose it is.
-async fn make(host: &Host, what: &str, name: &str, context: &Context<'_>) -> Result<(), host::Error> {
+pub(super) fn make(what: &str, name: &str, context: &Context<'_>) -> Step {
     let owner = format!("{}={}", labels::OWNER, context.owner);
     let stack = format!("{}={}", labels::STACK, context.stack);
-    let arguments = [what, "create", "--label", &owner, "--label", &stack, name];
-    host.docker(context.lock, &arguments, MAKE_LIMIT).await.map(drop)
-}
-
-fn succeeded(ledger: Ledger, release: &Release, context: &Context<'_>) -> Ledger {
-    let previous =
-        if ledger.current.as_ref() == Some(&release.id) { ledger.previous } else { ledger.current };
-    Ledger {
-        current: Some(release.id.clone()),
-        previous,
-        failed: None,
-        when: context.now.clone(),
-        who: context.who.clone(),
-        why: format!("revision {}", release.project.revision),
-        ..ledger
-    }
-}
-
-fn failed(ledger: Ledger, release: &Release, error: &Error, context: &Context<'_>) -> Ledger {
-    let failed = Failed {
-        desired_hash: release.desired_hash.clone(),
-        revision: release.project.revision.clone(),
-        reason: error.reason().to_owned(),
-        message: error.to_string(),
-    };
-    Ledger {
-        failed: Some(failed),
-        when: context.now.clone(),
-        who: context.who.clone(),
-        why: "the rollout failed".to_owned(),
-        ..ledger
-    }
+    Step::docker(&[what, "create", "--label", &owner, "--label", &stack, name], MAKE_LIMIT)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     apply,
-    engine::{Hosts, Look, Wish, act, look, now},
+    engine::{Hosts, Look, Memory, Wish, act, look},
     host::{Host, HostLock},
     observe::Depth,
     plan::Approval,
@@ -99,7 +99,7 @@ async fn apply_looked(looked: &Looked) -> anyhow::Result<Vec<(String, apply::Out
             .map(|look| (look.project.component.clone(), apply::Outcome::default()))
             .collect());
     }
-    let lock = host.lock().await?;
+    let lock = host.lock(&Memory::none().writer()).await?;
     let result = apply_locked(looked, looks, host, &lock).await;
     lock.release().await;
     result
@@ -123,7 +123,7 @@ async fn apply_locked(
                 "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
             );
         }
-        let outcome = act(&looked.stack, host, lock, &look, &person(), now()).await?;
+        let outcome = act(&looked.stack, &looked.spec, host, lock, &look, &person()).await?;
         done.push((look.project.component, outcome));
     }
     Ok(done)

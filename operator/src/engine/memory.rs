@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     path::{Path, PathBuf},
 };
@@ -70,6 +71,23 @@ impl Memory {
     /// A folder of another operator, to be read only.
     pub fn look(folder: &Path) -> Self {
         Self { folder: Some(folder.to_owned()), _lock: None }
+    }
+
+    /// Who writes: the same for every run with this folder, another for each that has none.
+    pub fn writer(&self) -> String {
+        let new = RandomState::new().build_hasher().finish();
+        let new = format!("{new:016x}");
+        let Some(folder) = &self.folder else { return new };
+        let path = folder.join("writer");
+        let is_writer =
+            |text: &String| text.len() == new.len() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(known) = fs::read_to_string(&path).ok().filter(is_writer) {
+            return known;
+        }
+        if let Err(error) = fs::write(&path, &new) {
+            tracing::error!(%error, "who writes cannot be kept in {}", path.display());
+        }
+        new
     }
 
     /// What is known of a stack, by host.

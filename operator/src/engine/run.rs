@@ -14,9 +14,7 @@ use tasktracker_crds::{conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Hosts, Memory,
-    attempts::Attempts,
-    now,
+    Hosts, Memory, now,
     watcher::Watcher,
     worker::{Shared, work},
 };
@@ -59,11 +57,12 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let ready = Arc::new(AtomicBool::new(false));
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
+    let writer = settings.memory.writer();
     let shared = Arc::new(Shared {
         watcher: Watcher::new(metrics, settings.memory),
         hosts: Hosts::default(),
         secrets: settings.secrets,
-        attempts: Attempts::default(),
+        writer,
     });
     let mut managed = BTreeMap::new();
     tokio::select! {
@@ -136,7 +135,6 @@ fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<Sta
         if let Some(old) = managed.remove(&key) {
             old.sender.send_replace(None);
             shared.watcher.end(&key);
-            shared.attempts.forget(&key);
         }
     }
     for (key, stack) in wanted {
@@ -158,7 +156,6 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
         }
         tracing::info!(stack = %stack.key, revision = %stack.spec.revision, "the spec changed");
         shared.watcher.change(&entry.stack, stack);
-        shared.attempts.forget(&stack.key);
         entry.stack = stack.clone();
         entry.sender.send_replace(Some(stack.clone()));
     }

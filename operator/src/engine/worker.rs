@@ -2,20 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tasktracker_crds::{HostSpec, conditions::reasons};
+use tasktracker_crds::HostSpec;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, Wish, act, attempts::Attempts, look, now, watcher::Watcher};
+use super::{Error, Hosts, Look, Wish, act, look, now, watcher::Watcher};
 use crate::{
     desired::sha256,
+    failpoint,
     host::{Host, HostLock},
     metrics::StackLabels,
     observe::Depth,
     plan::Approval,
-    report::Failure,
     source::{Secrets, Stack, target},
 };
 
@@ -33,7 +33,8 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
-    pub(super) attempts: Attempts,
+    /// Who writes: another for each operator.
+    pub(super) writer: String,
 }
 
 /// Why a check is made.
@@ -206,7 +207,8 @@ impl Check<'_> {
         if !self.seen(self.occasion.depth, None).await?.iter().any(Look::has_work) {
             return Ok(());
         }
-        let lock = host.lock().await?;
+        let lock = host.lock(&self.shared.writer).await?;
+        failpoint::reached("locked");
         let result = self.under_lock(&lock).await;
         lock.release().await;
         result
@@ -215,13 +217,11 @@ impl Check<'_> {
     /// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
     async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
         let before = self.seen(Depth::Whole, Some(lock)).await?;
+        failpoint::reached("looked");
         for look in before.iter().filter(|look| look.has_work()) {
             self.carry_out(lock, look).await?;
         }
-        let after = self.seen(Depth::Whole, Some(lock)).await?;
-        for (before, after) in before.iter().zip(&after) {
-            self.shared.attempts.count(&self.stack.key, self.spec.name.as_str(), &before.plan, &after.drift);
-        }
+        self.seen(Depth::Whole, Some(lock)).await?;
         Ok(())
     }
 
@@ -230,18 +230,15 @@ impl Check<'_> {
         let name = spec.name.as_str();
         let started = Instant::now();
         let wish = Wish { approval: Approval::Policy, depth, lock };
-        let mut looks = look(stack, spec, host, wish).await?;
+        let looks = look(stack, spec, host, wish).await?;
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
-        for look in looks.iter_mut().filter(|look| !look.observed.busy) {
-            let given_up = shared.attempts.hold_back(&stack.key, name, &look.drift, &mut look.plan);
+        for look in looks.iter().filter(|look| !look.observed.busy) {
             let mut report = look.report(name);
             if look.has_work() {
                 // What failed before is tried again now: the failure is over when that succeeds, not before.
                 let before = shared.watcher.last(&stack.key, name);
                 report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
-            } else if !given_up.is_empty() {
-                report.failure = Some(not_converging(&given_up));
             }
             shared.watcher.publish(stack, report, now(), self.occasion.woken);
         }
@@ -249,17 +246,17 @@ impl Check<'_> {
     }
 
     async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
-        let Self { shared, stack, host, labels, .. } = self;
+        let Self { shared, stack, spec, host, labels, .. } = self;
         let metrics = shared.watcher.metrics();
         let name = &host.target().name;
-        for repair in look.plan.repairs.iter().filter(|repair| !repair.later) {
+        for repair in look.plan.repairs_now() {
             tracing::info!(stack = %stack.key, host = %name, "repairing: {}", repair.action.words());
         }
         if let Some(change) = &look.plan.rollout {
             tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();
-        let outcome = act(stack, host, lock, look, "tasktracker-operator", now()).await;
+        let outcome = act(stack, spec, host, lock, look, "tasktracker-operator").await;
         let seconds = started.elapsed().as_secs_f64();
         metrics.phase(labels, "apply", seconds);
         if look.plan.rollout.is_some() {
@@ -270,15 +267,6 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-/// What was repaired again and again and did not stay so.
-fn not_converging(given_up: &[String]) -> Failure {
-    let message = format!(
-        "repairs: expected them to hold, found the same differences after each of three: {}; look at `plan`, or ignore them by policy.ignore",
-        given_up.join(", ")
-    );
-    Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true }
 }
 
 #[cfg(test)]

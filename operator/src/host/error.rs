@@ -118,6 +118,14 @@ pub enum Error {
         "lock: expected to get the host's lock within 60 s, found: another writer holds it; wait for it, or end it on the host"
     )]
     Locked,
+    /// Another writer had the host's lock since.
+    #[error(
+        "lock: expected to be the only writer, found that another one took over ({found}); everything is looked at anew"
+    )]
+    Overtaken {
+        /// Its tenure, as the host tells.
+        found: String,
+    },
     /// The project belongs to another stack.
     #[error(
         "project {project}: expected it to be of this stack, found the ledger of {found}; give one of the two stacks another name"
@@ -195,7 +203,7 @@ impl Error {
             Self::ComposeMissing { .. } => reasons::COMPOSE_MISSING,
             Self::SocketDenied { .. } => reasons::SOCKET_DENIED,
             Self::FolderNotWritable { .. } => reasons::FOLDER_NOT_WRITABLE,
-            Self::Locked => reasons::LOCKED,
+            Self::Locked | Self::Overtaken { .. } => reasons::LOCKED,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
             Self::Failed { .. } => reasons::APPLY_FAILED,

@@ -8,8 +8,7 @@ use crate::text::printable;
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
-const TOOLS: &str =
-    "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, timeout)";
+const TOOLS: &str = "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, setsid, timeout)";
 /// The oldest supported version of Docker's API: Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 /// The oldest supported version of Compose.

@@ -11,6 +11,7 @@ mod helper;
 mod session;
 pub mod shell;
 mod ssh;
+mod steps;
 mod target;
 mod traffic;
 mod watch;
@@ -30,10 +31,11 @@ use tokio::{
 pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
 pub use error::Error;
 pub use facts::{Disk, Facts};
-pub use files::{FileFact, Listing, Placement, Source};
+pub use files::{FileFact, Listing};
 pub use helper::Mounted;
 pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
+pub use steps::{Placement, Source, Step};
 pub use target::{Limits, Target};
 pub use traffic::Traffic;
 
@@ -343,43 +345,32 @@ impl Host {
         Ok(files::contents(&output.success("reading files")?.stdout, paths))
     }
 
-    /// Waits for the host's lock and holds it until the result is released or the connection ends.
+    /// Waits for the host's lock and holds it until the result is released or the connection ends. `writer` is who asks:
+    /// letters, digits and `-`, another for each operator.
     ///
     /// # Errors
     /// When another writer holds it for too long, or the folder cannot be made.
-    pub async fn lock(&self) -> Result<HostLock, Error> {
+    pub async fn lock(&self, writer: &str) -> Result<HostLock, Error> {
         let link = self.link().await?;
-        let result = link.connection.hold(&shell::lock_command(&self.target.directory), LOCK_LIMIT).await;
+        let command = shell::lock_command(&self.target.directory, writer);
+        let result = link.connection.hold(&command, writer, LOCK_LIMIT).await;
         self.forget_broken(result).await
     }
 
-    /// Puts files into the folder of a project: all are staged and verified before the first is renamed, and
-    /// they are renamed in the order given.
+    /// Carries out steps in the folder of a project, or of the host where `project` is empty. They go on when the
+    /// connection ends, and are refused where another writer had the lock since.
     ///
     /// # Errors
-    /// When the lock is lost, or nothing or not everything could be written.
-    pub async fn place(&self, lock: &HostLock, project: &str, placements: &[Placement]) -> Result<(), Error> {
+    /// When the lock is lost, or a step fails: then those after it are left undone.
+    pub async fn carry_out(&self, lock: &HostLock, project: &str, steps: &[Step]) -> Result<(), Error> {
         lock.check()?;
-        let command = files::write_command(&self.target.directory, project);
-        let output = self.run(&command, files::write_input(placements), Duration::from_mins(1)).await?;
-        output.success("writing files").map(drop)
-    }
-
-    /// Runs `docker` with the given arguments on the host, with nothing of the user's environment but `PATH`,
-    /// `HOME` and the Docker configuration.
-    ///
-    /// # Errors
-    /// When the lock is lost, the time is up, or Docker says no.
-    pub async fn docker(
-        &self,
-        lock: &HostLock,
-        arguments: &[&str],
-        limit: Duration,
-    ) -> Result<Output, Error> {
-        lock.check()?;
-        let command = shell::docker_command(&self.target.directory, arguments, limit);
-        let output = self.run(&command, Vec::new(), limit + Duration::from_secs(20)).await?;
-        output.success(&format!("docker {}", arguments.join(" ")))
+        let command = steps::command(&self.target.directory, project, &lock.line);
+        let output = self.run(&command, steps::input(steps), steps::limit(steps)).await?;
+        match output.exit {
+            Exit::Exited(0) => Ok(()),
+            Exit::Lost => Err(Error::ConnectionLost),
+            _ => Err(steps::failure(&output)),
+        }
     }
 
     /// Runs a command line, made by [`shell`], in an exec channel of its own.

@@ -9,13 +9,14 @@ use russh::{Channel, ChannelMsg, client::Msg};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
     Error,
     ssh::{Connection, STEP_LIMIT},
 };
+use crate::text::printable;
 
 /// Standard output and standard error kept of one program, each in bytes; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 4 << 20;
@@ -51,7 +52,11 @@ impl Output {
         if self.exit == Exit::Lost {
             return Err(Error::ConnectionLost);
         }
-        Err(super::files::failure(&self, doing))
+        let found = match self.exit {
+            Exit::Exited(code) => format!("exit status {code}: {}", self.last_words()),
+            _ => format!("ended by a signal: {}", self.last_words()),
+        };
+        Err(Error::Failed { doing: doing.to_owned(), found })
     }
 
     /// The last lines of what it said, on one line.
@@ -78,9 +83,21 @@ impl Connection {
     }
 }
 
-/// The host's lock. It ends when this is released or dropped, and with the connection.
+/// How often the holder of a lock is told that it is still wanted.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Longest line with which a program tells what it holds, in bytes.
+const HELD_LIMIT: usize = 256;
+
+/// The host's lock. It ends when this is released or dropped, with the connection, and when it is not asked for any
+/// more for half a minute: what is written under it presupposes that nobody else had it since.
 #[derive(Debug)]
 pub struct HostLock {
+    /// The line of the host's `.epoch` that stands there for as long as nobody else had the lock.
+    pub(super) line: String,
+    /// Number of this tenure: each has a higher one than those before.
+    pub epoch: u64,
+    /// Who had the lock before; unknown at first, and where the host forgot it.
+    pub before: Option<String>,
     end: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -101,14 +118,20 @@ impl HostLock {
 }
 
 impl Connection {
-    /// Starts a program that says a line when it holds something, and holds it until its input ends.
-    pub(super) async fn hold(&self, command: &str, limit: Duration) -> Result<HostLock, Error> {
+    /// Starts the program that says a line when it holds the lock for `writer`, and holds it until its input ends.
+    pub(super) async fn hold(&self, command: &str, writer: &str, limit: Duration) -> Result<HostLock, Error> {
         let channel = self.session(command).await?;
-        let (mut reader, writer) = channel.split();
+        let (mut reader, writing) = channel.split();
         let held = async {
+            let mut said = Vec::new();
             while let Some(message) = reader.wait().await {
                 match message {
-                    ChannelMsg::Data { .. } => return Ok(()),
+                    ChannelMsg::Data { data } if said.len() + data.len() <= HELD_LIMIT => {
+                        said.extend_from_slice(&data);
+                        if said.ends_with(b"\n") {
+                            return Ok(String::from_utf8_lossy(&said).into_owned());
+                        }
+                    }
                     ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
                     ChannelMsg::ExitStatus { exit_status } => {
                         let found = format!("exit status {exit_status}");
@@ -119,22 +142,40 @@ impl Connection {
             }
             Err(Error::ConnectionLost)
         };
-        let doing = "locking the host".to_owned();
-        timeout(limit, held).await.map_err(|_| Error::TimedOut { doing, limit })??;
-        let (end, asked) = oneshot::channel();
+        let doing = || "locking the host".to_owned();
+        let said = timeout(limit, held).await.map_err(|_| Error::TimedOut { doing: doing(), limit })??;
+        let (epoch, before) = tenure(&said).ok_or_else(|| Error::Failed {
+            doing: doing(),
+            found: format!("not what holds a lock: {}", said.escape_default()),
+        })?;
+        let (end, mut asked) = oneshot::channel();
         let ended = tokio::spawn(async move {
             let read_out = async { while reader.wait().await.is_some() {} };
             tokio::pin!(read_out);
-            tokio::select! {
-                () = &mut read_out => return,
-                _ = asked => {}
+            loop {
+                tokio::select! {
+                    () = &mut read_out => return,
+                    _ = &mut asked => break,
+                    () = sleep(HEARTBEAT) => {
+                        if writing.data_bytes(b".".to_vec()).await.is_err() {
+                            break;
+                        }
+                    }
+                }
             }
-            if writer.eof().await.is_ok() {
+            if writing.eof().await.is_ok() {
                 read_out.await;
             }
         });
-        Ok(HostLock { end, ended })
+        Ok(HostLock { line: format!("{epoch} {writer}"), epoch, before, end, ended })
     }
+}
+
+/// Number of a tenure and who had the one before, as the holding program says.
+fn tenure(said: &str) -> Option<(u64, Option<String>)> {
+    let mut words = said.split_whitespace();
+    let epoch = (words.next()? == "held").then(|| words.next())??.parse().ok()?;
+    Some((epoch, words.next().map(printable)))
 }
 
 /// Answers of a program that are waiting to be taken, in pieces; whoever says more unasked is cut off.

@@ -1,9 +1,5 @@
 //! Command lines for a host's login shell: one quoting function, and programs that never contain data.
 
-use std::time::Duration;
-
-/// Runs one `docker` command.
-const DOCKER: &str = include_str!("programs/docker.sh");
 /// Holds the host's lock.
 const LOCK: &str = include_str!("programs/lock.sh");
 
@@ -31,16 +27,9 @@ pub fn command(program: &str, arguments: &[&str]) -> String {
     line
 }
 
-/// The command line of one `docker` command, ended after `limit`.
-pub(super) fn docker_command(directory: &str, arguments: &[&str], limit: Duration) -> String {
-    let seconds = limit.as_secs().max(1).to_string();
-    let all: Vec<&str> = [directory, seconds.as_str()].into_iter().chain(arguments.iter().copied()).collect();
-    command(DOCKER, &all)
-}
-
-/// The command line that holds the host's lock.
-pub(super) fn lock_command(directory: &str) -> String {
-    command(LOCK, &[directory])
+/// The command line that holds the host's lock for a writer.
+pub(super) fn lock_command(directory: &str, writer: &str) -> String {
+    command(LOCK, &[directory, writer])
 }
 
 #[cfg(test)]

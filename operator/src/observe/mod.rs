@@ -13,7 +13,8 @@ use futures::future::try_join_all;
 use crate::{
     desired::{Project, compose::COMPOSE_PROJECT, labels},
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
-    release::{Ledger, Release},
+    ledger::Ledger,
+    release::Release,
     text::printable,
 };
 
@@ -73,6 +74,14 @@ pub struct Observed {
     pub mounts: Mounts,
     /// Ports of ours on which something listens that is no container.
     pub taken_ports: BTreeSet<u16>,
+}
+
+impl Observed {
+    /// Whether a rollout was cut here, and nobody finished it or took it back yet.
+    pub fn is_under_way(&self) -> bool {
+        let intent = self.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
+        intent.is_some_and(|intent| intent.desired_hash.is_some())
+    }
 }
 
 /// What is mounted where.

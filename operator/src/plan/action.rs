@@ -42,6 +42,15 @@ pub enum Action {
         /// Compose service.
         service: String,
     },
+    /// Give a container its own name back.
+    Rename {
+        /// Compose service.
+        service: String,
+        /// Name that it has.
+        container: String,
+        /// Name that it should have.
+        to: String,
+    },
     /// Let a paused container go on.
     Unpause {
         /// Compose service.
@@ -89,6 +98,7 @@ impl Action {
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),
             Self::Reload { service } => format!("reload {service}"),
+            Self::Rename { container, to, .. } => format!("rename {container} to {to}"),
             Self::Unpause { container, .. } => format!("unpause {container}"),
             Self::Start { container, .. } => format!("start {container}"),
             Self::Restart { container, .. } => format!("restart {container}"),
@@ -108,6 +118,7 @@ impl Action {
             Self::CreateNetwork { .. } => "the network alone is missing",
             Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
             Self::Reload { .. } => "the service takes up its files while it goes on serving",
+            Self::Rename { .. } => "the container is as the release wants it, but for its name",
             Self::Unpause { .. } => "the container is as the release wants it, only paused",
             Self::Start { .. } => "the container is as the release wants it, only not running",
             Self::Restart { .. } => {
@@ -128,6 +139,7 @@ impl Action {
             | Self::ReplaceNetwork { .. }
             | Self::RemoveOrphan { .. } => None,
             Self::Reload { service }
+            | Self::Rename { service, .. }
             | Self::Unpause { service, .. }
             | Self::Start { service, .. }
             | Self::Restart { service, .. }

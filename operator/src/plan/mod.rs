@@ -5,7 +5,7 @@ mod hold;
 mod repair;
 
 use serde::Serialize;
-use tasktracker_crds::{DriftItem, PolicySpec, Upgrade, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, Upgrade, conditions::reasons};
 
 pub use action::Action;
 pub use hold::{Hold, hold};
@@ -31,6 +31,11 @@ pub struct Plan {
     pub waiting: Option<Waiting>,
     /// Why nothing at all is written at present.
     pub hold: Option<Hold>,
+    /// Repairs that did not hold again and again, in words; they are left to a person.
+    pub given_up: Vec<String>,
+    /// Whether the ledger holds what is over: an apply that was cut, or a repair that holds by now.
+    #[serde(skip)]
+    pub conclude: bool,
 }
 
 /// A change that has to wait.
@@ -52,6 +57,8 @@ pub enum Approval {
     Policy,
     /// A person asks for it now.
     Person,
+    /// A person asks for it now, and that services begin without the data that they had.
+    LeavingData,
 }
 
 impl Plan {
@@ -62,7 +69,18 @@ impl Plan {
 
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
-        self.hold.is_none() && (self.rollout.is_some() || self.repairs.iter().any(|repair| !repair.later))
+        let work = self.rollout.is_some() || self.conclude || self.repairs_now().next().is_some();
+        self.hold.is_none() && work
+    }
+
+    /// The repairs that are carried out now.
+    pub fn repairs_now(&self) -> impl Iterator<Item = &Repair> {
+        self.repairs.iter().filter(|repair| !repair.later)
+    }
+
+    /// Whether what is repaired counts only when it serves for a while: it ran before, and did not last.
+    pub fn needs_soak(&self) -> bool {
+        self.repairs_now().flat_map(|repair| &repair.because).any(|(kind, _)| *kind == DriftKind::Restarting)
     }
 
     /// The change, whether it waits or not.
@@ -98,21 +116,29 @@ pub fn plan(
     policy: &PolicySpec,
     approval: Approval,
 ) -> Plan {
-    let waiting = change
-        .as_ref()
-        .filter(|_| !observed.busy)
-        .map(|change| reason_to_wait(change, desired, observed, policy, approval));
-    let plan = Plan { desired_hash: desired.hash(), ..Plan::default() };
+    if observed.busy {
+        return Plan { desired_hash: desired.hash(), ..Plan::default() };
+    }
+    let ledger = observed.ledger.as_ref();
+    let conclude = ledger.is_some_and(|ledger| {
+        ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
+    });
+    let plan = Plan { desired_hash: desired.hash(), conclude, ..Plan::default() };
+    let waiting = change.as_ref().map(|change| reason_to_wait(change, desired, observed, policy, approval));
     if let (Some(None), Some(change)) = (&waiting, &change) {
         // A rollout writes every file and makes every container anew that is not as it should be: repairing towards
         // the release that it replaces would be in vain, and might not even be possible.
         return Plan { rollout: Some(change.clone()), ..plan };
     }
-    let repairs =
+    let mut repairs =
         observed.applied.as_ref().map(|applied| repair::repairs(drift, applied, desired)).unwrap_or_default();
+    let given_up = match ledger.filter(|_| approval == Approval::Policy) {
+        Some(ledger) => repair::hold_back(&mut repairs, ledger),
+        None => Vec::new(),
+    };
     let waiting =
         waiting.flatten().zip(change).map(|((reason, message), change)| Waiting { reason, message, change });
-    Plan { repairs, waiting, ..plan }
+    Plan { repairs, waiting, given_up, ..plan }
 }
 
 fn reason_to_wait(
@@ -130,10 +156,14 @@ fn reason_to_wait(
         );
         return Some((reasons::INVALID_SPEC, message));
     }
-    if approval == Approval::Person {
+    if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
+        return Some((reasons::DATA_WOULD_BE_LEFT, message));
+    }
+    if approval != Approval::Policy {
         return None;
     }
-    let failed = observed.ledger.as_ref().and_then(|ledger| ledger.failed.as_ref());
+    let ledger = observed.ledger.as_ref();
+    let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
     if let Some(failed) = failed.filter(|failed| failed.desired_hash == change.desired_hash) {
         let message = format!(
             "this desired state was tried and failed ({}); change it, or run `apply`",
@@ -141,11 +171,42 @@ fn reason_to_wait(
         );
         return Some((reasons::UNHEALTHY, message));
     }
-    if policy.upgrade == Upgrade::Approve {
+    let left = ledger.and_then(|ledger| ledger.rolled_back_from.as_ref());
+    if left == Some(&change.desired_hash) {
+        let message = "a person went back from this desired state; change it, or run `apply`".to_owned();
+        return Some((reasons::ROLLED_BACK, message));
+    }
+    // What was released once and cut is still released.
+    let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
+    let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);
+    if policy.upgrade == Upgrade::Approve && !is_under_way {
         return Some((
             reasons::APPROVAL_NEEDED,
             "policy.upgrade is Approve: a person runs `apply`".to_owned(),
         ));
+    }
+    None
+}
+
+/// Which data the desired state would not have any more, or would have to begin anew: that takes a person who says so.
+fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
+    let ledger = observed.ledger.as_ref()?;
+    let remedy = "`apply --leave-data` goes on without it; nothing is removed";
+    for (name, actual) in &ledger.volumes {
+        match desired.volumes.get(name) {
+            Some(wanted) if wanted == actual => {}
+            other => {
+                let found = other.map_or("none", String::as_str);
+                return Some(format!(
+                    "data {name}: expected it to stay in the volume {actual}, found {found} in the spec; {remedy}"
+                ));
+            }
+        }
+        if observed.volumes.get(actual).is_some_and(Option::is_none) {
+            return Some(format!(
+                "data {name}: expected the volume {actual}, found none on the host; bring it back from a backup, or {remedy}"
+            ));
+        }
     }
     None
 }

@@ -9,6 +9,7 @@ use super::Action;
 use crate::{
     desired::{Project, sha256},
     host::Source,
+    ledger::Ledger,
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -23,7 +24,7 @@ pub struct Repair {
     pub because: Vec<(DriftKind, Option<String>)>,
     /// Why nothing bigger is done.
     pub why: &'static str,
-    /// Whether this version of the operator only plans it.
+    /// Whether it is left to a person, because it did not hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub later: bool,
 }
@@ -45,6 +46,11 @@ fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: b
         DriftKind::Unhealthy | DriftKind::ContentStale => {
             Action::Restart { service: service()?, container: container()? }
         }
+        DriftKind::ConfigChanged
+            if item.path.as_ref().is_some_and(|path| path.ends_with("/container_name")) =>
+        {
+            Action::Rename { service: service()?, container: container()?, to: item.wanted.clone() }
+        }
         DriftKind::Restarting | DriftKind::ImageChanged | DriftKind::ConfigChanged => {
             Action::Recreate { service: service()? }
         }
@@ -55,13 +61,16 @@ fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: b
     })
 }
 
-/// Whether an action for a kind of difference waits for what keeps repairs from being tried for ever, or for the
-/// program that carries it out.
-fn is_later(kind: DriftKind) -> bool {
-    matches!(
-        kind,
-        DriftKind::NotAFile | DriftKind::Unhealthy | DriftKind::Restarting | DriftKind::NetworkChanged
-    )
+/// Leaves to a person what was repaired in vain again and again, and tells of what.
+pub(super) fn hold_back(repairs: &mut [Repair], ledger: &Ledger) -> Vec<String> {
+    let mut given_up = Vec::new();
+    for repair in repairs.iter_mut().filter(|repair| !repair.later) {
+        if repair.because.iter().all(|(kind, path)| ledger.gave_up(*kind, path.as_ref())) {
+            repair.later = true;
+            given_up.push(repair.action.words());
+        }
+    }
+    given_up
 }
 
 /// Repairs towards the applied release, files first, each service once.
@@ -74,36 +83,19 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
             .chain(files_behind(item, applied, desired));
         for action in actions.chain(reload(item)) {
             let cause = (item.kind, item.path.clone());
-            let later = is_later(item.kind);
             if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
                 if !repair.because.contains(&cause) {
                     repair.because.push(cause);
                 }
-                repair.later &= later;
             } else {
                 let why = action.why();
-                repairs.push(Repair { action, because: vec![cause], why, later });
+                repairs.push(Repair { action, because: vec![cause], why, later: false });
             }
         }
     }
-    leave_blocked(drift, &mut repairs);
     drop_covered(&mut repairs);
     repairs.sort_by_key(|repair| order(&repair.action));
     repairs
-}
-
-/// A container that is started mounts whatever stands in the place of its folder: it waits until that is set aside.
-fn leave_blocked(drift: &[DriftItem], repairs: &mut [Repair]) {
-    let blocked: Vec<Option<&String>> = drift
-        .iter()
-        .filter(|item| item.kind == DriftKind::NotAFile)
-        .map(|item| item.service.as_ref())
-        .collect();
-    let is_blocked =
-        |service: &str| blocked.iter().any(|blocked| blocked.is_none_or(|blocked| blocked == service));
-    for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(is_blocked)) {
-        repair.later = true;
-    }
 }
 
 /// The files that cannot be there while something else stands in their place.
@@ -155,8 +147,10 @@ fn order(action: &Action) -> (u8, bool) {
         Action::Unpause { .. } => 5,
         Action::Start { .. } => 6,
         Action::Restart { .. } => 7,
-        Action::Create { .. } => 8,
-        Action::Recreate { .. } => 9,
+        // The others know the container by the name that it has.
+        Action::Rename { .. } => 8,
+        Action::Create { .. } => 9,
+        Action::Recreate { .. } => 10,
     };
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
 }

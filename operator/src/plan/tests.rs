@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     diff,
     host::Source,
-    release::{Failed, Ledger, Prepared},
+    ledger::{Failed, Ledger},
+    release::Prepared,
     source::Stack,
 };
 
@@ -141,7 +142,7 @@ fn what_stands_in_a_files_place_is_set_aside_before_the_files_behind_it_are_writ
 }
 
 #[test]
-fn nothing_is_started_on_what_stands_in_a_folders_place() {
+fn what_stands_in_a_folders_place_is_set_aside_before_anything_mounts_it() {
     let drift = [
         item(DriftKind::NotAFile, Some("edge"), Some("files/edge")),
         item(DriftKind::Missing, Some("edge"), None),
@@ -150,7 +151,8 @@ fn nothing_is_started_on_what_stands_in_a_folders_place() {
     let (desired, observed) = (project("a"), observed("a"));
     let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
     let now = plan.repairs.iter().filter(|repair| !repair.later).map(|repair| repair.action.words());
-    assert_eq!(now.collect::<Vec<_>>(), ["create backend"]);
+    let expected = ["set files/edge aside", "write files/edge/Caddyfile", "create edge", "create backend"];
+    assert_eq!(now.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use tasktracker_operator::{
         labels, sha256,
     },
     engine,
-    release::{Ledger, Prepared},
+    ledger::Ledger,
+    release::Prepared,
     source::Stack,
 };
 

@@ -1,7 +1,7 @@
 //! Texts with NUL, line ends and escape sequences: whatever a look tells is lines that can be printed.
 
 use serde_json::{Value, json};
-use tasktracker_operator::release::Ledger;
+use tasktracker_operator::ledger::Ledger;
 
 use crate::{
     fake_docker::{body, json as answer},

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tasktracker_crds::{TaskTrackerStack, validation::read_stack};
 use tasktracker_operator::{
     desired,
-    host::{Exit, Host, shell},
+    host::{Exit, Host, Step, shell},
     release::Prepared,
     source::Stack,
 };
@@ -159,11 +159,12 @@ fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
         live >= 25 && refused > 250 && env == HOSTILE.len(),
         "{live} paths, {refused} refused, {env} values of env accepted"
     );
-    let lock = runtime.block_on(host.lock()).unwrap();
+    let lock = runtime.block_on(host.lock("test")).unwrap();
     for (path, hostile, stack) in &accepted {
         let Some(project) = desired::for_host(stack, &stack.spec.hosts[0]).pop() else { continue };
         let prepared = Prepared::new(project.clone(), BTreeMap::new());
-        runtime.block_on(host.place(&lock, &project.folder, &prepared.placements())).unwrap();
+        let steps: Vec<Step> = prepared.placements().into_iter().map(Step::Place).collect();
+        runtime.block_on(host.carry_out(&lock, &project.folder, &steps)).unwrap();
         let folder = format!("{directory}/{}", project.folder);
         arrives(&stage, &folder, &prepared, stack, &format!("{path} = {hostile:?}"));
     }

@@ -193,7 +193,7 @@ fn a_missing_image_is_told_before_anything_is_deployed() {
         "{said}"
     );
     let left = stage.on_host("ls -A /opt/tasktracker; docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom");
-    assert_eq!(left, ".lock\n.writing\n");
+    assert_eq!(left, ".epoch\n.lock\n.writing\n");
 }
 
 #[test]

@@ -171,7 +171,8 @@ spec:
         http(SocketAddr::new(self.host.address(), port), request).unwrap_or_default()
     }
 
-    /// Everything on the host that an undisturbed operator would leave alone, as text that can be compared.
+    /// Everything on the host that an undisturbed operator would leave alone, as text that can be compared; of ledgers,
+    /// not who wrote them last.
     pub(crate) fn snapshot(&self) -> String {
         let format = "{{.Name}} {{.Image}} {{.State.Status}} {{.State.Health.Status}} {{json .Config.User}} \
             {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.ReadonlyRootfs}} \
@@ -181,8 +182,9 @@ spec:
             "docker ps -aq | xargs -r docker inspect --format '{format}' | sort
              docker network ls --format '{{{{.Name}}}}' | sort
              docker volume ls --format '{{{{.Name}}}}' | sort
-             cd /opt/tasktracker && find . -type f ! -name .lock -exec stat -c '%n %a %U %s' {{}} + | sort
-             find . -type f ! -name .lock -exec sha256sum {{}} + | sort"
+             cd /opt/tasktracker && find . -type f ! -name .lock -exec stat -c '%n %a %U' {{}} + | sort
+             find . -type f ! -name .lock ! -name .epoch ! -name ledger.json -exec sha256sum {{}} + | sort
+             grep -Ev '^  .(epoch|when|who|why).:' */*/ledger.json"
         ))
     }
 }

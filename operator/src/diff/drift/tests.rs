@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     desired::{Project, compose},
     host::{Details, Disk, FileFact, ImageConfig, Mounted, Published, Settings},
+    ledger::Ledger,
     observe::Mounts,
-    release::{FileRecord, Ledger, Prepared},
+    release::{FileRecord, Prepared},
     source::Stack,
 };
 

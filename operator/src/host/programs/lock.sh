@@ -1,6 +1,8 @@
-# Holds the host's lock until the end of standard input: the lock ends with the connection, at the latest after an hour.
-# $1: the operator's folder.
-# Exit 75: another writer holds the lock, or a program of one still runs; 73: the lock cannot be opened.
+# Holds the host's lock until the end of standard input, or until nothing came for half a minute: whoever stops
+# without an end, or is cut off, keeps nobody else waiting for long.
+# $1: the operator's folder; $2: who asks for it.
+# Prints "held EPOCH WRITER": the number of this tenure, and who had the one before.
+# Exit 75: another writer holds the lock, or a program of one still runs; 73: the lock cannot be opened or written.
 umask 022
 mkdir -p "$1" || exit 73
 (: >>"$1/.lock" && : >>"$1/.writing") || exit 73
@@ -11,6 +13,16 @@ until flock -n 8 && flock -n 9; do
   [ "$tries" -lt 60 ] || exit 75
   sleep 1
 done
+number= before=
+[ ! -f "$1/.epoch" ] || read -r number before <"$1/.epoch"
+case $number in
+  '' | *[!0-9]* | ?????????????????*) # what is lost is taken from the ledgers, which copy it
+    before=
+    number=$(sed -n 's/^ *"epoch": \([0-9]\{1,15\}\),*$/\1/p' "$1"/*/*/ledger.json 2>/dev/null | sort -n | tail -n 1)
+    ;;
+esac
+number=$((${number:-0} + 1))
+printf '%s %s\n' "$number" "$2" >"$1/.epoch.new" && sync "$1/.epoch.new" && mv -T -f "$1/.epoch.new" "$1/.epoch" || exit 73
 exec 9>&-
-echo held
-exec timeout 3600 cat >/dev/null
+echo "held $number $before"
+while [ -n "$(timeout 30 head -c 1)" ]; do :; done

@@ -1,6 +1,6 @@
 # Looks at what the operator needs on a host. Writes nothing.
 # $1: the operator's folder; $2: the engine's. Prints lines "key value".
-for tool in base64 cat cp env find flock head mkdir mktemp mv rm sed sha256sum stat sync timeout tr; do
+for tool in base64 cat cp env find flock head mkdir mktemp mv rm rmdir sed setsid sha256sum sort stat sync tail timeout tr; do
   command -v "$tool" >/dev/null 2>&1 || printf 'missing %s\n' "$tool"
 done
 printf 'user %s\n' "$(id -un 2>/dev/null || id -u)"

@@ -1,0 +1,48 @@
+//! From a repair to the steps that carry it out on the host.
+
+use super::{ACTION_LIMIT, Context, compose::Compose, rollout::make};
+use crate::{host::Step, observe::Observed, plan::Action};
+
+/// The steps of one action.
+pub(super) fn steps(
+    action: &Action,
+    observed: &Observed,
+    compose: &Compose<'_>,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let docker = |arguments: &[&str]| vec![Step::docker(arguments, ACTION_LIMIT)];
+    match action {
+        Action::SetAside { path } => {
+            let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
+            vec![Step::SetAside { path: path.clone(), time }]
+        }
+        Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
+        Action::CreateNetwork { network } => vec![make("network", network, context)],
+        Action::ReplaceNetwork { network } => replace_network(network, observed, context),
+        Action::RemoveOrphan { container } => docker(&["rm", "-f", container]),
+        Action::Rename { container, to, .. } => docker(&["rename", container, to]),
+        Action::Unpause { container, .. } => docker(&["unpause", container]),
+        Action::Restart { container, .. } => docker(&["restart", container]),
+        Action::Reload { service } => vec![compose.reload(service)],
+        Action::Start { container, .. } => docker(&["start", container]),
+        Action::Create { service } => vec![compose.up(&["--no-deps", "--no-recreate", service])],
+        Action::Recreate { service } => vec![compose.up(&["--no-deps", "--force-recreate", service])],
+    }
+}
+
+/// Docker removes a network only when nobody is in it. Those who are not ours are left in it: then it stays, and
+/// Docker says why.
+fn replace_network(network: &str, observed: &Observed, context: &Context<'_>) -> Vec<Step> {
+    let inside = observed
+        .containers
+        .iter()
+        .filter(|container| container.networks.iter().any(|joined| joined == network));
+    let mut steps: Vec<Step> = inside
+        .map(|container| {
+            Step::docker(&["network", "disconnect", "-f", network, &container.name], ACTION_LIMIT)
+        })
+        .collect();
+    steps.push(Step::docker(&["network", "rm", network], ACTION_LIMIT));
+    steps.push(make("network", network, context));
+    steps
+}

@@ -1,0 +1,77 @@
+# Carries out staged steps, in their order; the first that fails is the last. Holds the second lock while it runs,
+# whether anybody still waits for it or not.
+# $1: the operator's folder; $2: the project's folder below it, or nothing; $3: the writer's epoch; $4: what was staged.
+# Steps, every text in base64: "F path number" renames a staged file into its place; "S" makes sure that files are on
+# the disk; "A path time" sets aside what stands at a path; "K releases…" removes every other stored release;
+# "D seconds words…" runs docker.
+# Exit 75: a program of another writer still runs; 76: another writer took over; 73: cannot write; 1: docker failed.
+umask 022
+base=$1 project=$1${2:+/$2} epoch=$3 staging=$4
+plain() { printf '%s' "$1" | base64 -d; }
+say() { printf '%s\n' "$*" >>"$staging/said"; }
+fail() { code=$1; shift; say "$*"; rm -rf -- "$staging"; exit "$code"; }
+exec 9>>"$base/.writing" || fail 73 "$base/.writing cannot be opened"
+tries=0 # whoever only looks holds it for a moment
+until flock -n 9; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 50 ] || fail 75
+  sleep 0.1
+done
+[ "$(cat "$base/.epoch" 2>/dev/null)" = "$epoch" ] || fail 76 "$(cat "$base/.epoch" 2>&1)"
+for left in "$project"/.staging.*; do # of an apply whose input was cut
+  [ "$left" = "$staging" ] || rm -rf -- "$left"
+done
+above() { # the folders above a path must be folders of our own, never links
+  part=$project rest=$1
+  while :; do
+    case $rest in */*) part=$part/${rest%%/*} rest=${rest#*/} ;; *) return ;; esac
+    [ ! -L "$part" ] || fail 73 "$part is a symbolic link"
+    [ -d "$part" ] || mkdir "$part" || fail 73 "$part cannot be made"
+  done
+}
+put() { # $1: path; $2: what was staged for it
+  above "$1"
+  [ ! -L "$project/$1" ] && [ ! -d "$project/$1" ] || fail 73 "$project/$1 is no file"
+  mv -T -f -- "$staging/$2" "$project/$1" || fail 73 "$project/$1 cannot be replaced"
+}
+aside() { # $1: path; $2: time. Nothing is followed, and nothing but an empty folder removed
+  at=$project/$1
+  [ -L "$at" ] || [ -e "$at" ] || return 0
+  [ -L "$at" ] || ! rmdir "$at" 2>/dev/null || return 0
+  [ ! -e "$at.moved-$2" ] && [ ! -L "$at.moved-$2" ] || fail 73 "$at.moved-$2 is there already"
+  mv -T -- "$at" "$at.moved-$2" || fail 73 "$at cannot be set aside"
+}
+run() { # $1: seconds; the rest: arguments of docker. What it says is cut, its status is kept.
+  limit=$1
+  shift
+  {
+    cd / && timeout -k 10 "$limit" env -i PATH="$PATH" HOME="$HOME" DOCKER_CONFIG="${DOCKER_CONFIG:-$HOME/.docker}" \
+      docker -H unix:///var/run/docker.sock "$@" </dev/null 2>&1
+    echo "$?" >"$staging/status"
+  } | { head -c 65536; cat >/dev/null; } >"$staging/output"
+  status=$(cat "$staging/status" 2>/dev/null)
+  [ "$status" = 0 ] && return
+  say "docker $1: exit status ${status:-unknown}"
+  cat "$staging/output" >>"$staging/said"
+  rm -rf -- "$staging"
+  exit 1
+}
+while read -r verb first second rest; do
+  case $verb in
+    F) put "$(plain "$first")" "$second" ;;
+    S) sync "$project" "$project"/*/ "$project"/*/*/ 2>/dev/null ;;
+    A) aside "$(plain "$first")" "$second" ;;
+    K)
+      for stored in "$project"/releases/*; do
+        case " $first $second $rest " in *" ${stored##*/} "*) ;; *) rm -rf -- "$stored" ;; esac
+      done
+      ;;
+    D)
+      set --
+      for word in $second $rest; do set -- "$@" "$(plain "$word")"; done
+      run "$first" "$@"
+      ;;
+    *) fail 65 "unknown step $verb" ;;
+  esac
+done <"$staging/steps"
+rm -rf -- "$staging"

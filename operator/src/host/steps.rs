@@ -1,0 +1,165 @@
+//! What is done on a host, step by step: the only way in which anything there is written.
+
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use super::{Error, Exit, Output, shell};
+
+/// Takes and stages what is to be done.
+const APPLY: &str = include_str!("programs/apply.sh");
+/// Does it, apart from the session.
+const STEPS: &str = include_str!("programs/steps.sh");
+/// How long all steps that are not docker's may take together.
+const OWN_LIMIT: Duration = Duration::from_mins(1);
+/// What docker may take beyond its time limit until it is killed.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+/// One step, carried out after those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Puts a file into its place. All files of an apply are staged and verified before its first step.
+    Place(Placement),
+    /// Makes sure that the files so far are on the disk.
+    Sync,
+    /// Renames what stands at a path to `PATH.moved-TIME`; an empty folder is removed.
+    SetAside {
+        /// Path from the project's folder.
+        path: String,
+        /// Letters, digits and `-`: what makes the new name another one.
+        time: String,
+    },
+    /// Removes every stored release but these.
+    KeepReleases {
+        /// IDs of the releases.
+        ids: Vec<String>,
+    },
+    /// Runs `docker` with nothing of the user's environment but `PATH`, `HOME` and the Docker configuration.
+    Docker {
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// How long it may take.
+        limit: Duration,
+    },
+}
+
+/// One file to put into a project's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Path from the project's folder.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// SHA-256 of the content, in hexadecimal digits.
+    pub sha256: String,
+    /// Where the content comes from.
+    pub source: Source,
+}
+
+/// Where the content of a file comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From here.
+    Inline(Vec<u8>),
+    /// From a copy on the host, by its path from the project's folder.
+    Copy(String),
+}
+
+impl Step {
+    /// `docker` with these arguments.
+    pub fn docker(arguments: &[&str], limit: Duration) -> Self {
+        Self::Docker { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), limit }
+    }
+
+    /// The step as a line for the programs.
+    fn line(&self) -> String {
+        let encoded = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
+        match self {
+            Self::Place(Placement { path, mode, sha256, source }) => {
+                let (verb, data) = match source {
+                    Source::Inline(content) => ('F', encoded(content)),
+                    Source::Copy(path) => ('C', encoded(path.as_bytes())),
+                };
+                format!("{verb} {} {mode:o} {sha256} {data}", encoded(path.as_bytes()))
+            }
+            Self::Sync => "S".to_owned(),
+            Self::SetAside { path, time } => format!("A {} {time}", encoded(path.as_bytes())),
+            Self::KeepReleases { ids } => format!("K {}", ids.join(" ")),
+            Self::Docker { arguments, limit } => {
+                let words: Vec<String> = arguments.iter().map(|word| encoded(word.as_bytes())).collect();
+                format!("D {} {}", limit.as_secs().max(1), words.join(" "))
+            }
+        }
+    }
+}
+
+/// The command line that takes steps for a project, or for the host where `project` is empty.
+pub(super) fn command(directory: &str, project: &str, epoch: &str) -> String {
+    shell::command(APPLY, &[STEPS, directory, project, epoch])
+}
+
+/// What that program reads.
+pub(super) fn input(steps: &[Step]) -> Vec<u8> {
+    let lines = steps.iter().map(Step::line).chain(["END".to_owned()]);
+    lines.flat_map(|line| [line, "\n".to_owned()]).collect::<String>().into_bytes()
+}
+
+/// How long all of them may take.
+pub(super) fn limit(steps: &[Step]) -> Duration {
+    let docker = steps.iter().map(|step| match step {
+        Step::Docker { limit, .. } => *limit + KILL_LIMIT,
+        _ => Duration::ZERO,
+    });
+    docker.sum::<Duration>() + OWN_LIMIT
+}
+
+/// What it means that they ended so.
+pub(super) fn failure(output: &Output) -> Error {
+    let words = output.last_words();
+    let doing = |doing: &str, found: String| Error::Failed { doing: doing.to_owned(), found };
+    match output.exit {
+        Exit::Exited(75) => Error::Locked,
+        Exit::Exited(76) => Error::Overtaken { found: words },
+        Exit::Exited(74) => {
+            let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
+            Error::ReleaseDamaged { path: path.to_owned(), found: found.to_owned() }
+        }
+        Exit::Exited(1) => doing("docker", by_docker(output, words)),
+        Exit::Exited(code) => doing("writing on the host", format!("exit status {code}: {words}")),
+        Exit::Signalled | Exit::Lost => doing("writing on the host", format!("ended by a signal: {words}")),
+    }
+}
+
+/// Which command it was, how it ended, and its last words.
+fn by_docker(output: &Output, words: String) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let first = said.lines().next().unwrap_or_default();
+    let first = match first.rsplit_once(": exit status ") {
+        Some((command, "124" | "137")) => format!("{command}: ended by its time limit"),
+        _ => first.to_owned(),
+    };
+    if said.lines().count() > 4 { format!("{first}: {words}") } else { words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_a_line_whatever_is_in_it() {
+        let file =
+            |source| Placement { path: "a\nb".to_owned(), mode: 0o644, sha256: "00".to_owned(), source };
+        let steps = [
+            Step::Place(file(Source::Inline(b"END\n".to_vec()))),
+            Step::Place(file(Source::Copy("c".to_owned()))),
+            Step::Sync,
+            Step::SetAside { path: "x y".to_owned(), time: "20260131".to_owned() },
+            Step::KeepReleases { ids: vec!["0a".to_owned()] },
+            Step::docker(&["compose", "up\n"], Duration::from_secs(7)),
+        ];
+        let text = String::from_utf8(input(&steps)).unwrap();
+        let verbs: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(verbs, ["F", "C", "S", "A", "K", "D", "END"]);
+        assert_eq!(limit(&steps), OWN_LIMIT + KILL_LIMIT + Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,292 @@
+//! The ledger: what happened to a project on a host, kept there. Pure: the format and how it goes on.
+//!
+//! What must survive the operator is in it: the release in force, what an apply was about when it was cut, what was
+//! tried in vain. It is written before anything else is, and again when that is done.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tasktracker_crds::{DriftItem, DriftKind};
+
+use crate::{
+    host::Placement,
+    release::{FORMAT, Release, inline},
+};
+
+/// Name of a project's ledger.
+pub const LEDGER_FILE: &str = "ledger.json";
+/// Releases that are kept on a host.
+const KEPT: usize = 5;
+/// Rollouts that are remembered.
+const REMEMBERED: usize = 10;
+/// How often a difference is repaired before it is left alone.
+const TRIES: u32 = 3;
+
+/// What happened to a project on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Version of this format.
+    pub format: u32,
+    /// Who owns the project.
+    pub owner: String,
+    /// Namespace and name of the stack.
+    pub stack: String,
+    /// The host's epoch when this was written.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The release that was last rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// The one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Releases that are kept on the host, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<String>,
+    /// Volumes that were made or taken over: name inside the project, name on the host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, String>,
+    /// Version of Compose at the last rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<String>,
+    /// Settings that every container had after the last rollout though nothing asked for them: the host's own defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_defaults: BTreeMap<String, String>,
+    /// What an apply is about; there only while one is under way, or was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
+    /// Differences that were still there after they were repaired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// A desired state that was tried and failed; it is not tried again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+    /// The desired state that a person went back from; it waits until it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_from: Option<String>,
+    /// Rollouts, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Rollout>,
+    /// When this was written, in RFC 3339, by the operator's clock.
+    pub when: String,
+    /// Who wrote it: the operator, or a person.
+    pub who: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What an apply is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Intent {
+    /// Hash of the plan.
+    pub plan: String,
+    /// Hash of the desired state that is rolled out; none where drift is repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_hash: Option<String>,
+    /// The release that is gone back to, where a person asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<String>,
+}
+
+/// A difference that was still there after it was repaired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Kind of the difference.
+    pub kind: DriftKind,
+    /// Its path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How often it was repaired in vain.
+    pub count: u32,
+}
+
+/// A rollout that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// ID of the release.
+    pub release: String,
+    /// Its revision.
+    pub revision: String,
+    /// When it ended, in RFC 3339.
+    pub when: String,
+    /// Who wanted it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What came out: `Succeeded`, or the reason of the failure.
+    pub result: String,
+}
+
+/// A desired state that was tried and failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// Hash of the desired state.
+    pub desired_hash: String,
+    /// Its revision.
+    pub revision: String,
+    /// Reason, as in conditions.
+    pub reason: String,
+    /// What was found.
+    pub message: String,
+}
+
+/// Who writes, when and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The host's epoch.
+    pub epoch: u64,
+    /// Now, in RFC 3339, by the operator's clock.
+    pub when: String,
+    /// The operator, or a person.
+    pub who: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Ledger {
+    /// Reads a ledger.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        let ledger: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if ledger.format != FORMAT {
+            return Err(format!("expected format {FORMAT}, found {}", ledger.format));
+        }
+        let mut ids = ledger.releases.iter().chain(&ledger.current).chain(&ledger.previous);
+        if let Some(found) = ids.find(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Err(format!("expected hexadecimal digits, found {found}"));
+        }
+        Ok(ledger)
+    }
+
+    /// The ledger of a project that nothing was rolled out to yet.
+    pub fn empty(owner: &str, stack: &str) -> Self {
+        Self {
+            format: FORMAT,
+            owner: owner.to_owned(),
+            stack: stack.to_owned(),
+            epoch: 0,
+            current: None,
+            previous: None,
+            releases: Vec::new(),
+            volumes: BTreeMap::new(),
+            compose: None,
+            host_defaults: BTreeMap::new(),
+            intent: None,
+            attempts: Vec::new(),
+            failed: None,
+            rolled_back_from: None,
+            history: Vec::new(),
+            when: String::new(),
+            who: String::new(),
+            why: String::new(),
+        }
+    }
+
+    /// What to write into the project's folder.
+    pub fn placement(&self) -> Placement {
+        inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
+    }
+
+    /// Before the first step of an apply.
+    #[must_use]
+    pub fn with_intent(self, intent: Intent, signature: &Signature) -> Self {
+        Self { intent: Some(intent), ..self.signed(signature) }
+    }
+
+    /// After the last one, or when there is nothing left of what was cut.
+    #[must_use]
+    pub fn concluded(self, signature: &Signature) -> Self {
+        Self { intent: None, ..self.signed(signature) }
+    }
+
+    /// A release serves, and is the one in force. Those that are kept no longer are not listed any more.
+    #[must_use]
+    pub fn succeeded(self, release: &Release, signature: &Signature) -> Self {
+        let previous = if self.current.as_ref() == Some(&release.id) { self.previous } else { self.current };
+        let mut releases = vec![release.id.clone()];
+        releases.extend(self.releases.into_iter().filter(|id| *id != release.id));
+        releases.truncate(KEPT);
+        Self {
+            current: Some(release.id.clone()),
+            previous: previous.filter(|id| releases.contains(id)),
+            releases,
+            intent: None,
+            attempts: Vec::new(),
+            failed: None,
+            rolled_back_from: None,
+            history: remembered(self.history, release, "Succeeded", signature),
+            ..self
+        }
+        .signed(signature)
+    }
+
+    /// A release was refused or does not serve: the one before stays in force.
+    #[must_use]
+    pub fn failed(self, release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
+        let failed = Failed {
+            desired_hash: release.desired_hash.clone(),
+            revision: release.project.revision.clone(),
+            reason: reason.to_owned(),
+            message,
+        };
+        let history = remembered(self.history, release, reason, signature);
+        Self { failed: Some(failed), intent: None, history, ..self }.signed(signature)
+    }
+
+    fn signed(self, Signature { epoch, when, who, why }: &Signature) -> Self {
+        Self { epoch: *epoch, when: when.clone(), who: who.clone(), why: why.clone(), ..self }
+    }
+
+    /// Whether a difference was repaired in vain so often that it is left to a person.
+    pub fn gave_up(&self, kind: DriftKind, path: Option<&String>) -> bool {
+        let is_it = |attempt: &&Attempt| attempt.kind == kind && attempt.path.as_ref() == path;
+        self.attempts.iter().find(is_it).is_some_and(|attempt| attempt.count >= TRIES)
+    }
+
+    /// What is known to have been in vain after differences were repaired and some of them are `left`.
+    pub fn attempts_after(
+        &self,
+        repaired: &[(DriftKind, Option<String>)],
+        left: &[DriftItem],
+    ) -> Vec<Attempt> {
+        let is_left = |kind: DriftKind, path: &Option<String>| {
+            left.iter().any(|item| item.kind == kind && item.path == *path)
+        };
+        let mut attempts = self.attempts.clone();
+        attempts.retain(|attempt| is_left(attempt.kind, &attempt.path));
+        for (kind, path) in repaired.iter().filter(|(kind, path)| is_left(*kind, path)) {
+            match attempts.iter_mut().find(|attempt| attempt.kind == *kind && attempt.path == *path) {
+                Some(attempt) => attempt.count = attempt.count.saturating_add(1),
+                None => attempts.push(Attempt { kind: *kind, path: path.clone(), count: 1 }),
+            }
+        }
+        attempts
+    }
+}
+
+fn remembered(
+    history: Vec<Rollout>,
+    release: &Release,
+    result: &str,
+    Signature { when, who, why, .. }: &Signature,
+) -> Vec<Rollout> {
+    let newest = Rollout {
+        release: release.id.clone(),
+        revision: release.project.revision.clone(),
+        when: when.clone(),
+        who: who.clone(),
+        why: why.clone(),
+        result: result.to_owned(),
+    };
+    let mut history: Vec<Rollout> = std::iter::once(newest).chain(history).collect();
+    history.truncate(REMEMBERED);
+    history
+}
