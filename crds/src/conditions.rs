@@ -69,14 +69,8 @@ pub mod reasons {
     pub const FROZEN: &str = "Frozen";
     /// A repair was carried out three times and did not hold.
     pub const NOT_CONVERGING: &str = "NotConverging";
-    /// A person went back to an earlier release.
-    pub const ROLLED_BACK: &str = "RolledBack";
     /// A service would begin without the data that it had.
     pub const DATA_WOULD_BE_LEFT: &str = "DataWouldBeLeft";
-    /// What the operator keeps on a host is gone.
-    pub const LEDGER_MISSING: &str = "LedgerMissing";
-    /// Another operator works on the same host, again and again.
-    pub const OTHER_WRITER: &str = "OtherWriter";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";
     /// Writing to the host failed.

@@ -175,9 +175,10 @@ pub async fn remember(
     write_ledger(host, &ledger, context).await
 }
 
-/// Writes the ledger alone.
+/// Writes the ledger, and removes what it does not name any more.
 async fn write_ledger(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let steps = [Step::Place(ledger.placement()), Step::Sync];
+    let kept = Step::KeepReleases { ids: ledger.kept() };
+    let steps = [Step::Place(ledger.placement()), Step::Sync, kept];
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
     failpoint::reached("concluded");
     Ok(())
@@ -195,7 +196,7 @@ async fn repair(
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
-    let intent = Intent { plan: plan.hash(), desired_hash: None, rollback_to: None };
+    let intent = Intent { plan: plan.hash(), desired_hash: None };
     let mut steps = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
     let compose = Compose::new(host, &applied.project);
     let mut unsynced = false;

@@ -32,8 +32,7 @@ pub(super) async fn rollout(
     let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
     ledger.volumes.extend(context.project.volumes.clone());
     let signature = context.signature(&format!("revision {}", release.project.revision));
-    let intent =
-        Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()), rollback_to: None };
+    let intent = Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()) };
     let intended = ledger.clone().with_intent(intent, &signature);
     let carried_out = carry_out(host, &prepared, &intended, observed, context).await;
     failpoint::reached("proved");
@@ -49,10 +48,7 @@ pub(super) async fn rollout(
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
     };
-    let kept = Step::KeepReleases { ids: next.releases.clone() };
-    let steps = [Step::Place(next.placement()), Step::Sync, kept];
-    host.carry_out(context.lock, &context.project.folder, &steps).await?;
-    failpoint::reached("concluded");
+    super::write_ledger(host, &next, context).await?;
     carried_out.map(|()| prepared.release)
 }
 

@@ -29,9 +29,10 @@ pub(super) async fn apply(
     printer: &Printer,
     selection: &Selection,
     wanted: Option<&str>,
+    approval: Approval,
 ) -> anyhow::Result<Verdict> {
     let hosts = Hosts::default();
-    let all = look_in_peace(selection, &hosts).await?;
+    let all = look_in_peace(selection, &hosts, approval).await?;
     if let Some(wanted) = wanted {
         let found: Vec<String> = hashes(&all).into_values().collect();
         if !found.iter().any(|found| found == wanted) || found.len() > 1 {
@@ -43,7 +44,7 @@ pub(super) async fn apply(
     }
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
-    let results = futures::future::join_all(all.iter().map(apply_looked)).await;
+    let results = futures::future::join_all(all.iter().map(|looked| apply_looked(looked, approval))).await;
     for (looked, result) in all.iter().zip(results) {
         let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
         match result {
@@ -69,11 +70,15 @@ pub(super) async fn apply(
 
 /// Looks when nobody writes: while somebody does, there is no plan to compare with. Whoever writes for too long is told
 /// of where the lock is asked for.
-async fn look_in_peace(selection: &Selection, hosts: &Hosts) -> anyhow::Result<Vec<Looked>> {
+async fn look_in_peace(
+    selection: &Selection,
+    hosts: &Hosts,
+    approval: Approval,
+) -> anyhow::Result<Vec<Looked>> {
     let started = Instant::now();
     let mut depth = Depth::Slow;
     loop {
-        let all = look_at_all(selection, hosts, Approval::Person, depth).await?;
+        let all = look_at_all(selection, hosts, approval, depth).await?;
         let busy =
             all.iter().flat_map(|looked| looked.result.iter().flatten()).any(|look| look.observed.busy);
         if !busy || started.elapsed() > PATIENCE {
@@ -84,7 +89,7 @@ async fn look_in_peace(selection: &Selection, hosts: &Hosts) -> anyhow::Result<V
     }
 }
 
-async fn apply_looked(looked: &Looked) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let looks = match &looked.result {
         Err(error) => bail!("{error}"),
         Ok(looks) => looks,
@@ -100,7 +105,7 @@ async fn apply_looked(looked: &Looked) -> anyhow::Result<Vec<(String, apply::Out
             .collect());
     }
     let lock = host.lock(&Memory::none().writer()).await?;
-    let result = apply_locked(looked, looks, host, &lock).await;
+    let result = apply_locked(looked, looks, host, &lock, approval).await;
     lock.release().await;
     result
 }
@@ -111,9 +116,10 @@ async fn apply_locked(
     shown: &[Look],
     host: &Host,
     lock: &HostLock,
+    approval: Approval,
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
-    let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(lock) };
+    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock) };
     for (look, shown) in look(&looked.stack, &looked.spec, host, wish).await?.into_iter().zip(shown) {
         may_apply(&look)?;
         // What another writer was about could not be planned.

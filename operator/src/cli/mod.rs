@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     engine::Memory,
+    plan::Approval,
     source::{Folder, Secrets},
     telemetry::{self, LogFormat},
 };
@@ -164,6 +165,10 @@ enum Command {
         /// Do exactly this plan, or refuse.
         #[arg(long, value_name = "HASH")]
         plan: Option<String>,
+        /// Let services begin without the data that they had, where the spec or the host has it no longer. Nothing is
+        /// removed.
+        #[arg(long)]
+        leave_data: bool,
     },
     /// Print how the hosts are, and since when what differs.
     Status {
@@ -231,7 +236,10 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Validate { paths, roots } => commands::validate(&printer, &paths, &roots.host_roots),
         Command::Render(selection) => commands::render(&printer, &selection),
         Command::Plan(selection) => plan::plan(&printer, &selection).await,
-        Command::Apply { selection, plan } => apply::apply(&printer, &selection, plan.as_deref()).await,
+        Command::Apply { selection, plan, leave_data } => {
+            let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
+            apply::apply(&printer, &selection, plan.as_deref(), approval).await
+        }
         Command::Status { selection, state, watch } => {
             status::status(&printer, &selection, &state.look(), watch).await
         }

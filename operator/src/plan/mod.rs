@@ -171,11 +171,6 @@ fn reason_to_wait(
         );
         return Some((reasons::UNHEALTHY, message));
     }
-    let left = ledger.and_then(|ledger| ledger.rolled_back_from.as_ref());
-    if left == Some(&change.desired_hash) {
-        let message = "a person went back from this desired state; change it, or run `apply`".to_owned();
-        return Some((reasons::ROLLED_BACK, message));
-    }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
     let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);

@@ -80,7 +80,8 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
     for item in drift.iter().filter(|item| item.answer != Answer::Report) {
         let actions = action(item, applied, desired, networkless)
             .into_iter()
-            .chain(files_behind(item, applied, desired));
+            .chain(files_behind(item, applied, desired))
+            .chain(services_inside(item, applied));
         for action in actions.chain(reload(item)) {
             let cause = (item.kind, item.path.clone());
             if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
@@ -96,6 +97,12 @@ pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project)
     drop_covered(&mut repairs);
     repairs.sort_by_key(|repair| order(&repair.action));
     repairs
+}
+
+/// Whoever was in a network that is made anew is in the old one no longer, and not in the new one.
+fn services_inside(item: &DriftItem, applied: &Release) -> Vec<Action> {
+    let services = applied.project.services.keys().filter(|_| item.kind == DriftKind::NetworkChanged);
+    services.map(|service| Action::Recreate { service: service.clone() }).collect()
 }
 
 /// The files that cannot be there while something else stands in their place.

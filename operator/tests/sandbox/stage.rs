@@ -114,11 +114,40 @@ spec:
 
     /// Starts `run` on the folder of stacks.
     pub(crate) fn start_operator(&self) -> Running {
+        self.run_with("operator.log", &[])
+    }
+
+    /// Starts `run` once more, as another operator with a state folder of its own.
+    pub(crate) fn start_other_operator(&self) -> Running {
+        let state = self.path("other-state");
+        self.run_with("other.log", &[("TASKTRACKER_STATE_DIR", state.to_str().unwrap())])
+    }
+
+    /// Starts a `run` that ends itself at a place, and waits until it has: whether it did, and its log.
+    pub(crate) fn operator_ends_at(&self, place: &str) -> (bool, String) {
+        let mut running = self.run_with("failpoint.log", &[("TASKTRACKER_FAILPOINT", place)]);
+        let started = Instant::now();
+        let mut ended = None;
+        while ended.is_none() && started.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(50));
+            ended = running.child.try_wait().unwrap();
+        }
+        (ended.is_some(), running.log())
+    }
+
+    /// Whether one command ends itself at a place.
+    pub(crate) fn ends_at(&self, place: &str, arguments: &[&str]) -> bool {
+        let mut command = self.operator(arguments[0]);
+        let output = command.args(&arguments[1..]).env("TASKTRACKER_FAILPOINT", place).output().unwrap();
+        output.status.code().is_none()
+    }
+
+    fn run_with(&self, log: &str, environment: &[(&str, &str)]) -> Running {
         let metrics = hostile::closed_port().unwrap();
-        let log = self.path("operator.log");
+        let log = self.path(log);
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.operator("run");
-        command.args(["--listen", &metrics.to_string()]).stderr(file);
+        command.args(["--listen", &metrics.to_string()]).stderr(file).envs(environment.iter().copied());
         Running { child: command.spawn().unwrap(), metrics, log }
     }
 
@@ -184,7 +213,7 @@ spec:
              docker volume ls --format '{{{{.Name}}}}' | sort
              cd /opt/tasktracker && find . -type f ! -name .lock -exec stat -c '%n %a %U' {{}} + | sort
              find . -type f ! -name .lock ! -name .epoch ! -name ledger.json -exec sha256sum {{}} + | sort
-             grep -Ev '^  .(epoch|when|who|why).:' */*/ledger.json"
+             grep -Ev '^ +.(epoch|when|who|why).:' */*/ledger.json"
         ))
     }
 }
@@ -250,6 +279,11 @@ impl Running {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(Path::new(&self.log)).unwrap_or_default()
+    }
+
+    /// Sends it a signal, by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        succeeded(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]));
     }
 
     /// Asks it to stop, and waits until it has.

@@ -1,0 +1,273 @@
+//! An operator that is ended at any step, and two of them: the end is that of an undisturbed run, and nothing is
+//! replaced beyond the plan.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::stage::{Stage, wait_until};
+
+/// Places at which the operator ends itself, in the order in which an apply reaches them.
+const REPAIR: [&str; 6] = ["locked", "looked", "applying", "applied", "proved", "concluded"];
+const ROLLOUT: [&str; 7] = ["locked", "looked", "prepared", "applying", "applied", "proved", "concluded"];
+const SOAK: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
+
+/// ID of each container, by name.
+fn containers(stage: &Stage) -> BTreeMap<String, String> {
+    let listed = stage.on_host("docker ps -a --no-trunc --format '{{.Names}} {{.ID}}'");
+    listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, id)| (name.into(), id.into()))
+        .collect()
+}
+
+fn ledger(stage: &Stage) -> Value {
+    serde_json::from_str(&stage.on_host("cat /opt/tasktracker/staging/app/ledger.json")).unwrap()
+}
+
+/// Hears of every container that is made: what Docker tells afterwards is cut after 256 events.
+struct Births {
+    child: std::process::Child,
+}
+
+impl Births {
+    fn listen(stage: &Stage) -> Self {
+        let script = "exec docker events --filter type=container --filter event=create --filter event=start \\
+             --format '{{.Action}} {{index .Actor.Attributes \"com.docker.compose.service\"}}' >>/tmp/births";
+        let child = stage.host.command_as_deploy(script).spawn().unwrap();
+        wait_until("events are heard", || {
+            stage
+                .on_host("docker restart -t 0 tt-staging-app-frontend-1; cat /tmp/births")
+                .contains("start frontend")
+        });
+        Self { child }
+    }
+
+    fn forget(&self, stage: &Stage) {
+        stage.on_host(": >/tmp/births");
+    }
+
+    /// How many containers were made for each service since.
+    fn made(&self, stage: &Stage) -> BTreeMap<String, usize> {
+        let mut made = BTreeMap::new();
+        let births = stage.on_host("cat /tmp/births");
+        for service in births.lines().filter_map(|line| line.strip_prefix("create ")) {
+            *made.entry(service.to_owned()).or_default() += 1;
+        }
+        made
+    }
+}
+
+impl Drop for Births {
+    fn drop(&mut self) {
+        let _: std::io::Result<()> = self.child.kill();
+        let _: std::io::Result<_> = self.child.wait();
+    }
+}
+
+/// What every container of the edge read as its configuration while the script ran, as hashes.
+struct Reader {
+    child: std::process::Child,
+}
+
+impl Reader {
+    fn start(stage: &Stage) -> Self {
+        let script = "rm -f /tmp/seen; while :; do docker exec tt-staging-app-edge-1 sha256sum /etc/caddy/Caddyfile 2>/dev/null; done >>/tmp/seen";
+        Self { child: stage.host.command_as_deploy(script).spawn().unwrap() }
+    }
+
+    fn stop(mut self, stage: &Stage) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let seen = stage.on_host("cut -d' ' -f1 /tmp/seen | sort -u");
+        seen.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Ends the operator at a place, lets another one go on, and compares the end with an undisturbed run's.
+fn cut_at(
+    stage: &Stage,
+    births: &Births,
+    place: &str,
+    disturb: impl Fn(),
+    back: impl Fn(),
+    expected: &Expected,
+) {
+    births.forget(stage);
+    let before = containers(stage);
+    disturb();
+    let (ended, log) = stage.operator_ends_at(place);
+    assert!(ended, "{place} was not reached: {log}");
+    let operator = stage.start_operator();
+    wait_until(&format!("all is well after {place}: {}", operator.log()), || {
+        operator.is_ready("staging") && ledger(stage)["intent"].is_null() && stage.json(&["status"]).0 == 0
+    });
+    operator.stop();
+    assert_eq!(stage.snapshot(), expected.snapshot, "{place}: another end than undisturbed");
+    assert_eq!(births.made(stage), expected.made, "{place}: more containers than planned");
+    let kept = containers(stage).into_iter().filter(|(name, id)| before.get(name) == Some(id)).count();
+    assert_eq!(kept, expected.kept, "{place}: other containers than planned were replaced");
+    let left = stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'");
+    assert_eq!(left, "", "{place}: something was left behind");
+    back();
+}
+
+/// The end of an undisturbed run.
+struct Expected {
+    snapshot: String,
+    made: BTreeMap<String, usize>,
+    kept: usize,
+}
+
+fn undisturbed(stage: &Stage, births: &Births, disturb: impl Fn(), back: impl Fn()) -> Expected {
+    births.forget(stage);
+    let before = containers(stage);
+    disturb();
+    stage.apply();
+    let made = births.made(stage);
+    let kept = containers(stage).into_iter().filter(|(name, id)| before.get(name) == Some(id)).count();
+    let expected = Expected { snapshot: stage.snapshot(), made, kept };
+    back();
+    expected
+}
+
+#[test]
+fn a_repair_that_is_cut_anywhere_ends_as_if_it_was_not() {
+    let stage = Stage::new("crash-repair");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", SOAK));
+    stage.apply();
+    let disturb = || {
+        stage.on_host("docker rm -f tt-staging-app-backend-1; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile");
+    };
+    let births = Births::listen(&stage);
+    let expected = undisturbed(&stage, &births, disturb, || {});
+    assert_eq!((expected.made.get("backend"), expected.made.len(), expected.kept), (Some(&1), 1, 2));
+    for place in REPAIR {
+        cut_at(&stage, &births, place, disturb, || {}, &expected);
+    }
+}
+
+#[test]
+fn a_rollout_that_is_cut_anywhere_ends_as_if_it_was_not() {
+    let stage = Stage::new("crash-rollout");
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    write("r1");
+    stage.apply();
+    write("r2");
+    stage.apply();
+    write("r1");
+    stage.apply();
+    let back = || {
+        write("r1");
+        stage.apply();
+        stage.on_host("sed -i '/\"history\": \\[/,/^  \\]/d' /opt/tasktracker/staging/app/ledger.json");
+    };
+    back();
+    let births = Births::listen(&stage);
+    let reader = Reader::start(&stage);
+    let expected = undisturbed(&stage, &births, || write("r2"), back);
+    for place in ROLLOUT {
+        cut_at(&stage, &births, place, || write("r2"), back, &expected);
+    }
+    let seen = reader.stop(&stage);
+    let whole = stage.on_host(
+        "sha256sum /opt/tasktracker/staging/app/releases/*/files/edge/Caddyfile | cut -d' ' -f1 | sort -u",
+    );
+    assert!(!seen.is_empty(), "nothing was read inside the container");
+    assert!(
+        seen.iter().all(|hash| whole.contains(hash.as_str())),
+        "a file was seen half-written: {seen:?}, {whole}"
+    );
+}
+
+#[test]
+fn a_cut_rollout_that_is_no_longer_wanted_is_taken_back() {
+    let stage = Stage::new("crash-back");
+    let policy = "  policy: {upgrade: Approve, rollout: {soak: 1s}}\n";
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, policy));
+    write("r1");
+    stage.apply();
+    let before = stage.snapshot();
+    write("r2");
+    assert!(stage.ends_at("applied", &["apply"]), "`apply` was not ended");
+    assert!(ledger(&stage)["intent"]["desiredHash"].is_string(), "no intent is open");
+    let (_, status) = stage.json(&["status"]);
+    assert_eq!(
+        status[0]["report"]["drift"],
+        serde_json::json!([]),
+        "what a cut rollout left is told as drift"
+    );
+    // Whoever asked for r2 asks for r1 again: what is there of r2 goes.
+    write("r1");
+    let operator = stage.start_operator();
+    wait_until("r1 serves again", || {
+        ledger(&stage)["intent"].is_null() && operator.is_ready("staging") && stage.json(&["status"]).0 == 0
+    });
+    operator.stop();
+    assert_eq!(stage.snapshot(), before);
+}
+
+#[test]
+fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_work() {
+    let stage = Stage::new("two-writers");
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    write("r1");
+    stage.apply();
+    let first = stage.start_operator();
+    first.wait_until_ready("staging");
+    write("r2");
+    wait_until("the first one is in the middle of an apply", || {
+        ledger(&stage)["intent"]["desiredHash"].is_string()
+    });
+    let epoch = || -> u64 {
+        let line = stage.on_host("cat /opt/tasktracker/.epoch");
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    let its = epoch();
+    first.signal("STOP");
+    let stopped = Instant::now();
+    let second = stage.start_other_operator();
+    second.wait_until_ready("staging");
+    assert!(epoch() > its, "the second one did not take the lock over");
+    assert_eq!(ledger(&stage)["history"][0]["result"], "Succeeded");
+    let after = stage.snapshot();
+    while stopped.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    first.signal("CONT");
+    first.wait_until_ready("staging");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(stage.snapshot(), after, "the late one wrote over the other one's work");
+    let overlap = stage.on_host("cat /opt/tasktracker/staging/app/ledger.json");
+    assert!(!overlap.contains("\"failed\""), "{overlap}");
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn no_host_is_rolled_out_onto_empty_data_unasked() {
+    let stage = Stage::new("data");
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    write("r1");
+    stage.apply();
+    stage.on_host("docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data");
+    write("r2");
+    let refused = stage.command(&["apply"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("data data: expected the volume"), "{said}");
+    let (_, plan) = stage.json(&["plan"]);
+    assert_eq!(plan[0]["plan"]["waiting"]["reason"], "DataWouldBeLeft");
+    assert_eq!(stage.on_host("docker volume ls -q"), "", "a volume was made");
+    let operator = stage.start_operator();
+    wait_until("the change waits", || operator.log().contains("DataWouldBeLeft"));
+    std::thread::sleep(Duration::from_secs(2));
+    operator.stop();
+    assert_eq!(stage.on_host("docker volume ls -q"), "", "a volume was made unasked");
+    let asked = stage.command(&["apply", "--leave-data"]);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert_eq!(stage.json(&["status"]).0, 0);
+}
