@@ -215,7 +215,7 @@ async fn repair(
         failpoint::during("applying", done).await?;
         failpoint::reached("applied");
         let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
-        verify::serving(host, applied, &touched, limits.health_timeout.duration(), soak).await
+        verify::serving(host, context.lock, applied, &touched, limits.health_timeout.duration(), soak).await
     }
     .await;
     failpoint::reached("proved");

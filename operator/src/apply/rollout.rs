@@ -83,6 +83,7 @@ async fn carry_out(
     let limits = context.rollout;
     verify::serving(
         host,
+        context.lock,
         &prepared.release,
         &services,
         limits.health_timeout.duration(),

@@ -5,7 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::Error;
-use crate::{desired::compose::COMPOSE_PROJECT, diff, host::Host, observe::Observed, release::Release};
+use crate::{
+    desired::compose::COMPOSE_PROJECT,
+    diff,
+    host::{Host, HostLock},
+    observe::Observed,
+    release::Release,
+};
 
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -13,6 +19,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Waits until the named services of a release serve, and have served without a break for `soak`.
 pub(super) async fn serving(
     host: &Host,
+    lock: &HostLock,
     release: &Release,
     services: &BTreeSet<&str>,
     limit: Duration,
@@ -21,6 +28,8 @@ pub(super) async fn serving(
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
     loop {
+        // Without the lock, what is there may be another writer's.
+        lock.check()?;
         let project = &release.project;
         let mut containers = host.containers().await?;
         containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));

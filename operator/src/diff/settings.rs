@@ -35,8 +35,15 @@ pub(super) fn differences(
     };
     let mut wanted = wanted(applied, name, service, image, directory);
     let number = container.labels.get(COMPOSE_NUMBER).map_or("1", String::as_str);
-    wanted.insert("container_name".to_owned(), format!("{}-{name}-{number}", applied.project.name));
+    let own_name = format!("{}-{name}-{number}", applied.project.name);
     let mut found = details.settings.clone();
+    // A container that was renamed keeps the name that Compose gave it as an alias: its own name is no alias.
+    let is_aliases = |field: &String| field.starts_with("networks/") && field.ends_with("/aliases");
+    for (_, aliases) in found.iter_mut().filter(|(field, _)| is_aliases(field)) {
+        *aliases = aliases.split(' ').filter(|alias| *alias != own_name).collect::<Vec<_>>().join(" ");
+    }
+    found.retain(|field, text| !(is_aliases(field) && text.is_empty()));
+    wanted.insert("container_name".to_owned(), own_name);
     found.insert("container_name".to_owned(), container.name.clone());
     found.retain(|field, text| !is_anonymous(field, text, image));
     if found.get("runtime") == Some(&engine.default_runtime) {

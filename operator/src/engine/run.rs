@@ -62,6 +62,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         watcher: Watcher::new(metrics, settings.memory),
         hosts: Hosts::default(),
         secrets: settings.secrets,
+        folder: settings.folder.clone(),
         writer,
     });
     let mut managed = BTreeMap::new();

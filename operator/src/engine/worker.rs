@@ -16,7 +16,7 @@ use crate::{
     metrics::StackLabels,
     observe::Depth,
     plan::Approval,
-    source::{Secrets, Stack, target},
+    source::{Folder, Secrets, Stack, target},
 };
 
 /// Longest wait after failures.
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
+    /// Where the stacks come from.
+    pub(super) folder: Folder,
     /// Who writes: another for each operator.
     pub(super) writer: String,
 }
@@ -209,9 +211,24 @@ impl Check<'_> {
         }
         let lock = host.lock(&self.shared.writer).await?;
         failpoint::reached("locked");
-        let result = self.under_lock(&lock).await;
+        let result = if self.is_still_wanted(&lock) { self.under_lock(&lock).await } else { Ok(()) };
         lock.release().await;
         result
+    }
+
+    /// Where somebody else wrote since, it may be for another spec than we know: the source is read anew. What is not
+    /// wanted any more is left to the next check, which has the new spec.
+    fn is_still_wanted(&self, lock: &HostLock) -> bool {
+        let Self { shared, stack, spec, .. } = self;
+        if lock.before.as_ref().is_none_or(|before| *before == shared.writer) {
+            return true;
+        }
+        let files = shared.folder.read().unwrap_or_default();
+        let wanted = files.iter().filter_map(|file| file.content.as_ref().ok()).any(|read| read == *stack);
+        if !wanted {
+            tracing::warn!(stack = %stack.key, host = %spec.name, "another operator wrote there, and the stack is another one by now: nothing is done");
+        }
+        wanted
     }
 
     /// What was seen before the lock may be over: it is looked at anew, and again when the work is done.

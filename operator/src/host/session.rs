@@ -104,7 +104,10 @@ pub struct HostLock {
 
 impl HostLock {
     /// Refuses to go on with a lock that ended under way.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When it did.
+    pub fn check(&self) -> Result<(), Error> {
         if self.ended.is_finished() { Err(Error::ConnectionLost) } else { Ok(()) }
     }
 

@@ -10,6 +10,7 @@ use crate::{
     desired::{Project, sha256},
     host::Source,
     ledger::Ledger,
+    observe::Observed,
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -24,7 +25,7 @@ pub struct Repair {
     pub because: Vec<(DriftKind, Option<String>)>,
     /// Why nothing bigger is done.
     pub why: &'static str,
-    /// Whether it is left to a person, because it did not hold.
+    /// Whether it is left to a person: it did not hold, or data that it needs is gone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub later: bool,
 }
@@ -59,6 +60,23 @@ fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: b
         DriftKind::Orphan => Action::RemoveOrphan { container: path()? },
         _ => return None,
     })
+}
+
+/// A service whose volume is gone is not started: that is for a person to bring back, or to leave.
+pub(super) fn wait_for_volumes(repairs: &mut [Repair], drift: &[DriftItem], observed: &Observed) {
+    let Some(project) = observed.applied.as_ref().map(|applied| &applied.project) else { return };
+    let missing: Vec<&String> = drift
+        .iter()
+        .filter(|item| item.kind == DriftKind::VolumeMissing)
+        .filter_map(|item| item.path.as_ref())
+        .collect();
+    let waits = |service: &str| {
+        let mounts = project.services.get(service).into_iter().flat_map(|service| &service.volumes);
+        mounts.filter_map(|mount| project.volumes.get(&mount.source)).any(|volume| missing.contains(&volume))
+    };
+    for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(waits)) {
+        repair.later = true;
+    }
 }
 
 /// Leaves to a person what was repaired in vain again and again, and tells of what.

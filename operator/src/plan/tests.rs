@@ -5,8 +5,9 @@ use tasktracker_crds::{Answer, DriftKind};
 use super::*;
 use crate::{
     diff,
+    host::Made,
     host::Source,
-    ledger::{Failed, Ledger},
+    ledger::{Failed, Intent, Ledger},
     release::Prepared,
     source::Stack,
 };
@@ -65,12 +66,19 @@ fn each_kind_gets_its_smallest_action() {
         (item(DriftKind::Restarting, Some("backend"), Some("tt-b-1")), "recreate backend"),
         (item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/mem_limit")), "recreate backend"),
         (item(DriftKind::NetworkMissing, None, Some("tt-a")), "create network tt-a"),
-        (item(DriftKind::NetworkChanged, None, Some("tt-a/driver")), "replace network tt-a"),
         (item(DriftKind::Orphan, Some("backend"), Some("tt-b-9")), "remove orphan tt-b-9"),
     ];
     for (item, expected) in cases {
         assert_eq!(words(&[item], "a", "a"), [expected]);
     }
+    let network = item(DriftKind::NetworkChanged, None, Some("tt-a/driver"));
+    let expected = ["replace network tt-a", "recreate backend", "recreate edge", "recreate frontend"];
+    assert_eq!(words(&[network], "a", "a"), expected);
+    let name = DriftItem {
+        wanted: "tt-b-1".to_owned(),
+        ..item(DriftKind::ConfigChanged, Some("backend"), Some("0a_tt-b-1/container_name"))
+    };
+    assert_eq!(words(&[name], "a", "a"), ["rename 0a_tt-b-1 to tt-b-1"]);
 }
 
 #[test]
@@ -244,4 +252,68 @@ fn the_environment_cannot_be_changed_not_even_by_a_person() {
     let change = diff::change(&desired, observed.applied.as_ref());
     let plan = plan(&[], change, &desired, &observed, &PolicySpec::default(), Approval::Person);
     assert_eq!(plan.waiting.unwrap().reason, reasons::INVALID_SPEC);
+}
+
+#[test]
+fn a_service_whose_volume_is_gone_is_not_started() {
+    let drift = [
+        item(DriftKind::VolumeMissing, None, Some("tt-staging-app-data")),
+        item(DriftKind::Missing, Some("backend"), None),
+        item(DriftKind::Missing, Some("frontend"), None),
+    ];
+    let (desired, observed) = (project("a"), observed("a"));
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    let now: Vec<String> = plan.repairs_now().map(|repair| repair.action.words()).collect();
+    assert_eq!(now, ["create frontend"]);
+}
+
+#[test]
+fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_does_not_say_so() {
+    let (desired, applied) = (project("b"), observed("a"));
+    let waits = |desired: &Project, observed: &Observed, approval| {
+        let change = diff::change(desired, observed.applied.as_ref());
+        let plan = plan(&[], change, desired, observed, &PolicySpec::default(), approval);
+        plan.waiting.map(|waiting| (waiting.reason, waiting.message))
+    };
+    let with = |name: &str, there: bool| {
+        let mut observed = applied.clone();
+        let volumes = &mut observed.ledger.as_mut().unwrap().volumes;
+        volumes.insert("data".to_owned(), name.to_owned());
+        observed.volumes.insert(name.to_owned(), there.then(Made::default));
+        observed
+    };
+    let usual = "tt-staging-app-data";
+    assert_eq!(waits(&desired, &with(usual, true), Approval::Policy), None);
+    let mut without = desired.clone();
+    without.volumes.clear();
+    let cases = [
+        (&desired, with(usual, false), "found none on the host"),
+        (&desired, with("taken-over", true), "found tt-staging-app-data in the spec"),
+        (&without, with(usual, true), "found none in the spec"),
+    ];
+    for (desired, observed, part) in cases {
+        for approval in [Approval::Policy, Approval::Person] {
+            let (reason, message) = waits(desired, &observed, approval).unwrap();
+            assert!(reason == "DataWouldBeLeft" && message.contains(part), "{message}");
+        }
+        assert_eq!(waits(desired, &observed, Approval::LeavingData), None);
+    }
+}
+
+#[test]
+fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
+    let (desired, mut observed) = (project("b"), observed("a"));
+    let change = diff::change(&desired, observed.applied.as_ref());
+    let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
+    let planned =
+        |observed: &Observed| plan(&[], change.clone(), &desired, observed, &policy, Approval::Policy);
+    assert_eq!(planned(&observed).waiting.unwrap().reason, "ApprovalNeeded");
+    let mut open = |desired_hash: &str| {
+        let intent = Intent { plan: String::new(), desired_hash: Some(desired_hash.to_owned()) };
+        observed.ledger.as_mut().unwrap().intent = Some(intent);
+        observed.clone()
+    };
+    assert!(planned(&open(&desired.hash())).rollout.is_some());
+    let other = planned(&open("another"));
+    assert!(other.rollout.is_none() && other.conclude && other.has_work());
 }

@@ -496,13 +496,14 @@ fn leftovers(bench: &Bench) {
     stage.on_host(
         "docker stop tt-staging-app-frontend-1 && docker rename tt-staging-app-frontend-1 0123456789ab_tt-staging-app-frontend-1",
     );
-    let (_, actions) = bench.told(Depth::Woken);
+    let (items, actions) = bench.told(Depth::Woken);
     assert_eq!(
         actions,
         [
             "start 0123456789ab_tt-staging-app-frontend-1",
             "rename 0123456789ab_tt-staging-app-frontend-1 to tt-staging-app-frontend-1"
-        ]
+        ],
+        "{items:#?}"
     );
     stage.apply();
     bench.assert_quiet("the container has its name again");
