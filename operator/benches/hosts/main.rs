@@ -273,7 +273,46 @@ fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
         stage.sandbox.write_file(&caddyfile, &content)?;
         stage.look(Depth::Whole)?;
     }
+    restored(stage, &mut rows)?;
     Ok((rows, BTreeMap::new()))
+}
+
+/// From `docker rm -f` until the container runs again as wanted, and until it is healthy, with `run` at work: by the
+/// daemon's own time stamps.
+fn restored(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let mut operator = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
+    operator
+        .args(["run", "--listen", "127.0.0.1:0", "--stacks"])
+        .arg(stage.folder.path().join("staging.yaml"));
+    operator.arg("--secrets-dir").arg(stage.folder.path().join("secrets"));
+    operator.arg("--state-dir").arg(stage.folder.path().join("state")).stderr(std::process::Stdio::null());
+    let mut operator = operator.spawn()?;
+    std::thread::sleep(Duration::from_secs(3));
+    let result = (0..TRIES).try_for_each(|_| {
+        let began = engine::now();
+        run(stage.sandbox.docker_command().args(["rm", "-f", "tt-staging-app-frontend-1"]))?;
+        std::thread::sleep(Duration::from_secs(5));
+        let gone = moment(stage, began, "destroy")?;
+        for (row, event) in [("restored_ms", "start"), ("healthy_ms", "health_status: healthy")] {
+            let milliseconds = moment(stage, began, event)?.duration_since(gone).as_secs_f64() * 1_000.0;
+            add(rows, row, milliseconds);
+        }
+        anyhow::Ok(())
+    });
+    operator.kill()?;
+    operator.wait()?;
+    result
+}
+
+/// When something happened first to the frontend since a moment, as the daemon tells.
+fn moment(stage: &Stage, since: Timestamp, event: &str) -> Result<Timestamp> {
+    let mut docker = stage.sandbox.docker_command();
+    docker.args(["events", "--since", &since.to_string(), "--until", &engine::now().to_string()]);
+    docker.args(["--filter", "container=tt-staging-app-frontend-1", "--filter", "type=container"]);
+    let text = run(docker.args(["--format", "{{.TimeNano}} {{.Action}}"]))?;
+    let found = text.lines().filter_map(|line| line.split_once(' ')).find(|(_, action)| *action == event);
+    let (nanoseconds, _) = found.with_context(|| format!("nothing of {event} in: {text}"))?;
+    Ok(Timestamp::from_nanosecond(nanoseconds.parse()?)?)
 }
 
 /// Breaks something on a quiet host and looks whenever something wakes it, as `run` does: milliseconds from the moment

@@ -2,6 +2,7 @@
 
 mod apply;
 mod commands;
+mod history;
 mod hosts;
 mod plan;
 mod printer;
@@ -180,6 +181,8 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Print the rollouts that each host remembers, newest first.
+    History(Selection),
     /// Print the public keys that a host shows, to be compared and pinned.
     Hostkey {
         /// ADDRESS or ADDRESS:PORT.
@@ -243,6 +246,7 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Status { selection, state, watch } => {
             status::status(&printer, &selection, &state.look(), watch).await
         }
+        Command::History(selection) => history::history(&printer, &selection).await,
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
         Command::Crd => commands::crd(&printer),
     };

@@ -87,6 +87,18 @@ fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back()
         "it was tried again"
     );
     operator.stop();
+    let (code, history) = stage.json(&["history"]);
+    let told: Vec<(&str, &str, bool)> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row["rollout"][key].as_str().unwrap();
+            (text("revision"), text("result"), row["kept"].as_bool().unwrap())
+        })
+        .collect();
+    assert_eq!((code, told), (0, vec![("broken", "Unhealthy", false), ("r1", "Succeeded", true)]));
+    assert_eq!(stage.on_host("ls /opt/tasktracker/staging/app/releases").lines().count(), 1);
 }
 
 #[test]

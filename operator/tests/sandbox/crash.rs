@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tasktracker_operator::host::Step;
 
 use crate::stage::{Stage, wait_until};
 
@@ -269,4 +270,31 @@ fn no_host_is_rolled_out_onto_empty_data_unasked() {
     let asked = stage.command(&["apply", "--leave-data"]);
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     assert_eq!(stage.json(&["status"]).0, 0);
+}
+
+#[test]
+fn a_writer_that_was_overtaken_is_refused_by_the_host_and_a_lost_epoch_goes_on_from_the_ledgers() {
+    let stage = Stage::new("epoch");
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", SOAK));
+    stage.apply();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_, host) = stage.managed();
+    let last = ledger(&stage)["epoch"].as_u64().unwrap();
+    stage.on_host("rm /opt/tasktracker/.epoch");
+    let lock = runtime.block_on(host.lock("one")).unwrap();
+    assert_eq!((lock.epoch, &lock.before), (last + 1, &None));
+    let steps = [Step::docker(&["rm", "-f", "tt-staging-app-frontend-1"], Duration::from_secs(20))];
+    // What another writer leaves, while this one still believes to have the lock.
+    stage.on_host("cp /opt/tasktracker/.epoch /tmp/mine; echo '99 other' >/opt/tasktracker/.epoch");
+    let refused = runtime.block_on(host.carry_out(&lock, "staging/app", &steps)).unwrap_err();
+    assert!(refused.to_string().contains("99 other"), "{refused}");
+    assert_eq!(stage.json(&["status"]).0, 2, "a host that is locked is judged");
+    assert!(containers(&stage).contains_key("tt-staging-app-frontend-1"), "an overtaken writer wrote");
+    stage.on_host("cp /tmp/mine /opt/tasktracker/.epoch");
+    runtime.block_on(host.carry_out(&lock, "staging/app", &steps)).unwrap();
+    assert!(!containers(&stage).contains_key("tt-staging-app-frontend-1"));
+    runtime.block_on(lock.release());
+    let next = runtime.block_on(host.lock("two")).unwrap();
+    assert_eq!((next.epoch, next.before.as_deref()), (last + 2, Some("one")));
+    runtime.block_on(next.release());
 }
