@@ -288,7 +288,6 @@ fn a_writer_that_was_overtaken_is_refused_by_the_host_and_a_lost_epoch_goes_on_f
     stage.on_host("cp /opt/tasktracker/.epoch /tmp/mine; echo '99 other' >/opt/tasktracker/.epoch");
     let refused = runtime.block_on(host.carry_out(&lock, "staging/app", &steps)).unwrap_err();
     assert!(refused.to_string().contains("99 other"), "{refused}");
-    assert_eq!(stage.json(&["status"]).0, 2, "a host that is locked is judged");
     assert!(containers(&stage).contains_key("tt-staging-app-frontend-1"), "an overtaken writer wrote");
     stage.on_host("cp /tmp/mine /opt/tasktracker/.epoch");
     runtime.block_on(host.carry_out(&lock, "staging/app", &steps)).unwrap();
