@@ -15,9 +15,12 @@ pub(crate) fn step(text: &str) {
     println!("==> {text}");
 }
 
-/// The top of the repository.
+/// The top of the repository that `cargo xtask` was asked in: where checkouts share what Cargo builds, the program itself
+/// may be of another one.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR");
+    let folder = folder.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    folder.parent().map(PathBuf::from).unwrap_or_default()
 }
 
 /// Where Cargo builds.
