@@ -58,11 +58,12 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
     let writer = settings.memory.writer();
+    let folder = settings.folder.clone();
     let shared = Arc::new(Shared {
         watcher: Watcher::new(metrics, settings.memory),
         hosts: Hosts::default(),
         secrets: settings.secrets,
-        folder: settings.folder.clone(),
+        is_current: Box::new(move |stack| folder.has(stack)),
         writer,
     });
     let mut managed = BTreeMap::new();

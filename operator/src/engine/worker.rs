@@ -16,7 +16,7 @@ use crate::{
     metrics::StackLabels,
     observe::Depth,
     plan::Approval,
-    source::{Folder, Secrets, Stack, target},
+    source::{Secrets, Stack, target},
 };
 
 /// Longest wait after failures.
@@ -33,8 +33,8 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
-    /// Where the stacks come from.
-    pub(super) folder: Folder,
+    /// Whether the source, read anew, still has exactly this stack.
+    pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
     /// Who writes: another for each operator.
     pub(super) writer: String,
 }
@@ -223,8 +223,7 @@ impl Check<'_> {
         if lock.before.as_ref().is_none_or(|before| *before == shared.writer) {
             return true;
         }
-        let files = shared.folder.read().unwrap_or_default();
-        let wanted = files.iter().filter_map(|file| file.content.as_ref().ok()).any(|read| read == *stack);
+        let wanted = (shared.is_current)(stack);
         if !wanted {
             tracing::warn!(stack = %stack.key, host = %spec.name, "another operator wrote there, and the stack is another one by now: nothing is done");
         }

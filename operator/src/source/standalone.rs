@@ -80,6 +80,12 @@ impl Folder {
         Ok(files)
     }
 
+    /// Whether exactly this stack is in a file now.
+    pub fn has(&self, stack: &Stack) -> bool {
+        let files = self.read().unwrap_or_default();
+        files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack))
+    }
+
     fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
         let unreadable = |found| FolderError::Unreadable { path: self.path.clone(), found };
         if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
