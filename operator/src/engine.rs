@@ -148,12 +148,17 @@ pub async fn act(
         now: now().to_string(),
     };
     let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
-    if look.plan.repairs_now().next().is_some() {
+    if look.plan.repairs_now().next().is_none() {
+        return outcome;
+    }
+    let remembered = async {
         let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
         let after = look_at(stack, spec, host, look.project.clone(), wish).await?;
-        apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await?;
-    }
-    outcome
+        apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await
+    };
+    // What went wrong first is what is told.
+    let remembered = remembered.await;
+    outcome.and_then(|outcome| remembered.map(|()| outcome))
 }
 
 impl Look {

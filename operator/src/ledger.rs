@@ -44,7 +44,7 @@ pub struct Ledger {
     /// Releases that are kept on the host, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<String>,
-    /// Volumes that were made or taken over: name inside the project, name on the host.
+    /// Volumes that hold the data of the services: name inside the project, name on the host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
     /// Version of Compose at the last rollout.
@@ -206,7 +206,8 @@ impl Ledger {
         Self { intent: None, ..self.signed(signature) }
     }
 
-    /// A release serves, and is the one in force. Those that are kept no longer are not listed any more.
+    /// A release serves, and is the one in force, with its volumes. Those that are kept no longer are not listed any
+    /// more.
     #[must_use]
     pub fn succeeded(self, release: &Release, signature: &Signature) -> Self {
         let previous = if self.current.as_ref() == Some(&release.id) { self.previous } else { self.current };
@@ -217,6 +218,7 @@ impl Ledger {
             current: Some(release.id.clone()),
             previous: previous.filter(|id| releases.contains(id)),
             releases,
+            volumes: release.project.volumes.clone(),
             intent: None,
             attempts: Vec::new(),
             failed: None,
@@ -340,11 +342,16 @@ mod tests {
         let signature =
             Signature { epoch: 7, when: "now".to_owned(), who: "me".to_owned(), why: "so".to_owned() };
         let mut ledger = Ledger::empty("o", "default/staging");
+        ledger.volumes.insert("data".to_owned(), "what-was-left".to_owned());
         for revision in 0..12 {
             ledger = ledger.succeeded(&release(revision), &signature);
         }
         let newest: Vec<String> = (7..12).rev().map(|revision| release(revision).id).collect();
         assert_eq!((&ledger.releases, ledger.history.len()), (&newest, 10));
+        assert_eq!(
+            ledger.volumes["data"], "tt-staging-app-data",
+            "data that a person left is asked for again"
+        );
         assert_eq!((ledger.current.as_ref(), ledger.previous.as_ref()), (newest.first(), newest.get(1)));
         // Going back to a kept one loses none of the others.
         let back = ledger.succeeded(&release(9), &signature);

@@ -164,7 +164,7 @@ pub async fn remember(
     left: &[DriftItem],
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let Some(ledger) = after.ledger.as_ref().filter(|_| plan.rollout.is_none()) else { return Ok(()) };
+    let Some(ledger) = &after.ledger else { return Ok(()) };
     let repaired: Vec<_> = plan.repairs_now().flat_map(|repair| repair.because.clone()).collect();
     let attempts = ledger.attempts_after(&repaired, left);
     if attempts == ledger.attempts {

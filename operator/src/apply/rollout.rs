@@ -30,7 +30,9 @@ pub(super) async fn rollout(
     let prepared = Prepared::new(context.project.clone(), images);
     let release = &prepared.release;
     let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
-    ledger.volumes.extend(context.project.volumes.clone());
+    for (name, actual) in &context.project.volumes {
+        ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
+    }
     let signature = context.signature(&format!("revision {}", release.project.revision));
     let intent = Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()) };
     let intended = ledger.clone().with_intent(intent, &signature);

@@ -132,7 +132,7 @@ pub fn plan(
     }
     let mut repairs =
         observed.applied.as_ref().map(|applied| repair::repairs(drift, applied, desired)).unwrap_or_default();
-    repair::wait_for_volumes(&mut repairs, drift, observed);
+    repair::wait_for_person(&mut repairs, drift, observed);
     let given_up = match ledger.filter(|_| approval == Approval::Policy) {
         Some(ledger) => repair::hold_back(&mut repairs, ledger),
         None => Vec::new(),

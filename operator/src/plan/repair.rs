@@ -25,7 +25,8 @@ pub struct Repair {
     pub because: Vec<(DriftKind, Option<String>)>,
     /// Why nothing bigger is done.
     pub why: &'static str,
-    /// Whether it is left to a person: it did not hold, or data that it needs is gone.
+    /// Whether it is left to a person: it did not hold, data that it needs is gone, or the project's folder is
+    /// none.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub later: bool,
 }
@@ -62,8 +63,16 @@ fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: b
     })
 }
 
-/// A service whose volume is gone is not started: that is for a person to bring back, or to leave.
-pub(super) fn wait_for_volumes(repairs: &mut [Repair], drift: &[DriftItem], observed: &Observed) {
+/// Leaves to a person what cannot or must not be done: a service whose volume is gone is not started, and where the
+/// project's own folder is none, nothing is written.
+pub(super) fn wait_for_person(repairs: &mut [Repair], drift: &[DriftItem], observed: &Observed) {
+    let is_no_folder =
+        |item: &DriftItem| item.kind == DriftKind::NotAFile && item.path.as_deref() == Some(".");
+    if drift.iter().any(is_no_folder) {
+        for repair in repairs.iter_mut() {
+            repair.later = true;
+        }
+    }
     let Some(project) = observed.applied.as_ref().map(|applied| &applied.project) else { return };
     let missing: Vec<&String> = drift
         .iter()

@@ -255,6 +255,14 @@ fn the_environment_cannot_be_changed_not_even_by_a_person() {
 }
 
 #[test]
+fn nothing_is_written_where_the_projects_own_folder_is_none() {
+    let drift = [item(DriftKind::NotAFile, None, Some(".")), item(DriftKind::Missing, Some("backend"), None)];
+    let (desired, observed) = (project("a"), observed("a"));
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Person);
+    assert!(!plan.repairs.is_empty() && plan.repairs_now().next().is_none(), "{plan:?}");
+}
+
+#[test]
 fn a_service_whose_volume_is_gone_is_not_started() {
     let drift = [
         item(DriftKind::VolumeMissing, None, Some("tt-staging-app-data")),
