@@ -105,7 +105,7 @@ pub struct Rollout {
     pub release: String,
     /// Its revision.
     pub revision: String,
-    /// When it ended, in RFC 3339.
+    /// When it began, in RFC 3339.
     pub when: String,
     /// Who wanted it.
     pub who: String,
