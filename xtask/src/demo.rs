@@ -206,6 +206,9 @@ impl Drop for Demo {
         if let Err(error) = remove_stack(self.host.as_ref()) {
             say(&format!("the demo's containers could not be removed: {error:#}"));
         }
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            say(&format!("{} could not be removed: {error}", self.folder.display()));
+        }
     }
 }
 

@@ -2,10 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tasktracker_operator::{
-    observe::Hold,
-    release::{Ledger, Release},
-};
+use tasktracker_operator::{ledger::Ledger, observe::Hold, release::Release};
 
 fuzz_target!(|data: &[u8]| {
     let _ = Ledger::read(data);
