@@ -21,7 +21,7 @@ use crate::{
     observe::{self, Depth, Observed},
     plan::{self, Approval, Plan},
     report::{Failure, HostReport},
-    source::{SecretError, Stack},
+    source::{SecretError, Secrets, Stack},
 };
 
 /// Reads the clock: the one place that does, beside the command line.
@@ -54,69 +54,108 @@ pub struct Wish<'a> {
     pub lock: Option<&'a HostLock>,
 }
 
-/// Looks at every project of a stack on one host. Writes nothing.
-///
-/// # Errors
-/// When the host cannot be read.
-pub async fn look(
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-    wish: Wish<'_>,
-) -> Result<Vec<Look>, host::Error> {
-    let mut looks = Vec::new();
-    for project in desired::for_host(stack, spec) {
-        looks.push(look_at(stack, spec, host, project, wish).await?);
-    }
-    Ok(looks)
+/// One host of a stack, and what is needed to judge and repair it.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// The stack.
+    pub stack: &'a Stack,
+    /// What it says of the host.
+    pub spec: &'a HostSpec,
+    /// The host.
+    pub host: &'a Host,
+    /// Where the values of secrets come from.
+    pub secrets: &'a Secrets,
 }
 
-async fn look_at(
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-    project: Project,
-    wish: Wish<'_>,
-) -> Result<Look, host::Error> {
-    let observed = observe::observe(host, &project, wish.depth).await?;
-    let first = judge(stack, spec, project, observed, wish)?;
-    if wish.lock.is_some() || (first.drift.is_empty() && first.plan.is_empty()) {
-        return Ok(first);
+impl Site<'_> {
+    /// Looks at every project of the stack on the host. Writes nothing.
+    ///
+    /// # Errors
+    /// When the host cannot be read.
+    pub async fn look(&self, wish: Wish<'_>) -> Result<Vec<Look>, host::Error> {
+        let mut looks = Vec::new();
+        for project in desired::for_host(self.stack, self.spec) {
+            looks.push(self.look_at(project, wish).await?);
+        }
+        Ok(looks)
     }
-    // Something differs. Another writer at work, or one that ended just now, would explain it: it is looked again
-    // between two moments at which nobody was.
-    let project = first.into_project();
-    let mut busy = observe::is_busy(host, &project).await?;
-    let mut observed = observe::observe(host, &project, Depth::Whole).await?;
-    busy = busy || observe::is_busy(host, &project).await?;
-    observed.busy = busy;
-    judge(stack, spec, project, observed, wish)
-}
 
-/// What follows from what is there.
-fn judge(
-    stack: &Stack,
-    spec: &HostSpec,
-    project: Project,
-    mut observed: Observed,
-    wish: Wish<'_>,
-) -> Result<Look, host::Error> {
-    if let Some(error) = observed.damaged.take().filter(|_| wish.approval == Approval::Policy) {
-        // A person's `apply` rolls out anew what cannot be read any more.
-        return Err(error);
+    async fn look_at(&self, project: Project, wish: Wish<'_>) -> Result<Look, host::Error> {
+        let Self { host, .. } = self;
+        let observed = self.observe(&project, wish.depth).await?;
+        let first = self.judge(project, observed, wish)?;
+        if wish.lock.is_some() || (first.drift.is_empty() && first.plan.is_empty()) {
+            return Ok(first);
+        }
+        // Something differs. Another writer at work, or one that ended just now, would explain it: it is looked again
+        // between two moments at which nobody was.
+        let project = first.into_project();
+        let mut busy = observe::is_busy(host, &project).await?;
+        let mut observed = self.observe(&project, Depth::Whole).await?;
+        busy = busy || observe::is_busy(host, &project).await?;
+        observed.busy = busy;
+        self.judge(project, observed, wish)
     }
-    let now = now();
-    observed.clock_ahead_seconds = clock_ahead(&observed, now);
-    let policy = &stack.spec.policy;
-    let mut drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
-    let change = diff::change(&project, observed.applied.as_ref());
-    let mut plan = plan::plan(&drift, change, &project, &observed, policy, wish.approval);
-    plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
-    if observed.is_under_way() {
-        // What a cut rollout left is neither drift nor change: it is finished or taken back first.
-        drift.retain(|item| item.kind.layer() == Layer::Host);
+
+    /// The host, and what the source of secrets has for it.
+    async fn observe(&self, project: &Project, depth: Depth) -> Result<Observed, host::Error> {
+        let observed = observe::observe(self.host, project, depth).await?;
+        let mut wanted = project.secrets.clone();
+        for (path, key) in observed.applied.iter().flat_map(|applied| &applied.project.secrets) {
+            wanted.entry(path.clone()).or_insert_with(|| key.clone());
+        }
+        Ok(Observed { secrets: self.secrets.values(&wanted).await, ..observed })
     }
-    Ok(Look { project, observed, drift, plan })
+
+    /// What follows from what is there.
+    fn judge(&self, project: Project, mut observed: Observed, wish: Wish<'_>) -> Result<Look, host::Error> {
+        let Self { stack, spec, .. } = self;
+        if let Some(error) = observed.damaged.take().filter(|_| wish.approval == Approval::Policy) {
+            // A person's `apply` rolls out anew what cannot be read any more.
+            return Err(error);
+        }
+        let now = now();
+        observed.clock_ahead_seconds = clock_ahead(&observed, now);
+        let policy = &stack.spec.policy;
+        let mut drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
+        let change = diff::change(&project, &observed);
+        let mut plan = plan::plan(&drift, change, &project, &observed, policy, wish.approval);
+        plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
+        if observed.is_under_way() {
+            // What a cut rollout left is neither drift nor change: it is finished or taken back first.
+            drift.retain(|item| item.kind.layer() == Layer::Host);
+        }
+        Ok(Look { project, observed, drift, plan })
+    }
+
+    /// Carries out what was planned for one project, looks again, and keeps what did not hold.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub async fn act(&self, lock: &HostLock, look: &Look, who: &str) -> Result<apply::Outcome, apply::Error> {
+        let Self { stack, host, .. } = self;
+        let context = apply::Context {
+            lock,
+            project: &look.project,
+            rollout: &stack.spec.policy.rollout,
+            owner: look.project.owner.clone(),
+            stack: stack.key.to_string(),
+            who: who.to_owned(),
+            now: now().to_string(),
+        };
+        let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
+        if look.plan.repairs_now().next().is_none() {
+            return outcome;
+        }
+        let remembered = async {
+            let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
+            let after = self.look_at(look.project.clone(), wish).await?;
+            apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await
+        };
+        // What went wrong first is what is told.
+        let remembered = remembered.await;
+        outcome.and_then(|outcome| remembered.map(|()| outcome))
+    }
 }
 
 /// How far the host's clock is ahead of ours, in seconds.
@@ -124,41 +163,6 @@ fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
     let facts = observed.facts.as_ref()?;
     let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
     Some(facts.seconds?.saturating_sub(then))
-}
-
-/// Carries out what was planned for one project, looks again, and keeps what did not hold.
-///
-/// # Errors
-/// The first thing that went wrong.
-pub async fn act(
-    stack: &Stack,
-    spec: &HostSpec,
-    host: &Host,
-    lock: &HostLock,
-    look: &Look,
-    who: &str,
-) -> Result<apply::Outcome, apply::Error> {
-    let context = apply::Context {
-        lock,
-        project: &look.project,
-        rollout: &stack.spec.policy.rollout,
-        owner: look.project.owner.clone(),
-        stack: stack.key.to_string(),
-        who: who.to_owned(),
-        now: now().to_string(),
-    };
-    let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
-    if look.plan.repairs_now().next().is_none() {
-        return outcome;
-    }
-    let remembered = async {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
-        let after = look_at(stack, spec, host, look.project.clone(), wish).await?;
-        apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await
-    };
-    // What went wrong first is what is told.
-    let remembered = remembered.await;
-    outcome.and_then(|outcome| remembered.map(|()| outcome))
 }
 
 impl Look {

@@ -337,7 +337,7 @@ mod tests {
             let text = text.replace("3f2c1ab", &format!("r{revision}"));
             let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s".into());
             let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
-            Prepared::new(project, BTreeMap::new()).release
+            Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
         };
         let signature =
             Signature { epoch: 7, when: "now".to_owned(), who: "me".to_owned(), why: "so".to_owned() };

@@ -16,6 +16,7 @@ pub mod observe;
 pub mod plan;
 pub mod release;
 pub mod report;
+pub mod secret;
 pub mod server;
 pub mod source;
 pub mod telemetry;

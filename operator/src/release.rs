@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     desired::{Project, compose, labels, sha256},
     host::{Placement, Source},
+    secret::Seals,
 };
 
 /// Version of the formats on hosts.
@@ -37,6 +38,9 @@ pub struct Release {
     pub service_hashes: BTreeMap<String, String>,
     /// Files, by path from the project's folder.
     pub files: BTreeMap<String, FileRecord>,
+    /// Keyed hashes of its secret files, by path from the project's folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seals: Seals,
 }
 
 /// What a file of a release must be.
@@ -61,16 +65,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Settles a desired state: `images` are the image IDs by service.
-    pub fn new(project: Project, images: BTreeMap<String, String>) -> Self {
-        let desired_hash = project.hash();
+    /// Settles a desired state: `images` are the image IDs by service, `seals` the keyed hashes of its secrets.
+    pub fn new(project: Project, images: BTreeMap<String, String>, seals: Seals) -> Self {
+        let desired_hash = project.hash(&seals);
         let mut services = project.services.clone();
         let mut service_hashes = BTreeMap::new();
         for (name, service) in &mut services {
             if let Some(image) = images.get(name) {
                 service.image.clone_from(image);
             }
-            let hash = service_hash(service, &project);
+            let hash = service_hash(service, &project, &seals);
             service.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
             service_hashes.insert(name.clone(), hash);
         }
@@ -78,7 +82,8 @@ impl Prepared {
         contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
         let files = contents.iter().map(|(path, content)| (path.clone(), FileRecord::of(content))).collect();
         let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
-        let release = Release { format: FORMAT, id, desired_hash, project, images, service_hashes, files };
+        let release =
+            Release { format: FORMAT, id, desired_hash, project, images, service_hashes, files, seals };
         Self { release, contents }
     }
 
@@ -110,10 +115,13 @@ impl Release {
 
     /// Whether what becomes part of command lines, paths and reports is what the operator writes there.
     fn check(&self) -> Result<(), String> {
-        let Self { id, project, images, service_hashes, files, .. } = self;
+        let Self { id, project, images, service_hashes, files, seals, .. } = self;
         let is_hash = |text: &&String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let mut hashes =
-            [id].into_iter().chain(service_hashes.values()).chain(files.values().map(|file| &file.sha256));
+        let mut hashes = [id]
+            .into_iter()
+            .chain(service_hashes.values())
+            .chain(files.values().map(|file| &file.sha256))
+            .chain(seals.values());
         if let Some(found) = hashes.find(|text| !is_hash(text)) {
             return Err(format!("expected hexadecimal digits, found {found}"));
         }
@@ -124,12 +132,14 @@ impl Release {
                 .chain(project.volumes.iter().flat_map(|(name, actual)| [name, actual]))
                 .chain(images.iter().flat_map(|(service, image)| [service, image]))
                 .chain(service_hashes.keys())
-                .chain(files.keys());
+                .chain(files.keys())
+                .chain(seals.keys());
         if let Some(found) = names.find(|name| name.chars().any(char::is_control)) {
             return Err(format!("expected a name that can be printed, found {found}"));
         }
         // Files are written where a manifest says: below the project's folder and nowhere else.
-        match files.keys().find(|path| path.split('/').any(|part| ["", ".", ".."].contains(&part))) {
+        let mut paths = files.keys().chain(seals.keys()).chain(project.secrets.keys());
+        match paths.find(|path| path.split('/').any(|part| ["", ".", ".."].contains(&part))) {
             Some(found) => Err(format!("expected a path below the project's folder, found {found}")),
             None => Ok(()),
         }
@@ -157,14 +167,22 @@ pub(crate) fn inline(path: &str, content: &str) -> Placement {
     }
 }
 
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Compose's own hash does not cover the files that a service mounts; this one does.
-fn service_hash(service: &compose::Service, project: &Project) -> String {
+fn service_hash(service: &compose::Service, project: &Project, seals: &Seals) -> String {
     let mut text = serde_json::to_string(service).unwrap_or_default();
     for mount in service.volumes.iter().filter(|mount| mount.kind == "bind") {
         let folder = mount.source.trim_start_matches("./");
-        for (path, content) in project.files.iter().filter(|(path, _)| path.starts_with(folder)) {
+        for (path, content) in project.files.iter().filter(|(path, _)| is_below(path, folder)) {
             text.push_str(path);
             text.push_str(&sha256(content.as_bytes()));
+        }
+        for (path, seal) in seals.iter().filter(|(path, _)| is_below(path, folder)) {
+            text.push_str(path);
+            text.push_str(seal);
         }
     }
     sha256(text.as_bytes())[..16].to_owned()
@@ -181,7 +199,7 @@ mod tests {
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
         let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
-        let good = Prepared::new(project, BTreeMap::new()).release;
+        let good = Prepared::new(project, BTreeMap::new(), Seals::new()).release;
         let read = |change: fn(&mut Release)| {
             let mut release = good.clone();
             change(&mut release);

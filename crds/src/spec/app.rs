@@ -157,7 +157,9 @@ pub struct RegistryAuthSpec {
     validation = Rule::new("!has(self.env) || self.env.all(k, k.size() <= 128 && k.matches('^[A-Za-z_][A-Za-z0-9_]*$'))").message("names in env are letters, digits and '_', and do not begin with a digit"),
     validation = Rule::new("!has(self.secretEnv) || self.secretEnv.all(k, k.size() <= 128 && k.matches('^[A-Za-z_][A-Za-z0-9_]*$'))").message("names in secretEnv are letters, digits and '_', and do not begin with a digit"),
     validation = Rule::new("!has(self.env) || !self.env.exists(k, k in ['LISTEN', 'DATABASE_PATH', 'DATABASE_URL', 'REVISION', 'LOG_LEVEL', 'LOG_FORMAT'])").message("env may not set LISTEN, DATABASE_PATH, DATABASE_URL, REVISION, LOG_LEVEL or LOG_FORMAT: the operator sets them"),
-    validation = Rule::new("!has(self.env) || !has(self.secretEnv) || self.env.all(k, !(k in self.secretEnv))").message("a name is in env or in secretEnv, not in both")
+    validation = Rule::new("!has(self.secretEnv) || !self.secretEnv.exists(k, k in ['LISTEN', 'DATABASE_PATH', 'DATABASE_URL', 'REVISION', 'LOG_LEVEL', 'LOG_FORMAT'])").message("secretEnv may not set LISTEN, DATABASE_PATH, DATABASE_URL, REVISION, LOG_LEVEL or LOG_FORMAT: the operator sets them"),
+    validation = Rule::new("!has(self.env) || !has(self.secretEnv) || self.env.all(k, !(k in self.secretEnv))").message("a name is in env or in secretEnv, not in both"),
+    validation = Rule::new("!has(self.env) || !has(self.secretEnv) || self.secretEnv.all(k, !((k + '_FILE') in self.env))").message("env may not set NAME_FILE where secretEnv has NAME: the operator sets it")
 )]
 pub struct BackendSpec {
     /// Number of containers.

@@ -41,5 +41,4 @@ fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &s
     refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
     refuse(app.adopt.is_some(), "spec.app.adopt");
     refuse(app.database.postgres.is_some(), "spec.app.database.postgres");
-    refuse(!app.backend.secret_env.is_empty(), "spec.app.backend.secretEnv");
 }

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use table::{Rows, add, put, report};
 use tasktracker_operator::{
-    engine::{self, Look, Wish},
+    engine::{self, Look, Site, Wish},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -57,6 +57,7 @@ struct Stage {
     runtime: Runtime,
     stack: Stack,
     host: Arc<Host>,
+    secrets: Secrets,
     sandbox: SandboxHost,
     folder: TempDir,
 }
@@ -78,16 +79,22 @@ impl Stage {
         fs::write(&file, stack_text(&sandbox))?;
         let stack = Folder::new(file, vec!["/opt".into()]).read()?.remove(0).content;
         let stack = stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        let runtime = Runtime::new()?;
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
-        let host = Arc::new(Host::new(target(&stack, &stack.spec.hosts[0], &secrets)?));
-        Ok(Self { runtime: Runtime::new()?, stack, host, sandbox, folder })
+        let host = runtime.block_on(target(&stack, &stack.spec.hosts[0], &secrets))?;
+        let host = Arc::new(Host::new(host));
+        Ok(Self { runtime, stack, host, secrets, sandbox, folder })
     }
 
     /// One check, as `run` makes it.
     async fn check(&self, host: &Host, depth: Depth) -> Result<Look> {
         let wish = Wish { approval: Approval::Policy, depth, lock: None };
-        let mut looks = engine::look(&self.stack, &self.stack.spec.hosts[0], host, wish).await?;
+        let mut looks = self.site(host).look(wish).await?;
         looks.pop().context("one project")
+    }
+
+    fn site<'a>(&'a self, host: &'a Host) -> Site<'a> {
+        Site { stack: &self.stack, spec: &self.stack.spec.hosts[0], host, secrets: &self.secrets }
     }
 
     fn look(&self, depth: Depth) -> Result<Look> {
@@ -99,11 +106,11 @@ impl Stage {
         self.look(Depth::Whole)?;
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
-            let spec = &self.stack.spec.hosts[0];
+            let site = self.site(&self.host);
             let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock) };
-            let looks = engine::look(&self.stack, spec, &self.host, wish).await?;
+            let looks = site.look(wish).await?;
             for look in looks {
-                engine::act(&self.stack, spec, &self.host, &lock, &look, "bench").await?;
+                site.act(&lock, &look, "bench").await?;
             }
             lock.release().await;
             anyhow::Ok(())

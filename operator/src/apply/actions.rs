@@ -1,7 +1,14 @@
 //! From a repair to the steps that carry it out on the host.
 
 use super::{ACTION_LIMIT, Context, compose::Compose, rollout::make};
-use crate::{host::Step, observe::Observed, plan::Action};
+use crate::{
+    desired::sha256,
+    diff::secrets,
+    host::{Placement, Source, Step},
+    observe::Observed,
+    plan::Action,
+    secret::Secret,
+};
 
 /// The steps of one action.
 pub(super) fn steps(
@@ -16,6 +23,8 @@ pub(super) fn steps(
             let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
             vec![Step::SetAside { path: path.clone(), time }]
         }
+        Action::WriteSecret { path, secret } => secret_steps([(path, secret)]),
+        Action::SetMode { path, mode } => vec![Step::Mode { path: path.clone(), mode: *mode }],
         Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
         Action::CreateNetwork { network } => vec![make("network", network, context)],
         Action::ReplaceNetwork { network } => replace_network(network, observed, context),
@@ -28,6 +37,22 @@ pub(super) fn steps(
         Action::Create { service } => vec![compose.up(&["--no-deps", "--no-recreate", service])],
         Action::Recreate { service } => vec![compose.up(&["--no-deps", "--force-recreate", service])],
     }
+}
+
+/// Secret files, and first the folders that keep others out.
+pub(super) fn secret_steps<'a>(
+    secrets: impl IntoIterator<Item = (&'a String, &'a Secret), IntoIter: Clone>,
+) -> Vec<Step> {
+    let secrets = secrets.into_iter();
+    let folders = secrets::folders(secrets.clone().map(|(path, _)| path));
+    let folders = folders.into_iter().map(|(path, mode)| Step::Folder { path, mode });
+    folders.chain(secrets.map(|(path, secret)| place_secret(path, secrets::SECRET_MODE, secret))).collect()
+}
+
+/// Puts a value that nobody is shown into its place.
+pub(super) fn place_secret(path: &str, mode: u32, secret: &Secret) -> Step {
+    let (sha256, source) = (sha256(secret.reveal()), Source::Secret(secret.clone()));
+    Step::Place(Placement { path: path.to_owned(), mode, sha256, source })
 }
 
 /// Docker removes a network only when nobody is in it. Those who are not ours are left in it: then it stays, and

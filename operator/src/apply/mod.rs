@@ -5,7 +5,7 @@ mod compose;
 mod rollout;
 mod verify;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, iter::empty, time::Duration};
 
 use tasktracker_crds::{DriftItem, RolloutSpec, conditions::reasons};
 
@@ -146,7 +146,7 @@ pub async fn apply(
         }
         (_, Some(ledger)) if plan.conclude => {
             let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
-            write_ledger(host, &done, context).await?;
+            write_ledger(host, &done, empty(), context).await?;
         }
         _ => {}
     }
@@ -172,13 +172,19 @@ pub async fn remember(
     }
     let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
     let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
-    write_ledger(host, &ledger, context).await
+    write_ledger(host, &ledger, empty(), context).await
 }
 
-/// Writes the ledger, and removes what it does not name any more.
-async fn write_ledger(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let kept = Step::KeepReleases { ids: ledger.kept() };
-    let steps = [Step::Place(ledger.placement()), Step::Sync, kept];
+/// Writes the ledger, and removes what it does not name any more, and secrets that are `stale`.
+async fn write_ledger(
+    host: &Host,
+    ledger: &Ledger,
+    stale: impl Iterator<Item = &String>,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let mut steps = vec![Step::Place(ledger.placement()), Step::Sync];
+    steps.push(Step::KeepReleases { ids: ledger.kept() });
+    steps.extend(stale.map(|path| Step::Remove { path: path.clone() }));
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
     failpoint::reached("concluded");
     Ok(())
@@ -201,7 +207,7 @@ async fn repair(
     let compose = Compose::new(host, &applied.project);
     let mut unsynced = false;
     for action in &repairs {
-        let is_file = matches!(action, Action::WriteFile { .. } | Action::SetAside { .. });
+        let is_file = action.is_of_files();
         if unsynced && !is_file {
             steps.push(Step::Sync);
         }
@@ -221,7 +227,7 @@ async fn repair(
     failpoint::reached("proved");
     // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
     if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
-        write_ledger(host, &ledger.clone().concluded(&signature), context).await?;
+        write_ledger(host, &ledger.clone().concluded(&signature), empty(), context).await?;
     }
     proved
 }

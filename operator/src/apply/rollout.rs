@@ -2,15 +2,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Context, Error, compose::Compose, verify};
+use super::{
+    Context, Error,
+    actions::{place_secret, secret_steps},
+    compose::Compose,
+    verify,
+};
 use crate::{
     desired::labels,
-    diff, failpoint,
+    diff::{self, secrets},
+    failpoint,
     host::{self, Host, Step},
     ledger::{Intent, Ledger},
-    observe::{self, Depth, Observed},
+    observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
     release::{Prepared, Release},
+    secret::{SealKey, Values},
 };
 
 /// How long one image may take to be pulled.
@@ -27,7 +34,15 @@ pub(super) async fn rollout(
 ) -> Result<Release, Error> {
     let images = images(host, context).await?;
     failpoint::reached("prepared");
-    let prepared = Prepared::new(context.project.clone(), images);
+    let wanted = context.project.secrets.keys();
+    let values = wanted.filter_map(|path| observed.secrets.known.get_key_value(path));
+    let secrets = Values {
+        known: values.map(|(path, value)| (path.clone(), value.clone())).collect(),
+        ..Values::default()
+    };
+    let key = seal_key(&secrets, observed)?;
+    let seals = key.as_ref().map(|key| secrets.sealed(key)).unwrap_or_default();
+    let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
     for (name, actual) in &context.project.volumes {
@@ -36,7 +51,13 @@ pub(super) async fn rollout(
     let signature = context.signature(&format!("revision {}", release.project.revision));
     let intent = Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()) };
     let intended = ledger.clone().with_intent(intent, &signature);
-    let carried_out = carry_out(host, &prepared, &intended, observed, context).await;
+    let mut steps = vec![Step::Place(intended.placement())];
+    // The intent is known by its keyed hashes: the key is there before it.
+    let new_key = key.filter(|_| observed.seal_key.is_none());
+    steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
+    steps.push(Step::Sync);
+    steps.extend(secret_steps(&secrets.known));
+    let carried_out = carry_out(host, &prepared, steps, observed, context).await;
     failpoint::reached("proved");
     let next = match &carried_out {
         Ok(()) => {
@@ -50,20 +71,32 @@ pub(super) async fn rollout(
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
     };
-    super::write_ledger(host, &next, context).await?;
+    let stale = observed.applied.iter().flat_map(|applied| applied.seals.keys());
+    let stale = stale.filter(|path| carried_out.is_ok() && !release.seals.contains_key(*path));
+    super::write_ledger(host, &next, stale, context).await?;
     carried_out.map(|()| prepared.release)
 }
 
-/// The intent, what only the operator makes, the files, and the containers: one list of steps. Then the proof.
+/// The key that is there; a new one where a secret is to be remembered for the first time.
+fn seal_key(secrets: &Values, observed: &Observed) -> Result<Option<SealKey>, Error> {
+    if observed.seal_key.is_some() || secrets.known.is_empty() {
+        return Ok(observed.seal_key.clone());
+    }
+    let doing = "making a key for secrets".to_owned();
+    let random = SealKey::random().map(Some);
+    random.map_err(|error| host::Error::Failed { doing, found: error.to_string() }.into())
+}
+
+/// The intent and secrets come first; then what only the operator makes, the files, and the containers: one list of
+/// steps. Then the proof.
 async fn carry_out(
     host: &Host,
     prepared: &Prepared,
-    intended: &Ledger,
+    mut steps: Vec<Step>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let project = context.project;
-    let mut steps = vec![Step::Place(intended.placement()), Step::Sync];
     if observed.networks.get(&project.network).is_none_or(Option::is_none) {
         steps.push(make("network", &project.network, context));
     }

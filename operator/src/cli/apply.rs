@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     apply,
-    engine::{Hosts, Look, Memory, Wish, act, look},
-    host::{Host, HostLock},
+    engine::{Hosts, Look, Memory, Site, Wish},
+    host::HostLock,
     observe::Depth,
     plan::Approval,
 };
@@ -94,7 +94,7 @@ async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Vec
         Err(error) => bail!("{error}"),
         Ok(looks) => looks,
     };
-    let Some(host) = &looked.host else { return Ok(Vec::new()) };
+    let Some(site) = looked.site() else { return Ok(Vec::new()) };
     for look in looks {
         may_apply(look)?;
     }
@@ -104,23 +104,22 @@ async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Vec
             .map(|look| (look.project.component.clone(), apply::Outcome::default()))
             .collect());
     }
-    let lock = host.lock(&Memory::none().writer()).await?;
-    let result = apply_locked(looked, looks, host, &lock, approval).await;
+    let lock = site.host.lock(&Memory::none().writer()).await?;
+    let result = apply_locked(site, looks, &lock, approval).await;
     lock.release().await;
     result
 }
 
 /// Looks again, alone on the host, and carries out what is the same plan still.
 async fn apply_locked(
-    looked: &Looked,
+    site: Site<'_>,
     shown: &[Look],
-    host: &Host,
     lock: &HostLock,
     approval: Approval,
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
     let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock) };
-    for (look, shown) in look(&looked.stack, &looked.spec, host, wish).await?.into_iter().zip(shown) {
+    for (look, shown) in site.look(wish).await?.into_iter().zip(shown) {
         may_apply(&look)?;
         // What another writer was about could not be planned.
         let (expected, found) = (shown.plan.hash(), look.plan.hash());
@@ -129,7 +128,7 @@ async fn apply_locked(
                 "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
             );
         }
-        let outcome = act(&looked.stack, &looked.spec, host, lock, &look, &person()).await?;
+        let outcome = site.act(lock, &look, &person()).await?;
         done.push((look.project.component, outcome));
     }
     Ok(done)

@@ -6,7 +6,7 @@ use tasktracker_crds::HostSpec;
 
 use super::{Selection, Verdict, commands::stacks};
 use crate::{
-    engine::{self, Hosts, Look, Wish, look},
+    engine::{self, Hosts, Look, Site, Wish},
     host::Host,
     observe::Depth,
     plan::{self, Approval},
@@ -20,6 +20,7 @@ pub(super) struct Looked {
     pub(super) spec: HostSpec,
     pub(super) host: Option<Arc<Host>>,
     pub(super) result: Result<Vec<Look>, engine::Error>,
+    secrets: Secrets,
 }
 
 /// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others. `hosts` keeps
@@ -36,7 +37,13 @@ pub(super) async fn look_at_all(
         let stack = Arc::new(stack);
         let specs: Vec<HostSpec> = stack.app_hosts().cloned().collect();
         for spec in specs {
-            looks.push(look_at(stack.clone(), spec, &secrets, hosts, Wish { approval, depth, lock: None }));
+            looks.push(look_at(
+                stack.clone(),
+                spec,
+                secrets.clone(),
+                hosts,
+                Wish { approval, depth, lock: None },
+            ));
         }
     }
     Ok(futures::future::join_all(looks).await)
@@ -45,23 +52,30 @@ pub(super) async fn look_at_all(
 async fn look_at(
     stack: Arc<Stack>,
     spec: HostSpec,
-    secrets: &Secrets,
+    secrets: Secrets,
     hosts: &Hosts,
     wish: Wish<'_>,
 ) -> Looked {
-    let target = match target(&stack, &spec, secrets) {
+    let target = match target(&stack, &spec, &secrets).await {
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());
-            return Looked { stack, spec, host: None, result };
+            return Looked { stack, spec, host: None, result, secrets };
         }
     };
     let host = hosts.get(target);
-    let result = look(&stack, &spec, &host, wish).await.map_err(engine::Error::from);
-    Looked { stack, spec, host: Some(host), result }
+    let site = Site { stack: &stack, spec: &spec, host: &host, secrets: &secrets };
+    let result = site.look(wish).await.map_err(engine::Error::from);
+    Looked { stack, spec, host: Some(host), result, secrets }
 }
 
 impl Looked {
+    /// Where it was looked, once the host is known.
+    pub(super) fn site(&self) -> Option<Site<'_>> {
+        let host = self.host.as_ref()?;
+        Some(Site { stack: &self.stack, spec: &self.spec, host, secrets: &self.secrets })
+    }
+
     pub(super) fn error_line(&self, error: &dyn std::fmt::Display) -> String {
         format!("{} {}: {error}", self.stack.key, self.spec.name)
     }

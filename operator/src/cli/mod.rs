@@ -71,6 +71,10 @@ struct SourceArguments {
     /// A folder of secrets: a folder for each name, a file for each key, readable by their owner alone.
     #[arg(long, env = "TASKTRACKER_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
+    /// A program that knows the secrets, with its first arguments: called with the name and the key of one, it prints
+    /// exactly the value.
+    #[arg(long, env = "TASKTRACKER_SECRET_COMMAND", value_name = "COMMAND", conflicts_with = "secrets_dir")]
+    secret_command: Option<String>,
     #[command(flatten)]
     roots: RootArguments,
 }
@@ -94,7 +98,10 @@ impl SourceArguments {
     }
 
     fn secrets(&self) -> Secrets {
-        Secrets::new(self.secrets_dir.clone())
+        match &self.secret_command {
+            Some(command) => Secrets::from_program(command.split_whitespace().map(str::to_owned).collect()),
+            None => Secrets::new(self.secrets_dir.clone()),
+        }
     }
 }
 

@@ -84,7 +84,8 @@ async fn file_diffs(looked: &Looked, look: &Look) -> FileDiffs {
 async fn drifted_files(host: &Host, look: &Look) -> FileDiffs {
     let Some(applied) = &look.observed.applied else { return FileDiffs::new() };
     let changed = look.drift.iter().filter(|item| item.kind == DriftKind::FileChanged);
-    let paths: Vec<String> = changed.filter_map(|item| item.path.clone()).collect();
+    let paths = changed.filter_map(|item| item.path.clone());
+    let paths: Vec<String> = paths.filter(|path| applied.files.contains_key(path)).collect();
     // Without the texts, the plan is as good: the items tell what differs.
     let contents = observe::contents(host, &look.project, applied, &paths).await.unwrap_or_default();
     let shown = |path: &str, text: String| {

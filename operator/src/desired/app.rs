@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec};
+use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec, SecretKeySpec};
 
 use super::{
-    Project, caddyfile,
+    Project, SECRETS_FOLDER, caddyfile,
     compose::{Healthcheck, Limits, Logging, Mount, PublishedPort, Service, literal},
     labels,
 };
@@ -17,6 +17,8 @@ pub(super) const EDGE_PAGE_PORT: u16 = 3500;
 pub(super) const EDGE_API_PORT: u16 = 8000;
 /// Port of the backend, inside its container.
 pub(super) const BACKEND_PORT: u16 = 8000;
+/// Where a service sees its secrets, inside its container.
+const SECRETS_INSIDE: &str = "/run/secrets";
 /// Port of the frontend, inside its container.
 pub(super) const FRONTEND_PORT: u16 = 8080;
 
@@ -40,6 +42,7 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         network: format!("tt-{}", stack.key.name),
         volumes: BTreeMap::from([("data".to_owned(), format!("{name}-data"))]),
         files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
+        secrets: secrets("backend", &app.backend.secret_env),
         name,
         services,
     }
@@ -55,6 +58,26 @@ fn service_labels(stack: &Stack, image: &str) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// The secret files of a service.
+fn secrets(service: &str, from: &BTreeMap<String, SecretKeySpec>) -> BTreeMap<String, SecretKeySpec> {
+    from.iter().map(|(name, key)| (format!("{SECRETS_FOLDER}/{service}/{name}"), key.clone())).collect()
+}
+
+/// How a service finds them: each variable tells the file, and the folder is mounted.
+fn see_secrets(
+    service: &str,
+    from: &BTreeMap<String, SecretKeySpec>,
+    environment: &mut BTreeMap<String, String>,
+) -> Option<Mount> {
+    environment.extend(from.keys().map(|name| (format!("{name}_FILE"), format!("{SECRETS_INSIDE}/{name}"))));
+    (!from.is_empty()).then(|| Mount {
+        kind: "bind".to_owned(),
+        source: format!("./{SECRETS_FOLDER}/{service}"),
+        target: SECRETS_INSIDE.to_owned(),
+        read_only: true,
+    })
 }
 
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
@@ -101,7 +124,7 @@ fn drain_seconds(stack: &Stack) -> String {
 }
 
 fn backend(stack: &Stack, app: &AppSpec) -> Service {
-    let BackendSpec { replicas, env, secret_env: _, resources, log_level } = &app.backend;
+    let BackendSpec { replicas, env, secret_env, resources, log_level } = &app.backend;
     let mut environment: BTreeMap<String, String> =
         env.iter().map(|(key, value)| (key.clone(), literal(value.as_str()))).collect();
     environment.insert("REVISION".to_owned(), stack.spec.revision.to_string());
@@ -117,9 +140,10 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
         target: "/data".to_owned(),
         read_only: false,
     };
+    let seen = see_secrets("backend", secret_env, &mut environment);
     Service {
         environment,
-        volumes: vec![data],
+        volumes: std::iter::once(data).chain(seen).collect(),
         ..service(
             image(stack, app, "backend"),
             *replicas,
@@ -179,7 +203,7 @@ mod tests {
     use tasktracker_crds::validation::read_stack;
 
     use super::*;
-    use crate::desired::compose;
+    use crate::{desired::compose, secret::Seals};
 
     fn stack(from: &str, to: &str) -> Stack {
         let text = include_str!("../../../examples/staging.yaml");
@@ -207,6 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_a_file_and_its_variable_tells_where() {
+        let stack =
+            stack("tasktracker}", "tasktracker, backend: {secretEnv: {TOKEN: {secret: api, key: token}}}}");
+        let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let backend = &project.services["backend"];
+        assert_eq!(backend.environment["TOKEN_FILE"], "/run/secrets/TOKEN");
+        assert_eq!(project.secrets["secrets/backend/TOKEN"].key, "token");
+        let mount = backend.volumes.last().unwrap();
+        let told = (mount.source.as_str(), mount.target.as_str(), mount.read_only);
+        assert_eq!(told, ("./secrets/backend", "/run/secrets", true));
+        let seals = |seal: &str| Seals::from([("secrets/backend/TOKEN".to_owned(), seal.to_owned())]);
+        assert_ne!(
+            project.hash(&seals("aa")),
+            project.hash(&seals("bb")),
+            "another value is another desired state"
+        );
+    }
+
+    #[test]
     fn dollars_are_literal() {
         let stack = stack("tasktracker}", "tasktracker, backend: {env: {A: \"$HOME ${B} $$\"}}}");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
@@ -217,7 +260,7 @@ mod tests {
     fn the_same_spec_gives_the_same_hash_and_another_revision_another() {
         let hash = |from, to| {
             let stack = stack(from, to);
-            app_project(&stack, stack.spec.app.as_ref().unwrap()).hash()
+            app_project(&stack, stack.spec.app.as_ref().unwrap()).hash(&Seals::new())
         };
         assert_eq!(hash("", ""), hash("", ""));
         assert_ne!(hash("", ""), hash("3f2c1ab", "4a5b6c7"));

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tasktracker_crds::HostSpec;
+use tasktracker_crds::{HostSpec, SecretKeySpec};
 
 pub use app::app_project;
 use compose::Service;
 
-use crate::source::Stack;
+use crate::{secret::Seals, source::Stack};
 
 /// Labels that everything of ours carries.
 pub mod labels {
@@ -53,14 +53,19 @@ pub struct Project {
     pub volumes: BTreeMap<String, String>,
     /// Configuration files, by path from the project's folder.
     pub files: BTreeMap<String, String>,
+    /// Secrets whose values services find in files, by path of the file from the project's folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretKeySpec>,
     /// Services, by name.
     pub services: BTreeMap<String, Service>,
 }
 
 impl Project {
-    /// Hash of everything that a rollout would carry out.
-    pub fn hash(&self) -> String {
-        sha256(&serde_json::to_vec(self).unwrap_or_default())
+    /// Hash of everything that a rollout would carry out; of secrets, where they come from, and the keyed hashes of
+    /// their values where there are any.
+    pub fn hash(&self, seals: &Seals) -> String {
+        let hash = sha256(&serde_json::to_vec(self).unwrap_or_default());
+        if seals.is_empty() { hash } else { sha256(format!("{hash}{seals:?}").as_bytes()) }
     }
 
     /// TCP ports of the host that its services are published on.
@@ -80,6 +85,9 @@ pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
     let app = stack.spec.app.as_ref().filter(|_| stack.app_hosts().any(|other| other.name == host.name));
     app.map(|app| app_project(stack, app)).into_iter().collect()
 }
+
+/// Folder below a project's own that holds the secrets of its services, a folder each.
+pub const SECRETS_FOLDER: &str = "secrets";
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {

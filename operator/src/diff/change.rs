@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{desired::Project, release::Release, text::printable};
+use super::secrets;
+use crate::{desired::Project, observe::Observed, text::printable};
 
 /// What the spec asks for beyond the applied release.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,13 +35,15 @@ pub struct ChangeItem {
 }
 
 /// What the spec asks for beyond the applied release; nothing when they are the same.
-pub fn change(desired: &Project, applied: Option<&Release>) -> Option<Change> {
-    let desired_hash = desired.hash();
+pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
+    let applied = observed.applied.as_ref();
+    let desired_hash = desired.hash(&secrets::wanted_seals(desired, observed));
     if applied.is_some_and(|release| release.desired_hash == desired_hash) {
         return None;
     }
     let mut items = Vec::new();
     compare(desired, applied.map(|release| &release.project), &mut items);
+    secrets::compare(desired, observed, &mut items);
     Some(Change {
         desired_hash,
         from_release: applied.map(|release| printable(&release.id)),
@@ -126,20 +129,23 @@ mod tests {
         crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
     }
 
+    fn applied(project: Project) -> Observed {
+        let release = Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release;
+        Observed { applied: Some(release), ..Observed::default() }
+    }
+
     #[test]
     fn nothing_applied_is_a_change_and_the_same_is_none() {
-        let first = change(&project("", ""), None).unwrap();
+        let first = change(&project("", ""), &Observed::default()).unwrap();
         assert_eq!(first.from_revision, None);
-        let release = Prepared::new(project("", ""), BTreeMap::new()).release;
-        assert_eq!(change(&project("", ""), Some(&release)), None);
+        assert_eq!(change(&project("", ""), &applied(project("", ""))), None);
     }
 
     #[test]
     fn a_new_revision_names_what_it_changes_and_no_value_of_the_environment() {
         let before = project("tasktracker}", "tasktracker, backend: {env: {A: canary-one}}}");
-        let release = Prepared::new(before, BTreeMap::new()).release;
         let text = "tasktracker, backend: {env: {A: canary-two}, resources: {memory: 1Gi, cpu: \"1\"}}}";
-        let change = change(&project("tasktracker}", text), Some(&release)).unwrap();
+        let change = change(&project("tasktracker}", text), &applied(before)).unwrap();
         let paths: Vec<&str> = change.items.iter().map(|item| item.path.as_str()).collect();
         assert_eq!(paths, ["cpus", "environment", "mem_limit", "memswap_limit"]);
         assert!(!serde_json::to_string(&change).unwrap().contains("canary"));

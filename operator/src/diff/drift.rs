@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
-use super::{files::file_drift, host, settings};
+use super::{files::file_drift, host, secrets, settings};
 use crate::{
     desired::{
         compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
@@ -25,10 +25,13 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
     if observed.busy {
         return Vec::new();
     }
-    let project = observed.applied.as_ref().map_or(project, |applied| &applied.project);
+    let desired = project;
+    let project = observed.applied.as_ref().map_or(desired, |applied| &applied.project);
     let mut items = host::host_drift(project, observed);
+    items.extend(secrets::missing(desired, observed));
     if let Some(applied) = &observed.applied {
         items.extend(file_drift(applied, observed));
+        items.extend(secrets::secret_drift(applied, observed));
         for (service, definition) in &applied.project.services {
             items.extend(service_drift(applied, service, definition.scale as usize, observed));
         }

@@ -5,10 +5,15 @@ use std::collections::BTreeSet;
 use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::drift::item;
-use crate::{host::FileFact, observe::Observed, release::Release};
+use crate::{
+    desired::SECRETS_FOLDER,
+    host::FileFact,
+    observe::{KEY_FILE, Observed},
+    release::Release,
+};
 
 /// What the operator keeps in a project's folder beside the files of the release, and what a person may put there.
-const OWN: [&str; 5] = ["HOLD", "files", "ledger.json", "releases", "secrets"];
+const OWN: [&str; 6] = ["HOLD", "files", "ledger.json", "releases", SECRETS_FOLDER, KEY_FILE];
 
 pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     if let Some(fact) = observed.files.get(".") {
@@ -52,7 +57,7 @@ pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftIte
 /// The first folder above a file that is none.
 fn broken_parent<'a>(path: &'a str, observed: &'a Observed) -> Option<(&'a str, &'a FileFact)> {
     parents(path).find_map(|parent| {
-        observed.files.get(parent).filter(|fact| **fact != FileFact::Folder).map(|fact| (parent, fact))
+        observed.files.get(parent).filter(|fact| !fact.is_folder()).map(|fact| (parent, fact))
     })
 }
 
@@ -63,18 +68,21 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 
 /// What is there and belongs to nothing; of a folder, only the folder itself.
 fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
-    let known: BTreeSet<&str> =
-        applied.files.keys().flat_map(|path| parents(path).chain([path.as_str()])).chain(OWN).collect();
-    let is_known =
-        |path: &str| known.contains(path) || path.starts_with("releases/") || path.starts_with("secrets/");
+    let known: BTreeSet<&str> = applied
+        .files
+        .keys()
+        .chain(applied.seals.keys())
+        .flat_map(|path| parents(path).chain([path.as_str()]))
+        .chain(OWN)
+        .collect();
+    let is_known = |path: &str| known.contains(path) || path.starts_with("releases/");
     let known_owner = |path: &str| {
         owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned)
     };
     // What lies below something known that is no folder is told with that.
     let is_top = |path: &str| {
-        parents(path).all(|parent| {
-            is_known(parent) && observed.files.get(parent).is_none_or(|fact| *fact == FileFact::Folder)
-        })
+        parents(path)
+            .all(|parent| is_known(parent) && observed.files.get(parent).is_none_or(FileFact::is_folder))
     };
     observed
         .files
@@ -86,10 +94,10 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .collect()
 }
 
-fn words(fact: &FileFact) -> String {
+pub(super) fn words(fact: &FileFact) -> String {
     match fact {
         FileFact::File { size, .. } => format!("a file of {size} bytes"),
-        FileFact::Folder => "a folder".to_owned(),
+        FileFact::Folder { .. } => "a folder".to_owned(),
         FileFact::Link => "a symbolic link".to_owned(),
         FileFact::Other => "something that is neither a file nor a folder".to_owned(),
     }
@@ -100,7 +108,8 @@ pub(super) fn content(sha256: &str, size: u64) -> String {
     format!("sha256:{} ({size} bytes)", sha256.get(..12).unwrap_or(sha256))
 }
 
-/// The service whose files lie below `files/SERVICE/`.
+/// The service whose files lie below `files/SERVICE/`, or whose secrets below `secrets/SERVICE/`.
 fn owner_of(path: &str) -> Option<&str> {
-    path.strip_prefix("files/")?.split('/').next()
+    let of_files = path.strip_prefix("files/").and_then(|rest| rest.split('/').next());
+    of_files.or_else(|| super::secrets::owner_of(path))
 }

@@ -5,6 +5,7 @@ mod drift;
 mod files;
 mod host;
 mod ignore;
+pub(crate) mod secrets;
 mod settings;
 
 pub use change::{Change, ChangeItem, change};

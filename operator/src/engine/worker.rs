@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, Wish, act, look, now, watcher::Watcher};
+use super::{Error, Hosts, Look, Site, Wish, now, watcher::Watcher};
 use crate::{
     desired::sha256,
     failpoint,
@@ -176,7 +176,7 @@ async fn check(
         let before = shared.watcher.last(&stack.key, name);
         shared.watcher.publish(&stack, error.report(name, before), now(), occasion.woken);
     };
-    let host = match target(&stack, &spec, &shared.secrets) {
+    let host = match target(&stack, &spec, &shared.secrets).await {
         Ok(target) => shared.hosts.get(target),
         Err(error) => {
             failed(error.into());
@@ -197,6 +197,10 @@ async fn check(
 }
 
 impl Check<'_> {
+    fn site(&self) -> Site<'_> {
+        Site { stack: self.stack, spec: self.spec, host: self.host, secrets: &self.shared.secrets }
+    }
+
     async fn run(&self) -> Result<(), Error> {
         let Self { stack, spec, host, .. } = self;
         if host.connect().await? {
@@ -242,11 +246,11 @@ impl Check<'_> {
     }
 
     async fn seen(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Vec<Look>, Error> {
-        let Self { shared, stack, spec, host, .. } = self;
+        let Self { shared, stack, spec, .. } = self;
         let name = spec.name.as_str();
         let started = Instant::now();
         let wish = Wish { approval: Approval::Policy, depth, lock };
-        let looks = look(stack, spec, host, wish).await?;
+        let looks = self.site().look(wish).await?;
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
         for look in looks.iter().filter(|look| !look.observed.busy) {
@@ -262,7 +266,7 @@ impl Check<'_> {
     }
 
     async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
-        let Self { shared, stack, spec, host, labels, .. } = self;
+        let Self { shared, stack, host, labels, .. } = self;
         let metrics = shared.watcher.metrics();
         let name = &host.target().name;
         for repair in look.plan.repairs_now() {
@@ -272,7 +276,7 @@ impl Check<'_> {
             tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();
-        let outcome = act(stack, spec, host, lock, look, "tasktracker-operator").await;
+        let outcome = self.site().act(lock, look, "tasktracker-operator").await;
         let seconds = started.elapsed().as_secs_f64();
         metrics.phase(labels, "apply", seconds);
         if look.plan.rollout.is_some() {

@@ -15,7 +15,7 @@ pub struct Listing {
     pub state: u64,
     /// Everything that is there but releases; of these, their manifests.
     pub files: BTreeMap<String, FileFact>,
-    /// Content of ledgers, of the manifests that they name, and of `HOLD` files.
+    /// Content of ledgers, of the manifests that they name, of `HOLD` files and of seal keys.
     pub texts: BTreeMap<String, Vec<u8>>,
 }
 
@@ -32,7 +32,10 @@ pub enum FileFact {
         sha256: Option<String>,
     },
     /// A folder.
-    Folder,
+    Folder {
+        /// Permission bits.
+        mode: u32,
+    },
     /// A symbolic link.
     Link,
     /// Something else: a socket, a device, a pipe.
@@ -40,11 +43,16 @@ pub enum FileFact {
 }
 
 impl FileFact {
+    /// Whether it is a folder.
+    pub fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder { .. })
+    }
+
     /// From the mode as `stat` tells it, with the type in its upper bits.
     pub(super) fn of(mode: u32, size: u64, sha256: Option<String>) -> Self {
         match mode & 0o17_0000 {
             0o10_0000 => Self::File { mode: mode & 0o7777, size, sha256 },
-            0o4_0000 => Self::Folder,
+            0o4_0000 => Self::Folder { mode: mode & 0o7777 },
             0o12_0000 => Self::Link,
             _ => Self::Other,
         }

@@ -167,7 +167,7 @@ fn unreadable(verb: &str) -> Error {
 
 /// Whether a file's content is wanted, not only its hash.
 fn is_text(path: &str) -> bool {
-    ["HOLD", "ledger.json", "manifest.json"].iter().any(|name| path.ends_with(&format!("/{name}")))
+    ["HOLD", "ledger.json", "manifest.json", ".key"].iter().any(|name| path.ends_with(&format!("/{name}")))
 }
 
 fn hash_of(fact: &FileFact) -> Option<String> {
@@ -235,7 +235,10 @@ mod tests {
         let files = read_files(&lines).unwrap();
         let file = FileFact::File { mode: 0o644, size: 3, sha256: Some(hash) };
         assert_eq!(files["a/app/compose.yaml"], file);
-        assert_eq!((&files["a/app"], &files["a/app/ü"]), (&FileFact::Folder, &FileFact::Link));
+        assert_eq!(
+            (&files["a/app"], &files["a/app/ü"]),
+            (&FileFact::Folder { mode: 0o755 }, &FileFact::Link)
+        );
         assert!(read_files("rubbish\n").is_none());
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{Error, Exit, Output, shell};
+use crate::secret::Secret;
 
 /// Takes and stages what is to be done.
 const APPLY: &str = include_str!("programs/apply.sh");
@@ -20,6 +21,25 @@ const KILL_LIMIT: Duration = Duration::from_secs(20);
 pub enum Step {
     /// Puts a file into its place. All files of an apply are staged and verified before its first step.
     Place(Placement),
+    /// Makes a folder where it is not there, and gives it its permission bits.
+    Folder {
+        /// Path from the project's folder.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Gives what is there its permission bits.
+    Mode {
+        /// Path from the project's folder.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Removes a file, and nothing else.
+    Remove {
+        /// Path from the project's folder.
+        path: String,
+    },
     /// Makes sure that the files so far are on the disk.
     Sync,
     /// Renames what stands at a path to `PATH.moved-TIME`; an empty folder is removed.
@@ -61,6 +81,8 @@ pub struct Placement {
 pub enum Source {
     /// From here.
     Inline(Vec<u8>),
+    /// From here, and nobody is shown it.
+    Secret(Secret),
     /// From a copy on the host, by its path from the project's folder.
     Copy(String),
 }
@@ -78,10 +100,14 @@ impl Step {
             Self::Place(Placement { path, mode, sha256, source }) => {
                 let (verb, data) = match source {
                     Source::Inline(content) => ('F', encoded(content)),
+                    Source::Secret(secret) => ('F', encoded(secret.reveal())),
                     Source::Copy(path) => ('C', encoded(path.as_bytes())),
                 };
                 format!("{verb} {} {mode:o} {sha256} {data}", encoded(path.as_bytes()))
             }
+            Self::Folder { path, mode } => format!("M {} {mode:o}", encoded(path.as_bytes())),
+            Self::Mode { path, mode } => format!("P {} {mode:o}", encoded(path.as_bytes())),
+            Self::Remove { path } => format!("R {}", encoded(path.as_bytes())),
             Self::Sync => "S".to_owned(),
             Self::SetAside { path, time } => format!("A {} {time}", encoded(path.as_bytes())),
             Self::KeepReleases { ids } => format!("K {}", ids.join(" ")),
@@ -152,6 +178,9 @@ mod tests {
         let steps = [
             Step::Place(file(Source::Inline(b"END\n".to_vec()))),
             Step::Place(file(Source::Copy("c".to_owned()))),
+            Step::Folder { path: "s".to_owned(), mode: 0o700 },
+            Step::Mode { path: "s/x".to_owned(), mode: 0o444 },
+            Step::Remove { path: "s/x".to_owned() },
             Step::Sync,
             Step::SetAside { path: "x y".to_owned(), time: "20260131".to_owned() },
             Step::KeepReleases { ids: vec!["0a".to_owned()] },
@@ -159,7 +188,7 @@ mod tests {
         ];
         let text = String::from_utf8(input(&steps)).unwrap();
         let verbs: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(verbs, ["F", "C", "S", "A", "K", "D", "END"]);
+        assert_eq!(verbs, ["F", "C", "M", "P", "R", "S", "A", "K", "D", "END"]);
         assert_eq!(limit(&steps), OWN_LIMIT + KILL_LIMIT + Duration::from_secs(7));
     }
 }

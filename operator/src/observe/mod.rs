@@ -15,11 +15,14 @@ use crate::{
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
     ledger::Ledger,
     release::Release,
+    secret::{SealKey, Values},
     text::printable,
 };
 
 pub use hold::Hold;
 
+/// The seal key of a stack, from the folder of one of its projects.
+pub const KEY_FILE: &str = "../.key";
 /// How long the port of a container that ended may stay open.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -74,6 +77,10 @@ pub struct Observed {
     pub mounts: Mounts,
     /// Ports of ours on which something listens that is no container.
     pub taken_ports: BTreeSet<u16>,
+    /// The key by which secrets are remembered there.
+    pub seal_key: Option<SealKey>,
+    /// What the source of secrets has now, for the desired state and the applied release.
+    pub secrets: Values,
 }
 
 impl Observed {
@@ -235,18 +242,21 @@ fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
         .filter_map(|(path, fact)| Some((path.strip_prefix(&below)?.to_owned(), fact.clone())))
         .collect();
     for part in [stack_folder(project), project.folder.as_str()] {
-        if let Some(fact) = listing.files.get(part).filter(|fact| **fact != FileFact::Folder) {
+        if let Some(fact) = listing.files.get(part).filter(|fact| !fact.is_folder()) {
             files = BTreeMap::from([(".".to_owned(), fact.clone())]);
             break;
         }
     }
     let text = |path: &str| listing.texts.get(&format!("{below}{path}"));
+    let key = format!("{}/.key", stack_folder(project));
+    let seal_key = listing.texts.get(&key).and_then(|text| SealKey::read(text));
+    files.extend(listing.files.get(&key).map(|fact| (KEY_FILE.to_owned(), fact.clone())));
     let hold = text("HOLD").map(|text| Hold::read(text));
     let (ledger, applied, damaged) = match kept(project, text, &directory) {
         Ok((ledger, applied)) => (ledger, applied, None),
         Err(error) => (None, None, Some(error)),
     };
-    Observed { damaged, hold, ledger, applied, directory, files, ..Observed::default() }
+    Observed { damaged, hold, ledger, applied, directory, files, seal_key, ..Observed::default() }
 }
 
 /// The ledger and the release that it names.

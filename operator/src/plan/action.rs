@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::host::{Placement, Source};
+use crate::{
+    host::{Placement, Source},
+    secret::Secret,
+};
 
 /// One repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +29,23 @@ pub enum Action {
         /// Where the content comes from: the spec's own rendering, or the stored release.
         #[serde(skip)]
         source: Source,
+    },
+    /// Write a secret file with the value that the release was applied with.
+    #[serde(rename_all = "camelCase")]
+    WriteSecret {
+        /// Path from the project's folder.
+        path: String,
+        /// The value.
+        #[serde(skip)]
+        secret: Secret,
+    },
+    /// Give a file or folder its permission bits back.
+    #[serde(rename_all = "camelCase")]
+    SetMode {
+        /// Path from the project's folder.
+        path: String,
+        /// Permission bits.
+        mode: u32,
     },
     /// Make a network that is not there.
     CreateNetwork {
@@ -95,6 +115,8 @@ impl Action {
         match self {
             Self::SetAside { path } => format!("set {path} aside"),
             Self::WriteFile { path, .. } => format!("write {path}"),
+            Self::WriteSecret { path, .. } => format!("write {path}"),
+            Self::SetMode { path, mode } => format!("set the mode of {path} to {mode:04o}"),
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),
             Self::Reload { service } => format!("reload {service}"),
@@ -112,7 +134,10 @@ impl Action {
     pub(super) fn why(&self) -> &'static str {
         match self {
             Self::SetAside { .. } => "nothing is followed or removed: it is kept beside under another name",
-            Self::WriteFile { .. } => {
+            Self::SetMode { .. } => {
+                "the content is as the release wants it, only its permission bits are not"
+            }
+            Self::WriteFile { .. } | Self::WriteSecret { .. } => {
                 "only this file differs, and containers see it through the folder that they mount"
             }
             Self::CreateNetwork { .. } => "the network alone is missing",
@@ -135,6 +160,8 @@ impl Action {
         match self {
             Self::SetAside { .. }
             | Self::WriteFile { .. }
+            | Self::WriteSecret { .. }
+            | Self::SetMode { .. }
             | Self::CreateNetwork { .. }
             | Self::ReplaceNetwork { .. }
             | Self::RemoveOrphan { .. } => None,
@@ -146,6 +173,14 @@ impl Action {
             | Self::Create { service }
             | Self::Recreate { service } => Some(service),
         }
+    }
+
+    /// Whether it is about files alone.
+    pub fn is_of_files(&self) -> bool {
+        matches!(
+            self,
+            Self::SetAside { .. } | Self::WriteFile { .. } | Self::WriteSecret { .. } | Self::SetMode { .. }
+        )
     }
 
     /// What the writing program needs for a file.

@@ -116,22 +116,28 @@ pub fn plan(
     policy: &PolicySpec,
     approval: Approval,
 ) -> Plan {
+    let applied_hash = observed.applied.as_ref().map(|applied| applied.desired_hash.clone());
+    let desired_hash = change.as_ref().map(|change| change.desired_hash.clone()).or(applied_hash);
+    let plan = Plan { desired_hash: desired_hash.unwrap_or_default(), ..Plan::default() };
     if observed.busy {
-        return Plan { desired_hash: desired.hash(), ..Plan::default() };
+        return plan;
     }
     let ledger = observed.ledger.as_ref();
     let conclude = ledger.is_some_and(|ledger| {
         ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
     });
-    let plan = Plan { desired_hash: desired.hash(), conclude, ..Plan::default() };
+    let plan = Plan { conclude, ..plan };
     let waiting = change.as_ref().map(|change| reason_to_wait(change, desired, observed, policy, approval));
     if let (Some(None), Some(change)) = (&waiting, &change) {
         // A rollout writes every file and makes every container anew that is not as it should be: repairing towards
         // the release that it replaces would be in vain, and might not even be possible.
         return Plan { rollout: Some(change.clone()), ..plan };
     }
-    let mut repairs =
-        observed.applied.as_ref().map(|applied| repair::repairs(drift, applied, desired)).unwrap_or_default();
+    let mut repairs = observed
+        .applied
+        .as_ref()
+        .map(|applied| repair::repairs(drift, applied, desired, observed))
+        .unwrap_or_default();
     repair::wait_for_person(&mut repairs, drift, observed);
     let given_up = match ledger.filter(|_| approval == Approval::Policy) {
         Some(ledger) => repair::hold_back(&mut repairs, ledger),
@@ -159,6 +165,10 @@ fn reason_to_wait(
     }
     if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
         return Some((reasons::DATA_WOULD_BE_LEFT, message));
+    }
+    let missing = observed.secrets.missing.iter().find(|(path, _)| desired.secrets.contains_key(*path));
+    if let Some((_, message)) = missing {
+        return Some((reasons::SECRET_MISSING, message.clone()));
     }
     if approval != Approval::Policy {
         return None;

@@ -8,9 +8,10 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 use super::Action;
 use crate::{
     desired::{Project, sha256},
+    diff::secrets,
     host::Source,
     ledger::Ledger,
-    observe::Observed,
+    observe::{KEY_FILE, Observed},
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -32,13 +33,21 @@ pub struct Repair {
 }
 
 /// The action for one difference, where one is to be taken.
-fn action(item: &DriftItem, applied: &Release, desired: &Project, networkless: bool) -> Option<Action> {
+fn action(
+    item: &DriftItem,
+    applied: &Release,
+    desired: &Project,
+    observed: &Observed,
+    networkless: bool,
+) -> Option<Action> {
     let service = || item.service.clone();
     let path = || item.path.clone();
     let container = || Some(item.path.as_deref()?.split('/').next()?.to_owned());
     Some(match item.kind {
         DriftKind::FileMissing | DriftKind::FileChanged | DriftKind::FileMode => {
-            write_file(item.path.as_deref()?, applied, desired)?
+            let path = item.path.as_deref()?;
+            let secret = write_secret(path, applied, observed).or_else(|| set_mode(path, applied, observed));
+            secret.or_else(|| write_file(path, applied, desired))?
         }
         DriftKind::NotAFile => Action::SetAside { path: path()? },
         DriftKind::Missing => Action::Create { service: service()? },
@@ -101,13 +110,18 @@ pub(super) fn hold_back(repairs: &mut [Repair], ledger: &Ledger) -> Vec<String> 
 }
 
 /// Repairs towards the applied release, files first, each service once.
-pub(super) fn repairs(drift: &[DriftItem], applied: &Release, desired: &Project) -> Vec<Repair> {
+pub(super) fn repairs(
+    drift: &[DriftItem],
+    applied: &Release,
+    desired: &Project,
+    observed: &Observed,
+) -> Vec<Repair> {
     let networkless = drift.iter().any(|item| item.kind == DriftKind::NetworkMissing);
     let mut repairs: Vec<Repair> = Vec::new();
     for item in drift.iter().filter(|item| item.answer != Answer::Report) {
-        let actions = action(item, applied, desired, networkless)
+        let actions = action(item, applied, desired, observed, networkless)
             .into_iter()
-            .chain(files_behind(item, applied, desired))
+            .chain(files_behind(item, applied, desired, observed))
             .chain(services_inside(item, applied));
         for action in actions.chain(reload(item)) {
             let cause = (item.kind, item.path.clone());
@@ -133,19 +147,23 @@ fn services_inside(item: &DriftItem, applied: &Release) -> Vec<Action> {
 }
 
 /// The files that cannot be there while something else stands in their place.
-fn files_behind(item: &DriftItem, applied: &Release, desired: &Project) -> Vec<Action> {
+fn files_behind(item: &DriftItem, applied: &Release, desired: &Project, observed: &Observed) -> Vec<Action> {
     let Some(path) = item.path.as_deref().filter(|_| item.kind == DriftKind::NotAFile) else {
         return Vec::new();
     };
     let below = format!("{path}/");
-    let behind = applied.files.keys().filter(|file| path == "." || *file == path || file.starts_with(&below));
-    behind.filter_map(|file| write_file(file, applied, desired)).collect()
+    let is_behind = |file: &&String| path == "." || *file == path || file.starts_with(&below);
+    let files = applied.files.keys().filter(is_behind).filter_map(|file| write_file(file, applied, desired));
+    let secrets = applied.seals.keys().filter(is_behind);
+    files.chain(secrets.filter_map(|file| write_secret(file, applied, observed))).collect()
 }
 
 /// A service whose file was repaired takes it up again.
 fn reload(item: &DriftItem) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
-    item.service.clone().filter(|_| changed).map(|service| Action::Reload { service })
+    // A secret is put back as the service read it.
+    let is_file = item.path.as_ref().is_some_and(|path| path.starts_with("files/"));
+    item.service.clone().filter(|_| changed && is_file).map(|service| Action::Reload { service })
 }
 
 /// What a bigger action on the same service does anyway is not done apart.
@@ -174,7 +192,7 @@ fn drop_covered(repairs: &mut Vec<Repair>) {
 fn order(action: &Action) -> (u8, bool) {
     let step = match action {
         Action::SetAside { .. } => 0,
-        Action::WriteFile { .. } => 1,
+        Action::WriteFile { .. } | Action::WriteSecret { .. } | Action::SetMode { .. } => 1,
         Action::CreateNetwork { .. } | Action::ReplaceNetwork { .. } => 2,
         Action::RemoveOrphan { .. } => 3,
         Action::Reload { .. } => 4,
@@ -189,12 +207,28 @@ fn order(action: &Action) -> (u8, bool) {
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
 }
 
+/// The value that the release was applied with, where the source still has it.
+fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
+    let value = observed.secrets.known.get(path)?;
+    let action = || Action::WriteSecret { path: path.to_owned(), secret: value.clone() };
+    secrets::has_applied_value(applied, path, observed).then(action)
+}
+
+/// A folder of secrets, a secret whose content is right, or the key, with other permission bits.
+fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
+    let folders = secrets::folders(applied.seals.keys());
+    let folder = folders.into_iter().find(|(folder, _)| folder == path).map(|(_, mode)| mode);
+    let is_file = path == KEY_FILE || applied.seals.contains_key(path);
+    let file = if path == KEY_FILE { secrets::KEY_MODE } else { secrets::SECRET_MODE };
+    let mode = folder.or(Some(file).filter(|_| is_file && observed.files.contains_key(path)))?;
+    Some(Action::SetMode { path: path.to_owned(), mode })
+}
+
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let same = desired.hash() == applied.desired_hash;
-    let rendered = if same {
-        Prepared::new(desired.clone(), applied.images.clone()).contents.remove(path)
+    let rendered = if *desired == applied.project {
+        Prepared::new(desired.clone(), applied.images.clone(), applied.seals.clone()).contents.remove(path)
     } else {
         desired.files.get(path).cloned()
     };

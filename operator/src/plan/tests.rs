@@ -19,7 +19,7 @@ fn project(revision: &str) -> Project {
 }
 
 fn observed(revision: &str) -> Observed {
-    let applied = Prepared::new(project(revision), BTreeMap::new()).release;
+    let applied = Prepared::new(project(revision), BTreeMap::new(), BTreeMap::new()).release;
     Observed {
         ledger: Some(Ledger::empty("o", "default/staging")),
         applied: Some(applied),
@@ -107,7 +107,7 @@ fn a_service_that_is_recreated_is_not_started_as_well() {
 fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
     let (desired, observed) = (project("new"), observed("old"));
     let drift = [item(DriftKind::FileChanged, None, Some("compose.yaml"))];
-    let change = diff::change(&desired, observed.applied.as_ref());
+    let change = diff::change(&desired, &observed);
     let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
     let plan = plan(&drift, change.clone(), &desired, &observed, &policy, Approval::Policy);
     let applied = observed.applied.as_ref().unwrap();
@@ -128,9 +128,9 @@ fn drift_is_healed_towards_the_applied_release_while_a_change_waits() {
 #[test]
 fn what_failed_once_is_not_tried_again_by_itself() {
     let (desired, mut observed) = (project("new"), observed("old"));
-    let change = diff::change(&desired, observed.applied.as_ref());
+    let change = diff::change(&desired, &observed);
     let failed = Failed {
-        desired_hash: desired.hash(),
+        desired_hash: desired.hash(&BTreeMap::new()),
         revision: "new".to_owned(),
         reason: "Unhealthy".to_owned(),
         message: "x".to_owned(),
@@ -139,7 +139,7 @@ fn what_failed_once_is_not_tried_again_by_itself() {
     let again = plan(&[], change.clone(), &desired, &observed, &PolicySpec::default(), Approval::Policy);
     assert_eq!(again.rollout, None);
     let other = project("newer");
-    let change = diff::change(&other, observed.applied.as_ref());
+    let change = diff::change(&other, &observed);
     assert!(plan(&[], change, &other, &observed, &PolicySpec::default(), Approval::Policy).rollout.is_some());
 }
 
@@ -198,8 +198,8 @@ fn the_hash_counts_what_is_done_and_not_what_was_found_beyond_that() {
     let first = hash(std::slice::from_ref(&stopped), &policy);
     assert_eq!(first, hash(&[told, extra], &policy));
     assert_ne!(first, hash(&[item(DriftKind::Paused, Some("edge"), Some("tt-e-1"))], &policy));
-    let elsewhere = project("b");
-    let other = plan(&[stopped], None, &elsewhere, &observed, &policy, Approval::Policy);
+    let (elsewhere, there) = (project("b"), self::observed("b"));
+    let other = plan(&[stopped], None, &elsewhere, &there, &policy, Approval::Policy);
     assert_ne!(first, other.hash(), "another desired state is another plan");
 }
 
@@ -231,7 +231,7 @@ fn kinds_that_are_only_reported_get_no_action() {
 #[test]
 fn a_rollout_that_may_begin_is_not_held_up_by_repairs_of_what_it_replaces() {
     let (desired, observed) = (project("new"), observed("old"));
-    let change = diff::change(&desired, observed.applied.as_ref());
+    let change = diff::change(&desired, &observed);
     let drift = [item(DriftKind::Missing, Some("backend"), None)];
     let plan = plan(&drift, change, &desired, &observed, &PolicySpec::default(), Approval::Policy);
     assert_eq!((plan.repairs.len(), plan.rollout.is_some()), (0, true));
@@ -249,7 +249,7 @@ fn the_spec_renders_what_a_damaged_copy_cannot_give_back() {
 fn the_environment_cannot_be_changed_not_even_by_a_person() {
     let (mut desired, observed) = (project("a"), observed("a"));
     desired.environment = "production".to_owned();
-    let change = diff::change(&desired, observed.applied.as_ref());
+    let change = diff::change(&desired, &observed);
     let plan = plan(&[], change, &desired, &observed, &PolicySpec::default(), Approval::Person);
     assert_eq!(plan.waiting.unwrap().reason, reasons::INVALID_SPEC);
 }
@@ -279,7 +279,7 @@ fn a_service_whose_volume_is_gone_is_not_started() {
 fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_does_not_say_so() {
     let (desired, applied) = (project("b"), observed("a"));
     let waits = |desired: &Project, observed: &Observed, approval| {
-        let change = diff::change(desired, observed.applied.as_ref());
+        let change = diff::change(desired, &observed);
         let plan = plan(&[], change, desired, observed, &PolicySpec::default(), approval);
         plan.waiting.map(|waiting| (waiting.reason, waiting.message))
     };
@@ -311,7 +311,7 @@ fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_doe
 #[test]
 fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
     let (desired, mut observed) = (project("b"), observed("a"));
-    let change = diff::change(&desired, observed.applied.as_ref());
+    let change = diff::change(&desired, &observed);
     let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
     let planned =
         |observed: &Observed| plan(&[], change.clone(), &desired, observed, &policy, Approval::Policy);
@@ -321,7 +321,7 @@ fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
         observed.ledger.as_mut().unwrap().intent = Some(intent);
         observed.clone()
     };
-    assert!(planned(&open(&desired.hash())).rollout.is_some());
+    assert!(planned(&open(&desired.hash(&BTreeMap::new()))).rollout.is_some());
     let other = planned(&open("another"));
     assert!(other.rollout.is_none() && other.conclude && other.has_work());
 }

@@ -5,11 +5,12 @@ mod standalone;
 
 use std::{fmt, path::PathBuf};
 
+use futures::future::try_join_all;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
 
-pub use secrets::{Secret, SecretError, Secrets};
+pub use secrets::{SecretError, Secrets};
 pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
 use crate::host::{Limits, Target};
@@ -67,15 +68,16 @@ impl Stack {
 ///
 /// # Errors
 /// When a secret is missing, readable by others, or no private key.
-pub fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Target, SecretError> {
+pub async fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Target, SecretError> {
     let names = &stack.spec.ssh.identity_secrets;
+    let identities = try_join_all(names.iter().map(|name| secrets.identity(name))).await?;
     Ok(Target {
         name: host.name.to_string(),
         address: host.address.to_string(),
         port: host.port.0,
         user: stack.spec.ssh.user.to_string(),
         host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
-        identities: names.iter().map(|name| secrets.identity(name)).collect::<Result<_, _>>()?,
+        identities,
         directory: host.directory.to_string(),
         limits: Limits::default(),
     })

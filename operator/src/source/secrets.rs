@@ -1,55 +1,54 @@
-//! Secrets from a folder: a folder for each name, a file for each key, refused when others can read them.
+//! Where the values of secrets come from: a folder of files, or a program that knows another place.
 
 use std::{
-    fmt, fs, io,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    collections::BTreeMap, fmt, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, sync::Arc,
+    time::Duration,
 };
 
-use tasktracker_crds::scalars::SecretName;
+use tasktracker_crds::{SecretKeySpec, scalars::SecretName};
+use tokio::{
+    io::AsyncReadExt,
+    process::Command,
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
-use crate::host::Identity;
+use crate::{
+    host::Identity,
+    secret::{Secret, Values},
+};
 
 /// Largest secret that is read, in bytes.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
 /// Key of a private SSH key, as in Kubernetes' own Secrets of that type.
 const SSH_KEY: &str = "ssh-privatekey";
-
-/// A value that no message, log or file of ours shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The value, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(…)")
-    }
-}
+/// How long a program may take to tell a secret.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// How long what a program told is believed.
+const COMMAND_HOLDS: Duration = Duration::from_secs(30);
+/// How long it is not asked again after it failed.
+const COMMAND_RESTS: Duration = Duration::from_secs(5);
 
 /// What is wrong with a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// There is nowhere to look.
-    #[error("secret {name}: expected a folder of secrets, found none; start the operator with --secrets-dir")]
-    NoFolder {
+    #[error(
+        "secret {name}: expected a folder of secrets or a program that knows them, found none; start the operator with --secrets-dir or --secret-command"
+    )]
+    NoSource {
         /// Name of the secret.
         name: String,
     },
     /// The file is not there or cannot be read.
-    #[error("secret {name}: expected a file {}, found: {found}", .path.display())]
+    #[error("secret {name}: expected {place}, found: {found}")]
     Unreadable {
         /// Name of the secret.
         name: String,
         /// Where it should be.
-        path: PathBuf,
+        place: String,
         /// Why it cannot be read.
-        found: io::Error,
+        found: String,
     },
     /// Other users can read the file.
     #[error("secret {name}: expected {} to be readable by its owner alone, found mode {mode:o}; chmod 600 it", .path.display())]
@@ -61,79 +60,176 @@ pub enum SecretError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The file is not what it should be.
-    #[error("secret {name}: expected {expected} in {}, found something else: {found}", .path.display())]
+    /// The value is not what it should be.
+    #[error("secret {name}: expected {expected} in {place}, found something else: {found}")]
     Unusable {
         /// Name of the secret.
         name: String,
         /// What it should be.
         expected: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
+        /// Where it is.
+        place: String,
+        /// What is wrong with it; nothing of the value.
         found: String,
     },
 }
 
 /// Where secrets are looked up.
 #[derive(Clone, Debug, Default)]
-pub struct Secrets {
-    folder: Option<PathBuf>,
+pub struct Secrets(Origin);
+
+#[derive(Clone, Debug, Default)]
+enum Origin {
+    #[default]
+    Nowhere,
+    /// A folder for each name, a file for each key, refused when others can read them.
+    Folder(PathBuf),
+    /// A program that is given name and key, and prints the value.
+    Program(Arc<Program>),
+}
+
+/// A program, and what it told.
+#[derive(Debug)]
+struct Program {
+    words: Vec<String>,
+    told: Mutex<BTreeMap<(String, String), Told>>,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    until: Instant,
+    result: Result<Secret, SecretError>,
 }
 
 impl Secrets {
     /// Secrets from a folder, or none at all.
     pub fn new(folder: Option<PathBuf>) -> Self {
-        Self { folder }
+        Self(folder.map_or(Origin::Nowhere, Origin::Folder))
+    }
+
+    /// Secrets from a program and its first arguments; name and key follow them, and it prints exactly the value.
+    pub fn from_program(words: Vec<String>) -> Self {
+        Self(Origin::Program(Arc::new(Program { words, told: Mutex::default() })))
     }
 
     /// One key of a secret.
     ///
     /// # Errors
-    /// When it is missing, too large, not text, or readable by others.
-    pub fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
-        let path = self.path(name, key)?;
-        let unreadable =
-            |found| SecretError::Unreadable { name: name.to_string(), path: path.clone(), found };
-        let metadata = fs::metadata(&path).map_err(unreadable)?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(SecretError::Exposed { name: name.to_string(), path, mode });
+    /// When it is missing, too large, or readable by others.
+    pub async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
+        match &self.0 {
+            Origin::Nowhere => Err(SecretError::NoSource { name: name.to_string() }),
+            Origin::Folder(folder) => from_file(name, folder.join(name.as_str()).join(key)),
+            Origin::Program(program) => program.get(name, key).await,
         }
-        if metadata.len() > MAX_SECRET_BYTES {
-            return Err(unusable(name, &path, "at most 1 MiB", format!("{} bytes", metadata.len())));
-        }
-        let bytes = fs::read(&path).map_err(unreadable)?;
-        String::from_utf8(bytes)
-            .map(Secret)
-            .map_err(|_| unusable(name, &path, "text", "bytes that are not UTF-8".to_owned()))
     }
 
     /// The private SSH key of a secret.
     ///
     /// # Errors
     /// As for [`Secrets::get`], and when it is no private key.
-    pub fn identity(&self, name: &SecretName) -> Result<Identity, SecretError> {
-        let text = self.get(name, SSH_KEY)?;
-        Identity::read(text.reveal()).map_err(|found| {
-            unusable(
-                name,
-                &self.path(name, SSH_KEY).unwrap_or_default(),
-                "a private key in OpenSSH's form",
-                found,
-            )
+    pub async fn identity(&self, name: &SecretName) -> Result<Identity, SecretError> {
+        let value = self.get(name, SSH_KEY).await?;
+        let text = std::str::from_utf8(value.reveal()).map_err(|_| "bytes that are not UTF-8".to_owned());
+        text.and_then(Identity::read).map_err(|found| SecretError::Unusable {
+            name: name.to_string(),
+            expected: "a private key in OpenSSH's form",
+            place: self.place(name, SSH_KEY),
+            found,
         })
     }
 
-    fn path(&self, name: &SecretName, key: &str) -> Result<PathBuf, SecretError> {
-        let folder =
-            self.folder.as_deref().ok_or_else(|| SecretError::NoFolder { name: name.to_string() })?;
-        Ok(folder.join(name.as_str()).join(key))
+    /// The values of a project's secrets, by path of their files.
+    pub async fn values(&self, wanted: &BTreeMap<String, SecretKeySpec>) -> Values {
+        let mut values = Values::default();
+        for (path, SecretKeySpec { secret, key }) in wanted {
+            match self.get(secret, key).await {
+                Ok(value) => drop(values.known.insert(path.clone(), value)),
+                Err(error) => drop(values.missing.insert(path.clone(), error.to_string())),
+            }
+        }
+        values
+    }
+
+    /// Where a value is looked up, in words.
+    fn place(&self, name: &SecretName, key: &str) -> String {
+        match &self.0 {
+            Origin::Nowhere => String::new(),
+            Origin::Folder(folder) => folder.join(name.as_str()).join(key).display().to_string(),
+            Origin::Program(program) => program.call(name, key),
+        }
     }
 }
 
-fn unusable(name: &SecretName, path: &Path, expected: &'static str, found: String) -> SecretError {
-    SecretError::Unusable { name: name.to_string(), expected, path: path.to_owned(), found }
+fn from_file(name: &SecretName, path: PathBuf) -> Result<Secret, SecretError> {
+    let place = || format!("a file {}", path.display());
+    let unreadable = |found: std::io::Error| SecretError::Unreadable {
+        name: name.to_string(),
+        place: place(),
+        found: found.to_string(),
+    };
+    let metadata = fs::metadata(&path).map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Exposed { name: name.to_string(), path, mode });
+    }
+    if metadata.len() > MAX_SECRET_BYTES {
+        return Err(too_large(name, place(), &metadata.len()));
+    }
+    fs::read(&path).map(Secret::new).map_err(unreadable)
+}
+
+fn too_large(name: &SecretName, place: String, found: &impl fmt::Display) -> SecretError {
+    let found = format!("{found} bytes");
+    SecretError::Unusable { name: name.to_string(), expected: "at most 1 MiB", place, found }
+}
+
+impl Program {
+    fn call(&self, name: &SecretName, key: &str) -> String {
+        format!("`{} {name} {key}`", self.words.join(" "))
+    }
+
+    async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
+        let mut told = self.told.lock().await;
+        let asked = (name.to_string(), key.to_owned());
+        if let Some(told) = told.get(&asked).filter(|told| Instant::now() < told.until) {
+            return told.result.clone();
+        }
+        let limited = timeout(COMMAND_LIMIT, self.ask(name, key)).await;
+        let result = limited.unwrap_or_else(|_| {
+            Err(self.failed(name, key, format!("no answer within {} s", COMMAND_LIMIT.as_secs())))
+        });
+        let holds = if result.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
+        told.insert(asked, Told { until: Instant::now() + holds, result: result.clone() });
+        result
+    }
+
+    /// What it prints is the value; what it says beside that is not shown, for it may be one, too.
+    async fn ask(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
+        let failed = |found: String| self.failed(name, key, found);
+        let Some((program, first)) = self.words.split_first() else {
+            return Err(failed("no program".to_owned()));
+        };
+        let mut command = Command::new(program);
+        command.args(first).args([name.as_str(), key]).stdin(Stdio::null()).stderr(Stdio::null());
+        let spawned = command.stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut child = spawned.map_err(|error| failed(error.to_string()))?;
+        let mut value = Vec::new();
+        if let Some(output) = child.stdout.take() {
+            let read = output.take(MAX_SECRET_BYTES + 1).read_to_end(&mut value).await;
+            read.map_err(|error| failed(error.to_string()))?;
+        }
+        if value.len() as u64 > MAX_SECRET_BYTES {
+            return Err(too_large(name, self.call(name, key), &"more"));
+        }
+        let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
+        if status.success() { Ok(Secret::new(value)) } else { Err(failed(status.to_string())) }
+    }
+
+    fn failed(&self, name: &SecretName, key: &str, found: String) -> SecretError {
+        let place = format!("{} to print it; run it to see what it says", self.call(name, key));
+        SecretError::Unreadable { name: name.to_string(), place, found }
+    }
 }
 
 #[cfg(test)]
@@ -150,23 +246,50 @@ mod tests {
         (folder, secrets, "key".parse().unwrap())
     }
 
-    #[test]
-    fn a_secret_that_others_can_read_is_refused() {
+    #[tokio::test]
+    async fn a_secret_that_others_can_read_is_refused() {
         let (_folder, secrets, name) = written(0o640, b"x");
-        assert!(matches!(secrets.get(&name, SSH_KEY), Err(SecretError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(secrets.get(&name, SSH_KEY).await, Err(SecretError::Exposed { mode: 0o640, .. })));
     }
 
-    #[test]
-    fn nothing_of_a_broken_key_is_told() {
+    #[tokio::test]
+    async fn nothing_of_a_broken_key_is_told_and_any_bytes_are_a_value() {
         let (_folder, secrets, name) = written(0o600, b"-----BEGIN OPENSSH PRIVATE KEY-----\ncanary\n");
-        let told = secrets.identity(&name).unwrap_err().to_string();
+        let told = secrets.identity(&name).await.unwrap_err().to_string();
         assert!(!told.contains("canary"), "{told}");
-        let (_folder, secrets, name) = written(0o600, &[0xff, 0xfe]);
-        assert!(matches!(secrets.get(&name, SSH_KEY), Err(SecretError::Unusable { .. })));
+        let (_folder, secrets, name) = written(0o600, &[0xff, 0xfe, 0, b'\n']);
+        assert!(matches!(secrets.identity(&name).await, Err(SecretError::Unusable { .. })));
+        assert_eq!(secrets.get(&name, SSH_KEY).await.unwrap().reveal(), [0xff, 0xfe, 0, b'\n']);
     }
 
-    #[test]
-    fn debug_shows_nothing() {
-        assert_eq!(format!("{:?}", Secret("canary".to_owned())), "Secret(…)");
+    fn program(script: &str) -> (Secrets, SecretName) {
+        let words = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        (Secrets::from_program(words), "db".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_program_is_given_name_and_key_and_prints_exactly_the_value() {
+        let (secrets, name) = program("printf '%s\\0%s\\n' \"$1\" \"$2\"");
+        assert_eq!(secrets.get(&name, "url").await.unwrap().reveal(), b"db\0url\n");
+        let (secrets, name) = program("head -c 1048577 /dev/zero");
+        assert!(secrets.get(&name, "url").await.unwrap_err().to_string().contains("at most 1 MiB"));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_is_told_without_what_it_printed() {
+        let (secrets, name) = program("echo canary; echo canary >&2; exit 3");
+        let told = secrets.get(&name, "url").await.unwrap_err().to_string();
+        assert!(told.contains("exit status: 3") && told.contains("run it to see"), "{told}");
+        assert!(!told.replace("echo canary", "").contains("canary"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_told_is_believed_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = folder.path().join("count");
+        let (secrets, name) = program(&format!("echo x >>{0}; cat {0}", count.display()));
+        for _ in 0..3 {
+            assert_eq!(secrets.get(&name, "url").await.unwrap().reveal(), b"x\n");
+        }
     }
 }

@@ -5,10 +5,11 @@ use std::{fs, sync::Arc, time::Duration};
 use russh::keys::ssh_key::LineEnding;
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
-    engine::{self, Look, Wish},
+    engine::{Look, Site, Wish},
     host::{Error, Host, Identity, Limits, Target},
     observe::Depth,
     plan::Approval,
+    source::Secrets,
 };
 use tokio::{sync::RwLock, time::timeout};
 
@@ -70,7 +71,9 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> 
     let host = host(fake.port, Limits { answer: limit, program: limit });
     let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None };
     let before = memory_to_begin_with();
-    let looks = Box::pin(engine::look(&good::STACK, &good::STACK.spec.hosts[0], &host, wish));
+    let secrets = Secrets::default();
+    let site = Site { stack: &good::STACK, spec: &good::STACK.spec.hosts[0], host: &host, secrets: &secrets };
+    let looks = Box::pin(site.look(wish));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
     let grown = memory("VmHWM").saturating_sub(before);
     assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
-    engine::{self, Look, Wish, look},
+    engine::{self, Look, Wish},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -41,7 +41,7 @@ impl Bench {
 
     fn try_look(&self, depth: Depth) -> Result<Look, engine::Error> {
         let wish = Wish { approval: Approval::Policy, depth, lock: None };
-        let looks = self.runtime.block_on(look(&self.stack, &self.stack.spec.hosts[0], &self.host, wish));
+        let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, wish));
         Ok(looks?.pop().expect("one project"))
     }
 

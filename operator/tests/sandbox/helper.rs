@@ -109,7 +109,7 @@ fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
         depth: Depth::Whole,
         lock: None,
     };
-    runtime.block_on(tasktracker_operator::engine::look(&stack, &stack.spec.hosts[0], &host, wish)).unwrap();
+    runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
     assert!(running() > 0, "the helper does not run");
     drop(host);
     wait_until("the helper ended with its connection", || running() == 0);

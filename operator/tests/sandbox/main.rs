@@ -15,4 +15,5 @@ mod main_job;
 mod policy;
 mod quiet;
 mod safety;
+mod secrets;
 mod stage;

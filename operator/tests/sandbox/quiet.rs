@@ -1,11 +1,6 @@
 //! Nothing false and nothing written: checks of a host that nobody touches find nothing and leave it as it is.
 
-use tasktracker_operator::{
-    engine::{Wish, look},
-    host::Host,
-    observe::Depth,
-    plan::Approval,
-};
+use tasktracker_operator::{engine::Wish, host::Host, observe::Depth, plan::Approval};
 use tasktracker_testbed::{Compose, Engine, HostOptions};
 use tokio::runtime::Runtime;
 
@@ -53,7 +48,7 @@ fn check(stage: &Stage, checks: usize, restarts: usize) {
         for number in 0..checks / (restarts + 1) {
             let depth = [Depth::Woken, Depth::Whole, Depth::Woken, Depth::Slow][number % 4];
             let wish = Wish { approval: Approval::Policy, depth, lock: None };
-            let looks = runtime.block_on(look(&stack, &stack.spec.hosts[0], &host, wish)).unwrap();
+            let looks = runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
             for look in looks {
                 assert!(
                     look.drift.is_empty() && look.plan.is_empty(),

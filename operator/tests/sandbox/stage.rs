@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::executor::block_on;
 use serde_json::Value;
 use tasktracker_operator::{
-    host::Host,
+    engine::{Look, Site, Wish},
+    host::{self, Host},
     source::{Folder, Secrets, Stack, target},
 };
 use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile};
@@ -72,9 +74,14 @@ impl Stage {
     }
 
     pub(crate) fn write_secret(&self, name: &str, private_key: &str) {
-        let path = self.path("secrets").join(name).join("ssh-privatekey");
+        self.write_value(name, "ssh-privatekey", private_key.as_bytes());
+    }
+
+    /// Any value under any key of a secret.
+    pub(crate) fn write_value(&self, name: &str, key: &str, value: &[u8]) {
+        let path = self.path("secrets").join(name).join(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, private_key).unwrap();
+        fs::write(&path, value).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
@@ -83,8 +90,19 @@ impl Stage {
         let folder = Folder::new(self.path("stacks"), vec!["/opt".into()]);
         let stack = folder.read().unwrap().remove(0).content.unwrap();
         let secrets = Secrets::new(Some(self.path("secrets")));
-        let host = Host::new(target(&stack, &stack.spec.hosts[0], &secrets).unwrap());
+        let host = Host::new(block_on(target(&stack, &stack.spec.hosts[0], &secrets)).unwrap());
         (stack, host)
+    }
+
+    /// What the operator's own look finds, asked for directly.
+    pub(crate) async fn look(
+        &self,
+        stack: &Stack,
+        host: &Host,
+        wish: Wish<'_>,
+    ) -> Result<Vec<Look>, host::Error> {
+        let secrets = Secrets::new(Some(self.path("secrets")));
+        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets }.look(wish).await
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.
@@ -142,7 +160,7 @@ spec:
         output.status.code().is_none()
     }
 
-    fn run_with(&self, log: &str, environment: &[(&str, &str)]) -> Running {
+    pub(crate) fn run_with(&self, log: &str, environment: &[(&str, &str)]) -> Running {
         let metrics = hostile::closed_port().unwrap();
         let log = self.path(log);
         let file = File::options().create(true).append(true).open(&log).unwrap();
@@ -205,8 +223,8 @@ spec:
     pub(crate) fn snapshot(&self) -> String {
         let format = "{{.Name}} {{.Image}} {{.State.Status}} {{.State.Health.Status}} {{json .Config.User}} \
             {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.ReadonlyRootfs}} \
-            {{json .HostConfig.CapDrop}} {{json .HostConfig.PortBindings}} {{json .HostConfig.RestartPolicy}} {{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}} {{end}} \
-            {{index .Config.Labels \"tasktracker.dev/service-hash\"}}{{range .Config.Env}}{{println}}{{$.Name}} {{.}}{{end}}";
+            {{json .HostConfig.CapDrop}} {{json .HostConfig.PortBindings}} {{json .HostConfig.RestartPolicy}} \
+            {{index .Config.Labels \"tasktracker.dev/service-hash\"}}{{range .Mounts}}{{println}}{{$.Name}} {{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}{{range .Config.Env}}{{println}}{{$.Name}} {{.}}{{end}}";
         self.on_host(&format!(
             "docker ps -aq | xargs -r docker inspect --format '{format}' | sort
              docker network ls --format '{{{{.Name}}}}' | sort

@@ -189,16 +189,16 @@ fn files_are_seen_by_mode_kind_and_place() {
     let chmod = FileFact::File { mode: 0o600, size: record.size, sha256: Some(record.sha256) };
     assert_eq!(put(&path, chmod), [(DriftKind::FileMode, path.clone())]);
     assert_eq!(put(&path, FileFact::Link), [(DriftKind::NotAFile, path.clone())]);
-    assert_eq!(put(&path, FileFact::Folder), [(DriftKind::NotAFile, path)]);
+    assert_eq!(put(&path, FileFact::Folder { mode: 0o755 }), [(DriftKind::NotAFile, path)]);
     assert_eq!(put("files/edge", FileFact::Link), [(DriftKind::NotAFile, "files/edge".to_owned())]);
     assert_eq!(put(".", FileFact::Link), [(DriftKind::NotAFile, ".".to_owned())]);
     assert_eq!(put(".env", FileFact::Other), [(DriftKind::FileExtra, ".env".to_owned())]);
     for own in ["HOLD", "ledger.json", "releases/x", "releases/x/manifest.json"] {
-        assert_eq!(put(own, FileFact::Folder), Vec::new(), "{own}");
+        assert_eq!(put(own, FileFact::Folder { mode: 0o755 }), Vec::new(), "{own}");
     }
     let folder = |observed: &mut Observed| {
         observed.files.extend([
-            ("files/notes".to_owned(), FileFact::Folder),
+            ("files/notes".to_owned(), FileFact::Folder { mode: 0o755 }),
             ("files/notes/a".to_owned(), FileFact::Link),
         ]);
     };
@@ -388,12 +388,12 @@ fn what_does_not_serve_is_told_by_service() {
 #[test]
 fn the_rendered_file_runs_images_by_id() {
     let images = BTreeMap::from([("backend".to_owned(), "sha256:abc".to_owned())]);
-    let prepared = Prepared::new(project(), images);
+    let prepared = Prepared::new(project(), images, BTreeMap::new());
     assert!(prepared.contents["compose.yaml"].contains("sha256:abc"));
     assert_eq!(prepared.release.project, project());
     let again: Release = Release::read(&serde_json::to_vec(&prepared.release).unwrap()).unwrap();
     assert_eq!(again, prepared.release);
-    assert_eq!(again.project.hash(), project().hash());
+    assert_eq!(again.project.hash(&BTreeMap::new()), project().hash(&BTreeMap::new()));
     assert!(
         compose::render(&project(), &project().services)
             .contains("registry.example.com/tasktracker/backend:3f2c1ab")

@@ -23,10 +23,11 @@ hashes() {
 encoded() { # $1: a letter; $2: a plain path of a file
   [ -f "$2" ] && [ ! -L "$2" ] && printf '%s %s %s\n' "$1" "$2" "$(head -c 1048576 -- "$2" | base64 | tr -d '\n')"
 }
-# Ledgers, the manifests of the releases that they name, and what a person holds.
+# Ledgers, the manifests of the releases that they name, what a person holds, and keys of seals.
 texts() {
   cd -- "$folder" || return 0
   for stack do
+    encoded T "$stack/.key"
     for project in "$stack"/*/; do
       project=${project%/}
       case $project in $odd) continue ;; esac

@@ -1,7 +1,8 @@
 # Carries out staged steps, in their order; the first that fails is the last. Holds the second lock while it runs,
 # whether anybody still waits for it or not.
 # $1: the operator's folder; $2: the project's folder below it, or nothing; $3: the writer's epoch; $4: what was staged.
-# Steps, every text in base64: "F path number" renames a staged file into its place; "S" makes sure that files are on
+# Steps, every text in base64: "F path number" renames a staged file into its place; "M path mode" makes a folder and
+# sets its mode; "P path mode" sets a mode; "R path" removes a file; "S" makes sure that files are on
 # the disk; "A path time" sets aside what stands at a path; "K releases…" removes every other stored release;
 # "D seconds words…" runs docker.
 # Exit 75: a program of another writer still runs; 76: another writer took over; 73: cannot write; 1: docker failed.
@@ -34,6 +35,19 @@ put() { # $1: path; $2: what was staged for it
   [ ! -L "$project/$1" ] && [ ! -d "$project/$1" ] || fail 73 "$project/$1 is no file"
   mv -T -f -- "$staging/$2" "$project/$1" || fail 73 "$project/$1 cannot be replaced"
 }
+folder() { # $1: path; $2: mode. One that is made is nobody else's before it has its mode
+  above "$1"
+  [ -L "$project/$1" ] || [ -d "$project/$1" ] || mkdir -m "$2" "$project/$1" || fail 73 "$project/$1 cannot be made"
+  mode "$1" "$2"
+}
+mode() { # $1: path; $2: mode
+  above "$1"
+  [ ! -L "$project/$1" ] || fail 73 "$project/$1 is a symbolic link"
+  chmod "$2" "$project/$1" || fail 73 "the mode of $project/$1 cannot be set"
+}
+gone() { # $1: path
+  [ -L "$project/$1" ] || [ ! -f "$project/$1" ] || rm -f -- "$project/$1" || fail 73 "$project/$1 cannot be removed"
+}
 aside() { # $1: path; $2: time. Nothing is followed, and nothing but an empty folder removed
   at=$project/$1
   [ -L "$at" ] || [ -e "$at" ] || return 0
@@ -59,7 +73,10 @@ run() { # $1: seconds; the rest: arguments of docker. What it says is cut, its s
 while read -r verb first second rest; do
   case $verb in
     F) put "$(plain "$first")" "$second" ;;
-    S) sync "$project" "$project"/*/ "$project"/*/*/ 2>/dev/null ;;
+    M) folder "$(plain "$first")" "$second" ;;
+    P) mode "$(plain "$first")" "$second" ;;
+    R) gone "$(plain "$first")" ;;
+    S) sync "$project/.." "$project" "$project"/*/ "$project"/*/*/ 2>/dev/null ;;
     A) aside "$(plain "$first")" "$second" ;;
     K)
       for stored in "$project"/releases/*; do

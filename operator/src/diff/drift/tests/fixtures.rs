@@ -22,7 +22,7 @@ pub(super) fn release() -> Release {
 
 pub(super) fn release_of(project: Project) -> Release {
     let images = ["backend", "edge", "frontend"].map(|name| (name.to_owned(), format!("sha256:{name}")));
-    Prepared::new(project, images.into()).release
+    Prepared::new(project, images.into(), BTreeMap::new()).release
 }
 
 /// A container as a release wants it: what `differences` compares with is what a container is made of here, so that
@@ -75,7 +75,8 @@ pub(super) fn in_sync_with(release: Release) -> Observed {
         Some(Made { id: "n".to_owned(), settings })
     };
     let files = release.files.iter().map(|(path, record)| (path.clone(), file(record)));
-    let folders = ["files", "files/edge", "releases"].map(|path| (path.to_owned(), FileFact::Folder));
+    let folders =
+        ["files", "files/edge", "releases"].map(|path| (path.to_owned(), FileFact::Folder { mode: 0o755 }));
     Observed {
         ledger: Some(Ledger::empty("o", "default/staging")),
         directory: DIRECTORY.to_owned(),

@@ -29,7 +29,7 @@ proptest! {
         let project = release.project.clone();
         let observed = in_sync_with(release);
         prop_assert_eq!(drift("app-1", &project, &observed), Vec::new());
-        prop_assert_eq!(crate::diff::change(&project, observed.applied.as_ref()), None);
+        prop_assert_eq!(crate::diff::change(&project, &observed), None);
         prop_assert!(serving(observed.applied.as_ref().unwrap(), &observed));
     }
 

@@ -1,0 +1,141 @@
+//! Secret files against the applied release, told by keyed hashes; and what their source has now.
+
+use tasktracker_crds::{DriftItem, DriftKind};
+
+use super::{change::ChangeItem, drift::item, files::words};
+use crate::{
+    desired::{Project, SECRETS_FOLDER},
+    host::FileFact,
+    observe::{KEY_FILE, Observed},
+    release::Release,
+    secret::Seals,
+};
+
+/// Permission bits of the seal key.
+pub(crate) const KEY_MODE: u32 = 0o600;
+/// Permission bits of a secret file: whoever a container runs as can read it.
+pub(crate) const SECRET_MODE: u32 = 0o444;
+/// Permission bits of the folder above all secrets: no other user of the host gets past it.
+const OUTER_MODE: u32 = 0o700;
+/// Permission bits of a service's folder of secrets, which its containers see.
+const INNER_MODE: u32 = 0o755;
+
+/// The folders of secret files and their permission bits, from the top.
+pub(crate) fn folders<'a>(paths: impl IntoIterator<Item = &'a String>) -> Vec<(String, u32)> {
+    let mut inner: Vec<String> =
+        paths.into_iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
+    inner.sort();
+    inner.dedup();
+    let outer = (!inner.is_empty()).then(|| (SECRETS_FOLDER.to_owned(), OUTER_MODE));
+    outer.into_iter().chain(inner.into_iter().map(|path| (path, INNER_MODE))).collect()
+}
+
+/// The service that a secret file is for.
+pub(super) fn owner_of(path: &str) -> Option<&str> {
+    path.strip_prefix(SECRETS_FOLDER)?.strip_prefix('/')?.split('/').next()
+}
+
+/// Whether the source still has the value that a release was applied with.
+pub(crate) fn has_applied_value(applied: &Release, path: &str, observed: &Observed) -> bool {
+    let now = observed.seal_key.as_ref().map(|key| observed.secrets.sealed(key)).unwrap_or_default();
+    now.get(path).is_some_and(|now| applied.seals.get(path) == Some(now))
+}
+
+/// Files that are not as the release left them. Where the source has the applied value no longer, nothing can be put
+/// back: that is told as a secret that moved on.
+pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
+    let Some(key) = observed.seal_key.as_ref().filter(|_| !applied.seals.is_empty()) else {
+        return Vec::new();
+    };
+    let mut items = Vec::new();
+    let octal = |mode: u32| format!("mode {mode:04o}");
+    let mut check_mode = |path: &str, wanted: u32| {
+        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode }) = observed.files.get(path)
+            && *mode != wanted
+        {
+            items.push(item(DriftKind::FileMode, owner_of(path), Some(path), octal(wanted), octal(*mode)));
+        }
+    };
+    check_mode(KEY_FILE, KEY_MODE);
+    let folders = folders(applied.seals.keys());
+    folders.iter().for_each(|(path, mode)| check_mode(path, *mode));
+    applied.seals.keys().for_each(|path| check_mode(path, SECRET_MODE));
+    let is_no_folder = |path: &&String| observed.files.get(*path).is_some_and(|fact| !fact.is_folder());
+    let mut broken: Vec<&String> = folders.iter().map(|(path, _)| path).filter(is_no_folder).collect();
+    broken.truncate(1);
+    for path in &broken {
+        let found = observed.files.get(*path).map_or_else(String::new, words);
+        items.push(item(DriftKind::NotAFile, owner_of(path), Some(path), "a folder", found));
+    }
+    for (path, seal) in applied
+        .seals
+        .iter()
+        .filter(|(path, _)| !broken.iter().any(|folder| path.starts_with(&format!("{folder}/"))))
+    {
+        let (kind, found) = match observed.files.get(path) {
+            Some(FileFact::File { sha256: Some(sha256), .. }) if key.seal(path, sha256) == *seal => continue,
+            Some(FileFact::File { .. }) => (DriftKind::FileChanged, "another value".to_owned()),
+            None => (DriftKind::FileMissing, "nothing".to_owned()),
+            Some(other) => (DriftKind::NotAFile, words(other)),
+        };
+        let moved = kind != DriftKind::NotAFile && !has_applied_value(applied, path, observed);
+        let (kind, wanted) = if moved {
+            (
+                DriftKind::SecretMoved,
+                "the value of the applied release, which its source has no longer: a rollout brings the new one",
+            )
+        } else {
+            (kind, "the value of the applied release")
+        };
+        items.push(item(kind, owner_of(path), Some(path), wanted, found));
+    }
+    items
+}
+
+/// Secrets that are asked for and cannot be had.
+pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let missing = observed.secrets.missing.iter().filter(|(path, _)| desired.secrets.contains_key(*path));
+    missing
+        .map(|(path, found)| {
+            item(DriftKind::SecretMissing, owner_of(path), Some(path), "a secret that can be read", found)
+        })
+        .collect()
+}
+
+/// The keyed hashes that the desired state would have; none before there is a key. What cannot be had now counts as
+/// what it was.
+pub(super) fn wanted_seals(desired: &Project, observed: &Observed) -> Seals {
+    let Some(key) = &observed.seal_key else { return Seals::new() };
+    let now = observed.secrets.sealed(key);
+    let before = |path: &String| {
+        let applied = observed.applied.as_ref()?;
+        let same = applied.project.secrets.get(path) == desired.secrets.get(path);
+        applied.seals.get(path).filter(|_| same)
+    };
+    let seal = |path: &String| Some((path.clone(), now.get(path).or_else(|| before(path))?.clone()));
+    desired.secrets.keys().filter_map(seal).collect()
+}
+
+/// What a rollout changes in secrets; nothing of a value is told.
+pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<ChangeItem>) {
+    let none = Seals::new();
+    let before = observed.applied.as_ref().map_or(&none, |applied| &applied.seals);
+    let after = wanted_seals(desired, observed);
+    let mut push = |path: &String, from: &str, to: &str| {
+        let service = owner_of(path).map(str::to_owned);
+        items.push(ChangeItem { service, path: path.clone(), from: from.to_owned(), to: to.to_owned() });
+    };
+    for path in desired.secrets.keys() {
+        match (before.get(path), after.get(path)) {
+            (None, _) => push(path, "nothing", "a value"),
+            (Some(_), None) => {
+                push(path, "a value whose key is gone from the host", "a value under a new key")
+            }
+            (Some(one), Some(other)) if one != other => push(path, "a value", "another value"),
+            _ => {}
+        }
+    }
+    for path in before.keys().filter(|path| !desired.secrets.contains_key(*path)) {
+        push(path, "a value", "nothing");
+    }
+}

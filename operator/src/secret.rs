@@ -1,0 +1,136 @@
+//! A value that no message, log, plan or file of ours shows, and the form in which it may be remembered. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::desired::sha256;
+
+/// Bytes of a seal key.
+const KEY_BYTES: usize = 32;
+
+/// A value that no message, log or file of ours shows; wiped from memory when it is not needed any more.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes a value.
+    pub fn new(value: Vec<u8>) -> Self {
+        Self(Zeroizing::new(value))
+    }
+
+    /// The value, for the one place that needs it.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+/// The random key of a stack on a host. What is hashed with it tells whether a value is the same as before, and to
+/// whoever does not have the key, nothing of the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealKey(Secret);
+
+impl SealKey {
+    /// A key from the operating system's source of randomness.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        getrandom::fill(&mut *bytes)?;
+        Ok(Self(Secret::new(bytes.to_vec())))
+    }
+
+    /// Reads the file of a key: hexadecimal digits. Anything else is none.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let digits = text.trim_ascii();
+        let is_key = digits.len() == 2 * KEY_BYTES && digits.iter().all(u8::is_ascii_hexdigit);
+        let pairs = is_key.then(|| digits.chunks_exact(2))?;
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        Some(Self(Secret::new(pairs.map(byte).collect::<Option<_>>()?)))
+    }
+
+    /// What to write into its file.
+    pub fn text(&self) -> Secret {
+        let digits: String = self.0.reveal().iter().map(|byte| format!("{byte:02x}")).collect();
+        Secret::new(format!("{digits}\n").into_bytes())
+    }
+
+    /// The keyed hash by which the content of a file is remembered: HMAC-SHA-256 over its path and its SHA-256, in
+    /// hexadecimal digits. From the host's own listing of hashes it can be told without the content.
+    pub fn seal(&self, path: &str, sha256: &str) -> String {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.reveal()) else { return String::new() };
+        mac.update(path.as_bytes());
+        mac.update(b"\0");
+        mac.update(sha256.as_bytes());
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Keyed hashes of the secret files of a project, by path from its folder.
+pub type Seals = BTreeMap<String, String>;
+
+/// The secrets of a project as their source has them now, by path of their file from the project's folder.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// Those that could be had.
+    pub known: BTreeMap<String, Secret>,
+    /// What is wrong with the others.
+    pub missing: BTreeMap<String, String>,
+}
+
+impl Values {
+    /// The keyed hashes of those that could be had.
+    pub fn sealed(&self, key: &SealKey) -> Seals {
+        let seal =
+            |(path, value): (&String, &Secret)| (path.clone(), key.seal(path, &sha256(value.reveal())));
+        self.known.iter().map(seal).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing() {
+        let key = SealKey::read(&[b'a'; 64]).unwrap();
+        let values = Values {
+            known: BTreeMap::from([("p".to_owned(), Secret::new(b"canary".to_vec()))]),
+            ..Values::default()
+        };
+        let shown = format!("{key:?} {values:?}");
+        assert!(!shown.contains("canary") && !shown.contains("170") && !shown.contains("aa"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_survives_its_file_and_nothing_else_is_one() {
+        let key = SealKey::random().unwrap();
+        assert_eq!(SealKey::read(key.text().reveal()), Some(key.clone()));
+        assert_ne!(SealKey::random().unwrap(), key);
+        for text in [&b""[..], b"xyz", &[b'g'; 64], &[b'a'; 63], &[0xff; 64]] {
+            assert_eq!(SealKey::read(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_of_one_key_one_place_and_one_content() {
+        let (one, other) = (SealKey::random().unwrap(), SealKey::random().unwrap());
+        let seal = one.seal("secrets/backend/A", "00");
+        assert_eq!(seal, one.seal("secrets/backend/A", "00"));
+        let others = [
+            one.seal("secrets/backend/B", "00"),
+            one.seal("secrets/backend/A", "01"),
+            other.seal("secrets/backend/A", "00"),
+        ];
+        assert!(!others.contains(&seal) && seal.len() == 64);
+    }
+}
