@@ -71,6 +71,12 @@ pub mod reasons {
     pub const NOT_CONVERGING: &str = "NotConverging";
     /// A service would begin without the data that it had.
     pub const DATA_WOULD_BE_LEFT: &str = "DataWouldBeLeft";
+    /// What the operator keeps on the host is gone, though it was there.
+    pub const LEDGER_MISSING: &str = "LedgerMissing";
+    /// Another operator writes on the same host again and again.
+    pub const OTHER_WRITER: &str = "OtherWriter";
+    /// A person went back to an earlier release.
+    pub const ROLLED_BACK: &str = "RolledBack";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";
     /// Writing to the host failed.

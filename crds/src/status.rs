@@ -41,6 +41,9 @@ pub struct HostStatus {
     /// Whether it answered.
     #[serde(default)]
     pub reachable: bool,
+    /// Whether the spec names it no longer, and what was deployed is left there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retained: bool,
     /// What is wrong with the host itself, with the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

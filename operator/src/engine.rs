@@ -1,16 +1,22 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
+mod deployed;
 mod hosts;
 mod memory;
+mod retire;
+mod rivals;
 mod run;
+mod vanished;
 mod watcher;
 mod worker;
 
 use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
 
+pub use deployed::{Deployed, DeployedHost, Deployment};
 pub use hosts::Hosts;
 pub use memory::Memory;
+pub use retire::{Removal, Retired};
 pub use run::{Settings, run};
 
 use crate::{
@@ -18,11 +24,15 @@ use crate::{
     desired::{self, Project},
     diff,
     host::{self, Host, HostLock},
-    observe::{self, Depth, Observed},
+    observe::{self, Depth, Observed, Remembered},
     plan::{self, Approval, Plan},
     report::{Failure, HostReport},
     source::{SecretError, Secrets, Stack},
+    text::printable,
 };
+
+/// Who writes where no person asks for it.
+pub const OPERATOR: &str = "tasktracker-operator";
 
 /// Reads the clock: the one place that does, beside the command line.
 #[expect(clippy::disallowed_methods, reason = "the engine is where time comes in")]
@@ -65,6 +75,8 @@ pub struct Site<'a> {
     pub host: &'a Host,
     /// Where the values of secrets come from.
     pub secrets: &'a Secrets,
+    /// The operator's own folder.
+    pub memory: &'a Memory,
 }
 
 impl Site<'_> {
@@ -104,22 +116,69 @@ impl Site<'_> {
         for (path, key) in observed.applied.iter().flat_map(|applied| &applied.project.secrets) {
             wanted.entry(path.clone()).or_insert_with(|| key.clone());
         }
-        Ok(Observed { secrets: self.secrets.values(&wanted).await, ..observed })
+        let mut observed = Observed { secrets: self.secrets.values(&wanted).await, ..observed };
+        self.remember(project, &mut observed);
+        Ok(observed)
+    }
+
+    /// Adds what the operator's own folder tells of a project on this host, and of its data on hosts that the spec names
+    /// no longer. A manifest that is another one than was seen first is damaged.
+    fn remember(&self, project: &Project, observed: &mut Observed) {
+        let Some(known) = self.memory.deployed(&self.stack.key.to_string()) else { return };
+        let component = &project.component;
+        let here = known.hosts.get(self.spec.name.as_str()).and_then(|host| host.components.get(component));
+        if let (Some(applied), Some(here)) = (&observed.applied, here)
+            && applied.id == here.release
+        {
+            let path = applied.stored("manifest.json");
+            let found = observed.files.get(&path).and_then(host::FileFact::sha256);
+            if here.manifest.as_deref().zip(found).is_some_and(|(wanted, found)| wanted != found) {
+                let found = "another content than was seen first";
+                observed.damaged = Some(observe::damaged(&observed.directory, project, &path, found));
+                observed.applied = None;
+            }
+        }
+        let is_named = |name: &String| self.stack.app_hosts().any(|host| host.name.as_str() == name);
+        let elsewhere = known.hosts.iter().filter(|(name, _)| !is_named(name)).find_map(|(name, host)| {
+            let volume = host.components.get(component)?.project.volumes.values().next()?;
+            Some((name.clone(), volume.clone()))
+        });
+        observed.remembered = Remembered {
+            release: here.map(|here| here.release.clone()),
+            desired_hash: here.map(|here| here.desired_hash.clone()),
+            volumes: here.map(|here| here.project.volumes.clone()).unwrap_or_default(),
+            elsewhere,
+        };
     }
 
     /// What follows from what is there.
     fn judge(&self, project: Project, mut observed: Observed, wish: Wish<'_>) -> Result<Look, host::Error> {
         let Self { stack, spec, .. } = self;
-        if let Some(error) = observed.damaged.take().filter(|_| wish.approval == Approval::Policy) {
-            // A person's `apply` rolls out anew what cannot be read any more.
-            return Err(error);
+        if let Some(ledger) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
+            // The same stack made anew is another owner, too: that one may be adopted.
+            if wish.approval != Approval::Adopting || ledger.stack != stack.key.to_string() {
+                let found = printable(&ledger.stack);
+                return Err(host::Error::NameConflict { project: project.name, found });
+            }
         }
         let now = now();
         observed.clock_ahead_seconds = clock_ahead(&observed, now);
         let policy = &stack.spec.policy;
         let mut drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
         let change = diff::change(&project, &observed);
-        let mut plan = plan::plan(&drift, change, &project, &observed, policy, wish.approval);
+        let mut approval = wish.approval;
+        if let Some(error) = observed.damaged.take().filter(|_| approval == Approval::Policy) {
+            // What cannot be relied on any more is rolled out anew where that is the same release, or a person says so.
+            let same = change.as_ref().is_some_and(|change| {
+                observed.ledger.is_some()
+                    && observed.remembered.desired_hash.as_ref() == Some(&change.desired_hash)
+            });
+            if !same {
+                return Err(error);
+            }
+            approval = Approval::Person;
+        }
+        let mut plan = plan::plan(&drift, change, &project, &observed, policy, approval);
         plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
         if observed.is_under_way() {
             // What a cut rollout left is neither drift nor change: it is finished or taken back first.
@@ -193,8 +252,35 @@ impl Look {
             waiting_plan: waiting.is_some().then(|| self.plan.hash()),
             waiting,
             hold: self.plan.hold.clone(),
+            retained: None,
         }
     }
+}
+
+/// Hosts that a stack names no longer, though something of it is there.
+pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
+    let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
+    let is_named = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
+    let left = hosts.into_iter().filter(|(name, _)| !is_named(name));
+    left.flat_map(|(name, host)| {
+        let stack = &stack.key;
+        host.components.into_iter().map(move |(component, deployed)| {
+            let remedy = format!("`delete {} --host {name}` takes it away", stack.name);
+            let message = format!(
+                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}, or name the host again",
+                deployed.release
+            );
+            HostReport {
+                host: name.clone(),
+                component,
+                release: Some(deployed.release),
+                revision: Some(deployed.project.revision),
+                retained: Some(message),
+                ..HostReport::default()
+            }
+        })
+    })
+    .collect()
 }
 
 /// What was repaired again and again and did not stay so.
@@ -216,6 +302,14 @@ pub enum Error {
     /// The host itself, or what was done on it.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// Another operator wants it otherwise.
+    #[error(
+        "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
+    )]
+    OtherWriter {
+        /// Who it is, as the host's `.epoch` names it.
+        writer: String,
+    },
 }
 
 impl From<host::Error> for Error {
@@ -230,6 +324,7 @@ impl Error {
         match self {
             Self::Secret(_) => reasons::SECRET_MISSING,
             Self::Apply(error) => error.reason(),
+            Self::OtherWriter { .. } => reasons::OTHER_WRITER,
         }
     }
 
@@ -246,13 +341,14 @@ impl Error {
         let failure = Failure {
             reason: self.reason(),
             message: self.to_string(),
-            reachable: matches!(self, Self::Apply(_))
+            reachable: !matches!(self, Self::Secret(_))
                 && !self.of_host().is_some_and(host::Error::is_unreachable),
-            stalled: self.of_host().is_some_and(host::Error::is_stalled),
+            stalled: matches!(self, Self::OtherWriter { .. })
+                || self.of_host().is_some_and(host::Error::is_stalled),
         };
         let kind = match self {
             Self::Secret(_) => Some(DriftKind::SecretMissing),
-            Self::Apply(_) => self.of_host().and_then(host::Error::drift_kind),
+            Self::Apply(_) | Self::OtherWriter { .. } => self.of_host().and_then(host::Error::drift_kind),
         };
         let item = kind.map(|kind| DriftItem {
             host: host.to_owned(),

@@ -32,6 +32,9 @@ pub struct Ledger {
     pub owner: String,
     /// Namespace and name of the stack.
     pub stack: String,
+    /// Who owned it before a person had it taken over: volumes and networks still say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_owners: Vec<String>,
     /// The host's epoch when this was written.
     #[serde(default)]
     pub epoch: u64,
@@ -166,6 +169,7 @@ impl Ledger {
             format: FORMAT,
             owner: owner.to_owned(),
             stack: stack.to_owned(),
+            former_owners: Vec::new(),
             epoch: 0,
             current: None,
             previous: None,
@@ -239,6 +243,38 @@ impl Ledger {
         };
         let history = remembered(self.history, release, reason, signature);
         Self { failed: Some(failed), intent: None, history, ..self }.signed(signature)
+    }
+
+    /// The project is taken from the host: nothing is in force any more. Its volumes are still known where they stay.
+    #[must_use]
+    pub fn removed(self, applied: Option<&Release>, with_volumes: bool, signature: &Signature) -> Self {
+        let history = match applied {
+            Some(release) => remembered(self.history, release, "Removed", signature),
+            None => self.history,
+        };
+        let volumes = if with_volumes { BTreeMap::new() } else { self.volumes };
+        let previous = self.current.or(self.previous);
+        Self {
+            current: None,
+            previous,
+            volumes,
+            intent: None,
+            attempts: Vec::new(),
+            failed: None,
+            history,
+            ..self
+        }
+        .signed(signature)
+    }
+
+    /// Another owner has the project from now on: what Docker made for those before stays labelled so.
+    #[must_use]
+    pub fn taken_over(self, owner: &str, stack: &str) -> Self {
+        if self.owner == owner {
+            return self;
+        }
+        let former = self.former_owners.into_iter().chain([self.owner]).collect();
+        Self { owner: owner.to_owned(), stack: stack.to_owned(), former_owners: former, ..self }
     }
 
     fn signed(self, Signature { epoch, when, who, why }: &Signature) -> Self {

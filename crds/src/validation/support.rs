@@ -1,6 +1,6 @@
 //! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
 
-use crate::{Deletion, DockerAccess, HostState, OnFailure, Role, TaskTrackerStackSpec, TlsMode};
+use crate::{DockerAccess, HostState, OnFailure, Role, TaskTrackerStackSpec, TlsMode};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -29,7 +29,6 @@ fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool,
     refuse(!policy.windows.is_empty(), "spec.policy.windows");
     refuse(policy.rollout.on_failure == OnFailure::Hold, "spec.policy.rollout.onFailure");
     refuse(policy.rollout.max_unavailable != 1, "spec.policy.rollout.maxUnavailable");
-    refuse(policy.deletion != Deletion::Retain, "spec.policy.deletion");
 }
 
 fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {

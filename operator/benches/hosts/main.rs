@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use table::{Rows, add, put, report};
 use tasktracker_operator::{
-    engine::{self, Look, Site, Wish},
+    engine::{self, Look, Memory, Site, Wish},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -58,6 +58,7 @@ struct Stage {
     stack: Stack,
     host: Arc<Host>,
     secrets: Secrets,
+    memory: Memory,
     sandbox: SandboxHost,
     folder: TempDir,
 }
@@ -83,7 +84,7 @@ impl Stage {
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
         let host = runtime.block_on(target(&stack, &stack.spec.hosts[0], &secrets))?;
         let host = Arc::new(Host::new(host));
-        Ok(Self { runtime, stack, host, secrets, sandbox, folder })
+        Ok(Self { runtime, stack, host, secrets, memory: Memory::none(), sandbox, folder })
     }
 
     /// One check, as `run` makes it.
@@ -94,7 +95,13 @@ impl Stage {
     }
 
     fn site<'a>(&'a self, host: &'a Host) -> Site<'a> {
-        Site { stack: &self.stack, spec: &self.stack.spec.hosts[0], host, secrets: &self.secrets }
+        Site {
+            stack: &self.stack,
+            spec: &self.stack.spec.hosts[0],
+            host,
+            secrets: &self.secrets,
+            memory: &self.memory,
+        }
     }
 
     fn look(&self, depth: Depth) -> Result<Look> {

@@ -3,6 +3,7 @@
 mod actions;
 mod compose;
 mod rollout;
+mod teardown;
 mod verify;
 
 use std::{collections::BTreeSet, iter::empty, time::Duration};
@@ -19,6 +20,7 @@ use crate::{
     release::Release,
 };
 use compose::Compose;
+pub use teardown::teardown;
 
 /// How long starting, stopping or reloading one service may take on the host.
 const ACTION_LIMIT: Duration = Duration::from_mins(2);

@@ -45,6 +45,7 @@ pub(super) async fn rollout(
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    ledger = ledger.taken_over(&context.owner, &context.stack);
     for (name, actual) in &context.project.volumes {
         ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
     }

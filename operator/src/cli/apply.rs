@@ -129,6 +129,9 @@ async fn apply_locked(
             );
         }
         let outcome = site.act(lock, &look, &person()).await?;
+        if let Some(release) = &outcome.rolled_out {
+            site.memory.record(site.stack, site.spec, release, None);
+        }
         done.push((look.project.component, outcome));
     }
     Ok(done)
@@ -166,6 +169,6 @@ fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
 }
 
 /// Who applies, for the ledger.
-fn person() -> String {
+pub(super) fn person() -> String {
     std::env::var("USER").unwrap_or_else(|_| "a person".to_owned())
 }

@@ -6,7 +6,7 @@ use tasktracker_crds::HostSpec;
 
 use super::{Selection, Verdict, commands::stacks};
 use crate::{
-    engine::{self, Hosts, Look, Site, Wish},
+    engine::{self, Hosts, Look, Memory, Site, Wish},
     host::Host,
     observe::Depth,
     plan::{self, Approval},
@@ -20,7 +20,13 @@ pub(super) struct Looked {
     pub(super) spec: HostSpec,
     pub(super) host: Option<Arc<Host>>,
     pub(super) result: Result<Vec<Look>, engine::Error>,
+    means: Arc<Means>,
+}
+
+/// What every look of one command uses.
+struct Means {
     secrets: Secrets,
+    memory: Memory,
 }
 
 /// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others. `hosts` keeps
@@ -31,7 +37,7 @@ pub(super) async fn look_at_all(
     approval: Approval,
     depth: Depth,
 ) -> anyhow::Result<Vec<Looked>> {
-    let secrets = selection.source.secrets();
+    let means = Arc::new(Means { secrets: selection.source.secrets(), memory: selection.state.share() });
     let mut looks = Vec::new();
     for stack in stacks(selection)? {
         let stack = Arc::new(stack);
@@ -40,7 +46,7 @@ pub(super) async fn look_at_all(
             looks.push(look_at(
                 stack.clone(),
                 spec,
-                secrets.clone(),
+                means.clone(),
                 hosts,
                 Wish { approval, depth, lock: None },
             ));
@@ -52,28 +58,35 @@ pub(super) async fn look_at_all(
 async fn look_at(
     stack: Arc<Stack>,
     spec: HostSpec,
-    secrets: Secrets,
+    means: Arc<Means>,
     hosts: &Hosts,
     wish: Wish<'_>,
 ) -> Looked {
-    let target = match target(&stack, &spec, &secrets).await {
+    let target = match target(&stack, &spec, &means.secrets).await {
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());
-            return Looked { stack, spec, host: None, result, secrets };
+            return Looked { stack, spec, host: None, result, means };
         }
     };
     let host = hosts.get(target);
-    let site = Site { stack: &stack, spec: &spec, host: &host, secrets: &secrets };
+    let site =
+        Site { stack: &stack, spec: &spec, host: &host, secrets: &means.secrets, memory: &means.memory };
     let result = site.look(wish).await.map_err(engine::Error::from);
-    Looked { stack, spec, host: Some(host), result, secrets }
+    Looked { stack, spec, host: Some(host), result, means }
 }
 
 impl Looked {
     /// Where it was looked, once the host is known.
     pub(super) fn site(&self) -> Option<Site<'_>> {
         let host = self.host.as_ref()?;
-        Some(Site { stack: &self.stack, spec: &self.spec, host, secrets: &self.secrets })
+        Some(Site {
+            stack: &self.stack,
+            spec: &self.spec,
+            host,
+            secrets: &self.means.secrets,
+            memory: &self.means.memory,
+        })
     }
 
     pub(super) fn error_line(&self, error: &dyn std::fmt::Display) -> String {

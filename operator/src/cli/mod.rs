@@ -2,6 +2,7 @@
 
 mod apply;
 mod commands;
+mod delete;
 mod history;
 mod hosts;
 mod plan;
@@ -108,8 +109,8 @@ impl SourceArguments {
 /// Where the operator keeps what must survive its restart.
 #[derive(Debug, Args)]
 struct StateArguments {
-    /// The operator's own folder: since when differences are there. Default: tasktracker-operator in the user's state
-    /// folder.
+    /// The operator's own folder: what is deployed where, since when differences are there, what was written. Default:
+    /// tasktracker-operator in the user's state folder.
     #[arg(long, env = "TASKTRACKER_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -126,9 +127,9 @@ impl StateArguments {
         self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))
     }
 
-    /// The folder, to be read only.
-    fn look(&self) -> Memory {
-        self.folder().map_or_else(Memory::none, |folder| Memory::look(&folder))
+    /// The folder, though another operator may have it.
+    fn share(&self) -> Memory {
+        self.folder().map_or_else(Memory::none, |folder| Memory::share(&folder))
     }
 }
 
@@ -137,6 +138,8 @@ impl StateArguments {
 struct Selection {
     #[command(flatten)]
     source: SourceArguments,
+    #[command(flatten)]
+    state: StateArguments,
     /// Names of stacks; all where none is given.
     #[arg(value_name = "STACK")]
     names: Vec<String>,
@@ -178,12 +181,29 @@ enum Command {
         #[arg(long)]
         leave_data: bool,
     },
+    /// As `apply`, and take over what is there without a ledger, or what carries the mark of another owner: of a stack
+    /// that was made anew or renamed.
+    Adopt(Selection),
+    /// Take a stack from its hosts: containers, network, secrets. Its file must be gone from the source; its volumes
+    /// stay unless you say otherwise.
+    Delete {
+        #[command(flatten)]
+        source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Name of the stack, or NAMESPACE/NAME.
+        stack: String,
+        /// Only from these hosts, which the stack must name no longer.
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
+        /// Remove its volumes, too: the data is gone for good.
+        #[arg(long)]
+        volumes: bool,
+    },
     /// Print how the hosts are, and since when what differs.
     Status {
         #[command(flatten)]
         selection: Selection,
-        #[command(flatten)]
-        state: StateArguments,
         /// Look every second, and print again when something is another way.
         #[arg(long)]
         watch: bool,
@@ -250,8 +270,11 @@ pub async fn main(arguments: Arguments) -> ExitCode {
             let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
             apply::apply(&printer, &selection, plan.as_deref(), approval).await
         }
-        Command::Status { selection, state, watch } => {
-            status::status(&printer, &selection, &state.look(), watch).await
+        Command::Status { selection, watch } => status::status(&printer, &selection, watch).await,
+        Command::Adopt(selection) => apply::apply(&printer, &selection, None, Approval::Adopting).await,
+        Command::Delete { source, state, stack, hosts, volumes } => {
+            let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes };
+            delete::delete(&printer, &source, &state.share(), asked).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,

@@ -1,6 +1,6 @@
 //! `status`: how the hosts are, once, or again and again.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -13,10 +13,11 @@ use super::{
     printer::{Printer, Tone, table},
 };
 use crate::{
-    engine::{Hosts, Memory, now},
+    engine::{self, Hosts, Memory, now},
     observe::Depth,
     plan::Approval,
     report::HostReport,
+    source::StackKey,
 };
 
 /// How often `--watch` looks.
@@ -26,18 +27,14 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 type Line = (Tone, String);
 
 /// `status`
-pub(super) async fn status(
-    printer: &Printer,
-    selection: &Selection,
-    memory: &Memory,
-    watch: bool,
-) -> anyhow::Result<Verdict> {
+pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool) -> anyhow::Result<Verdict> {
+    let memory = selection.state.share();
     let hosts = Hosts::default();
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();
     loop {
         let all = look_at_all(selection, &hosts, Approval::Policy, depth).await?;
-        let reports = reports(&all, memory);
+        let reports = reports(&all, &memory);
         if !watch {
             print(printer, &reports);
             return Ok(verdict(&all));
@@ -60,9 +57,16 @@ fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, HostReport)> {
         memory.date(&stack, looked.spec.name.as_str(), &mut report.drift);
         (stack, report)
     };
-    all.iter()
+    let mut reports: Vec<_> = all
+        .iter()
         .flat_map(|looked| looked.reports().into_iter().map(move |report| dated(looked, report)))
-        .collect()
+        .collect();
+    let stacks: BTreeMap<&StackKey, &Looked> = all.iter().map(|looked| (&looked.stack.key, looked)).collect();
+    for looked in stacks.into_values() {
+        let left = engine::retained(&looked.stack, memory);
+        reports.extend(left.into_iter().map(|report| (looked.stack.key.to_string(), report)));
+    }
+    reports
 }
 
 fn print(printer: &Printer, reports: &[(String, HostReport)]) {
@@ -85,6 +89,9 @@ fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> 
         let host = &report.host;
         if let Some(failure) = &report.failure {
             lines.push((Tone::Bad, format!("  {host}: {}", failure.message)));
+        }
+        if let Some(retained) = &report.retained {
+            lines.push((Tone::Attention, format!("  {host}: {retained}")));
         }
         if let Some(hold) = &report.hold {
             lines.push((Tone::Attention, format!("  {host}: nothing is written: {}", hold.message)));
@@ -124,6 +131,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 fn row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
     let (tone, words) = match &report.failure {
         Some(failure) => (Tone::Bad, failure.reason.to_owned()),
+        None if report.retained.is_some() => (Tone::Attention, "Retained".to_owned()),
         None if report.busy => (Tone::Attention, "another writer".to_owned()),
         None if !report.drift.is_empty() => (Tone::Attention, format!("{} drifted", report.drift.len())),
         None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),

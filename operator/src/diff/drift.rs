@@ -11,6 +11,7 @@ use crate::{
         labels,
     },
     host::{Container, Health, Made, State},
+    ledger::Ledger,
     observe::Observed,
     release::Release,
     text::printable,
@@ -328,6 +329,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         Some(None) => vec![item(missing, None, Some(name), "there", "nothing")],
         Some(Some(made)) => settings::compare(&wanted, &made.settings)
             .into_iter()
+            .filter(|(field, _, found)| !is_of_former_owner(ledger, field, found.as_deref()))
             .map(|(field, wanted, there)| {
                 let shown = |text: Option<String>| text.unwrap_or_else(|| "not set".to_owned());
                 item(changed, None, Some(&format!("{name}/{field}")), shown(wanted), shown(there))
@@ -344,6 +346,15 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged)
     });
     network.into_iter().chain(volumes).collect()
+}
+
+/// Labels of networks and volumes are as Docker made them: those that were taken over still name who had them.
+fn is_of_former_owner(ledger: &Ledger, field: &str, found: Option<&str>) -> bool {
+    let owners = [labels::OWNER, labels::STACK].map(|label| format!("labels/{label}"));
+    let is_former = found.is_some_and(|found| ledger.former_owners.iter().any(|former| former == found));
+    !ledger.former_owners.is_empty()
+        && (is_former || field == owners[1])
+        && owners.iter().any(|owner| owner == field)
 }
 
 /// Whether every service of the release runs as asked for and is healthy.

@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tasktracker_crds::{DriftItem, DriftKind};
+use tasktracker_crds::{DriftItem, DriftKind, HostSpec};
+
+use super::deployed::{Deployment, Deployments};
+use crate::{observe::Observed, release::Release, source::Stack};
 
 /// What makes a difference the same one at the next check: kind, service, path.
 pub(super) type ItemKey = (DriftKind, Option<String>, Option<String>);
@@ -39,6 +42,7 @@ struct Entry {
 pub struct Memory {
     folder: Option<PathBuf>,
     _lock: Option<File>,
+    deployed: Deployments,
 }
 
 pub(super) fn item_key(item: &DriftItem) -> ItemKey {
@@ -48,7 +52,7 @@ pub(super) fn item_key(item: &DriftItem) -> ItemKey {
 impl Memory {
     /// Nothing is kept.
     pub fn none() -> Self {
-        Self { folder: None, _lock: None }
+        Self { folder: None, _lock: None, deployed: Deployments::default() }
     }
 
     /// Takes a folder for this operator alone, and makes it where it is not there.
@@ -65,12 +69,12 @@ impl Memory {
                 "--state-dir: expected a folder of this operator's own, found {shown} in use by another one; give each its own"
             );
         }
-        Ok(Self { folder: Some(folder.to_owned()), _lock: Some(lock) })
+        Ok(Self { folder: Some(folder.to_owned()), _lock: Some(lock), deployed: Deployments::default() })
     }
 
-    /// A folder of another operator, to be read only.
-    pub fn look(folder: &Path) -> Self {
-        Self { folder: Some(folder.to_owned()), _lock: None }
+    /// A folder that another operator may have: times are read only, what is deployed where is kept by both.
+    pub fn share(folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), _lock: None, deployed: Deployments::default() }
     }
 
     /// Who writes: the same for every run with this folder, another for each that has none.
@@ -88,6 +92,26 @@ impl Memory {
             tracing::error!(%error, "who writes cannot be kept in {}", path.display());
         }
         new
+    }
+
+    /// What is deployed of a stack.
+    pub fn deployed(&self, stack: &str) -> Option<Deployment> {
+        self.deployed.of(self.folder.as_deref(), stack)
+    }
+
+    /// Every stack of which something is deployed.
+    pub fn stacks(&self) -> Vec<String> {
+        self.deployed.stacks(self.folder.as_deref())
+    }
+
+    /// A release of a stack is on a host.
+    pub fn record(&self, stack: &Stack, spec: &HostSpec, release: &Release, observed: Option<&Observed>) {
+        self.deployed.record(self.folder.as_deref(), stack, spec, release, observed);
+    }
+
+    /// Nothing of a stack is on a host any more.
+    pub fn forget(&self, stack: &str, host: &str) {
+        self.deployed.forget(self.folder.as_deref(), stack, host);
     }
 
     /// What is known of a stack, by host.

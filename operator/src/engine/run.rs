@@ -1,8 +1,9 @@
 //! `run`: follows a folder of stacks and keeps a worker for each of their hosts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,11 +11,13 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{conditions::reasons, validation};
-use tokio::{sync::watch, task::JoinHandle};
+use tasktracker_crds::{Deletion, conditions::reasons, validation};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     Hosts, Memory, now,
+    retire::retire,
+    vanished::Vanished,
     watcher::Watcher,
     worker::{Shared, work},
 };
@@ -57,90 +60,161 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let ready = Arc::new(AtomicBool::new(false));
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
-    let writer = settings.memory.writer();
+    let memory = Arc::new(settings.memory);
     let folder = settings.folder.clone();
     let shared = Arc::new(Shared {
-        watcher: Watcher::new(metrics, settings.memory),
+        watcher: Watcher::new(metrics, memory.clone()),
         hosts: Hosts::default(),
         secrets: settings.secrets,
         is_current: Box::new(move |stack| folder.has(stack)),
-        writer,
+        writer: memory.writer(),
+        memory,
     });
-    let mut managed = BTreeMap::new();
+    let mut follower = Follower::new(shared);
     tokio::select! {
         result = server => { result??; }
-        () = follow(&settings.folder, &shared, &ready, &mut managed) => {}
+        () = follower.follow(&settings.folder, &ready) => {}
         () = stop => tracing::info!("stopping: what is being done is finished"),
     }
-    for stack in managed.values() {
+    for stack in follower.managed.values() {
         stack.sender.send_replace(None);
     }
-    let ended =
-        futures::future::join_all(managed.into_values().flat_map(|stack| stack.workers.into_values()));
-    if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
+    let workers = follower.managed.into_values().flat_map(|stack| stack.workers.into_values());
+    if tokio::time::timeout(STOP_LIMIT, futures::future::join_all(workers)).await.is_err() {
         tracing::warn!("a worker did not finish within {} s", STOP_LIMIT.as_secs());
     }
     Ok(())
 }
 
-async fn follow(
-    folder: &Folder,
-    shared: &Arc<Shared>,
-    ready: &AtomicBool,
-    managed: &mut BTreeMap<StackKey, Managed>,
-) {
-    let mut stamp = None;
-    let mut told = String::new();
-    loop {
-        match folder.stamp() {
-            Ok(new) if stamp.as_ref() == Some(&new) => {}
-            Ok(new) => {
-                match folder.read() {
-                    Ok(files) => take_up(&files, shared, managed),
-                    Err(error) => tracing::error!("{error}; the last stacks stay in force"),
-                }
-                stamp = Some(new);
-                ready.store(true, Ordering::Relaxed);
-            }
-            Err(error) if told == error.to_string() => {}
-            Err(error) => {
-                told = error.to_string();
-                tracing::error!("{error}; the last stacks stay in force");
-            }
-        }
-        tokio::time::sleep(FOLDER_PAUSE).await;
-    }
+/// Follows a folder: a worker for each host of each stack in it, and an eye on what is gone from it.
+struct Follower {
+    shared: Arc<Shared>,
+    managed: BTreeMap<StackKey, Managed>,
+    gone_stacks: Vanished<String>,
+    gone_hosts: Vanished<(String, String)>,
+    retiring: BTreeMap<(String, String), JoinHandle<()>>,
 }
 
-/// Starts, updates and ends workers so that they match the files. A file with mistakes leaves its stack as it was.
-fn take_up(files: &[StackFile], shared: &Arc<Shared>, managed: &mut BTreeMap<StackKey, Managed>) {
-    let mut wanted: BTreeMap<StackKey, Arc<Stack>> = BTreeMap::new();
-    for file in files {
-        match &file.content {
-            Ok(stack) => {
-                shared.watcher.set_refused(stack, false, now());
-                wanted.insert(stack.key.clone(), Arc::new(stack.clone()));
+impl Follower {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            managed: BTreeMap::new(),
+            gone_stacks: Vanished::default(),
+            gone_hosts: Vanished::default(),
+            retiring: BTreeMap::new(),
+        }
+    }
+
+    async fn follow(&mut self, folder: &Folder, ready: &AtomicBool) {
+        let mut stamp = None;
+        let mut told = String::new();
+        let mut files: Option<Vec<StackFile>> = None;
+        loop {
+            let read = match folder.stamp() {
+                Ok(new) if stamp.as_ref() == Some(&new) => Ok(()),
+                Ok(new) => folder.read().map(|read| {
+                    self.take_up(&read);
+                    files = Some(read);
+                    stamp = Some(new);
+                    ready.store(true, Ordering::Relaxed);
+                }),
+                Err(error) => Err(error),
+            };
+            let error = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            if !error.is_empty() && error != told {
+                tracing::error!("{error}; the last stacks stay in force");
             }
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    tracing::error!(reason = reasons::INVALID_SPEC, "{}:{mistake}", file.path.display());
+            told = error;
+            if let Some(files) = &files {
+                self.see_what_is_gone(files, read.is_ok());
+            }
+            tokio::time::sleep(FOLDER_PAUSE).await;
+        }
+    }
+
+    /// Starts and updates workers so that they match the files. A file with mistakes leaves its stack as it was.
+    fn take_up(&mut self, files: &[StackFile]) {
+        let Self { shared, managed, .. } = self;
+        for file in files {
+            match &file.content {
+                Ok(stack) => {
+                    shared.watcher.set_refused(stack, false, now());
+                    adopt(stack.key.clone(), &Arc::new(stack.clone()), shared, managed);
                 }
-                let kept = managed.values().filter(|managed| managed.stack.origin == file.path);
-                kept.clone().for_each(|managed| shared.watcher.set_refused(&managed.stack, true, now()));
-                wanted.extend(kept.map(|managed| (managed.stack.key.clone(), managed.stack.clone())));
+                Err(mistakes) => {
+                    for mistake in mistakes {
+                        tracing::error!(reason = reasons::INVALID_SPEC, "{}:{mistake}", file.path.display());
+                    }
+                    let kept = managed.values().filter(|managed| managed.stack.origin == file.path);
+                    kept.for_each(|managed| shared.watcher.set_refused(&managed.stack, true, now()));
+                }
             }
         }
     }
-    let gone: Vec<StackKey> = managed.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
-    for key in gone {
-        tracing::warn!(stack = %key, "its file is gone: what it deployed is left running and no longer looked after");
-        if let Some(old) = managed.remove(&key) {
-            old.sender.send_replace(None);
-            shared.watcher.end(&key);
+
+    /// Stacks without a file, and hosts that their stacks name no longer. They count only when that lasts, and the
+    /// folder can be relied on: it reads well, is not empty, and no file in it has mistakes, for that may be theirs.
+    fn see_what_is_gone(&mut self, files: &[StackFile], read: bool) {
+        let reliable = read && !files.is_empty() && files.iter().all(|file| file.content.is_ok());
+        let asked: BTreeMap<String, &Stack> =
+            files.iter().flat_map(|file| &file.content).map(|stack| (stack.key.to_string(), stack)).collect();
+        let followed = self.managed.keys().map(ToString::to_string);
+        let memory = self.shared.memory.clone();
+        let known: BTreeSet<String> = memory.stacks().into_iter().chain(followed).collect();
+        let gone = known.iter().filter(|key| !asked.contains_key(*key)).cloned().collect();
+        let is_asked = |key: &str, host: &str| {
+            asked.get(key).is_some_and(|stack| stack.app_hosts().any(|spec| spec.name.as_str() == host))
+        };
+        self.retiring.retain(|(key, host), task| {
+            if is_asked(key, host) {
+                task.abort();
+            }
+            !task.is_finished()
+        });
+        let now = Instant::now();
+        for key in self.gone_stacks.lasting(gone, reliable, now) {
+            self.let_go(&key);
+        }
+        let named = known.iter().filter(|key| asked.contains_key(*key));
+        let left: BTreeSet<(String, String)> = named
+            .filter_map(|key| Some((key, memory.deployed(key)?)))
+            .flat_map(|(key, known)| known.hosts.into_keys().map(move |host| (key.clone(), host)))
+            .filter(|(key, host)| !is_asked(key, host))
+            .collect();
+        for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
+            tracing::warn!(stack = %key, %host, "the stack names this host no longer");
+            self.retire(&key, Some(&host));
         }
     }
-    for (key, stack) in wanted {
-        adopt(key, &stack, shared, managed);
+
+    /// The file of a stack is gone for good.
+    fn let_go(&mut self, key: &str) {
+        let managed = self.managed.keys().find(|managed| managed.to_string() == key).cloned();
+        if let Some((managed, old)) = managed.and_then(|managed| self.managed.remove_entry(&managed)) {
+            old.sender.send_replace(None);
+            self.shared.watcher.end(&managed);
+        }
+        tracing::warn!(stack = %key, "its file is gone: it is no longer looked after");
+        self.retire(key, None);
+    }
+
+    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay.
+    fn retire(&mut self, key: &str, only: Option<&str>) {
+        let Some(known) = self.shared.memory.deployed(key) else { return };
+        let deletion = known.resource.spec.policy.deletion;
+        let stack = Stack::new(known.resource, PathBuf::new());
+        for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
+            if deletion == Deletion::Retain {
+                tracing::warn!(stack = %key, host = %name, "what is there is left running (policy.deletion is Retain); `delete` takes it away");
+                continue;
+            }
+            if deletion == Deletion::DownAndVolumes {
+                tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a file that is gone is no such wish; `delete --volumes` is");
+            }
+            let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host));
+            self.retiring.insert((key.to_owned(), name), task);
+        }
     }
 }
 

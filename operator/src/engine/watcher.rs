@@ -38,12 +38,12 @@ struct StackState {
 /// What is known of every stack.
 pub(super) struct Watcher {
     metrics: Arc<Metrics>,
-    memory: Memory,
+    memory: Arc<Memory>,
     stacks: Mutex<BTreeMap<StackKey, StackState>>,
 }
 
 impl Watcher {
-    pub(super) fn new(metrics: Arc<Metrics>, memory: Memory) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, memory: Arc<Memory>) -> Self {
         Self { metrics, memory, stacks: Mutex::default() }
     }
 
@@ -162,6 +162,7 @@ impl Watcher {
             .values()
             .filter(|seen| !seen.report.host.is_empty())
             .map(|seen| seen.report.clone())
+            .chain(super::retained(stack, &self.memory))
             .collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
         self.tell_stack(stack, state, now);
@@ -245,7 +246,7 @@ mod tests {
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let watcher = Watcher::new(metrics.clone(), Memory::none());
+        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()));
         watcher.begin(&stack);
         let failure = Failure {
             reason: reasons::UNREACHABLE,

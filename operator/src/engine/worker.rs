@@ -1,6 +1,9 @@
 //! Keeps one host of one stack equal to it: check, repair, prove, wait until the next check or until something happens.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tasktracker_crds::HostSpec;
 use tokio::{
@@ -8,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, Site, Wish, now, watcher::Watcher};
+use super::{Error, Hosts, Look, Memory, OPERATOR, Site, Wish, now, rivals::Rivals, watcher::Watcher};
 use crate::{
     desired::sha256,
     failpoint,
@@ -33,6 +36,7 @@ pub(super) struct Shared {
     pub(super) watcher: Watcher,
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
+    pub(super) memory: Arc<Memory>,
     /// Whether the source, read anew, still has exactly this stack.
     pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
     /// Who writes: another for each operator.
@@ -85,6 +89,7 @@ pub(super) async fn work(
     let mut kept: Option<Arc<Host>> = None;
     let mut rota = Rota { whole: Instant::now(), slow: Instant::now() };
     let mut woken = None;
+    let rivals = Arc::new(Mutex::new(Rivals::default()));
     loop {
         let Some(stack) = stacks.borrow_and_update().clone() else {
             return;
@@ -95,7 +100,8 @@ pub(super) async fn work(
         let began = Instant::now();
         let occasion = Occasion { depth: rota.depth(began), woken };
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
-        let task = tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone(), occasion));
+        let task =
+            tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone(), occasion, rivals.clone()));
         let Checked { good, host, hints } = task.await.unwrap_or_else(|error| {
             tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect");
             Checked { good: false, host: None, hints: None }
@@ -161,6 +167,7 @@ struct Check<'a> {
     host: &'a Arc<Host>,
     labels: StackLabels,
     occasion: Occasion,
+    rivals: &'a Mutex<Rivals>,
 }
 
 /// One check with its repairs.
@@ -170,6 +177,7 @@ async fn check(
     spec: HostSpec,
     kept: Option<Arc<Host>>,
     occasion: Occasion,
+    rivals: Arc<Mutex<Rivals>>,
 ) -> Checked {
     let name = spec.name.as_str();
     let failed = |error: Error| {
@@ -186,7 +194,8 @@ async fn check(
     drop(kept);
     let hints = host.hints();
     let labels = StackLabels::of(&stack);
-    let check = Check { shared: &shared, stack: &stack, spec: &spec, host: &host, labels, occasion };
+    let check =
+        Check { shared: &shared, stack: &stack, spec: &spec, host: &host, labels, occasion, rivals: &rivals };
     let result = check.run().await;
     let good = result.is_ok();
     shared.watcher.metrics().reconciled(&check.labels, good);
@@ -198,7 +207,13 @@ async fn check(
 
 impl Check<'_> {
     fn site(&self) -> Site<'_> {
-        Site { stack: self.stack, spec: self.spec, host: self.host, secrets: &self.shared.secrets }
+        Site {
+            stack: self.stack,
+            spec: self.spec,
+            host: self.host,
+            secrets: &self.shared.secrets,
+            memory: &self.shared.memory,
+        }
     }
 
     async fn run(&self) -> Result<(), Error> {
@@ -213,18 +228,33 @@ impl Check<'_> {
         if !self.seen(self.occasion.depth, None).await?.iter().any(Look::has_work) {
             return Ok(());
         }
+        self.refuse_rival(None)?;
         let lock = host.lock(&self.shared.writer).await?;
         failpoint::reached("locked");
-        let result = if self.is_still_wanted(&lock) { self.under_lock(&lock).await } else { Ok(()) };
+        let other = lock.before.as_deref().filter(|before| *before != self.shared.writer);
+        let result = match self.refuse_rival(other) {
+            Ok(()) if self.is_still_wanted(other) => self.under_lock(&lock).await,
+            refused => refused,
+        };
         lock.release().await;
         result
     }
 
+    /// Nothing is written against another operator that writes on the host again and again; `met` has just been there.
+    fn refuse_rival(&self, met: Option<&str>) -> Result<(), Error> {
+        let mut rivals = self.rivals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(met) = met {
+            rivals.met(met, Instant::now());
+        }
+        let insistent = rivals.insistent(Instant::now(), self.stack.spec.interval.duration());
+        insistent.map_or(Ok(()), |writer| Err(Error::OtherWriter { writer }))
+    }
+
     /// Where somebody else wrote since, it may be for another spec than we know: the source is read anew. What is not
     /// wanted any more is left to the next check, which has the new spec.
-    fn is_still_wanted(&self, lock: &HostLock) -> bool {
+    fn is_still_wanted(&self, other: Option<&str>) -> bool {
         let Self { shared, stack, spec, .. } = self;
-        if lock.before.as_ref().is_none_or(|before| *before == shared.writer) {
+        if other.is_none() {
             return true;
         }
         let wanted = (shared.is_current)(stack);
@@ -254,6 +284,9 @@ impl Check<'_> {
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
         for look in looks.iter().filter(|look| !look.observed.busy) {
+            if let Some(applied) = &look.observed.applied {
+                shared.memory.record(stack, spec, applied, Some(&look.observed));
+            }
             let mut report = look.report(name);
             if look.has_work() {
                 // What failed before is tried again now: the failure is over when that succeeds, not before.
@@ -276,7 +309,7 @@ impl Check<'_> {
             tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();
-        let outcome = self.site().act(lock, look, "tasktracker-operator").await;
+        let outcome = self.site().act(lock, look, OPERATOR).await;
         let seconds = started.elapsed().as_secs_f64();
         metrics.phase(labels, "apply", seconds);
         if look.plan.rollout.is_some() {

@@ -43,6 +43,11 @@ pub enum FileFact {
 }
 
 impl FileFact {
+    /// Hash of the content, where it is a file that could be read.
+    pub fn sha256(&self) -> Option<&str> {
+        if let Self::File { sha256, .. } = self { sha256.as_deref() } else { None }
+    }
+
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         matches!(self, Self::Folder { .. })

@@ -99,7 +99,7 @@ impl Helper {
         }
         let hashes = |files: &BTreeMap<String, FileFact>| -> Vec<(String, Option<String>)> {
             let texts = files.iter().filter(|(path, _)| is_text(path));
-            texts.map(|(path, fact)| (path.clone(), hash_of(fact))).collect()
+            texts.map(|(path, fact)| (path.clone(), fact.sha256().map(str::to_owned))).collect()
         };
         let kept = self.last.take().filter(|last| hashes(&last.files) == hashes(&files));
         let texts = match kept {
@@ -168,10 +168,6 @@ fn unreadable(verb: &str) -> Error {
 /// Whether a file's content is wanted, not only its hash.
 fn is_text(path: &str) -> bool {
     ["HOLD", "ledger.json", "manifest.json", ".key"].iter().any(|name| path.ends_with(&format!("/{name}")))
-}
-
-fn hash_of(fact: &FileFact) -> Option<String> {
-    if let FileFact::File { sha256, .. } = fact { sha256.clone() } else { None }
 }
 
 /// Lines of `stat` and of `sha256sum`, put together.

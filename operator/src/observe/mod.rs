@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use crate::{
     desired::{Project, compose::COMPOSE_PROJECT, labels},
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
-    ledger::Ledger,
+    ledger::{LEDGER_FILE, Ledger},
     release::Release,
     secret::{SealKey, Values},
     text::printable,
@@ -81,6 +81,8 @@ pub struct Observed {
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
     pub secrets: Values,
+    /// What the operator's own folder tells.
+    pub remembered: Remembered,
 }
 
 impl Observed {
@@ -89,6 +91,19 @@ impl Observed {
         let intent = self.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
         intent.is_some_and(|intent| intent.desired_hash.is_some())
     }
+}
+
+/// What the operator's own folder tells of a project, beside what is on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// ID of the release that was on this host.
+    pub release: Option<String>,
+    /// Hash of the desired state of that release.
+    pub desired_hash: Option<String>,
+    /// Volumes that were on this host: name inside the project, name on the host.
+    pub volumes: BTreeMap<String, String>,
+    /// A host that the spec names no longer, and the volume there that holds the data.
+    pub elsewhere: Option<(String, String)>,
 }
 
 /// What is mounted where.
@@ -103,7 +118,7 @@ pub struct Mounts {
 /// Looks at one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
 ///
 /// # Errors
-/// When the host cannot be read, or what the operator keeps there is of another owner.
+/// When the host cannot be read.
 pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Observed, Error> {
     if !host.connect().await? && depth == Depth::Slow {
         host.probe().await?;
@@ -121,8 +136,10 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     let (listing, containers, networks, volumes, engine) = Box::pin(asked).await?;
     let facts = host.facts().await?;
     let mut observed = read_folder(host, project, &listing);
-    if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
-        return Err(Error::NameConflict { project: project.name.clone(), found: printable(&other.stack) });
+    let mut volumes = volumes;
+    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.volumes.values());
+    for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known == *name)) {
+        volumes.insert(name.clone(), host.volume(name).await?);
     }
     (observed.containers, observed.others) = containers;
     if let Some(applied) = &observed.applied {
@@ -252,30 +269,42 @@ fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
     let seal_key = listing.texts.get(&key).and_then(|text| SealKey::read(text));
     files.extend(listing.files.get(&key).map(|fact| (KEY_FILE.to_owned(), fact.clone())));
     let hold = text("HOLD").map(|text| Hold::read(text));
-    let (ledger, applied, damaged) = match kept(project, text, &directory) {
-        Ok((ledger, applied)) => (ledger, applied, None),
+    let (ledger, applied, damaged) = match kept_ledger(project, text, &directory) {
+        Ok(ledger) => match kept_release(project, ledger.as_ref(), text, &directory) {
+            Ok(applied) => (ledger, applied, None),
+            Err(error) => (ledger, None, Some(error)),
+        },
         Err(error) => (None, None, Some(error)),
     };
     Observed { damaged, hold, ledger, applied, directory, files, seal_key, ..Observed::default() }
 }
 
-/// The ledger and the release that it names.
-fn kept<'a>(
+/// What of ours in a project's folder is not as it was written.
+pub(crate) fn damaged(directory: &str, project: &Project, path: &str, found: &str) -> Error {
+    let path = printable(&format!("{directory}/{}/{path}", project.folder));
+    Error::ReleaseDamaged { path, found: printable(found) }
+}
+
+fn kept_ledger<'a>(
     project: &Project,
     text: impl Fn(&str) -> Option<&'a Vec<u8>>,
     directory: &str,
-) -> Result<(Option<Ledger>, Option<Release>), Error> {
-    let damaged = |path: &str, found: String| Error::ReleaseDamaged {
-        path: printable(&format!("{directory}/{}/{path}", project.folder)),
-        found: printable(&found),
-    };
-    let Some(ledger) = text("ledger.json") else { return Ok((None, None)) };
-    let ledger = Ledger::read(ledger).map_err(|found| damaged("ledger.json", found))?;
-    let Some(id) = &ledger.current else { return Ok((Some(ledger), None)) };
+) -> Result<Option<Ledger>, Error> {
+    let ledger = text(LEDGER_FILE).map(|text| Ledger::read(text)).transpose();
+    ledger.map_err(|found| damaged(directory, project, LEDGER_FILE, &found))
+}
+
+/// The release that a ledger names.
+fn kept_release<'a>(
+    project: &Project,
+    ledger: Option<&Ledger>,
+    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
+    directory: &str,
+) -> Result<Option<Release>, Error> {
+    let Some(id) = ledger.and_then(|ledger| ledger.current.as_ref()) else { return Ok(None) };
     let path = format!("releases/{id}/manifest.json");
-    let text = text(&path).ok_or_else(|| damaged(&path, "nothing".to_owned()))?;
-    let release = Release::read(text).map_err(|found| damaged(&path, found))?;
-    Ok((Some(ledger), Some(release)))
+    let text = text(&path).ok_or_else(|| damaged(directory, project, &path, "nothing"))?;
+    Release::read(text).map(Some).map_err(|found| damaged(directory, project, &path, &found))
 }
 
 /// The content of some files of a project as they are, and as the applied release has them; for people to compare.

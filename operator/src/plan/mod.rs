@@ -12,8 +12,9 @@ pub use hold::{Hold, hold};
 pub use repair::Repair;
 
 use crate::{
-    desired::{Project, sha256},
+    desired::{Project, labels, sha256},
     diff::Change,
+    host::Made,
     observe::Observed,
 };
 
@@ -59,6 +60,8 @@ pub enum Approval {
     Person,
     /// A person asks for it now, and that services begin without the data that they had.
     LeavingData,
+    /// A person asks for it now, and that what another owner had is taken over.
+    Adopting,
 }
 
 impl Plan {
@@ -163,6 +166,9 @@ fn reason_to_wait(
         );
         return Some((reasons::INVALID_SPEC, message));
     }
+    if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
+        return Some((reasons::LEDGER_MISSING, message));
+    }
     if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
         return Some((reasons::DATA_WOULD_BE_LEFT, message));
     }
@@ -194,11 +200,37 @@ fn reason_to_wait(
     None
 }
 
+/// What tells of a ledger that is not there any more.
+fn ledger_missing(observed: &Observed) -> Option<String> {
+    if observed.ledger.is_some() {
+        return None;
+    }
+    let containers = observed.containers.iter().map(|container| format!("the container {}", container.name));
+    let label = format!("labels/{}", labels::OWNER);
+    let is_ours = |made: &&Option<Made>| made.as_ref().is_some_and(|made| made.settings.contains_key(&label));
+    let volumes = observed.volumes.iter().filter(|(_, made)| is_ours(made));
+    let volumes = volumes.map(|(name, _)| format!("the volume {name}"));
+    let remembered =
+        observed.remembered.release.iter().map(|release| format!("release {release} in the state folder"));
+    let signs: Vec<String> = containers.chain(volumes).chain(remembered).collect();
+    (!signs.is_empty()).then(|| {
+        format!(
+            "ledger.json: expected it in the project's folder, found none, though there is {}; look at `plan`, then `apply` or `adopt`: what is as asked for stays as it is",
+            signs.join(", ")
+        )
+    })
+}
+
 /// Which data the desired state would not have any more, or would have to begin anew: that takes a person who says so.
 fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
-    let ledger = observed.ledger.as_ref()?;
     let remedy = "`apply --leave-data` goes on without it; nothing is removed";
-    for (name, actual) in &ledger.volumes {
+    let ledger = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
+    if let Some((host, volume)) = observed.remembered.elsewhere.as_ref().filter(|_| ledger.is_none()) {
+        return Some(format!(
+            "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"
+        ));
+    }
+    for (name, actual) in ledger.unwrap_or(&observed.remembered.volumes) {
         match desired.volumes.get(name) {
             Some(wanted) if wanted == actual => {}
             other => {

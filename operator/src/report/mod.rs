@@ -36,6 +36,8 @@ pub struct HostReport {
     pub hold: Option<Hold>,
     /// Hash of the plan that waits.
     pub waiting_plan: Option<String>,
+    /// Where the spec names the host no longer: what is there, and how it ends.
+    pub retained: Option<String>,
 }
 
 /// What kept a host from being checked or repaired.
@@ -80,14 +82,16 @@ pub fn status(
     generation: Option<i64>,
     now: &Time,
 ) -> TaskTrackerStackStatus {
+    // What is left on a host that nothing asks for is told, and is no fault.
+    let asked: Vec<HostReport> = reports.iter().filter(|report| report.retained.is_none()).cloned().collect();
     let conditions =
-        facts(reports).into_iter().map(|fact| condition(&old.conditions, fact, generation, now)).collect();
-    let mut revisions: Vec<&String> = reports.iter().filter_map(|report| report.revision.as_ref()).collect();
+        facts(&asked).into_iter().map(|fact| condition(&old.conditions, fact, generation, now)).collect();
+    let mut revisions: Vec<&String> = asked.iter().filter_map(|report| report.revision.as_ref()).collect();
     revisions.dedup();
     TaskTrackerStackStatus {
         observed_generation: generation,
         conditions,
-        revision: (revisions.len() == 1 && reports.iter().all(|report| report.revision.is_some()))
+        revision: (revisions.len() == 1 && asked.iter().all(|report| report.revision.is_some()))
             .then(|| revisions[0].clone()),
         waiting_plan: reports.iter().find_map(|report| report.waiting_plan.clone()),
         hosts: reports.iter().map(host_status).collect(),
@@ -98,7 +102,8 @@ fn host_status(report: &HostReport) -> HostStatus {
     HostStatus {
         name: report.host.clone(),
         reachable: report.reachable(),
-        message: report.failure.as_ref().map(|failure| failure.message.clone()),
+        message: report.failure.as_ref().map(|failure| failure.message.clone()).or(report.retained.clone()),
+        retained: report.retained.is_some(),
         components: vec![ComponentStatus {
             name: report.component.clone(),
             release: report.release.clone(),

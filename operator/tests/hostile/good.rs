@@ -37,7 +37,7 @@ pub(crate) static STACK: LazyLock<Stack> = LazyLock::new(|| {
 pub(crate) static RELEASE: LazyLock<Prepared> = LazyLock::new(|| {
     let project = app_project(&STACK, STACK.spec.app.as_ref().unwrap());
     let images = ["backend", "edge", "frontend"].map(|name| (name.to_owned(), image_id(name)));
-    Prepared::new(project, images.into(), BTreeMap::new())
+    Prepared::new(project, images.into(), std::collections::BTreeMap::new())
 });
 
 /// The ledger of the fake host.

@@ -5,7 +5,7 @@ use std::{fs, sync::Arc, time::Duration};
 use russh::keys::ssh_key::LineEnding;
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
-    engine::{Look, Site, Wish},
+    engine::{Look, Memory, Site, Wish},
     host::{Error, Host, Identity, Limits, Target},
     observe::Depth,
     plan::Approval,
@@ -71,8 +71,14 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> 
     let host = host(fake.port, Limits { answer: limit, program: limit });
     let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None };
     let before = memory_to_begin_with();
-    let secrets = Secrets::default();
-    let site = Site { stack: &good::STACK, spec: &good::STACK.spec.hosts[0], host: &host, secrets: &secrets };
+    let (secrets, nothing) = (Secrets::default(), Memory::none());
+    let site = Site {
+        stack: &good::STACK,
+        spec: &good::STACK.spec.hosts[0],
+        host: &host,
+        secrets: &secrets,
+        memory: &nothing,
+    };
     let looks = Box::pin(site.look(wish));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
     let grown = memory("VmHWM").saturating_sub(before);

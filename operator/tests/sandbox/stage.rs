@@ -13,7 +13,7 @@ use std::{
 use futures::executor::block_on;
 use serde_json::Value;
 use tasktracker_operator::{
-    engine::{Look, Site, Wish},
+    engine::{Look, Memory, Site, Wish},
     host::{self, Host},
     source::{Folder, Secrets, Stack, target},
 };
@@ -102,7 +102,9 @@ impl Stage {
         wish: Wish<'_>,
     ) -> Result<Vec<Look>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
-        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets }.look(wish).await
+        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets, memory: &Memory::none() }
+            .look(wish)
+            .await
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.

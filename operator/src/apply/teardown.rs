@@ -1,0 +1,54 @@
+//! Takes a project from a host: its containers, its network and its secrets; its data only where a person said so.
+
+use super::{ACTION_LIMIT, Context, Error};
+use crate::{
+    host::{Host, Step},
+    ledger::Ledger,
+    observe::Observed,
+};
+
+/// Takes the project of the context from the host, and says in words what was done. The ledger says first that it is
+/// gone: whoever is cut goes on, and nobody repairs it.
+///
+/// # Errors
+/// The first thing that went wrong.
+pub async fn teardown(
+    host: &Host,
+    observed: &Observed,
+    context: &Context<'_>,
+    with_volumes: bool,
+) -> Result<Vec<String>, Error> {
+    let project = context.project;
+    let why = if with_volumes { "removed with its volumes" } else { "removed, its volumes stay" };
+    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    let mut volumes = ledger.volumes.clone();
+    volumes.extend(project.volumes.clone());
+    let ledger = ledger.removed(observed.applied.as_ref(), with_volumes, &context.signature(why));
+    let mut steps = vec![Step::Place(ledger.placement()), Step::Sync];
+    let mut done = Vec::new();
+    let mut docker = |words: String, before: &[&str], name: &str| {
+        let arguments: Vec<&str> = before.iter().copied().chain([name]).collect();
+        steps.push(Step::docker(&arguments, ACTION_LIMIT));
+        done.push(words);
+    };
+    for container in &observed.containers {
+        docker(format!("stop {}", container.name), &["stop"], &container.name);
+    }
+    for container in &observed.containers {
+        docker(format!("remove {}", container.name), &["rm", "-f"], &container.name);
+    }
+    let is_shared = observed.others.iter().any(|other| other.networks.contains(&project.network));
+    if !is_shared && observed.networks.get(&project.network).is_some_and(Option::is_some) {
+        docker(format!("remove network {}", project.network), &["network", "rm"], &project.network);
+    }
+    let there = |name: &&String| observed.volumes.get(*name).is_some_and(Option::is_some);
+    for name in volumes.values().filter(|_| with_volumes).filter(there) {
+        docker(format!("remove volume {name}"), &["volume", "rm"], name);
+    }
+    for path in observed.applied.iter().flat_map(|applied| applied.seals.keys()) {
+        steps.push(Step::Remove { path: path.clone() });
+        done.push(format!("remove {path}"));
+    }
+    host.carry_out(context.lock, &project.folder, &steps).await?;
+    Ok(done)
+}

@@ -1,0 +1,236 @@
+//! What is deployed where, by stack: kept in the operator's own folder, beside what hosts and files tell.
+//!
+//! One file, `deployed.json`, replaced as a whole under a lock: `run` and a person's commands may both write it. With it
+//! the operator knows of hosts that a spec names no longer, of stacks whose files are gone, and that a ledger was there.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use tasktracker_crds::{HostSpec, TaskTrackerStack};
+
+use crate::{desired::Project, host::FileFact, observe::Observed, release::Release, source::Stack};
+
+/// Name of the file.
+const FILE: &str = "deployed.json";
+
+/// What is known of one stack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The resource as it was last followed.
+    pub resource: TaskTrackerStack,
+    /// Hosts on which something of it is, by name.
+    pub hosts: BTreeMap<String, DeployedHost>,
+}
+
+/// One host on which something of a stack is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeployedHost {
+    /// How it is reached, as the spec last said.
+    pub spec: HostSpec,
+    /// What is there, by component.
+    pub components: BTreeMap<String, Deployed>,
+}
+
+/// A project that is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployed {
+    /// ID of its release.
+    pub release: String,
+    /// Hash of the desired state of that release.
+    pub desired_hash: String,
+    /// SHA-256 of that release's manifest on the host, once it was seen there.
+    pub manifest: Option<String>,
+    /// The project, without its files and services.
+    pub project: Project,
+}
+
+impl Deployed {
+    fn new(release: &Release, observed: Option<&Observed>) -> Self {
+        let manifest = observed.and_then(|observed| observed.files.get(&release.stored("manifest.json")));
+        let project = Project {
+            files: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            services: BTreeMap::new(),
+            ..release.project.clone()
+        };
+        let manifest = manifest.and_then(FileFact::sha256).map(str::to_owned);
+        Self { release: release.id.clone(), desired_hash: release.desired_hash.clone(), manifest, project }
+    }
+}
+
+/// Every stack that is known.
+type All = BTreeMap<String, Deployment>;
+
+/// The file, and what was last read from it.
+#[derive(Debug, Default)]
+pub(super) struct Deployments {
+    cached: Mutex<Option<All>>,
+}
+
+impl Deployments {
+    /// What is known of a stack.
+    pub(super) fn of(&self, folder: Option<&Path>, stack: &str) -> Option<Deployment> {
+        self.cached(folder).as_ref().and_then(|all| all.get(stack)).cloned()
+    }
+
+    /// Every stack that is known.
+    pub(super) fn stacks(&self, folder: Option<&Path>) -> Vec<String> {
+        self.cached(folder).iter().flat_map(|all| all.keys().cloned()).collect()
+    }
+
+    fn cached(&self, folder: Option<&Path>) -> MutexGuard<'_, Option<All>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.is_none() {
+            *cached = Some(folder.map(read).unwrap_or_default());
+        }
+        cached
+    }
+
+    /// Keeps what a look or an apply showed, where that is news.
+    pub(super) fn record(
+        &self,
+        folder: Option<&Path>,
+        stack: &Stack,
+        spec: &HostSpec,
+        release: &Release,
+        observed: Option<&Observed>,
+    ) {
+        let key = stack.key.to_string();
+        let component = &release.project.component;
+        let mut new = Deployed::new(release, observed);
+        {
+            let cached = self.cached(folder);
+            let known = cached.as_ref().and_then(|all| all.get(&key));
+            let host = known.and_then(|known| known.hosts.get(spec.name.as_str()));
+            let old = host.and_then(|host| host.components.get(component));
+            if let Some(old) = old.filter(|old| old.release == new.release && old.manifest.is_some()) {
+                // The first one that was seen is what is compared with.
+                new.manifest.clone_from(&old.manifest);
+            }
+            let same_spec = host.is_some_and(|host| host.spec == *spec);
+            if same_spec && old == Some(&new) && known.is_some_and(|known| known.resource == stack.resource) {
+                return;
+            }
+        }
+        self.change(folder, |all| {
+            let empty = || Deployment { resource: stack.resource.clone(), hosts: BTreeMap::new() };
+            let deployment = all.entry(key).or_insert_with(empty);
+            deployment.resource = stack.resource.clone();
+            let empty = || DeployedHost { spec: spec.clone(), components: BTreeMap::new() };
+            let host = deployment.hosts.entry(spec.name.to_string()).or_insert_with(empty);
+            host.spec = spec.clone();
+            host.components.insert(component.clone(), new);
+        });
+    }
+
+    /// Nothing of a stack is on a host any more.
+    pub(super) fn forget(&self, folder: Option<&Path>, stack: &str, host: &str) {
+        self.change(folder, |all| {
+            if let Some(deployment) = all.get_mut(stack) {
+                deployment.hosts.remove(host);
+            }
+            all.retain(|_, deployment| !deployment.hosts.is_empty());
+        });
+    }
+
+    fn change(&self, folder: Option<&Path>, change: impl FnOnce(&mut All)) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match folder {
+            None => {
+                change(cached.get_or_insert_default());
+                return;
+            }
+            Some(folder) => replace(folder, change),
+        };
+        match result {
+            Ok(all) => *cached = Some(all),
+            Err(error) => tracing::error!(%error, "what is deployed where cannot be kept"),
+        }
+    }
+}
+
+/// What the file says; nothing where it is missing or cannot be read.
+fn read(folder: &Path) -> All {
+    let text = fs::read(folder.join(FILE)).unwrap_or_default();
+    if text.is_empty() {
+        return All::new();
+    }
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::error!(%error, "{FILE} in the state folder cannot be read: it begins anew from what hosts tell");
+        All::new()
+    })
+}
+
+fn replace(folder: &Path, change: impl FnOnce(&mut All)) -> io::Result<All> {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("deployed.lock"))?;
+    lock.lock()?;
+    let mut all = read(folder);
+    change(&mut all);
+    let draft = folder.join("deployed.json.new");
+    fs::write(&draft, serde_json::to_vec_pretty(&all)?)?;
+    fs::rename(draft, folder.join(FILE))?;
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::Prepared;
+
+    fn stack(revision: &str) -> Stack {
+        let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
+        Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into())
+    }
+
+    fn release(stack: &Stack) -> Release {
+        let project = crate::desired::app_project(stack, stack.spec.app.as_ref().unwrap());
+        Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
+    }
+
+    fn seen(release: &Release, sha256: &str) -> Observed {
+        let fact = FileFact::File { mode: 0o644, size: 1, sha256: Some(sha256.to_owned()) };
+        Observed { files: [(release.stored("manifest.json"), fact)].into(), ..Observed::default() }
+    }
+
+    #[test]
+    fn what_is_deployed_is_known_to_the_next_one_and_the_first_manifest_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Some(folder.path());
+        let stack = stack("one");
+        let (spec, release) = (&stack.spec.hosts[0], release(&stack));
+        let first = Deployments::default();
+        first.record(at, &stack, spec, &release, None);
+        first.record(at, &stack, spec, &release, Some(&seen(&release, "aa")));
+        first.record(at, &stack, spec, &release, Some(&seen(&release, "bb")));
+        let key = stack.key.to_string();
+        let known = Deployments::default().of(at, &key).unwrap();
+        assert_eq!(known.resource, stack.resource);
+        let deployed = &known.hosts[spec.name.as_str()].components["app"];
+        assert_eq!((&deployed.release, deployed.manifest.as_deref()), (&release.id, Some("aa")));
+        assert!(deployed.project.services.is_empty() && !deployed.project.volumes.is_empty());
+        first.forget(at, &key, spec.name.as_str());
+        assert_eq!((first.of(at, &key), Deployments::default().stacks(at)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_news_is_not_written_and_rubbish_is_no_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Some(folder.path());
+        let stack = stack("one");
+        let (spec, release) = (&stack.spec.hosts[0], release(&stack));
+        let deployments = Deployments::default();
+        deployments.record(at, &stack, spec, &release, None);
+        fs::write(folder.path().join(FILE), "rubbish").unwrap();
+        deployments.record(at, &stack, spec, &release, None);
+        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), b"rubbish");
+        assert_eq!(Deployments::default().stacks(at), Vec::<String>::new());
+    }
+}

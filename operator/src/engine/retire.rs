@@ -1,0 +1,104 @@
+//! Takes what a stack has left on a host away, as its policy or a person says.
+
+use std::{sync::Arc, time::Duration};
+
+use tasktracker_crds::HostSpec;
+use tokio::time::sleep;
+
+use super::{Error, Hosts, Memory, deployed::DeployedHost, now};
+use crate::{
+    apply,
+    desired::Project,
+    host::{self, Host, HostLock},
+    observe::{self, Depth},
+    source::{Secrets, Stack, target},
+};
+
+/// How long after a failure it is tried again.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Who takes what away, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Removal<'a> {
+    /// Who writes.
+    pub writer: &'a str,
+    /// The operator, or a person.
+    pub who: &'a str,
+    /// Whether the volumes go, too.
+    pub with_volumes: bool,
+}
+
+/// What a removal needs.
+pub struct Retired<'a> {
+    /// The stack as it was last followed.
+    pub stack: &'a Stack,
+    /// The host, and what is on it.
+    pub host: &'a DeployedHost,
+    /// Where the values of secrets come from.
+    pub secrets: &'a Secrets,
+    /// The operator's own folder.
+    pub memory: &'a Memory,
+}
+
+impl Retired<'_> {
+    /// Takes every project of the stack from the host, says in words what was done, and forgets the host.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; what was done before stays done.
+    pub async fn remove(&self, hosts: &Hosts, removal: Removal<'_>) -> Result<Vec<String>, Error> {
+        let Self { stack, host: deployed, secrets, memory } = self;
+        let host = hosts.get(target(stack, &deployed.spec, secrets).await?);
+        let mut done = Vec::new();
+        for component in deployed.components.values() {
+            let lock = host.lock(removal.writer).await?;
+            let result = self.remove_project(&host, &lock, &component.project, removal).await;
+            lock.release().await;
+            done.extend(result?);
+        }
+        memory.forget(&stack.key.to_string(), deployed.spec.name.as_str());
+        Ok(done)
+    }
+
+    async fn remove_project(
+        &self,
+        host: &Host,
+        lock: &HostLock,
+        project: &Project,
+        removal: Removal<'_>,
+    ) -> Result<Vec<String>, Error> {
+        let observed = observe::observe(host, project, Depth::Whole).await?;
+        if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
+            let found = crate::text::printable(&other.stack);
+            return Err(host::Error::NameConflict { project: project.name.clone(), found }.into());
+        }
+        let context = apply::Context {
+            lock,
+            project,
+            rollout: &self.stack.spec.policy.rollout,
+            owner: project.owner.clone(),
+            stack: self.stack.key.to_string(),
+            who: removal.who.to_owned(),
+            now: now().to_string(),
+        };
+        Ok(apply::teardown(host, &observed, &context, removal.with_volumes).await?)
+    }
+}
+
+/// Takes a stack from a host as its policy says, however often that takes.
+pub(super) async fn retire(shared: Arc<super::worker::Shared>, stack: Stack, host: DeployedHost) {
+    let spec: &HostSpec = &host.spec;
+    let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
+    let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes: false };
+    loop {
+        match retired.remove(&shared.hosts, removal).await {
+            Ok(done) => {
+                tracing::warn!(stack = %stack.key, host = %spec.name, "removed, volumes stay: {}", done.join(", "));
+                return;
+            }
+            Err(error) => {
+                tracing::error!(stack = %stack.key, host = %spec.name, reason = error.reason(), "cannot be removed: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
