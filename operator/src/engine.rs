@@ -203,6 +203,9 @@ impl Site<'_> {
             now: now().to_string(),
         };
         let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
+        if look.plan.rollout.is_some() {
+            return self.finish(outcome?, lock, look, &context).await;
+        }
         if look.plan.repairs_now().next().is_none() {
             return outcome;
         }
@@ -214,6 +217,24 @@ impl Site<'_> {
         // What went wrong first is what is told.
         let remembered = remembered.await;
         outcome.and_then(|outcome| remembered.map(|()| outcome))
+    }
+
+    /// A rollout leaves alone what is as the release wants it by its definition. What differs all the same, such as a
+    /// mount that leads to a folder that is gone, is repaired at once.
+    async fn finish(
+        &self,
+        rolled_out: apply::Outcome,
+        lock: &HostLock,
+        look: &Look,
+        context: &apply::Context<'_>,
+    ) -> Result<apply::Outcome, apply::Error> {
+        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
+        let after = self.look_at(look.project.clone(), wish).await?;
+        if !after.has_work() || after.plan.rollout.is_some() {
+            return Ok(rolled_out);
+        }
+        let repaired = apply::apply(self.host, &after.plan, &after.observed, context).await?;
+        Ok(apply::Outcome { repaired: repaired.repaired, ..rolled_out })
     }
 }
 

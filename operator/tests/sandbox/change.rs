@@ -149,10 +149,26 @@ fn what_another_writer_is_about_is_neither_drift_nor_change() {
 }
 
 #[test]
-fn a_damaged_release_is_told_and_a_person_rolls_it_out_anew() {
+fn a_damaged_release_comes_back_from_the_spec_where_that_is_the_same_and_waits_otherwise() {
     let stage = Stage::new("damaged");
-    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
+    let write = |revision: &str| {
+        let policy = "  policy: {upgrade: Approve, rollout: {soak: 1s}}\n";
+        stage.write_stack("staging.yaml", &stage.stack("staging", revision, policy));
+    };
+    write("r1");
     stage.apply();
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    let manifest = || stage.on_host("cat /opt/tasktracker/staging/app/releases/*/manifest.json | sha256sum");
+    let before = manifest();
+    // Unreadable, or a manifest that reads well and asks for something else.
+    for damage in ["echo x >", "sed -i s/134217728/134217729/g "] {
+        stage.on_host(&format!("{damage}/opt/tasktracker/staging/app/releases/*/manifest.json"));
+        wait_until("the manifest is as it was", || manifest() == before);
+        wait_until("and told so", || operator.is_ready("staging"));
+    }
+    operator.stop();
+    write("r2");
     stage.on_host("echo x >/opt/tasktracker/staging/app/releases/*/manifest.json");
     let (code, plan) = stage.json(&["plan"]);
     assert_eq!((code, &plan[0]["reason"]), (1, &json!("ReleaseDamaged")));

@@ -12,6 +12,7 @@ mod drift;
 mod helper;
 mod hostile_strings;
 mod main_job;
+mod ownership;
 mod policy;
 mod quiet;
 mod safety;

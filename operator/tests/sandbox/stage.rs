@@ -163,20 +163,29 @@ spec:
     }
 
     pub(crate) fn run_with(&self, log: &str, environment: &[(&str, &str)]) -> Running {
+        self.run_on("stacks", log, environment)
+    }
+
+    /// Starts `run` on another folder of stacks.
+    pub(crate) fn run_on(&self, stacks: &str, log: &str, environment: &[(&str, &str)]) -> Running {
         let metrics = hostile::closed_port().unwrap();
         let log = self.path(log);
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = self.operator("run");
+        let mut command = self.operator_on(stacks, "run");
         command.args(["--listen", &metrics.to_string()]).stderr(file).envs(environment.iter().copied());
         Running { child: command.spawn().unwrap(), metrics, log }
     }
 
     fn operator(&self, command: &str) -> Command {
+        self.operator_on("stacks", command)
+    }
+
+    fn operator_on(&self, stacks: &str, command: &str) -> Command {
         let mut operator = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
         operator
             .arg(command)
             .arg("--stacks")
-            .arg(self.path("stacks"))
+            .arg(self.path(stacks))
             .arg("--secrets-dir")
             .arg(self.path("secrets"))
             .env("TASKTRACKER_STATE_DIR", self.path("state"));
@@ -197,6 +206,11 @@ spec:
             panic!("{arguments:?}: {error}: {text}{}", String::from_utf8_lossy(&output.stderr))
         });
         (output.status.code().unwrap(), value)
+    }
+
+    /// Where the page of the stack `staging` is.
+    pub(crate) fn page(&self) -> SocketAddr {
+        SocketAddr::new(self.host.address(), 3500)
     }
 
     /// `apply`, which must succeed.
