@@ -1,22 +1,27 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
+mod audit;
 mod deployed;
 mod hosts;
 mod memory;
 mod retire;
 mod rivals;
+mod rollback;
 mod run;
 mod vanished;
 mod watcher;
 mod worker;
 
+use audit::{Entry, State};
 use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
+use tokio::time::Instant;
 
 pub use deployed::{Deployed, DeployedHost, Deployment};
 pub use hosts::Hosts;
 pub use memory::Memory;
 pub use retire::{Removal, Retired};
+pub use rollback::RollbackError;
 pub use run::{Settings, run};
 
 use crate::{
@@ -26,6 +31,7 @@ use crate::{
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
     plan::{self, Approval, Plan},
+    release::Release,
     report::{Failure, HostReport},
     source::{SecretError, Secrets, Stack},
     text::printable,
@@ -187,11 +193,50 @@ impl Site<'_> {
         Ok(Look { project, observed, drift, plan })
     }
 
-    /// Carries out what was planned for one project, looks again, and keeps what did not hold.
+    /// Carries out what was planned for one project, looks again, and keeps what did not hold; all of it is in the audit
+    /// log.
     ///
     /// # Errors
     /// The first thing that went wrong.
     pub async fn act(&self, lock: &HostLock, look: &Look, who: &str) -> Result<apply::Outcome, apply::Error> {
+        self.act_on(lock, look, who, None).await
+    }
+
+    async fn act_on(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        who: &str,
+        back: Option<apply::Back>,
+    ) -> Result<apply::Outcome, apply::Error> {
+        let (when, started) = (now().to_string(), Instant::now());
+        let outcome = self.carry_out(lock, look, who, back).await;
+        let before = look.observed.applied.as_ref();
+        let after = outcome.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref()).or(before);
+        self.memory.audit(&Entry {
+            when: &when,
+            who,
+            why: &look.plan.why(),
+            stack: &self.stack.key.to_string(),
+            host: self.spec.name.as_str(),
+            component: &look.project.component,
+            what: look.plan.words(),
+            plan: Some(look.plan.hash()),
+            before: State::of(before),
+            after: State::of(after),
+            result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        outcome
+    }
+
+    async fn carry_out(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        who: &str,
+        back: Option<apply::Back>,
+    ) -> Result<apply::Outcome, apply::Error> {
         let Self { stack, host, .. } = self;
         let context = apply::Context {
             lock,
@@ -201,6 +246,7 @@ impl Site<'_> {
             stack: stack.key.to_string(),
             who: who.to_owned(),
             now: now().to_string(),
+            back,
         };
         let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
         if look.plan.rollout.is_some() {
@@ -243,6 +289,13 @@ fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
     let facts = observed.facts.as_ref()?;
     let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
     Some(facts.seconds?.saturating_sub(then))
+}
+
+impl<'a> State<'a> {
+    fn of(release: Option<&'a Release>) -> Self {
+        let revision = release.map(|release| release.project.revision.as_str());
+        Self { release: release.map(|release| release.id.as_str()), revision }
+    }
 }
 
 impl Look {

@@ -65,6 +65,9 @@ pub struct Ledger {
     /// A desired state that was tried and failed; it is not tried again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failed>,
+    /// A release that a person went back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Rollouts, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Rollout>,
@@ -132,6 +135,18 @@ pub struct Failed {
     pub message: String,
 }
 
+/// A release that a person went back to; it holds until something else is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// ID of the release.
+    pub release: String,
+    /// Hash of the desired state that it was preferred to.
+    pub desired_hash: String,
+    /// Who went back.
+    pub who: String,
+}
+
 /// Who writes, when and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
@@ -180,6 +195,7 @@ impl Ledger {
             intent: None,
             attempts: Vec::new(),
             failed: None,
+            held: None,
             history: Vec::new(),
             when: String::new(),
             who: String::new(),
@@ -226,6 +242,7 @@ impl Ledger {
             intent: None,
             attempts: Vec::new(),
             failed: None,
+            held: None,
             history: remembered(self.history, release, "Succeeded", signature),
             ..self
         }
@@ -261,6 +278,7 @@ impl Ledger {
             intent: None,
             attempts: Vec::new(),
             failed: None,
+            held: None,
             history,
             ..self
         }

@@ -6,7 +6,11 @@ mod rollout;
 mod teardown;
 mod verify;
 
-use std::{collections::BTreeSet, iter::empty, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::empty,
+    time::Duration,
+};
 
 use tasktracker_crds::{DriftItem, RolloutSpec, conditions::reasons};
 
@@ -42,6 +46,17 @@ pub struct Context<'a> {
     pub who: String,
     /// Now, in RFC 3339.
     pub now: String,
+    /// Where a person goes back to an earlier release.
+    pub back: Option<Back>,
+}
+
+/// An earlier release that a person goes back to.
+#[derive(Clone, Debug)]
+pub struct Back {
+    /// Its image IDs, by service.
+    pub images: BTreeMap<String, String>,
+    /// Hash of the desired state that it is preferred to.
+    pub desired_hash: String,
 }
 
 impl Context<'_> {

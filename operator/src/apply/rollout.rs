@@ -13,7 +13,7 @@ use crate::{
     diff::{self, secrets},
     failpoint,
     host::{self, Host, Step},
-    ledger::{Intent, Ledger},
+    ledger::{Held, Intent, Ledger},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
     release::{Prepared, Release},
@@ -49,7 +49,8 @@ pub(super) async fn rollout(
     for (name, actual) in &context.project.volumes {
         ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
     }
-    let signature = context.signature(&format!("revision {}", release.project.revision));
+    let why = if context.back.is_some() { "back to revision" } else { "revision" };
+    let signature = context.signature(&format!("{why} {}", release.project.revision));
     let intent = Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()) };
     let intended = ledger.clone().with_intent(intent, &signature);
     let mut steps = vec![Step::Place(intended.placement())];
@@ -64,7 +65,12 @@ pub(super) async fn rollout(
         Ok(()) => {
             let compose = Some(host.facts().await?.compose);
             let host_defaults = host_defaults(host, release, context).await?;
-            Ledger { compose, host_defaults, ..ledger.clone().succeeded(release, &signature) }
+            let held = context.back.as_ref().map(|back| Held {
+                release: release.id.clone(),
+                desired_hash: back.desired_hash.clone(),
+                who: context.who.clone(),
+            });
+            Ledger { compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
         }
         Err(error) if error.is_of_release() => {
             ledger.clone().failed(release, error.reason(), error.to_string(), &signature)
@@ -149,7 +155,9 @@ fn may_pass(found: &str) -> bool {
 /// The ID of every image.
 async fn images(host: &Host, context: &Context<'_>) -> Result<BTreeMap<String, String>, Error> {
     let mut images = BTreeMap::new();
-    for (service, reference) in context.project.images() {
+    for (service, named) in context.project.images() {
+        let pinned = context.back.as_ref().and_then(|back| back.images.get(service));
+        let reference = pinned.map_or(named, String::as_str);
         images.insert(service.to_owned(), image_id(host, context, reference).await?);
     }
     Ok(images)

@@ -7,6 +7,7 @@ mod history;
 mod hosts;
 mod plan;
 mod printer;
+mod rollback;
 mod status;
 mod text_diff;
 
@@ -208,6 +209,17 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Go back to a release that the hosts keep, and hold it until the spec changes.
+    Rollback {
+        #[command(flatten)]
+        source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Name of the stack.
+        stack: String,
+        /// ID of the release, as `history` tells; the one before the current one where none is given.
+        release: Option<String>,
+    },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
     /// Print the public keys that a host shows, to be compared and pinned.
@@ -275,6 +287,10 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Delete { source, state, stack, hosts, volumes } => {
             let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes };
             delete::delete(&printer, &source, &state.share(), asked).await
+        }
+        Command::Rollback { source, state, stack, release } => {
+            let selection = Selection { source, state, names: vec![stack] };
+            rollback::rollback(&printer, &selection, release.as_deref()).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,

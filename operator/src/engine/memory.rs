@@ -16,7 +16,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec};
 
-use super::deployed::{Deployment, Deployments};
+use super::{
+    audit,
+    deployed::{Deployment, Deployments},
+};
 use crate::{observe::Observed, release::Release, source::Stack};
 
 /// What makes a difference the same one at the next check: kind, service, path.
@@ -92,6 +95,11 @@ impl Memory {
             tracing::error!(%error, "who writes cannot be kept in {}", path.display());
         }
         new
+    }
+
+    /// Keeps what was written to a host.
+    pub(super) fn audit(&self, entry: &audit::Entry<'_>) {
+        audit::keep(self.folder.as_deref(), entry);
     }
 
     /// What is deployed of a stack.

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tasktracker_crds::HostSpec;
-use tokio::time::sleep;
+use tasktracker_crds::{HostSpec, conditions::reasons};
+use tokio::time::{Instant, sleep};
 
-use super::{Error, Hosts, Memory, deployed::DeployedHost, now};
+use super::{
+    Error, Hosts, Memory,
+    audit::{Entry, State},
+    deployed::DeployedHost,
+    now,
+};
 use crate::{
     apply,
     desired::Project,
@@ -79,8 +84,25 @@ impl Retired<'_> {
             stack: self.stack.key.to_string(),
             who: removal.who.to_owned(),
             now: now().to_string(),
+            back: None,
         };
-        Ok(apply::teardown(host, &observed, &context, removal.with_volumes).await?)
+        let started = Instant::now();
+        let done = apply::teardown(host, &observed, &context, removal.with_volumes).await;
+        self.memory.audit(&Entry {
+            when: &context.now,
+            who: removal.who,
+            why: "nothing asks for it any more",
+            stack: &context.stack,
+            host: self.host.spec.name.as_str(),
+            component: &project.component,
+            what: done.clone().unwrap_or_else(|_| vec!["take the project away".to_owned()]),
+            plan: None,
+            before: State::of(observed.applied.as_ref()),
+            after: State::default(),
+            result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(done?)
     }
 }
 

@@ -4,6 +4,8 @@ mod action;
 mod hold;
 mod repair;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, Upgrade, conditions::reasons};
 
@@ -51,6 +53,13 @@ pub struct Waiting {
     pub change: Change,
 }
 
+impl Waiting {
+    /// Whether people want it so, rather than that something is wrong.
+    pub fn is_wished(&self) -> bool {
+        [reasons::APPROVAL_NEEDED, reasons::ROLLED_BACK].contains(&self.reason)
+    }
+}
+
 /// Who may release a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approval {
@@ -84,6 +93,34 @@ impl Plan {
     /// Whether what is repaired counts only when it serves for a while: it ran before, and did not last.
     pub fn needs_soak(&self) -> bool {
         self.repairs_now().flat_map(|repair| &repair.because).any(|(kind, _)| *kind == DriftKind::Restarting)
+    }
+
+    /// What is done now, in words.
+    pub fn words(&self) -> Vec<String> {
+        let rollout = self.rollout.as_ref().map(|change| {
+            let from = change.from_revision.as_deref().unwrap_or("nothing");
+            format!("roll out revision {} after {from}", change.to_revision)
+        });
+        let conclude = self.conclude && rollout.is_none() && self.repairs_now().next().is_none();
+        let conclude = conclude.then(|| "close what was cut".to_owned());
+        self.repairs_now().map(|repair| repair.action.words()).chain(rollout).chain(conclude).collect()
+    }
+
+    /// Why that is done, in words.
+    pub fn why(&self) -> String {
+        if let Some(change) = &self.rollout {
+            let paths: BTreeSet<&str> = change.items.iter().map(|item| item.path.as_str()).collect();
+            return format!("changed: {}", paths.into_iter().collect::<Vec<_>>().join(", "));
+        }
+        let causes: BTreeSet<String> = self
+            .repairs_now()
+            .flat_map(|repair| &repair.because)
+            .map(|(kind, path)| {
+                [kind.as_str(), path.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned()
+            })
+            .collect();
+        let causes: Vec<String> = causes.into_iter().collect();
+        if causes.is_empty() { "nothing is left of what was cut".to_owned() } else { causes.join(", ") }
     }
 
     /// The change, whether it waits or not.
@@ -187,6 +224,14 @@ fn reason_to_wait(
             failed.message
         );
         return Some((reasons::UNHEALTHY, message));
+    }
+    let held = ledger.and_then(|ledger| ledger.held.as_ref());
+    if let Some(held) = held.filter(|held| held.desired_hash == change.desired_hash) {
+        let message = format!(
+            "{} went back to release {} and holds it; change the spec, or run `apply`",
+            held.who, held.release
+        );
+        return Some((reasons::ROLLED_BACK, message));
     }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());

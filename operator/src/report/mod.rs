@@ -144,9 +144,7 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .collect()
     };
     let stalled = all(|report| {
-        if let Some(waiting) =
-            report.waiting.as_ref().filter(|waiting| waiting.reason != reasons::APPROVAL_NEEDED)
-        {
+        if let Some(waiting) = report.waiting.as_ref().filter(|waiting| !waiting.is_wished()) {
             return Some((waiting.reason, waiting.message.clone()));
         }
         report

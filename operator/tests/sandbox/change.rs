@@ -177,6 +177,72 @@ fn a_damaged_release_comes_back_from_the_spec_where_that_is_the_same_and_waits_o
 }
 
 #[test]
+fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is_in_the_audit_log() {
+    let stage = Stage::new("rollback");
+    let write = |revision: &str, more: &str| {
+        let stack = stage.stack("staging", revision, "  policy: {rollout: {soak: 1s}}\n");
+        stage.write_stack("staging.yaml", &stack.replace("tasktracker}", &format!("tasktracker{more}}}")));
+    };
+    let version = || stage.http(3500, "GET /api/health").1;
+    write("r1", "");
+    stage.apply();
+    let edge = stage.on_host("docker inspect --format '{{.Id}}' tt-staging-app-edge-1");
+    write("r2", "");
+    stage.apply();
+    assert!(version().contains("r2"), "{}", version());
+    let unknown = stage.command(&["rollback", "staging", "00ff00ff00ff"]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(unknown.status.code() == Some(1) && said.contains("see `history`"), "{said}");
+    let (code, done) = stage.json(&["rollback", "staging"]);
+    assert_eq!((code, &done[0]["revision"]), (0, &json!("r1")));
+    assert!(version().contains("r1"), "{}", version());
+    assert_eq!(stage.on_host("docker inspect --format '{{.Id}}' tt-staging-app-edge-1"), edge);
+    let operator = stage.start_operator();
+    wait_until("it is told", || operator.log().contains("RolledBack"));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (code, status) = stage.json(&["status"]);
+    let report = &status[0]["report"];
+    assert_eq!(
+        (code, &report["revision"], &report["waiting"]["reason"]),
+        (2, &json!("r1"), &json!("RolledBack"))
+    );
+    // Healing goes on, towards the release that is held.
+    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    wait_until("r1 is healed", || version().contains("r1"));
+    write("r2", ", backend: {env: {A: b}}");
+    wait_until("the next change goes on", || operator.is_ready("staging") && version().contains("r2"));
+    operator.stop();
+    let lines = std::fs::read_to_string(stage.path("state/audit.jsonl")).unwrap();
+    let entries: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |entry: &serde_json::Value| {
+        let revision = |key: &str| entry[key]["revision"].as_str().unwrap_or("-").to_owned();
+        format!(
+            "{} {}>{} {}",
+            entry["result"].as_str().unwrap(),
+            revision("before"),
+            revision("after"),
+            entry["what"][0].as_str().unwrap()
+        )
+    };
+    let all: Vec<String> = entries.iter().map(told).collect();
+    let expected = [
+        "Succeeded ->r1 roll out revision r1 after nothing",
+        "Succeeded r1>r2 roll out revision r2 after r1",
+        "Succeeded r2>r1 roll out revision r1 after r2",
+        "Succeeded r1>r1 create backend",
+        "Succeeded r1>r2 roll out revision r2 after r1",
+    ];
+    assert_eq!(all, expected);
+    for entry in &entries {
+        let texts = ["when", "who", "why", "stack", "host", "component", "plan"];
+        assert!(texts.iter().all(|key| entry[key].as_str().is_some_and(|text| !text.is_empty())), "{entry}");
+        assert!(entry["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{entry}");
+    }
+    assert_eq!((&entries[3]["who"], &entries[3]["why"]), (&json!("tasktracker-operator"), &json!("Missing")));
+}
+
+#[test]
 fn a_project_of_another_stack_or_environment_is_not_touched() {
     let stage = Stage::new("conflict");
     let good = stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n");

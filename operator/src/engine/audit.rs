@@ -1,0 +1,104 @@
+//! The audit log: a JSON line for everything that was written to a host, by whom, why, and what came of it.
+//!
+//! `audit.jsonl` in the operator's own folder, and four older ones, `audit.jsonl.1` to `.4`; `run` and a person's commands
+//! append to the same. Every entry is logged, too.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+/// Name of the newest file.
+const FILE: &str = "audit.jsonl";
+/// Size in bytes from which a new file is begun.
+const LARGEST: u64 = 10 << 20;
+/// Older files that are kept.
+const KEPT: usize = 4;
+
+/// One thing that was written to a host.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry<'a> {
+    /// When it began, in RFC 3339.
+    pub(super) when: &'a str,
+    /// The operator, or a person.
+    pub(super) who: &'a str,
+    /// Why: a revision, or the differences that were repaired.
+    pub(super) why: &'a str,
+    /// Namespace and name of the stack.
+    pub(super) stack: &'a str,
+    /// Name of the host.
+    pub(super) host: &'a str,
+    /// Component.
+    pub(super) component: &'a str,
+    /// What was done, or tried, in words.
+    pub(super) what: Vec<String>,
+    /// Hash of the plan; none where a stack is taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plan: Option<String>,
+    /// What was in force before.
+    pub(super) before: State<'a>,
+    /// What is in force after.
+    pub(super) after: State<'a>,
+    /// `Succeeded`, or the reason of the failure.
+    pub(super) result: &'a str,
+    /// How long it took.
+    pub(super) seconds: f64,
+}
+
+/// A release in force.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct State<'a> {
+    /// Its ID; none where there is none.
+    pub(super) release: Option<&'a str>,
+    /// Its revision.
+    pub(super) revision: Option<&'a str>,
+}
+
+/// Keeps an entry, and logs it.
+pub(super) fn keep(folder: Option<&Path>, entry: &Entry<'_>) {
+    let line = serde_json::to_string(entry).unwrap_or_default();
+    tracing::info!(target: "tasktracker_operator::audit", "audit: {line}");
+    let Some(folder) = folder else { return };
+    if let Err(error) = append(folder, &line, LARGEST) {
+        tracing::error!(%error, "the audit log cannot be written in {}", folder.display());
+    }
+}
+
+/// Appends a line, under a lock that every writer takes; a file that is full becomes an older one first.
+fn append(folder: &Path, line: &str, largest: u64) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("audit.lock"))?;
+    lock.lock()?;
+    let numbered = |number: usize| -> PathBuf {
+        folder.join(if number == 0 { FILE.to_owned() } else { format!("{FILE}.{number}") })
+    };
+    if fs::metadata(numbered(0)).is_ok_and(|metadata| metadata.len() >= largest) {
+        for number in (0..KEPT).rev().filter(|number| numbered(*number).exists()) {
+            fs::rename(numbered(number), numbered(number + 1))?;
+        }
+    }
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(numbered(0))?;
+    file.write_all(format!("{line}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_becomes_an_older_one_and_five_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..14 {
+            append(folder.path(), &format!("entry {number}"), 15).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("audit.jsonl"), "entry 12\nentry 13\n");
+        assert_eq!(read("audit.jsonl.4"), "entry 4\nentry 5\n");
+        assert!(!folder.path().join("audit.jsonl.5").exists(), "more are kept than said");
+    }
+}

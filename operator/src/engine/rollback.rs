@@ -1,0 +1,99 @@
+//! Going back to a release that a host keeps: a person's wish, which holds until the spec's next change.
+
+use super::{Look, Site};
+use crate::{
+    apply, diff,
+    host::{self, HostLock},
+    plan::{self, Approval},
+    release::Release,
+};
+
+/// What keeps a rollback from being done.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    /// There is no such release to go back to.
+    #[error(
+        "release {wanted}: expected one of those that the host keeps beside the current one ({kept}), found none; see `history`"
+    )]
+    NotKept {
+        /// The release asked for, or words for the one before.
+        wanted: String,
+        /// Those that are kept.
+        kept: String,
+    },
+    /// Nothing may be written, or the release would do harm.
+    #[error("{found}")]
+    Refused {
+        /// Why.
+        found: String,
+    },
+    /// The host, or what was done on it.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+}
+
+impl From<host::Error> for RollbackError {
+    fn from(error: host::Error) -> Self {
+        Self::Apply(error.into())
+    }
+}
+
+impl Site<'_> {
+    /// Goes back to a kept release, or to the one before the current one, and holds there until the spec changes.
+    ///
+    /// # Errors
+    /// When there is no such release, or it does not serve: then the current one stays in force.
+    pub async fn rollback(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        wanted: Option<&str>,
+        who: &str,
+    ) -> Result<apply::Outcome, RollbackError> {
+        let release = self.kept_release(look, wanted).await?;
+        let policy = &self.stack.spec.policy;
+        let observed = look.observed.clone();
+        let change = diff::change(&release.project, &observed);
+        let desired = diff::change(&look.project, &observed).map(|change| change.desired_hash);
+        let desired =
+            desired.or_else(|| observed.applied.as_ref().map(|applied| applied.desired_hash.clone()));
+        let project = release.project.clone();
+        let mut plan = plan::plan(&look.drift, change, &project, &observed, policy, Approval::Person);
+        plan.hold.clone_from(&look.plan.hold);
+        let refused = plan.hold.as_ref().map(|hold| format!("nothing is written: {}", hold.message));
+        let refused = refused.or_else(|| plan.waiting.as_ref().map(|waiting| waiting.message.clone()));
+        if let Some(found) = refused {
+            return Err(RollbackError::Refused { found });
+        }
+        let back = apply::Back { images: release.images, desired_hash: desired.unwrap_or_default() };
+        let look = Look { project, observed, drift: look.drift.clone(), plan };
+        Ok(self.act_on(lock, &look, who, Some(back)).await?)
+    }
+
+    /// The release to go back to, as the host keeps it.
+    async fn kept_release(&self, look: &Look, wanted: Option<&str>) -> Result<Release, RollbackError> {
+        let ledger = look.observed.ledger.as_ref();
+        let current = ledger.and_then(|ledger| ledger.current.clone());
+        let kept = ledger.map(|ledger| ledger.kept()).unwrap_or_default();
+        let kept: Vec<String> = kept.into_iter().filter(|id| Some(id) != current.as_ref()).collect();
+        let before = ledger.and_then(|ledger| ledger.previous.clone());
+        let chosen = match wanted {
+            Some(wanted) => kept.iter().find(|id| *id == wanted).cloned(),
+            None => before.filter(|id| kept.contains(id)),
+        };
+        let Some(id) = chosen else {
+            let wanted = wanted.unwrap_or("before the current one").to_owned();
+            let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+            return Err(RollbackError::NotKept { wanted, kept });
+        };
+        let path = format!("{}/releases/{id}/manifest.json", look.project.folder);
+        let text = self.host.content(std::slice::from_ref(&path)).await?.remove(&path).unwrap_or_default();
+        let damaged = |found: String| host::Error::ReleaseDamaged { path: path.clone(), found };
+        let release = Release::read(&text).map_err(damaged)?;
+        if release.id != id || release.project.owner != look.project.owner {
+            let found = format!("release {} of another owner", release.id);
+            return Err(damaged(crate::text::printable(&found)).into());
+        }
+        Ok(release)
+    }
+}
