@@ -134,6 +134,12 @@ text_types! {
     /// A value of an environment variable: any text but control characters other than tab and newline.
     EnvironmentValue, r"^[^\x00-\x08\x0B-\x1F\x7F-\x9F]*$", max 32768,
     "text without control characters other than tab and newline";
+    /// The name of a Compose project.
+    ComposeProject, r"^[a-z0-9][a-z0-9_-]*$", max 63,
+    "the name of a Compose project: lower-case letters, digits, '-', '_', at most 63";
+    /// The name of a Docker volume: no path.
+    VolumeName, r"^[A-Za-z0-9][A-Za-z0-9_.-]+$", max 255,
+    "the name of a Docker volume: letters, digits, '_', '.', '-'";
     /// A line a person reads: no control characters.
     Line, r"^[^\x00-\x1F\x7F-\x9F]*$", max 512,
     "one line of text without control characters";

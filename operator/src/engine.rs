@@ -159,6 +159,8 @@ impl Site<'_> {
 
     /// What follows from what is there.
     fn judge(&self, project: Project, mut observed: Observed, wish: Wish<'_>) -> Result<Look, host::Error> {
+        let known = observed.ledger.as_ref().map_or(&observed.remembered.volumes, |ledger| &ledger.volumes);
+        let project = project.with_volumes(known);
         let Self { stack, spec, .. } = self;
         if let Some(ledger) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
             // The same stack made anew is another owner, too: that one may be adopted.

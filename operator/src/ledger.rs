@@ -50,6 +50,9 @@ pub struct Ledger {
     /// Volumes that hold the data of the services: name inside the project, name on the host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
+    /// Compose project made by hand that was taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
     /// Version of Compose at the last rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compose: Option<String>,
@@ -190,6 +193,7 @@ impl Ledger {
             previous: None,
             releases: Vec::new(),
             volumes: BTreeMap::new(),
+            adopted: None,
             compose: None,
             host_defaults: BTreeMap::new(),
             intent: None,

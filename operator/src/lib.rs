@@ -10,6 +10,7 @@ pub mod diff;
 pub mod engine;
 pub mod failpoint;
 pub mod host;
+pub mod import;
 pub mod ledger;
 pub mod metrics;
 pub mod observe;

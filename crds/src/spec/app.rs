@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fixed;
 use crate::scalars::{
-    Cpu, Digest, EnvironmentValue, ImageReference, Line, Memory, Name, OptionalOrigin, Origin, Registry,
-    SecretName, Span,
+    ComposeProject, Cpu, Digest, EnvironmentValue, ImageReference, Line, Memory, OptionalOrigin, Origin,
+    Registry, SecretName, Span, VolumeName,
 };
 
 /// The app: backend, frontend and the edge in front of them.
@@ -289,13 +289,14 @@ pub struct EdgeSpec {
 /// An existing Compose project made by hand, taken over once.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.volumes) || self.volumes.all(k, k == 'data')").message("the app has one volume, data"))]
 pub struct AdoptSpec {
     /// Name of that Compose project.
-    pub project: Name,
+    pub project: ComposeProject,
     /// Our volume names and the names of its volumes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
-    pub volumes: BTreeMap<String, Line>,
+    pub volumes: BTreeMap<String, VolumeName>,
 }
 
 impl Default for BackendSpec {

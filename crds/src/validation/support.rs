@@ -38,6 +38,5 @@ fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &s
     refuse(app.hooks.pre_rollout.is_some(), "spec.app.hooks.preRollout");
     refuse(app.hooks.post_rollout.is_some(), "spec.app.hooks.postRollout");
     refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
-    refuse(app.adopt.is_some(), "spec.app.adopt");
     refuse(app.database.postgres.is_some(), "spec.app.database.postgres");
 }

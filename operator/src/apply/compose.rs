@@ -46,6 +46,16 @@ impl<'a> Compose<'a> {
         self.run(&all, ACTION_LIMIT * 2)
     }
 
+    /// Makes containers that are not there, and starts nothing.
+    pub(super) fn create(&self) -> Step {
+        self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)
+    }
+
+    /// Takes the project's containers away; volumes and networks are not Compose's.
+    pub(super) fn remove(&self) -> Step {
+        self.run(&["rm", "--stop", "--force"], ACTION_LIMIT)
+    }
+
     /// Makes a running service take up its files: Caddy validates before it switches; anything else is restarted.
     pub(super) fn reload(&self, service: &str) -> Step {
         let caddy = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"];

@@ -8,7 +8,6 @@ mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter::empty,
     time::Duration,
 };
 
@@ -163,7 +162,7 @@ pub async fn apply(
         }
         (_, Some(ledger)) if plan.conclude => {
             let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
-            write_ledger(host, &done, empty(), context).await?;
+            write_ledger(host, &done, [], context).await?;
         }
         _ => {}
     }
@@ -189,19 +188,19 @@ pub async fn remember(
     }
     let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
     let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
-    write_ledger(host, &ledger, empty(), context).await
+    write_ledger(host, &ledger, [], context).await
 }
 
-/// Writes the ledger, and removes what it does not name any more, and secrets that are `stale`.
+/// Writes the ledger, removes what it does not name any more, and then does what must not be done before.
 async fn write_ledger(
     host: &Host,
     ledger: &Ledger,
-    stale: impl Iterator<Item = &String>,
+    then: impl IntoIterator<Item = Step>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let mut steps = vec![Step::Place(ledger.placement()), Step::Sync];
     steps.push(Step::KeepReleases { ids: ledger.kept() });
-    steps.extend(stale.map(|path| Step::Remove { path: path.clone() }));
+    steps.extend(then);
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
     failpoint::reached("concluded");
     Ok(())
@@ -244,7 +243,7 @@ async fn repair(
     failpoint::reached("proved");
     // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
     if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
-        write_ledger(host, &ledger.clone().concluded(&signature), empty(), context).await?;
+        write_ledger(host, &ledger.clone().concluded(&signature), [], context).await?;
     }
     proved
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Context, Error,
+    ACTION_LIMIT, Context, Error,
     actions::{place_secret, secret_steps},
     compose::Compose,
     verify,
@@ -59,7 +59,8 @@ pub(super) async fn rollout(
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
     steps.extend(secret_steps(&secrets.known));
-    let carried_out = carry_out(host, &prepared, steps, observed, context).await;
+    let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
+    let carried_out = carry_out(host, &prepared, (steps, adopted), observed, context).await;
     failpoint::reached("proved");
     let next = match &carried_out {
         Ok(()) => {
@@ -70,9 +71,12 @@ pub(super) async fn rollout(
                 desired_hash: back.desired_hash.clone(),
                 who: context.who.clone(),
             });
-            Ledger { compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
+            let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
+            let adopted = adopt.or(ledger.adopted.clone());
+            Ledger { compose, host_defaults, held, adopted, ..ledger.clone().succeeded(release, &signature) }
         }
         Err(error) if error.is_of_release() => {
+            give_back(host, adopted, observed, context).await?;
             ledger.clone().failed(release, error.reason(), error.to_string(), &signature)
         }
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
@@ -80,7 +84,10 @@ pub(super) async fn rollout(
     };
     let stale = observed.applied.iter().flat_map(|applied| applied.seals.keys());
     let stale = stale.filter(|path| carried_out.is_ok() && !release.seals.contains_key(*path));
-    super::write_ledger(host, &next, stale, context).await?;
+    let stale = stale.map(|path| Step::Remove { path: path.clone() });
+    let replaced = adopted.iter().filter(|_| carried_out.is_ok());
+    let replaced = replaced.map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
+    super::write_ledger(host, &next, stale.chain(replaced), context).await?;
     carried_out.map(|()| prepared.release)
 }
 
@@ -99,7 +106,7 @@ fn seal_key(secrets: &Values, observed: &Observed) -> Result<Option<SealKey>, Er
 async fn carry_out(
     host: &Host,
     prepared: &Prepared,
-    mut steps: Vec<Step>,
+    (mut steps, adopted): (Vec<Step>, &[String]),
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -112,7 +119,13 @@ async fn carry_out(
     steps.extend(missing.map(|name| make("volume", name, context)));
     steps.extend(prepared.placements().into_iter().map(Step::Place));
     steps.push(Step::Sync);
-    steps.push(Compose::new(host, project).up(&[]));
+    let compose = Compose::new(host, project);
+    // The old ones have the ports: the new ones are there before those are stopped.
+    if !adopted.is_empty() {
+        steps.push(compose.create());
+        steps.extend(stop(adopted));
+    }
+    steps.push(compose.up(&[]));
     let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &steps)).await;
     done.map_err(|error| match error {
         host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
@@ -132,6 +145,39 @@ async fn carry_out(
         limits.soak.duration(),
     )
     .await
+}
+
+/// Stops containers made by hand. Docker would start some of them again by itself, at its own next start.
+fn stop(containers: &[String]) -> Vec<Step> {
+    let on_all = |words: &[&str]| {
+        let names = containers.iter().map(String::as_str);
+        Step::docker(&words.iter().copied().chain(names).collect::<Vec<_>>(), ACTION_LIMIT)
+    };
+    vec![on_all(&["update", "--restart=no"]), on_all(&["stop"])]
+}
+
+/// Takes away the containers that do not serve, and starts again what they should have replaced.
+async fn give_back(
+    host: &Host,
+    adopted: &[String],
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    if adopted.is_empty() {
+        return Ok(());
+    }
+    let mut steps = vec![Compose::new(host, context.project).remove()];
+    for container in observed.others.iter().filter(|container| adopted.contains(&container.name)) {
+        let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
+        if let Some(restart) = restart {
+            steps.push(Step::docker(
+                &["update", &format!("--restart={restart}"), &container.name],
+                ACTION_LIMIT,
+            ));
+        }
+        steps.push(Step::docker(&["start", &container.name], ACTION_LIMIT));
+    }
+    Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)
 }
 
 /// What the host gives every container by itself, seen on those that were just made.

@@ -5,6 +5,7 @@ mod commands;
 mod delete;
 mod history;
 mod hosts;
+mod import;
 mod plan;
 mod printer;
 mod rollback;
@@ -70,6 +71,15 @@ struct SourceArguments {
     /// A folder of stack files, or one file.
     #[arg(long, env = "TASKTRACKER_STACKS", value_name = "PATH")]
     stacks: PathBuf,
+    #[command(flatten)]
+    secrets: SecretArguments,
+    #[command(flatten)]
+    roots: RootArguments,
+}
+
+/// Where secrets are.
+#[derive(Debug, Args)]
+struct SecretArguments {
     /// A folder of secrets: a folder for each name, a file for each key, readable by their owner alone.
     #[arg(long, env = "TASKTRACKER_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
@@ -77,8 +87,15 @@ struct SourceArguments {
     /// exactly the value.
     #[arg(long, env = "TASKTRACKER_SECRET_COMMAND", value_name = "COMMAND", conflicts_with = "secrets_dir")]
     secret_command: Option<String>,
-    #[command(flatten)]
-    roots: RootArguments,
+}
+
+impl SecretArguments {
+    fn secrets(&self) -> Secrets {
+        match &self.secret_command {
+            Some(command) => Secrets::from_program(command.split_whitespace().map(str::to_owned).collect()),
+            None => Secrets::new(self.secrets_dir.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,10 +117,7 @@ impl SourceArguments {
     }
 
     fn secrets(&self) -> Secrets {
-        match &self.secret_command {
-            Some(command) => Secrets::from_program(command.split_whitespace().map(str::to_owned).collect()),
-            None => Secrets::new(self.secrets_dir.clone()),
-        }
+        self.secrets.secrets()
     }
 }
 
@@ -222,6 +236,13 @@ enum Command {
     },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
+    /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
+    Import {
+        #[command(flatten)]
+        import: import::ImportArguments,
+        #[command(flatten)]
+        secrets: SecretArguments,
+    },
     /// Print the public keys that a host shows, to be compared and pinned.
     Hostkey {
         /// ADDRESS or ADDRESS:PORT.
@@ -293,6 +314,7 @@ pub async fn main(arguments: Arguments) -> ExitCode {
             rollback::rollback(&printer, &selection, release.as_deref()).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
+        Command::Import { import, secrets } => import::import(&printer, &secrets.secrets(), &import).await,
         Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
         Command::Crd => commands::crd(&printer),
     };

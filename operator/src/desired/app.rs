@@ -33,6 +33,7 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
     for service in services.values_mut() {
         service.labels = service_labels(stack, &service.image);
     }
+    let adopted = app.adopt.as_ref().and_then(|adopt| adopt.volumes.get("data")).map(ToString::to_string);
     Project {
         component: "app".to_owned(),
         folder: format!("{}/app", stack.key.name),
@@ -40,11 +41,12 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         environment: stack.spec.environment.to_string(),
         revision: stack.spec.revision.to_string(),
         network: format!("tt-{}", stack.key.name),
-        volumes: BTreeMap::from([("data".to_owned(), format!("{name}-data"))]),
+        volumes: BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))]),
         files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
         secrets: secrets("backend", &app.backend.secret_env),
         name,
         services,
+        adopt: app.adopt.clone(),
     }
 }
 

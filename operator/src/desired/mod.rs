@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tasktracker_crds::{HostSpec, SecretKeySpec};
+use tasktracker_crds::{AdoptSpec, HostSpec, SecretKeySpec};
 
 pub use app::app_project;
 use compose::Service;
@@ -58,6 +58,9 @@ pub struct Project {
     pub secrets: BTreeMap<String, SecretKeySpec>,
     /// Services, by name.
     pub services: BTreeMap<String, Service>,
+    /// What it takes over when it is rolled out first; no part of what it is from then on.
+    #[serde(skip)]
+    pub adopt: Option<AdoptSpec>,
 }
 
 impl Project {
@@ -66,6 +69,23 @@ impl Project {
     pub fn hash(&self, seals: &Seals) -> String {
         let hash = sha256(&serde_json::to_vec(self).unwrap_or_default());
         if seals.is_empty() { hash } else { sha256(format!("{hash}{seals:?}").as_bytes()) }
+    }
+
+    /// The same project with volumes under the names that they have on a host, but for those that are adopted.
+    #[must_use]
+    pub fn with_volumes(mut self, known: &BTreeMap<String, String>) -> Self {
+        for (name, actual) in &mut self.volumes {
+            let is_adopted = self.adopt.as_ref().is_some_and(|adopt| adopt.volumes.contains_key(name));
+            if let Some(known) = known.get(name).filter(|_| !is_adopted) {
+                actual.clone_from(known);
+            }
+        }
+        self
+    }
+
+    /// Whether the operator made a volume of this name: one that was adopted has another.
+    pub fn makes_volume(&self, actual: &str) -> bool {
+        self.volumes.keys().any(|name| actual == format!("{}-{name}", self.name))
     }
 
     /// TCP ports of the host that its services are published on.

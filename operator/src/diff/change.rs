@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::secrets;
+use super::{adoption, secrets};
 use crate::{desired::Project, observe::Observed, text::printable};
 
 /// What the spec asks for beyond the applied release.
@@ -19,6 +19,9 @@ pub struct Change {
     pub to_revision: String,
     /// What differs.
     pub items: Vec<ChangeItem>,
+    /// Names of containers made by hand that are replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adopts: Vec<String>,
 }
 
 /// One thing that a rollout changes.
@@ -44,12 +47,15 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
     let mut items = Vec::new();
     compare(desired, applied.map(|release| &release.project), &mut items);
     secrets::compare(desired, observed, &mut items);
+    adoption::compare(desired, observed, &mut items);
+    let adopted = adoption::containers(desired, observed);
     Some(Change {
         desired_hash,
         from_release: applied.map(|release| printable(&release.id)),
         from_revision: applied.map(|release| printable(&release.project.revision)),
         to_revision: desired.revision.clone(),
         items,
+        adopts: adopted.into_iter().map(|container| container.name.clone()).collect(),
     })
 }
 

@@ -39,7 +39,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
         items.extend(orphans(applied, observed));
         items.extend(made_drift(applied, observed));
     }
-    items.extend(host::rogues(project, observed));
+    items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
         item.component = printable(&project.component);
@@ -343,7 +343,11 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         DriftKind::NetworkChanged,
     );
     let volumes = project.volumes.values().flat_map(|name| {
-        judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged)
+        let items =
+            judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged);
+        // What was adopted is as whoever made it wanted it.
+        let is_ours = project.makes_volume(name);
+        items.into_iter().filter(move |item| is_ours || item.kind == DriftKind::VolumeMissing)
     });
     network.into_iter().chain(volumes).collect()
 }

@@ -83,9 +83,14 @@ fn publisher(project: &Project, port: u16) -> Option<&str> {
 }
 
 /// Containers that are not ours and yet have something that is.
-pub(super) fn rogues(project: &Project, observed: &Observed) -> Vec<DriftItem> {
+pub(super) fn rogues(project: &Project, desired: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let adopted: Vec<&str> = super::adoption::containers(desired, observed)
+        .into_iter()
+        .map(|container| container.id.as_str())
+        .collect();
     let foreign =
         observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
+    let foreign = foreign.filter(|container| !adopted.contains(&container.id.as_str()));
     foreign.filter_map(|container| rogue(project, observed, container)).collect()
 }
 

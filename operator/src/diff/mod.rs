@@ -1,5 +1,6 @@
 //! Two differences, kept apart: drift (applied against observed) and change (desired against applied). Pure.
 
+pub(crate) mod adoption;
 mod change;
 mod drift;
 mod files;

@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 
 use crate::{
     desired::{Project, compose::COMPOSE_PROJECT, labels},
+    diff::adoption,
     host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
     ledger::{LEDGER_FILE, Ledger},
     release::Release,
@@ -142,12 +143,24 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
         volumes.insert(name.clone(), host.volume(name).await?);
     }
     (observed.containers, observed.others) = containers;
+    inspect_adopted(host, project, &mut observed).await?;
     if let Some(applied) = &observed.applied {
         observed.images = images(host, applied).await?;
     }
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
     observed.taken_ports = taken_ports(host, project, &observed).await?;
     Ok(Observed { networks, volumes, engine, facts: Some(facts), ..observed })
+}
+
+/// What `inspect` says of containers that are to be taken over.
+async fn inspect_adopted(host: &Host, project: &Project, observed: &mut Observed) -> Result<(), Error> {
+    let adopted = adoption::containers(project, observed).into_iter().take(MOST_INSPECTED);
+    let ids: Vec<String> = adopted.map(|container| container.id.clone()).collect();
+    let mut details = host.details(&ids).await?;
+    for container in &mut observed.others {
+        container.details = details.remove(&container.id);
+    }
+    Ok(())
 }
 
 /// Whether another writer is at work on the host.

@@ -15,7 +15,7 @@ pub use repair::Repair;
 
 use crate::{
     desired::{Project, labels, sha256},
-    diff::Change,
+    diff::{Change, adoption},
     host::Made,
     observe::Observed,
 };
@@ -133,7 +133,7 @@ impl Plan {
     /// that does not.
     pub fn hash(&self) -> String {
         let repairs = if self.change().is_some() { &[][..] } else { &self.repairs };
-        let from = self.change().map(|change| (&change.from_release, &change.desired_hash));
+        let from = self.change().map(|change| (&change.from_release, &change.desired_hash, &change.adopts));
         sha256(&serde_json::to_vec(&(&self.desired_hash, from, repairs)).unwrap_or_default())[..16].to_owned()
     }
 }
@@ -203,6 +203,19 @@ fn reason_to_wait(
         );
         return Some((reasons::INVALID_SPEC, message));
     }
+    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project.as_str() == desired.name) {
+        let message = format!(
+            "app.adopt.project: expected another name than the stack's own project has, found {}; rename the stack",
+            adopt.project
+        );
+        return Some((reasons::INVALID_SPEC, message));
+    }
+    if let Some(found) = adoption::other_owner(desired, observed).filter(|_| approval != Approval::Adopting) {
+        let message = format!(
+            "app.adopt: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
+        );
+        return Some((reasons::NAME_CONFLICT, message));
+    }
     if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
         return Some((reasons::LEDGER_MISSING, message));
     }
@@ -270,6 +283,16 @@ fn ledger_missing(observed: &Observed) -> Option<String> {
 fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
     let remedy = "`apply --leave-data` goes on without it; nothing is removed";
     let ledger = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
+    if let Some(left) = adoption::data_left(desired, observed) {
+        return Some(format!("{left}; name it there, or {remedy}"));
+    }
+    for (name, actual) in desired.adopt.iter().flat_map(|adopt| &adopt.volumes) {
+        if observed.volumes.get(actual.as_str()).is_some_and(Option::is_none) {
+            return Some(format!(
+                "data {name}: expected the volume {actual} of app.adopt on the host, found none; see `docker volume ls` there, or {remedy}"
+            ));
+        }
+    }
     if let Some((host, volume)) = observed.remembered.elsewhere.as_ref().filter(|_| ledger.is_none()) {
         return Some(format!(
             "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"

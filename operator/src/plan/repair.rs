@@ -227,7 +227,7 @@ fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let rendered = if *desired == applied.project {
+    let rendered = if (Project { adopt: None, ..desired.clone() }) == applied.project {
         Prepared::new(desired.clone(), applied.images.clone(), applied.seals.clone()).contents.remove(path)
     } else {
         desired.files.get(path).cloned()

@@ -11,6 +11,7 @@ mod crash;
 mod drift;
 mod helper;
 mod hostile_strings;
+mod import;
 mod main_job;
 mod ownership;
 mod policy;

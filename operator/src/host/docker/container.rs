@@ -21,6 +21,8 @@ pub struct Container {
     pub name: String,
     /// ID of the image it runs.
     pub image_id: String,
+    /// That image as it was named when the container was made.
+    pub image: String,
     /// Whether it runs.
     pub state: State,
     /// What its health check says.
@@ -88,6 +90,7 @@ impl Container {
             id: text("Id"),
             name: name.trim_start_matches('/').to_owned(),
             image_id: text("ImageID"),
+            image: text("Image"),
             health: Health::of(&status),
             state: if state == "running" { State::Running } else { State::Other(state) },
             status,
