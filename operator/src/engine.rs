@@ -212,7 +212,7 @@ impl Site<'_> {
         back: Option<apply::Back>,
     ) -> Result<apply::Outcome, apply::Error> {
         let (when, started) = (now().to_string(), Instant::now());
-        let outcome = self.carry_out(lock, look, who, back).await;
+        let outcome = Box::pin(self.carry_out(lock, look, who, back)).await;
         let before = look.observed.applied.as_ref();
         let after = outcome.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref()).or(before);
         self.memory.audit(&Entry {

@@ -29,6 +29,8 @@ pub(crate) struct Options {
 enum Name {
     /// Thousands of checks of hosts that nobody touches, with both supported engines.
     Quiet,
+    /// Hundreds of repairs and rollouts that are cut at random: operator, connection, network, Docker daemon.
+    Crash,
     /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
     Fuzz,
 }
@@ -42,19 +44,20 @@ const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match options.name {
-        Name::Quiet => quiet(),
+        Name::Quiet => scenarios("checking hosts that nobody touches", "quiet::soak_"),
+        Name::Crash => scenarios("cutting applies at random", "crash::soak_"),
         Name::Fuzz => fuzz(options.seconds),
     }
 }
 
 /// The scenarios that are counted in thousands stand beside the tests on real hosts that they belong to.
-fn quiet() -> Result<()> {
+fn scenarios(what: &str, filter: &str) -> Result<()> {
     packages::ensure_docker_host(&mut |line| say(line))?;
     images::build_binaries()?;
     let host = images::any_host("images")?;
     images::build(host.as_ref(), &["r1", "r2"])?;
     drop(host);
-    step("checking hosts that nobody touches");
+    step(what);
     let mut command = cargo();
     let tests = [
         "test",
@@ -66,7 +69,7 @@ fn quiet() -> Result<()> {
         "--test",
         "sandbox",
     ];
-    command.args(tests).args(["--", "soak_", "--ignored", "--nocapture", "--test-threads=2"]);
+    command.args(tests).args(["--", filter, "--ignored", "--nocapture", "--test-threads=2"]);
     run_program(command.env("TASKTRACKER_IMAGES", images::folder()))
 }
 

@@ -73,7 +73,7 @@ pub(super) async fn rollout(
             });
             let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
             let adopted = adopt.or(ledger.adopted.clone());
-            Ledger { compose, host_defaults, held, adopted, ..ledger.clone().succeeded(release, &signature) }
+            Ledger { adopted, compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
         }
         Err(error) if error.is_of_release() => {
             give_back(host, adopted, observed, context).await?;

@@ -1,5 +1,7 @@
 //! A Compose project made by hand, that is taken over once: its containers are replaced, its volumes stay.
 
+use tasktracker_crds::scalars::VolumeName;
+
 use super::change::ChangeItem;
 use crate::{
     desired::{
@@ -60,10 +62,10 @@ pub(crate) fn other_owner(desired: &Project, observed: &Observed) -> Option<Stri
         Some(format!("the container {} of {stack}", container.name))
     });
     let field = format!("labels/{}", labels::OWNER);
-    let owned = |made: &Made| made.settings.get(&field).filter(is_other).is_some();
+    let owned = |made: &Made| made.settings.get(&field).as_ref().is_some_and(is_other);
     let adopted = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
     let is_new = |name: &&str| adopted.is_none_or(|known| known.values().all(|known| known != name));
-    let of_volumes = adopt.volumes.values().map(|name| name.as_str()).filter(is_new).filter_map(|name| {
+    let of_volumes = adopt.volumes.values().map(VolumeName::as_str).filter(is_new).filter_map(|name| {
         let made = observed.volumes.get(name)?.as_ref().filter(|made| owned(made))?;
         let stack = made.settings.get(&format!("labels/{}", labels::STACK)).cloned().unwrap_or_default();
         Some(format!("the volume {name} of {stack}"))

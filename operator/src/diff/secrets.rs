@@ -58,8 +58,12 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     };
     check_mode(KEY_FILE, KEY_MODE);
     let folders = folders(applied.seals.keys());
-    folders.iter().for_each(|(path, mode)| check_mode(path, *mode));
-    applied.seals.keys().for_each(|path| check_mode(path, SECRET_MODE));
+    for (path, mode) in &folders {
+        check_mode(path, *mode);
+    }
+    for path in applied.seals.keys() {
+        check_mode(path, SECRET_MODE);
+    }
     let is_no_folder = |path: &&String| observed.files.get(*path).is_some_and(|fact| !fact.is_folder());
     let mut broken: Vec<&String> = folders.iter().map(|(path, _)| path).filter(is_no_folder).collect();
     broken.truncate(1);
@@ -129,7 +133,7 @@ pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<Ch
         match (before.get(path), after.get(path)) {
             (None, _) => push(path, "nothing", "a value"),
             (Some(_), None) => {
-                push(path, "a value whose key is gone from the host", "a value under a new key")
+                push(path, "a value whose key is gone from the host", "a value under a new key");
             }
             (Some(one), Some(other)) if one != other => push(path, "a value", "another value"),
             _ => {}

@@ -4,6 +4,7 @@ use super::{Look, Site};
 use crate::{
     apply, diff,
     host::{self, HostLock},
+    ledger::Ledger,
     plan::{self, Approval},
     release::Release,
 };
@@ -74,7 +75,7 @@ impl Site<'_> {
     async fn kept_release(&self, look: &Look, wanted: Option<&str>) -> Result<Release, RollbackError> {
         let ledger = look.observed.ledger.as_ref();
         let current = ledger.and_then(|ledger| ledger.current.clone());
-        let kept = ledger.map(|ledger| ledger.kept()).unwrap_or_default();
+        let kept = ledger.map(Ledger::kept).unwrap_or_default();
         let kept: Vec<String> = kept.into_iter().filter(|id| Some(id) != current.as_ref()).collect();
         let before = ledger.and_then(|ledger| ledger.previous.clone());
         let chosen = match wanted {

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 /// How long something must be gone before that counts.
-pub(super) const LASTING: Duration = Duration::from_secs(60);
+pub(super) const LASTING: Duration = Duration::from_mins(1);
 
 /// Since when things are gone.
 #[derive(Debug)]

@@ -113,7 +113,8 @@ pub(super) async fn work(
             rota.whole.min(rota.slow)
         } else {
             failures = failures.saturating_add(1);
-            rota.whole = began;
+            // The host itself may be the cause: it is looked at next.
+            (rota.whole, rota.slow) = (began, began);
             Instant::now() + spread(backoff(failures), &host_name)
         };
         tokio::select! {

@@ -126,7 +126,7 @@ impl Connection {
         let channel = self.session(command).await?;
         let (mut reader, writing) = channel.split();
         let held = async {
-            let mut said = Vec::new();
+            let (mut said, mut complaint) = (Vec::new(), Vec::new());
             while let Some(message) = reader.wait().await {
                 match message {
                     ChannelMsg::Data { data } if said.len() + data.len() <= HELD_LIMIT => {
@@ -135,10 +135,17 @@ impl Connection {
                             return Ok(String::from_utf8_lossy(&said).into_owned());
                         }
                     }
+                    ChannelMsg::ExtendedData { data, .. } if complaint.len() + data.len() <= HELD_LIMIT => {
+                        complaint.extend_from_slice(&data);
+                    }
                     ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
                     ChannelMsg::ExitStatus { exit_status } => {
-                        let found = format!("exit status {exit_status}");
-                        return Err(Error::Failed { doing: "locking the host".to_owned(), found });
+                        let exit = Exit::Exited(exit_status);
+                        let output = Output { exit, stdout: Vec::new(), stderr: complaint };
+                        return Err(match output.success("locking the host") {
+                            Err(error) => error,
+                            Ok(_) => Error::ConnectionLost,
+                        });
                     }
                     _ => {}
                 }

@@ -114,8 +114,7 @@ impl Action {
     pub fn words(&self) -> String {
         match self {
             Self::SetAside { path } => format!("set {path} aside"),
-            Self::WriteFile { path, .. } => format!("write {path}"),
-            Self::WriteSecret { path, .. } => format!("write {path}"),
+            Self::WriteFile { path, .. } | Self::WriteSecret { path, .. } => format!("write {path}"),
             Self::SetMode { path, mode } => format!("set the mode of {path} to {mode:04o}"),
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),

@@ -279,7 +279,7 @@ fn a_service_whose_volume_is_gone_is_not_started() {
 fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_does_not_say_so() {
     let (desired, applied) = (project("b"), observed("a"));
     let waits = |desired: &Project, observed: &Observed, approval| {
-        let change = diff::change(desired, &observed);
+        let change = diff::change(desired, observed);
         let plan = plan(&[], change, desired, observed, &PolicySpec::default(), approval);
         plan.waiting.map(|waiting| (waiting.reason, waiting.message))
     };

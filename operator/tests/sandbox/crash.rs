@@ -297,3 +297,117 @@ fn a_writer_that_was_overtaken_is_refused_by_the_host_and_a_lost_epoch_goes_on_f
     assert_eq!((next.epoch, next.before.as_deref()), (last + 2, Some("one")));
     runtime.block_on(next.release());
 }
+
+/// How an apply is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cut {
+    /// The operator is killed.
+    Operator,
+    /// Every SSH session ends.
+    Connection,
+    /// The host's network goes for two seconds.
+    Link,
+    /// The Docker daemon is killed.
+    Docker,
+}
+
+/// The same numbers in the same order from the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+#[test]
+#[ignore = "hundreds of cuts: `cargo xtask soak crash`"]
+fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
+    let cuts: usize = std::env::var("TASKTRACKER_CUTS").map_or(300, |text| text.parse().unwrap());
+    let stage = Stage::new("crash-soak");
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    let settled = |stage: &Stage| {
+        let history = "sed -i '/\"history\": \\[/,/^  \\]/d; /\"previous\"/d; /\"releases\": \\[/,/^  \\]/d'";
+        stage.on_host(&format!("cp /opt/tasktracker/staging/app/ledger.json /tmp/ledger.json; {history} /opt/tasktracker/staging/app/ledger.json"));
+        let snapshot = stage.snapshot();
+        stage.on_host("cp /tmp/ledger.json /opt/tasktracker/staging/app/ledger.json");
+        snapshot
+    };
+    let mut expected = BTreeMap::new();
+    for revision in ["r1", "r2", "r1"] {
+        write(revision);
+        stage.apply();
+        expected.insert(revision, settled(&stage));
+    }
+    let disturb = "docker rm -f tt-staging-app-backend-1 >/dev/null; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile";
+    let _births = Births::listen(&stage);
+    let reader = Reader::start(&stage);
+    let mut dice = Dice(7);
+    let mut revision = "r1";
+    let mut figures: BTreeMap<Cut, (usize, usize)> = BTreeMap::new();
+    let mut operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    for number in 0..cuts {
+        let cut = [Cut::Operator, Cut::Connection, Cut::Link, Cut::Docker][number % 4];
+        let is_rollout = number / 4 % 2 == 1;
+        Births::forget(&stage);
+        if is_rollout {
+            revision = if revision == "r1" { "r2" } else { "r1" };
+            write(revision);
+        } else {
+            stage.on_host(disturb);
+        }
+        std::thread::sleep(Duration::from_millis(dice.below(if is_rollout { 4_000 } else { 1_500 })));
+        match cut {
+            Cut::Operator => {
+                operator.kill();
+                operator = stage.start_operator();
+            }
+            Cut::Connection => {
+                stage.host.kill_sshd().unwrap();
+                stage.host.start_sshd().unwrap();
+            }
+            Cut::Link => {
+                stage.host.set_link(false).unwrap();
+                std::thread::sleep(Duration::from_secs(2));
+                stage.host.set_link(true).unwrap();
+            }
+            Cut::Docker => {
+                stage.host.kill_docker().unwrap();
+                stage.host.start_docker().unwrap();
+            }
+        }
+        wait_until(&format!("cut {number}, {cut:?}: all is well again: {}", operator.log()), || {
+            ledger(&stage)["intent"].is_null()
+                && ledger(&stage)["failed"].is_null()
+                && operator.is_ready("staging")
+                && stage.json(&["status"]).0 == 0
+        });
+        assert!(
+            settled(&stage) == expected[revision],
+            "cut {number}, {cut:?}: another end than undisturbed: {}",
+            settled(&stage)
+        );
+        let left = stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'");
+        assert_eq!(left, "", "cut {number}, {cut:?}: something was left behind");
+        let planned = if is_rollout { 2 } else { 1 };
+        let made: usize = Births::made(&stage).values().sum();
+        let (count, beyond) = figures.entry(cut).or_default();
+        *count += 1;
+        *beyond += made.saturating_sub(planned);
+        // While its daemon is gone, nobody knows whether Docker made a container, or heard that it did.
+        assert!(made <= planned || cut == Cut::Docker, "cut {number}, {cut:?}: {:?}", Births::made(&stage));
+    }
+    operator.stop();
+    let seen = reader.stop(&stage);
+    let whole = stage.on_host(
+        "cd /opt/tasktracker/staging/app/files/edge && sha256sum <Caddyfile && (cat Caddyfile; echo '# mine') | sha256sum",
+    );
+    assert!(seen.iter().all(|hash| whole.contains(hash.as_str())), "half-written: {seen:?}, {whole}");
+    for (cut, (count, beyond)) in figures {
+        println!(
+            "{cut:?}: {count} cuts, each to the end of an undisturbed run; {beyond} containers made beyond the plan"
+        );
+    }
+}

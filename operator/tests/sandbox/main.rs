@@ -9,6 +9,7 @@ mod browser;
 mod change;
 mod crash;
 mod drift;
+mod faults;
 mod helper;
 mod hostile_strings;
 mod import;

@@ -22,6 +22,12 @@ fi
 [ \"$1\" = 0 ] || iptables -w -A LOSE -m statistic --mode random --probability \"$1\" -j DROP
 ";
 
+/// What a machine does not know after it lost its power: mounts of containers, and what is below `/run`.
+const FORGET: &str = "
+grep -Eo ' (/var/lib/docker|/run/docker)/[^ ]+' /proc/self/mounts | sort -r | xargs -r umount -l 2>/dev/null
+rm -rf /run/docker /run/docker.pid /run/docker.sock /run/containerd
+";
+
 impl SandboxHost {
     /// Plugs the network cable in or pulls it.
     ///
@@ -102,6 +108,17 @@ impl SandboxHost {
         files::host_key(&self.path("/").join(files::HOST_KEY), kind)?;
         self.kill_sshd()?;
         self.start_sshd()
+    }
+
+    /// Ends every process at once and loses what is only in memory, as when the power is cut. The disk keeps what it
+    /// has; [`SandboxHost::start_sshd`] and [`SandboxHost::start_docker`] are what a boot does.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn power_off(&self) -> Result<()> {
+        // The shell that asks for it ends, too.
+        let _ended = self.command("sh").args(["-c", "kill -KILL -1"]).status();
+        run(self.command("sh").args(["-c", FORGET])).map(drop)
     }
 
     /// Stops the Docker daemon as a shutdown does: its containers end.

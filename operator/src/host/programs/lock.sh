@@ -22,7 +22,8 @@ case $number in
     ;;
 esac
 number=$((${number:-0} + 1))
-printf '%s %s\n' "$number" "$2" >"$1/.epoch.new" && sync "$1/.epoch.new" && mv -T -f "$1/.epoch.new" "$1/.epoch" || exit 73
+# `cat` tells why it cannot write, which not every shell does.
+printf '%s %s\n' "$number" "$2" | cat >"$1/.epoch.new" && sync "$1/.epoch.new" && mv -T -f "$1/.epoch.new" "$1/.epoch" || exit 73
 exec 9>&-
 echo "held $number $before"
 while [ -n "$(timeout 30 head -c 1)" ]; do :; done
