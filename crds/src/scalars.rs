@@ -105,7 +105,7 @@ text_types! {
     Address, r"^[A-Za-z0-9:]([A-Za-z0-9.:-]*[A-Za-z0-9:])?$", max 253,
     "a host name or an IP address without port";
     /// An IP address to publish ports on.
-    BindAddress, r"^[0-9A-Fa-f.:]+$", max 45,
+    BindAddress, r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7})$", max 45,
     "an IP address";
     /// A pinned public host key in OpenSSH's form: type, base64, optional comment.
     HostKey, r"^(ssh-ed25519|ecdsa-sha2-nistp256|ecdsa-sha2-nistp384|ecdsa-sha2-nistp521|ssh-rsa) [A-Za-z0-9+/]+={0,3}( [ -~]*)?$", max 2048,

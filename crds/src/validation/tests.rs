@@ -90,3 +90,70 @@ fn the_environment_cannot_be_changed() {
         Err(vec!["environment cannot be changed: make another stack".to_owned()])
     );
 }
+
+#[test]
+fn a_tag_runs_nothing_and_merged_keys_replace_nothing() {
+    let good = read_stack(GOOD).unwrap();
+    let tagged = good_with("spec:", "spec: !!python/object:os.system");
+    let merged = format!("{GOOD}\n<<: {{spec: {{}}, kind: Other}}\n");
+    for text in [tagged, merged] {
+        assert_eq!(read_stack(&text).unwrap(), good, "{text}");
+    }
+}
+
+/// Whatever would reach beyond the project has no place in a spec: by its name, or by the form of a value.
+#[test]
+fn what_an_author_may_never_do_cannot_be_said() {
+    let app = |more: &str| good_with("tasktracker}", &format!("tasktracker, {more}}}"));
+    let backend = |more: &str| app(&format!("backend: {{{more}}}"));
+    let edge = |more: &str| app(&format!("edge: {{{more}}}"));
+    let host = |more: &str| good_with("roles: [app]", &format!("roles: [app]\n      {more}"));
+    let cases = [
+        backend("privileged: true"),
+        backend("pid: host"),
+        backend("ipc: host"),
+        backend("network_mode: host"),
+        backend("networkMode: host"),
+        backend("userns_mode: host"),
+        backend("uts: host"),
+        backend("cgroup: host"),
+        backend("cgroup_parent: /"),
+        backend("user: root"),
+        backend("devices: [/dev/mem]"),
+        backend("cap_add: [SYS_ADMIN]"),
+        backend("security_opt: ['seccomp:unconfined']"),
+        backend("volumes: ['/:/host']"),
+        backend("volumes: ['/var/run/docker.sock:/var/run/docker.sock']"),
+        backend("mounts: [{source: /etc, target: /etc}]"),
+        backend("tmpfs: [/x]"),
+        backend("command: [sh]"),
+        backend("entrypoint: [sh]"),
+        backend("env_file: /etc/shadow"),
+        backend("labels: {'tasktracker.dev/owner': x}"),
+        backend("secretEnv: {A: {secret: ../x, key: y}}"),
+        backend("secretEnv: {A: {secret: x, key: ../y}}"),
+        backend("secretEnv: {../A: {secret: x, key: y}}"),
+        backend("secretEnv: {DATABASE_PATH: {secret: x, key: y}}"),
+        backend("env: {A_FILE: /x}, secretEnv: {A: {secret: x, key: y}}"),
+        edge("image: --privileged"),
+        edge("image: 'caddy; id'"),
+        edge("config: ':80'"),
+        app("adopt: {project: --all}"),
+        app("adopt: {project: a, volumes: {data: /var/run/docker.sock}}"),
+        app("adopt: {project: a, volumes: {data: ../x}}"),
+        app("adopt: {project: a, volumes: {data: -v}}"),
+        app("adopt: {project: a, volumes: {other: x}}"),
+        host("directory: /etc"),
+        host("directory: /opt/../etc"),
+        host("directory: opt/x"),
+        host("bindAddress: 0.0.0.0:80"),
+    ];
+    for text in cases {
+        let line = text.lines().find(|line| !GOOD.contains(*line)).unwrap();
+        let found = read_stack(&text).expect_err(line);
+        assert!(
+            found.iter().all(|mistake| mistake.line > 0 && !mistake.path.is_empty()),
+            "{line}: {found:?}"
+        );
+    }
+}

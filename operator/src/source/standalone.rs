@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -106,11 +107,13 @@ impl Folder {
 
     fn read_file(&self, path: &Path) -> Result<Stack, Vec<Mistake>> {
         let whole = |message: String| vec![Mistake { line: 0, column: 0, path: String::new(), message }];
-        let size = fs::metadata(path).map_err(|error| whole(error.to_string()))?.len();
-        if size > MAX_FILE_BYTES as u64 {
-            return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes, found {size}")));
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(|error| whole(error.to_string()))?;
+        let read = file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| whole(error.to_string()))?;
+        if bytes.len() > MAX_FILE_BYTES {
+            return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes, found more")));
         }
-        let bytes = fs::read(path).map_err(|error| whole(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             whole(format!(
                 "expected UTF-8, found other bytes after {} bytes",
@@ -261,6 +264,49 @@ mod tests {
         let told = told(&folder);
         assert_eq!(told.len(), 2);
         assert_eq!(told[0], "default/staging");
+    }
+
+    #[test]
+    fn files_that_are_bad_in_any_way_are_told_in_a_line_each_and_the_good_one_is_read() {
+        let (directory, folder) = folder(&[("good.yaml", GOOD)]);
+        let anchors: String = (1..40)
+            .map(|level| format!("a{level}: &a{level} [{}]\n", format!("*a{}, ", level - 1).repeat(9)))
+            .collect();
+        let utf16: Vec<u8> = GOOD.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(&str, Vec<u8>, &str); 12] = [
+            ("large", vec![b'#'; 10 << 20], "expected at most 1048576 bytes"),
+            ("deep", b"[".repeat(100_000), ""),
+            ("deep-maps", "{a: ".repeat(50_000).into_bytes(), ""),
+            ("bomb", format!("a0: &a0 [x, x, x, x, x, x, x, x, x]\n{anchors}").into_bytes(), ""),
+            ("cycle", b"a: &a [*a]".to_vec(), ""),
+            ("twice", GOOD.replace("  revision:", "  revision: other\n  revision:").into_bytes(), "revision"),
+            ("latin1", [GOOD.as_bytes(), b"# \xe9\n"].concat(), "expected UTF-8, found other bytes after"),
+            ("utf16", [&b"\xff\xfe"[..], &utf16].concat(), "expected UTF-8, found other bytes after 0"),
+            ("zero", [GOOD.as_bytes(), b"\0"].concat(), ""),
+            ("two", format!("{GOOD}---\n{GOOD}").into_bytes(), ""),
+            ("tabs", GOOD.replace("  revision", "\trevision").into_bytes(), ""),
+            ("empty", Vec::new(), ""),
+        ];
+        for (name, bytes, _) in &cases {
+            fs::write(directory.path().join(format!("{name}.yaml")), bytes).unwrap();
+        }
+        std::os::unix::fs::symlink("/nonexistent", directory.path().join("dangling.yaml")).unwrap();
+        fs::create_dir(directory.path().join("folder.yaml")).unwrap();
+        let files = folder.read().unwrap();
+        assert_eq!(files.len(), cases.len() + 1);
+        for file in files {
+            let name = file.path.file_stem().unwrap().to_string_lossy().into_owned();
+            let Some((_, _, wanted)) = cases.iter().find(|(case, _, _)| *case == name) else {
+                assert_eq!(file.content.unwrap().key.to_string(), "default/staging");
+                continue;
+            };
+            let mistakes = file.content.expect_err(&name);
+            for mistake in &mistakes {
+                let told = mistake.to_string();
+                assert!(told.lines().count() == 1 && told.len() < 400, "{name}: {told}");
+            }
+            assert!(mistakes[0].to_string().contains(wanted), "{name}: {mistakes:?}");
+        }
     }
 
     #[test]

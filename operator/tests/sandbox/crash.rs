@@ -37,8 +37,9 @@ struct Births {
 
 impl Births {
     fn listen(stage: &Stage) -> Self {
-        let script = "exec docker events --filter type=container --filter event=create --filter event=start \\
-             --format '{{.Action}} {{index .Actor.Attributes \"com.docker.compose.service\"}}' >>/tmp/births";
+        // The daemon may be killed: whoever listens does so again.
+        let script = "while :; do docker events --filter type=container --filter event=create --filter event=start \\
+             --format '{{.Action}} {{index .Actor.Attributes \"com.docker.compose.service\"}}' >>/tmp/births; sleep 0.1; done 2>/dev/null";
         let child = stage.host.command_as_deploy(script).spawn().unwrap();
         wait_until("events are heard", || {
             stage
