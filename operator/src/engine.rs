@@ -12,12 +12,14 @@ mod vanished;
 mod watcher;
 mod worker;
 
+use std::collections::BTreeMap;
+
 use audit::{Entry, State};
 use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
 use tokio::time::Instant;
 
-pub use deployed::{Deployed, DeployedHost, Deployment};
+pub use deployed::{Deployed, DeployedHost, Deployment, is_named};
 pub use hosts::Hosts;
 pub use memory::Memory;
 pub use retire::{Removal, Retired};
@@ -26,7 +28,7 @@ pub use run::{Settings, run};
 
 use crate::{
     apply,
-    desired::{self, Project},
+    desired::{self, Project, compose},
     diff,
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
@@ -144,8 +146,8 @@ impl Site<'_> {
                 observed.applied = None;
             }
         }
-        let is_named = |name: &String| self.stack.app_hosts().any(|host| host.name.as_str() == name);
-        let elsewhere = known.hosts.iter().filter(|(name, _)| !is_named(name)).find_map(|(name, host)| {
+        let is_left = |host: &DeployedHost| !deployed::is_named(self.stack, &host.spec);
+        let elsewhere = known.hosts.iter().filter(|(_, host)| is_left(host)).find_map(|(name, host)| {
             let volume = host.components.get(component)?.project.volumes.values().next()?;
             Some((name.clone(), volume.clone()))
         });
@@ -159,8 +161,11 @@ impl Site<'_> {
 
     /// What follows from what is there.
     fn judge(&self, project: Project, mut observed: Observed, wish: Wish<'_>) -> Result<Look, host::Error> {
-        let known = observed.ledger.as_ref().map_or(&observed.remembered.volumes, |ledger| &ledger.volumes);
-        let project = project.with_volumes(known);
+        let known = match &observed.ledger {
+            Some(ledger) => ledger.volumes.clone(),
+            None => volumes_in_use(&project, &observed),
+        };
+        let project = project.with_volumes(&known);
         let Self { stack, spec, .. } = self;
         if let Some(ledger) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
             // The same stack made anew is another owner, too: that one may be adopted.
@@ -333,11 +338,26 @@ impl Look {
     }
 }
 
+/// Without a ledger: the volumes that containers of the project have, and those that the operator's own folder knows.
+fn volumes_in_use(project: &Project, observed: &Observed) -> BTreeMap<String, String> {
+    let mut known = observed.remembered.volumes.clone();
+    for (service, definition) in &project.services {
+        let ours = observed.containers.iter().filter(|one| one.has_label(compose::COMPOSE_SERVICE, service));
+        for details in ours.filter_map(|container| container.details.as_ref()) {
+            for mount in definition.volumes.iter().filter(|mount| mount.kind == "volume") {
+                let used = details.settings.get(&format!("volumes/{}", mount.target));
+                let used = used.and_then(|used| used.strip_prefix("volume ")?.split(' ').next());
+                known.extend(used.map(|used| (mount.source.clone(), used.to_owned())));
+            }
+        }
+    }
+    known
+}
+
 /// Hosts that a stack names no longer, though something of it is there.
 pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
     let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
-    let is_named = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
-    let left = hosts.into_iter().filter(|(name, _)| !is_named(name));
+    let left = hosts.into_iter().filter(|(_, host)| !deployed::is_named(stack, &host.spec));
     left.flat_map(|(name, host)| {
         let stack = &stack.key;
         host.components.into_iter().map(move |(component, deployed)| {
@@ -378,6 +398,14 @@ pub enum Error {
     /// The host itself, or what was done on it.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// A person wants nothing to be written.
+    #[error("nothing is written: {found}")]
+    Held {
+        /// The reason, as in conditions.
+        reason: &'static str,
+        /// Who wants it, why, and until when.
+        found: String,
+    },
     /// Another operator wants it otherwise.
     #[error(
         "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
@@ -401,6 +429,7 @@ impl Error {
             Self::Secret(_) => reasons::SECRET_MISSING,
             Self::Apply(error) => error.reason(),
             Self::OtherWriter { .. } => reasons::OTHER_WRITER,
+            Self::Held { reason, .. } => reason,
         }
     }
 
@@ -424,7 +453,9 @@ impl Error {
         };
         let kind = match self {
             Self::Secret(_) => Some(DriftKind::SecretMissing),
-            Self::Apply(_) | Self::OtherWriter { .. } => self.of_host().and_then(host::Error::drift_kind),
+            Self::Apply(_) | Self::OtherWriter { .. } | Self::Held { .. } => {
+                self.of_host().and_then(host::Error::drift_kind)
+            }
         };
         let item = kind.map(|kind| DriftItem {
             host: host.to_owned(),

@@ -7,7 +7,7 @@ use tasktracker_crds::{API_VERSION, KIND, validation};
 
 use crate::{
     desired::compose::{COMPOSE_ONE_OFF, COMPOSE_SERVICE},
-    diff::adoption::DATA_INSIDE,
+    diff::adoption::{self, DATA_INSIDE, repository},
     host::{Container, Settings},
 };
 
@@ -16,7 +16,7 @@ const DATABASE: &str = "tasks.db";
 /// Variables that the operator sets itself.
 const OWN: [&str; 6] = ["LISTEN", "DATABASE_PATH", "DATABASE_URL", "REVISION", "LOG_LEVEL", "LOG_FORMAT"];
 /// What the names of variables contain whose values are likely to be secret.
-const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "KEY", "CREDENTIAL"];
+const SECRET: [&str; 8] = ["PASS", "PWD", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH", "DSN"];
 
 /// What the file needs beside what is on the host.
 #[derive(Clone, Debug)]
@@ -117,23 +117,9 @@ pub fn stack(named: &Named, found: &[Found<'_>]) -> Result<Imported, Vec<String>
     Ok(Imported { text, notes })
 }
 
-/// Whether a container is of a part of the app, by its service or by its image.
+/// Whether a container is of a part of the app.
 fn is_part(found: &Found<'_>, part: &str) -> bool {
-    let container = found.container;
-    if container.has_label(COMPOSE_ONE_OFF, "True") {
-        return false;
-    }
-    let last = repository(&container.image).0.rsplit('/').next().unwrap_or_default().to_owned();
-    container.has_label(COMPOSE_SERVICE, part) || last == part || last.ends_with(&format!("-{part}"))
-}
-
-/// Repository and tag of a reference; the tag is `latest` where there is none.
-fn repository(image: &str) -> (&str, &str) {
-    let image = image.split('@').next().unwrap_or_default();
-    match image.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (image, "latest"),
-    }
+    !found.container.has_label(COMPOSE_ONE_OFF, "True") && adoption::is_part(found.container, part)
 }
 
 /// Registry and revision: the operator knows images by `REGISTRY/backend:REVISION` and `REGISTRY/frontend:REVISION`.
@@ -203,9 +189,11 @@ fn backend_spec(named: &Named, backends: &[Found<'_>], notes: &mut Vec<String>) 
         if OWN.contains(&name) {
             continue;
         }
-        if SECRET.iter().any(|word| name.to_uppercase().contains(word)) && !name.ends_with("_FILE") {
+        let sounds = SECRET.iter().any(|word| name.to_uppercase().contains(word)) && !name.ends_with("_FILE");
+        let has_login = value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+        if sounds || has_login {
             notes.push(format!(
-                "variable {name}: its name sounds like a secret, so its value is not in the file; put it into the secret {} under the key {name}: the container gets it as a file, and {name}_FILE",
+                "variable {name}: it looks like a secret, so its value is not in the file; put it into the secret {} under the key {name}: the container gets it as a file, and {name}_FILE",
                 named.stack
             ));
             secret_env.insert(name, json!({ "secret": named.stack, "key": name }));

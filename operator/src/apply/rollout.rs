@@ -12,7 +12,7 @@ use crate::{
     desired::labels,
     diff::{self, secrets},
     failpoint,
-    host::{self, Host, Step},
+    host::{self, Host, State, Step},
     ledger::{Held, Intent, Ledger},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
@@ -77,7 +77,9 @@ pub(super) async fn rollout(
         }
         Err(error) if error.is_of_release() => {
             give_back(host, adopted, observed, context).await?;
-            ledger.clone().failed(release, error.reason(), error.to_string(), &signature)
+            let failed = ledger.clone().failed(release, error.reason(), error.to_string(), &signature);
+            // A rollback that failed says nothing of what was tried before.
+            if context.back.is_some() { Ledger { failed: ledger.failed.clone(), ..failed } } else { failed }
         }
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
@@ -167,7 +169,10 @@ async fn give_back(
         return Ok(());
     }
     let mut steps = vec![Compose::new(host, context.project).remove()];
-    for container in observed.others.iter().filter(|container| adopted.contains(&container.name)) {
+    let replaced = || observed.others.iter().filter(|container| adopted.contains(&container.name));
+    // After a cut, nothing runs any more, and nobody knows what did.
+    let is_resumed = !replaced().any(|container| container.state == State::Running);
+    for container in replaced().filter(|container| is_resumed || container.state == State::Running) {
         let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
         if let Some(restart) = restart {
             steps.push(Step::docker(

@@ -2,7 +2,7 @@
 
 use super::{ACTION_LIMIT, Context, Error};
 use crate::{
-    host::{Host, Step},
+    host::{FileFact, Host, Step},
     ledger::Ledger,
     observe::Observed,
 };
@@ -26,6 +26,13 @@ pub async fn teardown(
     let ledger = ledger.removed(observed.applied.as_ref(), with_volumes, &context.signature(why));
     let mut steps = vec![Step::Place(ledger.placement()), Step::Sync];
     let mut done = Vec::new();
+    // Secrets first: what follows may fail, and is tried again without them.
+    let is_secret =
+        |(path, fact): &(&String, &FileFact)| path.starts_with("secrets/") && fact.sha256().is_some();
+    for (path, _) in observed.files.iter().filter(is_secret) {
+        steps.push(Step::Remove { path: path.clone() });
+        done.push(format!("remove {path}"));
+    }
     let mut docker = |words: String, before: &[&str], name: &str| {
         let arguments: Vec<&str> = before.iter().copied().chain([name]).collect();
         steps.push(Step::docker(&arguments, ACTION_LIMIT));
@@ -44,10 +51,6 @@ pub async fn teardown(
     let there = |name: &&String| observed.volumes.get(*name).is_some_and(Option::is_some);
     for name in volumes.values().filter(|_| with_volumes).filter(there) {
         docker(format!("remove volume {name}"), &["volume", "rm"], name);
-    }
-    for path in observed.applied.iter().flat_map(|applied| applied.seals.keys()) {
-        steps.push(Step::Remove { path: path.clone() });
-        done.push(format!("remove {path}"));
     }
     host.carry_out(context.lock, &project.folder, &steps).await?;
     Ok(done)

@@ -11,7 +11,7 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    engine::{Deployment, Hosts, Memory, Removal, Retired},
+    engine::{Deployment, Hosts, Memory, Removal, Retired, is_named},
     source::{Stack, StackKey},
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn delete(
     asked: Asked<'_>,
 ) -> anyhow::Result<Verdict> {
     let (stack, deployment) = known(memory, asked.stack)?;
-    refuse_what_is_asked_for(source, &stack.key, asked)?;
+    refuse_what_is_asked_for(source, &stack.key, &deployment, asked)?;
     if let Some(unknown) = asked.hosts.iter().find(|name| !deployment.hosts.contains_key(*name)) {
         let known: Vec<&str> = deployment.hosts.keys().map(String::as_str).collect();
         bail!(
@@ -98,6 +98,7 @@ fn known(memory: &Memory, name: &str) -> anyhow::Result<(Stack, Deployment)> {
 fn refuse_what_is_asked_for(
     source: &SourceArguments,
     key: &StackKey,
+    deployment: &Deployment,
     asked: Asked<'_>,
 ) -> anyhow::Result<()> {
     for file in source.folder().read()? {
@@ -109,10 +110,10 @@ fn refuse_what_is_asked_for(
                 "expected stack files without mistakes, found some in {shown}, which may be this stack's; see `validate`"
             ),
         };
-        if let Some(host) = stack.app_hosts().find(|host| asked.is_host(host.name.as_str())) {
+        let chosen = deployment.hosts.iter().filter(|(name, _)| asked.is_host(name));
+        if let Some((name, _)) = chosen.into_iter().find(|(_, host)| is_named(&stack, &host.spec)) {
             bail!(
-                "expected {key} to ask for nothing on {} any more, found it in {shown}: take it from there first, or it is deployed again",
-                host.name
+                "expected {key} to ask for nothing on the machine of {name} any more, found it in {shown}: take it from there first, or it is deployed again"
             );
         }
     }

@@ -6,24 +6,27 @@ use super::change::ChangeItem;
 use crate::{
     desired::{
         Project,
-        compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels,
     },
-    host::{Container, Made},
+    host::{Container, Made, Settings, State},
     observe::Observed,
 };
 
 /// Where the backend keeps its data, inside its container.
 pub(crate) const DATA_INSIDE: &str = "/data";
-/// Hexadecimal digits of a volume that Docker named by itself.
-const ANONYMOUS_DIGITS: usize = 64;
+/// The database's file where nothing says otherwise.
+const DATABASE: &str = "/data/tasks.db";
 
 /// The containers to be taken over; none where that is over, or nothing is to be adopted.
 pub(crate) fn containers<'a>(desired: &Project, observed: &'a Observed) -> Vec<&'a Container> {
     let Some(adopt) = &desired.adopt else { return Vec::new() };
     let project = adopt.project.as_str();
     let done = observed.ledger.as_ref().and_then(|ledger| ledger.adopted.as_deref()) == Some(project);
-    let is_adopted = |container: &&Container| !done && container.has_label(COMPOSE_PROJECT, project);
+    let is_adopted = |container: &&Container| {
+        let is_one_off = container.has_label(COMPOSE_ONE_OFF, "True");
+        !done && !is_one_off && container.has_label(COMPOSE_PROJECT, project)
+    };
     let mut adopted: Vec<&Container> = observed.others.iter().filter(is_adopted).collect();
     adopted.sort_by(|one, other| one.name.cmp(&other.name));
     adopted
@@ -73,18 +76,63 @@ pub(crate) fn other_owner(desired: &Project, observed: &Observed) -> Option<Stri
     of_containers.chain(of_volumes).next()
 }
 
-/// Data of an adopted backend that the new one would not see.
+/// Folder of the database of a container, and what is mounted there: `volume NAME rw`, `bind FOLDER rw`, or nothing.
+pub(crate) fn data_of(settings: &Settings) -> (&str, Option<&str>) {
+    let path = settings.get("environment/DATABASE_PATH").map_or(DATABASE, String::as_str);
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    (folder, settings.get(&format!("volumes/{folder}")).map(String::as_str))
+}
+
+/// Data of an adopted backend that the new one would not see, or that would go with its container.
 pub(crate) fn data_left(desired: &Project, observed: &Observed) -> Option<String> {
     let adopt = desired.adopt.as_ref()?;
-    let field = format!("volumes/{DATA_INSIDE}");
     let is_adopted = |source: &str| adopt.volumes.values().any(|volume| volume.as_str() == source);
-    let is_anonymous = |source: &str| {
-        source.len() == ANONYMOUS_DIGITS && source.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    containers(desired, observed).into_iter().find_map(|container| {
-        let mount = container.details.as_ref()?.settings.get(&field)?;
-        let source = mount.split(' ').nth(1).filter(|source| !is_adopted(source))?;
-        let words = if is_anonymous(source) { "a volume without a name" } else { source };
-        Some(format!("data of the container {}: expected its volume in app.adopt.volumes, found {words} at {DATA_INSIDE}", container.name))
+    let backends =
+        containers(desired, observed).into_iter().filter(|container| is_part(container, "backend"));
+    backends.filter_map(|container| Some((container, container.details.as_ref()?))).find_map(|(container, details)| {
+        let (folder, mount) = data_of(&details.settings);
+        let source = mount.and_then(|mount| mount.split(' ').nth(1));
+        if source.is_some_and(is_adopted) {
+            return None;
+        }
+        let found = source.unwrap_or("none: it is inside the container and would go with it");
+        Some(format!(
+            "data of the container {}: expected its volume at {folder} in app.adopt.volumes, found {found}",
+            container.name
+        ))
+    })
+}
+
+/// Whether a container is of a part of the app, by its service or by its image.
+pub(crate) fn is_part(container: &Container, part: &str) -> bool {
+    let last = repository(&container.image).0.rsplit('/').next().unwrap_or_default();
+    container.has_label(COMPOSE_SERVICE, part) || last == part || last.ends_with(&format!("-{part}"))
+}
+
+/// Repository and tag of a reference; the tag is `latest` where there is none.
+pub(crate) fn repository(image: &str) -> (&str, &str) {
+    let image = image.split('@').next().unwrap_or_default();
+    match image.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (image, "latest"),
+    }
+}
+
+/// A running container that is neither ours nor replaced, and uses a volume that the desired state has: two programs
+/// would write into one database.
+pub(crate) fn volume_in_use(desired: &Project, observed: &Observed) -> Option<String> {
+    let adopted: Vec<&str> =
+        containers(desired, observed).iter().map(|container| container.id.as_str()).collect();
+    let strangers = observed.others.iter().filter(|other| {
+        other.state == State::Running
+            && !adopted.contains(&other.id.as_str())
+            && !other.has_label(COMPOSE_PROJECT, &desired.name)
+    });
+    strangers.into_iter().find_map(|other| {
+        let volume = desired.volumes.values().find(|volume| other.sources.contains(volume))?;
+        Some(format!(
+            "data: expected the volume {volume} to be used by this stack alone, found it in the running container {}; stop that, or name its Compose project in app.adopt",
+            crate::text::printable(&other.name)
+        ))
     })
 }

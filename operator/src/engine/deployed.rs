@@ -37,6 +37,16 @@ pub struct DeployedHost {
     pub components: BTreeMap<String, Deployed>,
 }
 
+/// Whether two entries are the same machine and folder, whatever their names.
+fn is_same_place(one: &HostSpec, other: &HostSpec) -> bool {
+    one.address == other.address && one.port == other.port && one.directory == other.directory
+}
+
+/// Whether a stack asks for something on a host, under this name or another one.
+pub fn is_named(stack: &Stack, host: &HostSpec) -> bool {
+    stack.app_hosts().any(|named| named.name == host.name || is_same_place(named, host))
+}
+
 /// A project that is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -123,6 +133,10 @@ impl Deployments {
             let empty = || Deployment { resource: stack.resource.clone(), hosts: BTreeMap::new() };
             let deployment = all.entry(key).or_insert_with(empty);
             deployment.resource = stack.resource.clone();
+            // A host that has another name by now is the same one.
+            deployment
+                .hosts
+                .retain(|name, host| name == spec.name.as_str() || !is_same_place(&host.spec, spec));
             let empty = || DeployedHost { spec: spec.clone(), components: BTreeMap::new() };
             let host = deployment.hosts.entry(spec.name.to_string()).or_insert_with(empty);
             host.spec = spec.clone();

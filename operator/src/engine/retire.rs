@@ -16,6 +16,7 @@ use crate::{
     desired::Project,
     host::{self, Host, HostLock},
     observe::{self, Depth},
+    plan,
     source::{Secrets, Stack, target},
 };
 
@@ -75,6 +76,11 @@ impl Retired<'_> {
         if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
             let found = crate::text::printable(&other.stack);
             return Err(host::Error::NameConflict { project: project.name.clone(), found }.into());
+        }
+        let spec = &self.stack.spec;
+        let hold = plan::hold(spec.suspend.as_ref(), self.host.spec.state, observed.hold.as_ref(), now());
+        if let Some(hold) = hold {
+            return Err(Error::Held { reason: hold.reason, found: hold.message });
         }
         let context = apply::Context {
             lock,

@@ -54,12 +54,26 @@ impl Site<'_> {
         let release = self.kept_release(look, wanted).await?;
         let policy = &self.stack.spec.policy;
         let observed = look.observed.clone();
-        let change = diff::change(&release.project, &observed);
+        let current = observed.applied.as_ref().map(|applied| applied.id.clone());
+        // The same desired state with other images is another release.
+        let change = diff::change(&release.project, &observed).unwrap_or_else(|| diff::Change {
+            desired_hash: release.desired_hash.clone(),
+            from_release: current.clone(),
+            from_revision: observed.applied.as_ref().map(|applied| applied.project.revision.clone()),
+            to_revision: release.project.revision.clone(),
+            items: vec![diff::ChangeItem {
+                service: None,
+                path: "images".to_owned(),
+                from: current.unwrap_or_default(),
+                to: release.id.clone(),
+            }],
+            adopts: Vec::new(),
+        });
         let desired = diff::change(&look.project, &observed).map(|change| change.desired_hash);
         let desired =
             desired.or_else(|| observed.applied.as_ref().map(|applied| applied.desired_hash.clone()));
         let project = release.project.clone();
-        let mut plan = plan::plan(&look.drift, change, &project, &observed, policy, Approval::Person);
+        let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
         plan.hold.clone_from(&look.plan.hold);
         let refused = plan.hold.as_ref().map(|hold| format!("nothing is written: {}", hold.message));
         let refused = refused.or_else(|| plan.waiting.as_ref().map(|waiting| waiting.message.clone()));

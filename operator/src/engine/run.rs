@@ -15,7 +15,7 @@ use tasktracker_crds::{Deletion, conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    Hosts, Memory, now,
+    Hosts, Memory, is_named, now,
     retire::retire,
     vanished::Vanished,
     watcher::Watcher,
@@ -163,8 +163,16 @@ impl Follower {
         let memory = self.shared.memory.clone();
         let known: BTreeSet<String> = memory.stacks().into_iter().chain(followed).collect();
         let gone = known.iter().filter(|key| !asked.contains_key(*key)).cloned().collect();
+        // An update that was refused does not count: what is in force does.
+        let in_force: BTreeMap<String, Arc<Stack>> =
+            self.managed.iter().map(|(key, managed)| (key.to_string(), managed.stack.clone())).collect();
         let is_asked = |key: &str, host: &str| {
-            asked.get(key).is_some_and(|stack| stack.app_hosts().any(|spec| spec.name.as_str() == host))
+            let Some(stack) = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack))
+            else {
+                return false;
+            };
+            let known = memory.deployed(key).and_then(|mut known| known.hosts.remove(host));
+            known.is_some_and(|known| is_named(stack, &known.spec))
         };
         self.retiring.retain(|(key, host), task| {
             if is_asked(key, host) {
@@ -213,7 +221,9 @@ impl Follower {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a file that is gone is no such wish; `delete --volumes` is");
             }
             let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host));
-            self.retiring.insert((key.to_owned(), name), task);
+            if let Some(earlier) = self.retiring.insert((key.to_owned(), name), task) {
+                earlier.abort();
+            }
         }
     }
 }

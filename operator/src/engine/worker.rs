@@ -269,11 +269,18 @@ impl Check<'_> {
     async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
         let before = self.seen(Depth::Whole, Some(lock)).await?;
         failpoint::reached("looked");
-        for look in before.iter().filter(|look| look.has_work()) {
+        for look in before.iter().filter(|look| look.has_work() && self.may_bring_back(look)) {
             self.carry_out(lock, look).await?;
         }
         self.seen(Depth::Whole, Some(lock)).await?;
         Ok(())
+    }
+
+    /// What a person took away comes back only where the source, read anew, asks for it: its file may have gone before.
+    fn may_bring_back(&self, look: &Look) -> bool {
+        let ledger = look.observed.ledger.as_ref();
+        let was_removed = ledger.is_some_and(|ledger| ledger.current.is_none() && ledger.previous.is_some());
+        !was_removed || (self.shared.is_current)(self.stack)
     }
 
     async fn seen(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Vec<Look>, Error> {

@@ -203,18 +203,8 @@ fn reason_to_wait(
         );
         return Some((reasons::INVALID_SPEC, message));
     }
-    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project.as_str() == desired.name) {
-        let message = format!(
-            "app.adopt.project: expected another name than the stack's own project has, found {}; rename the stack",
-            adopt.project
-        );
-        return Some((reasons::INVALID_SPEC, message));
-    }
-    if let Some(found) = adoption::other_owner(desired, observed).filter(|_| approval != Approval::Adopting) {
-        let message = format!(
-            "app.adopt: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
-        );
-        return Some((reasons::NAME_CONFLICT, message));
+    if let Some(reason) = not_to_be_taken(desired, observed, approval) {
+        return Some(reason);
     }
     if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
         return Some((reasons::LEDGER_MISSING, message));
@@ -254,6 +244,31 @@ fn reason_to_wait(
             reasons::APPROVAL_NEEDED,
             "policy.upgrade is Approve: a person runs `apply`".to_owned(),
         ));
+    }
+    None
+}
+
+/// What must not be taken over, or used beside somebody else.
+fn not_to_be_taken(
+    desired: &Project,
+    observed: &Observed,
+    approval: Approval,
+) -> Option<(&'static str, String)> {
+    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project.as_str() == desired.name) {
+        let message = format!(
+            "app.adopt.project: expected another name than the stack's own project has, found {}; rename the stack",
+            adopt.project
+        );
+        return Some((reasons::INVALID_SPEC, message));
+    }
+    if let Some(found) = adoption::other_owner(desired, observed).filter(|_| approval != Approval::Adopting) {
+        let message = format!(
+            "app.adopt: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
+        );
+        return Some((reasons::NAME_CONFLICT, message));
+    }
+    if let Some(message) = adoption::volume_in_use(desired, observed) {
+        return Some((reasons::NAME_CONFLICT, message));
     }
     None
 }

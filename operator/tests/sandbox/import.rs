@@ -181,7 +181,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     // What the file does not name would be left, and what does not serve gives back what it replaced.
     let write = |text: &str| fs::write(stage.path("stacks/tasks.yaml"), text).unwrap();
     write(&text.replace("by_hand_tasks", "other_tasks"));
-    assert!(refused(&stage, "apply").contains("expected its volume in app.adopt.volumes"));
+    assert!(refused(&stage, "apply").contains("expected its volume at /data in app.adopt.volumes"));
     stage.on_host("docker tag caddy:2.6.2 registry.example.com/tasktracker/backend:bad; docker tag caddy:2.6.2 registry.example.com/tasktracker/frontend:bad");
     write(
         &text
