@@ -121,6 +121,10 @@ async fn carry_out(
     steps.extend(missing.map(|name| make("volume", name, context)));
     steps.extend(prepared.placements().into_iter().map(Step::Place));
     steps.push(Step::Sync);
+    // What a killed Compose left takes the name that the next one needs.
+    let left =
+        observed.containers.iter().filter(|one| one.state != State::Running && is_temporary(&one.name));
+    steps.extend(left.map(|one| Step::docker(&["rm", "-f", &one.name], ACTION_LIMIT)));
     let compose = Compose::new(host, project);
     // The old ones have the ports: the new ones are there before those are stopped.
     if !adopted.is_empty() {
@@ -196,8 +200,19 @@ async fn host_defaults(
     Ok(diff::host_defaults(&Observed { applied: Some(release.clone()), images, ..observed }))
 }
 
-/// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
+/// Whether Compose named a container so only until it has taken the place of another one.
+fn is_temporary(name: &str) -> bool {
+    name.split_once('_')
+        .is_some_and(|(id, _)| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Docker's own words for what is not the release's fault: the daemon went away, the disk is full, or a Compose that was
+/// killed left a container.
 fn may_pass(found: &str) -> bool {
+    let conflict = found.split_once("The container name \"/");
+    if conflict.is_some_and(|(_, name)| is_temporary(name)) {
+        return true;
+    }
     ["Cannot connect to the Docker daemon", "error during connect", "no space left on device"]
         .iter()
         .any(|words| found.to_lowercase().contains(&words.to_lowercase()))
@@ -244,6 +259,8 @@ mod tests {
             "exit status 1: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
         ));
         assert!(may_pass("write /var/lib/docker/x: no space left on device"));
+        assert!(may_pass("Conflict. The container name \"/bf4c8584e5d6_tt-a-app-edge-1\" is already in use"));
+        assert!(!may_pass("Conflict. The container name \"/tt-a-app-edge-1\" is already in use"));
         assert!(!may_pass("exit status 1: Bind for 0.0.0.0:3500 failed: port is already allocated"));
     }
 }

@@ -4,17 +4,21 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::Error;
+use super::{ACTION_LIMIT, Error};
 use crate::{
-    desired::compose::COMPOSE_PROJECT,
+    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT},
     diff,
-    host::{Host, HostLock},
+    host::{Container, Host, HostLock, Step},
     observe::Observed,
     release::Release,
 };
 
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long Docker may take to start what ended by itself: what stands still for longer, it does not start any more.
+const STILL: Duration = Duration::from_secs(3);
+/// How often what stands still is started.
+const STARTS: u32 = 2;
 
 /// Waits until the named services of a release serve, and have served without a break for `soak`.
 pub(super) async fn serving(
@@ -27,6 +31,7 @@ pub(super) async fn serving(
 ) -> Result<(), Error> {
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
+    let (mut still_since, mut starts): (Option<Instant>, _) = (None, 0);
     loop {
         // Without the lock, what is there may be another writer's.
         lock.check()?;
@@ -35,6 +40,14 @@ pub(super) async fn serving(
         containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
+        // A daemon that was killed in between leaves its containers ended, whatever their restart policy.
+        let still = standing_still(&containers);
+        still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));
+        if starts < STARTS && still_since.is_some_and(|since| since.elapsed() >= STILL) {
+            let words: Vec<&str> = ["start"].into_iter().chain(still.iter().map(String::as_str)).collect();
+            host.carry_out(lock, &project.folder, &[Step::docker(&words, ACTION_LIMIT)]).await?;
+            (starts, still_since) = (starts + 1, None);
+        }
         let observed = Observed { containers, ..Observed::default() };
         let faults: Vec<String> = diff::faults(release, &observed)
             .into_iter()
@@ -58,4 +71,11 @@ pub(super) async fn serving(
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Names of the containers of services that Docker neither runs nor is about to start.
+fn standing_still(containers: &[Container]) -> Vec<String> {
+    let ended = containers.iter().filter(|one| one.is("exited") || one.is("created"));
+    let of_service = ended.filter(|one| !one.has_label(COMPOSE_ONE_OFF, "True"));
+    of_service.map(|container| container.name.clone()).collect()
 }

@@ -102,7 +102,7 @@ fn cut_at(stage: &Stage, place: &str, disturb: impl Fn(), back: impl Fn(), expec
     let (ended, log) = stage.operator_ends_at(place);
     assert!(ended, "{place} was not reached: {log}");
     let operator = stage.start_operator();
-    wait_until(&format!("all is well after {place}: {}", operator.log()), || {
+    wait_until(format_args!("all is well after {place}: {}", operator.said()), || {
         operator.is_ready("staging") && ledger(stage)["intent"].is_null() && stage.json(&["status"]).0 == 0
     });
     operator.stop();
@@ -379,7 +379,7 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
                 stage.host.start_docker().unwrap();
             }
         }
-        wait_until(&format!("cut {number}, {cut:?}: all is well again: {}", operator.log()), || {
+        wait_until(format_args!("cut {number}, {cut:?}: all is well again: {}", operator.said()), || {
             ledger(&stage)["intent"].is_null()
                 && ledger(&stage)["failed"].is_null()
                 && operator.is_ready("staging")

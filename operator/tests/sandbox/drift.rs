@@ -61,7 +61,7 @@ impl Bench {
     }
 
     fn assert_quiet(&self, after: &str) {
-        wait_until(&format!("nothing differs after {after}: {:#?}", self.told(Depth::Slow).0), || {
+        wait_until(format_args!("nothing differs after {after}: {:#?}", self.told(Depth::Slow).0), || {
             self.told(Depth::Slow).0.is_empty()
         });
     }

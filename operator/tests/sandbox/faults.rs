@@ -19,14 +19,14 @@ fn goes_on(stage: &Stage, before: &str, cause: &str, end: &str, told: &[&str]) {
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
     stage.as_root(&format!("echo '# mine' >>{EDGE}; {cause}"));
-    wait_until(&format!("it is told: {told:?}"), || {
+    wait_until(format_args!("it is told: {told:?}"), || {
         let log = operator.log();
         told.iter().all(|words| log.contains(words))
     });
     let folder = stage.on_host(&format!("ls -A /opt/tasktracker/staging/app; grep -c . {EDGE}"));
     assert!(!folder.contains(".staging"), "something half-done was left: {folder}");
     stage.as_root(end);
-    wait_until(&format!("it goes on: {}", operator.log()), || {
+    wait_until(format_args!("it goes on: {}", operator.said()), || {
         operator.is_ready("staging") && stage.snapshot() == before
     });
     operator.stop();
@@ -101,7 +101,7 @@ fn a_host_that_loses_its_power_in_the_middle_of_an_apply_comes_back_to_the_wante
         });
         stage.host.start_docker().unwrap();
         stage.host.start_sshd().unwrap();
-        wait_until(&format!("{revision} serves: {}", operator.log()), || {
+        wait_until(format_args!("{revision} serves: {}", operator.said()), || {
             operator.is_ready("staging") && stage.http(3500, "GET /api/health").1.contains(revision)
         });
         let after = ledger(&stage);

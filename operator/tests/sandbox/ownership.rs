@@ -25,7 +25,7 @@ fn has_task(stage: &Stage, title: &str) -> bool {
 }
 
 fn reason(stage: &Stage, operator: &Running, reason: &str) {
-    wait_until(&format!("{reason} is told: {}", operator.log()), || operator.log().contains(reason));
+    wait_until(format_args!("{reason} is told: {}", operator.said()), || operator.log().contains(reason));
     let _ = stage;
 }
 

@@ -1,6 +1,7 @@
 //! A host with the app's images, a folder of stacks and secrets, and the operator as a program.
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -260,8 +261,8 @@ pub(crate) fn succeeded(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits until something is so.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until something is so; what was waited for is put into words only when it does not come.
+pub(crate) fn wait_until(what: impl Display, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
@@ -302,13 +303,18 @@ impl Running {
     }
 
     pub(crate) fn wait_until_ready(&self, stack: &str) {
-        wait_until(&format!("{stack} is ready; log:\n{}", self.log()), || self.is_ready(stack));
+        wait_until(format_args!("{stack} is ready; log:\n{}", self.said()), || self.is_ready(stack));
     }
 
     /// Kills it where it stands.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Its log, as it is when it is shown.
+    pub(crate) fn said(&self) -> impl Display + '_ {
+        std::fmt::from_fn(|formatter| formatter.write_str(&self.log()))
     }
 
     pub(crate) fn log(&self) -> String {
