@@ -1,7 +1,9 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
+mod act;
 mod audit;
 mod deployed;
+mod error;
 mod hosts;
 mod memory;
 mod retire;
@@ -14,28 +16,25 @@ mod worker;
 
 use std::collections::BTreeMap;
 
-use audit::{Entry, State};
 use jiff::Timestamp;
-use tasktracker_crds::{DriftItem, DriftKind, HostSpec, Layer, conditions::reasons};
-use tokio::time::Instant;
+use tasktracker_crds::{DriftItem, HostSpec, Layer, conditions::reasons};
 
 pub use deployed::{Deployed, DeployedHost, Deployment, is_named};
+pub use error::Error;
 pub use hosts::Hosts;
 pub use memory::Memory;
-pub use retire::{Removal, Retired};
+pub use retire::{Removal, Retired, retained};
 pub use rollback::RollbackError;
 pub use run::{Settings, run};
 
 use crate::{
-    apply,
     desired::{self, Project, compose},
     diff,
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
     plan::{self, Approval, Plan},
-    release::Release,
     report::{Failure, HostReport},
-    source::{SecretError, Secrets, Stack},
+    source::{Secrets, Stack},
     text::printable,
 };
 
@@ -119,12 +118,11 @@ impl Site<'_> {
 
     /// The host, and what the source of secrets has for it.
     async fn observe(&self, project: &Project, depth: Depth) -> Result<Observed, host::Error> {
-        let observed = observe::observe(self.host, project, depth).await?;
-        let mut wanted = project.secrets.clone();
-        for (path, key) in observed.applied.iter().flat_map(|applied| &applied.project.secrets) {
-            wanted.entry(path.clone()).or_insert_with(|| key.clone());
+        let mut observed = observe::observe(self.host, project, depth).await?;
+        self.secrets.add(&mut observed.secrets, &project.secrets).await;
+        if let Some(applied) = &observed.applied {
+            self.secrets.add(&mut observed.secrets, &applied.project.secrets).await;
         }
-        let mut observed = Observed { secrets: self.secrets.values(&wanted).await, ..observed };
         self.remember(project, &mut observed);
         Ok(observed)
     }
@@ -134,7 +132,8 @@ impl Site<'_> {
     fn remember(&self, project: &Project, observed: &mut Observed) {
         let Some(known) = self.memory.deployed(&self.stack.key.to_string()) else { return };
         let component = &project.component;
-        let here = known.hosts.get(self.spec.name.as_str()).and_then(|host| host.components.get(component));
+        let host = known.hosts.get(self.spec.name.as_str());
+        let here = host.and_then(|host| host.components.get(component));
         if let (Some(applied), Some(here)) = (&observed.applied, here)
             && applied.id == here.release
         {
@@ -156,6 +155,7 @@ impl Site<'_> {
             desired_hash: here.map(|here| here.desired_hash.clone()),
             volumes: here.map(|here| here.project.volumes.clone()).unwrap_or_default(),
             elsewhere,
+            overtaken: host.is_some_and(|host| host.overtaken),
         };
     }
 
@@ -199,96 +199,6 @@ impl Site<'_> {
         }
         Ok(Look { project, observed, drift, plan })
     }
-
-    /// Carries out what was planned for one project, looks again, and keeps what did not hold; all of it is in the audit
-    /// log.
-    ///
-    /// # Errors
-    /// The first thing that went wrong.
-    pub async fn act(&self, lock: &HostLock, look: &Look, who: &str) -> Result<apply::Outcome, apply::Error> {
-        self.act_on(lock, look, who, None).await
-    }
-
-    async fn act_on(
-        &self,
-        lock: &HostLock,
-        look: &Look,
-        who: &str,
-        back: Option<apply::Back>,
-    ) -> Result<apply::Outcome, apply::Error> {
-        let (when, started) = (now().to_string(), Instant::now());
-        let outcome = Box::pin(self.carry_out(lock, look, who, back)).await;
-        let before = look.observed.applied.as_ref();
-        let after = outcome.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref()).or(before);
-        self.memory.audit(&Entry {
-            when: &when,
-            who,
-            why: &look.plan.why(),
-            stack: &self.stack.key.to_string(),
-            host: self.spec.name.as_str(),
-            component: &look.project.component,
-            what: look.plan.words(),
-            plan: Some(look.plan.hash()),
-            before: State::of(before),
-            after: State::of(after),
-            result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-        });
-        outcome
-    }
-
-    async fn carry_out(
-        &self,
-        lock: &HostLock,
-        look: &Look,
-        who: &str,
-        back: Option<apply::Back>,
-    ) -> Result<apply::Outcome, apply::Error> {
-        let Self { stack, host, .. } = self;
-        let context = apply::Context {
-            lock,
-            project: &look.project,
-            rollout: &stack.spec.policy.rollout,
-            owner: look.project.owner.clone(),
-            stack: stack.key.to_string(),
-            who: who.to_owned(),
-            now: now().to_string(),
-            back,
-        };
-        let outcome = apply::apply(host, &look.plan, &look.observed, &context).await;
-        if look.plan.rollout.is_some() {
-            return self.finish(outcome?, lock, look, &context).await;
-        }
-        if look.plan.repairs_now().next().is_none() {
-            return outcome;
-        }
-        let remembered = async {
-            let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
-            let after = self.look_at(look.project.clone(), wish).await?;
-            apply::remember(host, &look.plan, &after.observed, &after.drift, &context).await
-        };
-        // What went wrong first is what is told.
-        let remembered = remembered.await;
-        outcome.and_then(|outcome| remembered.map(|()| outcome))
-    }
-
-    /// A rollout leaves alone what is as the release wants it by its definition. What differs all the same, such as a
-    /// mount that leads to a folder that is gone, is repaired at once.
-    async fn finish(
-        &self,
-        rolled_out: apply::Outcome,
-        lock: &HostLock,
-        look: &Look,
-        context: &apply::Context<'_>,
-    ) -> Result<apply::Outcome, apply::Error> {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(lock) };
-        let after = self.look_at(look.project.clone(), wish).await?;
-        if !after.has_work() || after.plan.rollout.is_some() {
-            return Ok(rolled_out);
-        }
-        let repaired = apply::apply(self.host, &after.plan, &after.observed, context).await?;
-        Ok(apply::Outcome { repaired: repaired.repaired, ..rolled_out })
-    }
 }
 
 /// How far the host's clock is ahead of ours, in seconds.
@@ -296,13 +206,6 @@ fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
     let facts = observed.facts.as_ref()?;
     let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
     Some(facts.seconds?.saturating_sub(then))
-}
-
-impl<'a> State<'a> {
-    fn of(release: Option<&'a Release>) -> Self {
-        let revision = release.map(|release| release.project.revision.as_str());
-        Self { release: release.map(|release| release.id.as_str()), revision }
-    }
 }
 
 impl Look {
@@ -354,31 +257,6 @@ fn volumes_in_use(project: &Project, observed: &Observed) -> BTreeMap<String, St
     known
 }
 
-/// Hosts that a stack names no longer, though something of it is there.
-pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
-    let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
-    let left = hosts.into_iter().filter(|(_, host)| !deployed::is_named(stack, &host.spec));
-    left.flat_map(|(name, host)| {
-        let stack = &stack.key;
-        host.components.into_iter().map(move |(component, deployed)| {
-            let remedy = format!("`delete {} --host {name}` takes it away", stack.name);
-            let message = format!(
-                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}, or name the host again",
-                deployed.release
-            );
-            HostReport {
-                host: name.clone(),
-                component,
-                release: Some(deployed.release),
-                revision: Some(deployed.project.revision),
-                retained: Some(message),
-                ..HostReport::default()
-            }
-        })
-    })
-    .collect()
-}
-
 /// What was repaired again and again and did not stay so.
 fn not_converging(given_up: &[String]) -> Option<Failure> {
     let message = format!(
@@ -387,103 +265,6 @@ fn not_converging(given_up: &[String]) -> Option<Failure> {
     );
     let failure = Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true };
     (!given_up.is_empty()).then_some(failure)
-}
-
-/// What keeps a host from being checked or repaired.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A secret that is needed to reach it.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The host itself, or what was done on it.
-    #[error(transparent)]
-    Apply(#[from] apply::Error),
-    /// A person wants nothing to be written.
-    #[error("nothing is written: {found}")]
-    Held {
-        /// The reason, as in conditions.
-        reason: &'static str,
-        /// Who wants it, why, and until when.
-        found: String,
-    },
-    /// Another operator wants it otherwise.
-    #[error(
-        "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
-    )]
-    OtherWriter {
-        /// Who it is, as the host's `.epoch` names it.
-        writer: String,
-    },
-}
-
-impl From<host::Error> for Error {
-    fn from(error: host::Error) -> Self {
-        Self::Apply(error.into())
-    }
-}
-
-impl Error {
-    /// The reason for conditions, events and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Secret(_) => reasons::SECRET_MISSING,
-            Self::Apply(error) => error.reason(),
-            Self::OtherWriter { .. } => reasons::OTHER_WRITER,
-            Self::Held { reason, .. } => reason,
-        }
-    }
-
-    /// What is wrong with the host itself, where that is what failed.
-    fn of_host(&self) -> Option<&host::Error> {
-        match self {
-            Self::Apply(apply::Error::Host(error)) => Some(error),
-            _ => None,
-        }
-    }
-
-    /// What a report says of the host; what was known `before` of its release stays known.
-    pub fn report(&self, host: &str, before: Option<HostReport>) -> HostReport {
-        let failure = Failure {
-            reason: self.reason(),
-            message: self.to_string(),
-            reachable: !matches!(self, Self::Secret(_))
-                && !self.of_host().is_some_and(host::Error::is_unreachable),
-            stalled: matches!(self, Self::OtherWriter { .. })
-                || self.of_host().is_some_and(host::Error::is_stalled),
-        };
-        let kind = match self {
-            Self::Secret(_) => Some(DriftKind::SecretMissing),
-            Self::Apply(_) | Self::OtherWriter { .. } | Self::Held { .. } => {
-                self.of_host().and_then(host::Error::drift_kind)
-            }
-        };
-        let item = kind.map(|kind| DriftItem {
-            host: host.to_owned(),
-            component: "app".to_owned(),
-            service: None,
-            kind,
-            path: None,
-            wanted: "a host that can be managed".to_owned(),
-            found: self.to_string(),
-            first_seen: None,
-            answer: kind.answer(),
-        });
-        let before = before.unwrap_or_default();
-        HostReport {
-            host: host.to_owned(),
-            component: "app".to_owned(),
-            failure: Some(failure),
-            release: before.release,
-            revision: before.revision,
-            drift: before
-                .drift
-                .into_iter()
-                .filter(|item| item.kind.layer() != Layer::Host)
-                .chain(item)
-                .collect(),
-            ..HostReport::default()
-        }
-    }
 }
 
 #[cfg(test)]

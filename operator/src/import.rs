@@ -1,6 +1,6 @@
 //! A stack file from a Compose project made by hand. Pure: what its containers are like becomes a spec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use tasktracker_crds::{API_VERSION, KIND, validation};
@@ -257,6 +257,11 @@ fn ports(found: &[Found<'_>], notes: &mut Vec<String>) -> Value {
         |is: &dyn Fn(&Found<'_>) -> bool| found.iter().filter(|found| is(found)).flat_map(published).next();
     let api = of(&|found| is_part(found, "backend"));
     let page = of(&|found| is_part(found, "frontend")).or_else(|| of(&|found| !is_part(found, "backend")));
+    for address in found.iter().flat_map(narrow) {
+        notes.push(format!(
+            "ports: something was published on {address} alone; page and API are published on every address: let a firewall keep out who is not to come in"
+        ));
+    }
     let mut ports = json!({});
     for (name, port, usual) in [("page", page, 3500), ("api", api, 8000)] {
         match port {
@@ -265,6 +270,14 @@ fn ports(found: &[Found<'_>], notes: &mut Vec<String>) -> Value {
         }
     }
     ports
+}
+
+/// Addresses other than every one on which a container's ports are published.
+fn narrow(found: &Found<'_>) -> BTreeSet<String> {
+    let ports = found.settings.iter().filter(|(field, _)| field.starts_with("ports/"));
+    let places = ports.flat_map(|(_, text)| text.split(' ')).filter_map(|text| text.rsplit_once(':'));
+    let addresses = places.map(|(address, _)| address.trim_matches(['[', ']']));
+    addresses.filter(|address| !["", "*", "0.0.0.0", "::"].contains(address)).map(str::to_owned).collect()
 }
 
 /// Puts what is not empty.
@@ -357,6 +370,7 @@ mod tests {
             "{text} {notes:?}"
         );
         assert!(!notes.iter().any(|note| note.contains("canary")), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("published on 127.0.0.1 alone")), "{notes:?}");
     }
 
     #[test]

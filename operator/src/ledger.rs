@@ -91,6 +91,10 @@ pub struct Intent {
     /// Hash of the desired state that is rolled out; none where drift is repaired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_hash: Option<String>,
+    /// Running containers made by hand that are stopped on the way, and their restart policies: they are started again
+    /// where nothing comes of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, String>,
 }
 
 /// A difference that was still there after it was repaired.
@@ -144,7 +148,7 @@ pub struct Failed {
 pub struct Held {
     /// ID of the release.
     pub release: String,
-    /// Hash of the desired state that it was preferred to.
+    /// Hash of the desired state that it was preferred to, whatever its secrets were.
     pub desired_hash: String,
     /// Who went back.
     pub who: String,
@@ -427,7 +431,7 @@ mod tests {
     #[test]
     fn an_intent_stands_until_the_result() {
         let signature = Signature { epoch: 7, when: String::new(), who: String::new(), why: String::new() };
-        let intent = Intent { plan: "p".to_owned(), desired_hash: None };
+        let intent = Intent { plan: "p".to_owned(), desired_hash: None, stopped: BTreeMap::new() };
         let open = Ledger::empty("o", "default/a").with_intent(intent.clone(), &signature);
         let read = Ledger::read(&serde_json::to_vec(&open).unwrap()).unwrap();
         assert_eq!((read.intent.clone(), read.epoch), (Some(intent), 7));

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tasktracker_crds::SecretKeySpec;
 use zeroize::Zeroizing;
 
 use crate::desired::sha256;
@@ -78,21 +79,38 @@ impl SealKey {
 /// Keyed hashes of the secret files of a project, by path from its folder.
 pub type Seals = BTreeMap<String, String>;
 
-/// The secrets of a project as their source has them now, by path of their file from the project's folder.
+/// Where the secret files of a project come from, by path from its folder.
+pub type References = BTreeMap<String, SecretKeySpec>;
+
+/// Secrets as their source has them now. Releases may have other references at the same paths: what is asked for is told
+/// by the reference, not by the path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
     /// Those that could be had.
-    pub known: BTreeMap<String, Secret>,
+    pub known: BTreeMap<SecretKeySpec, Secret>,
     /// What is wrong with the others.
-    pub missing: BTreeMap<String, String>,
+    pub missing: BTreeMap<SecretKeySpec, String>,
 }
 
 impl Values {
+    /// The values that could be had of some references, by path.
+    pub fn of<'a>(&'a self, references: &'a References) -> BTreeMap<&'a String, &'a Secret> {
+        let value = |(path, reference)| Some((path, self.known.get(reference)?));
+        references.iter().filter_map(value).collect()
+    }
+
+    /// What is wrong with the others, by path.
+    pub fn missing_of<'a>(
+        &'a self,
+        references: &'a References,
+    ) -> impl Iterator<Item = (&'a String, &'a String)> {
+        references.iter().filter_map(|(path, reference)| Some((path, self.missing.get(reference)?)))
+    }
+
     /// The keyed hashes of those that could be had.
-    pub fn sealed(&self, key: &SealKey) -> Seals {
-        let seal =
-            |(path, value): (&String, &Secret)| (path.clone(), key.seal(path, &sha256(value.reveal())));
-        self.known.iter().map(seal).collect()
+    pub fn sealed(&self, references: &References, key: &SealKey) -> Seals {
+        let values = self.of(references).into_iter();
+        values.map(|(path, value)| (path.clone(), key.seal(path, &sha256(value.reveal())))).collect()
     }
 }
 
@@ -100,11 +118,31 @@ impl Values {
 mod tests {
     use super::*;
 
+    fn reference(name: &str) -> SecretKeySpec {
+        SecretKeySpec { secret: name.parse().unwrap(), key: "k".to_owned() }
+    }
+
+    #[test]
+    fn the_same_path_from_another_secret_is_another_value() {
+        let value = |name: &str| (reference(name), Secret::new(name.as_bytes().to_vec()));
+        let values = Values {
+            known: BTreeMap::from([value("one"), value("other")]),
+            missing: BTreeMap::from([(reference("gone"), "it is not there".to_owned())]),
+        };
+        let path = "secrets/backend/A".to_owned();
+        let from = |name: &str| References::from([(path.clone(), reference(name))]);
+        assert_eq!(values.of(&from("other"))[&path].reveal(), b"other");
+        assert!(values.of(&from("gone")).is_empty());
+        assert_eq!(values.missing_of(&from("gone")).count(), 1);
+        let key = SealKey::random().unwrap();
+        assert_ne!(values.sealed(&from("one"), &key), values.sealed(&from("other"), &key));
+    }
+
     #[test]
     fn debug_shows_nothing() {
         let key = SealKey::read(&[b'a'; 64]).unwrap();
         let values = Values {
-            known: BTreeMap::from([("p".to_owned(), Secret::new(b"canary".to_vec()))]),
+            known: BTreeMap::from([(reference("one"), Secret::new(b"canary".to_vec()))]),
             ..Values::default()
         };
         let shown = format!("{key:?} {values:?}");

@@ -183,7 +183,7 @@ pub struct BackendSpec {
 }
 
 /// One key of a Secret.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeySpec {
     /// Name of the Secret.

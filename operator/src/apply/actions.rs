@@ -1,5 +1,7 @@
 //! From a repair to the steps that carry it out on the host.
 
+use std::collections::BTreeMap;
+
 use super::{ACTION_LIMIT, Context, compose::Compose, rollout::make};
 use crate::{
     desired::sha256,
@@ -23,7 +25,7 @@ pub(super) fn steps(
             let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
             vec![Step::SetAside { path: path.clone(), time }]
         }
-        Action::WriteSecret { path, secret } => secret_steps([(path, secret)]),
+        Action::WriteSecret { path, secret } => secret_steps(&BTreeMap::from([(path, secret)])),
         Action::SetMode { path, mode } => vec![Step::Mode { path: path.clone(), mode: *mode }],
         Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
         Action::CreateNetwork { network } => vec![make("network", network, context)],
@@ -40,13 +42,12 @@ pub(super) fn steps(
 }
 
 /// Secret files, and first the folders that keep others out.
-pub(super) fn secret_steps<'a>(
-    secrets: impl IntoIterator<Item = (&'a String, &'a Secret), IntoIter: Clone>,
-) -> Vec<Step> {
-    let secrets = secrets.into_iter();
-    let folders = secrets::folders(secrets.clone().map(|(path, _)| path));
+pub(super) fn secret_steps(secrets: &BTreeMap<&String, &Secret>) -> Vec<Step> {
+    let folders = secrets::folders(secrets.keys().copied());
     let folders = folders.into_iter().map(|(path, mode)| Step::Folder { path, mode });
-    folders.chain(secrets.map(|(path, secret)| place_secret(path, secrets::SECRET_MODE, secret))).collect()
+    folders
+        .chain(secrets.iter().map(|(path, secret)| place_secret(path, secrets::SECRET_MODE, secret)))
+        .collect()
 }
 
 /// Puts a value that nobody is shown into its place.

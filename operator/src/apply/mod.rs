@@ -54,7 +54,7 @@ pub struct Context<'a> {
 pub struct Back {
     /// Its image IDs, by service.
     pub images: BTreeMap<String, String>,
-    /// Hash of the desired state that it is preferred to.
+    /// Hash of the desired state that it is preferred to, whatever its secrets are.
     pub desired_hash: String,
 }
 
@@ -155,6 +155,16 @@ pub async fn apply(
         let release = rollout::rollout(host, plan, observed, context).await?;
         return Ok(Outcome { rolled_out: Some(release), ..Outcome::default() });
     }
+    if let Some(ledger) = &observed.ledger
+        && let Some(stopped) =
+            ledger.intent.as_ref().map(|intent| &intent.stopped).filter(|stopped| !stopped.is_empty())
+    {
+        // What was to be replaced was stopped when the rollout was cut, and the rollout does not go on.
+        let repaired = rollout::give_back(host, stopped, context).await?;
+        let done = ledger.clone().concluded(&context.signature("what was to be replaced runs again"));
+        write_ledger(host, &done, [], context).await?;
+        return Ok(Outcome { repaired, rolled_out: None });
+    }
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
     match (&observed.applied, &observed.ledger) {
         (Some(applied), Some(ledger)) if !repairs.is_empty() => {
@@ -218,7 +228,7 @@ async fn repair(
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
-    let intent = Intent { plan: plan.hash(), desired_hash: None };
+    let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };
     let mut steps = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
     let compose = Compose::new(host, &applied.project);
     let mut unsynced = false;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tokio::time::sleep;
+
 use super::{
     ACTION_LIMIT, Context, Error,
     actions::{place_secret, secret_steps},
@@ -9,19 +11,21 @@ use super::{
     verify,
 };
 use crate::{
-    desired::labels,
+    desired::{compose::COMPOSE_PROJECT, labels},
     diff::{self, secrets},
     failpoint,
-    host::{self, Host, State, Step},
+    host::{self, Container, Host, State, Step},
     ledger::{Held, Intent, Ledger},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
     release::{Prepared, Release},
-    secret::{SealKey, Values},
+    secret::SealKey,
 };
 
 /// How long one image may take to be pulled.
 const PULL_LIMIT: Duration = Duration::from_mins(10);
+/// How long after a release was refused it is tried once more.
+const SECOND_TRY: Duration = Duration::from_secs(2);
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -34,14 +38,10 @@ pub(super) async fn rollout(
 ) -> Result<Release, Error> {
     let images = images(host, context).await?;
     failpoint::reached("prepared");
-    let wanted = context.project.secrets.keys();
-    let values = wanted.filter_map(|path| observed.secrets.known.get_key_value(path));
-    let secrets = Values {
-        known: values.map(|(path, value)| (path.clone(), value.clone())).collect(),
-        ..Values::default()
-    };
-    let key = seal_key(&secrets, observed)?;
-    let seals = key.as_ref().map(|key| secrets.sealed(key)).unwrap_or_default();
+    let references = &context.project.secrets;
+    let secrets = observed.secrets.of(references);
+    let key = if secrets.is_empty() { observed.seal_key.clone() } else { Some(seal_key(observed)?) };
+    let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
@@ -51,15 +51,20 @@ pub(super) async fn rollout(
     }
     let why = if context.back.is_some() { "back to revision" } else { "revision" };
     let signature = context.signature(&format!("{why} {}", release.project.revision));
-    let intent = Intent { plan: plan.hash(), desired_hash: Some(release.desired_hash.clone()) };
+    let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
+    let intent = Intent {
+        plan: plan.hash(),
+        desired_hash: Some(release.desired_hash.clone()),
+        stopped: to_be_stopped(adopted, observed),
+    };
+    let stopped = intent.stopped.clone();
     let intended = ledger.clone().with_intent(intent, &signature);
     let mut steps = vec![Step::Place(intended.placement())];
     // The intent is known by its keyed hashes: the key is there before it.
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    steps.extend(secret_steps(&secrets.known));
-    let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
+    steps.extend(secret_steps(&secrets));
     let carried_out = carry_out(host, &prepared, (steps, adopted), observed, context).await;
     failpoint::reached("proved");
     let next = match &carried_out {
@@ -76,7 +81,7 @@ pub(super) async fn rollout(
             Ledger { adopted, compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
         }
         Err(error) if error.is_of_release() => {
-            give_back(host, adopted, observed, context).await?;
+            give_back(host, &stopped, context).await?;
             let failed = ledger.clone().failed(release, error.reason(), error.to_string(), &signature);
             // A rollback that failed says nothing of what was tried before.
             if context.back.is_some() { Ledger { failed: ledger.failed.clone(), ..failed } } else { failed }
@@ -94,13 +99,12 @@ pub(super) async fn rollout(
 }
 
 /// The key that is there; a new one where a secret is to be remembered for the first time.
-fn seal_key(secrets: &Values, observed: &Observed) -> Result<Option<SealKey>, Error> {
-    if observed.seal_key.is_some() || secrets.known.is_empty() {
-        return Ok(observed.seal_key.clone());
+fn seal_key(observed: &Observed) -> Result<SealKey, Error> {
+    if let Some(key) = &observed.seal_key {
+        return Ok(key.clone());
     }
     let doing = "making a key for secrets".to_owned();
-    let random = SealKey::random().map(Some);
-    random.map_err(|error| host::Error::Failed { doing, found: error.to_string() }.into())
+    SealKey::random().map_err(|error| host::Error::Failed { doing, found: error.to_string() }.into())
 }
 
 /// The intent and secrets come first; then what only the operator makes, the files, and the containers: one list of
@@ -121,24 +125,32 @@ async fn carry_out(
     steps.extend(missing.map(|name| make("volume", name, context)));
     steps.extend(prepared.placements().into_iter().map(Step::Place));
     steps.push(Step::Sync);
-    // What a killed Compose left takes the name that the next one needs.
-    let left =
-        observed.containers.iter().filter(|one| one.state != State::Running && is_temporary(&one.name));
-    steps.extend(left.map(|one| Step::docker(&["rm", "-f", &one.name], ACTION_LIMIT)));
+    if observed.is_under_way() {
+        steps.extend(remove_idle(&observed.containers));
+    }
     let compose = Compose::new(host, project);
+    let mut start = Vec::new();
     // The old ones have the ports: the new ones are there before those are stopped.
     if !adopted.is_empty() {
-        steps.push(compose.create());
-        steps.extend(stop(adopted));
+        start.push(compose.create());
+        start.extend(stop(adopted));
     }
-    steps.push(compose.up(&[]));
+    start.push(compose.up(&[]));
+    steps.extend(start.iter().cloned());
     let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &steps)).await;
-    done.map_err(|error| match error {
-        host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
-            Error::Refused { found }
+    match done.map_err(refusal) {
+        Err(Error::Refused { .. }) => {
+            // What a killed daemon or a killed Compose left may be in the way: the release is judged without that.
+            sleep(SECOND_TRY).await;
+            let mut containers = host.containers().await?;
+            containers.retain(|one| {
+                one.has_label(COMPOSE_PROJECT, &project.name) && one.has_label(labels::OWNER, &project.owner)
+            });
+            let again: Vec<Step> = remove_idle(&containers).chain(start).collect();
+            host.carry_out(context.lock, &project.folder, &again).await.map_err(refusal)?;
         }
-        other => other.into(),
-    })?;
+        other => other?,
+    }
     failpoint::reached("applied");
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
@@ -153,6 +165,22 @@ async fn carry_out(
     .await
 }
 
+/// Takes away what does not run of a rollout that was cut: nobody knows what is in the way of starting it.
+fn remove_idle(containers: &[Container]) -> impl Iterator<Item = Step> {
+    let idle = containers.iter().filter(|container| container.state != State::Running);
+    idle.map(|container| Step::docker(&["rm", "-f", &container.name], ACTION_LIMIT))
+}
+
+/// What Docker or Compose says against a release, apart from what went wrong beside it.
+fn refusal(error: host::Error) -> Error {
+    match error {
+        host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
+            Error::Refused { found }
+        }
+        other => other.into(),
+    }
+}
+
 /// Stops containers made by hand. Docker would start some of them again by itself, at its own next start.
 fn stop(containers: &[String]) -> Vec<Step> {
     let on_all = |words: &[&str]| {
@@ -162,31 +190,37 @@ fn stop(containers: &[String]) -> Vec<Step> {
     vec![on_all(&["update", "--restart=no"]), on_all(&["stop"])]
 }
 
-/// Takes away the containers that do not serve, and starts again what they should have replaced.
-async fn give_back(
+/// The running ones among the containers that are to be replaced, and their restart policies; where a rollout was cut,
+/// those that it found running.
+fn to_be_stopped(adopted: &[String], observed: &Observed) -> BTreeMap<String, String> {
+    let intent = observed.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
+    let mut stopped = intent.map(|intent| intent.stopped.clone()).unwrap_or_default();
+    stopped.retain(|name, _| adopted.contains(name));
+    let running = observed.others.iter().filter(|container| container.state == State::Running);
+    for container in running.filter(|container| adopted.contains(&container.name)) {
+        let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
+        let restart = restart.map_or("no", String::as_str).to_owned();
+        stopped.entry(container.name.clone()).or_insert(restart);
+    }
+    stopped
+}
+
+/// Takes away the containers that do not serve, and starts again what they should have replaced; says so in words.
+pub(super) async fn give_back(
     host: &Host,
-    adopted: &[String],
-    observed: &Observed,
+    stopped: &BTreeMap<String, String>,
     context: &Context<'_>,
-) -> Result<(), Error> {
-    if adopted.is_empty() {
-        return Ok(());
+) -> Result<Vec<String>, Error> {
+    if stopped.is_empty() {
+        return Ok(Vec::new());
     }
     let mut steps = vec![Compose::new(host, context.project).remove()];
-    let replaced = || observed.others.iter().filter(|container| adopted.contains(&container.name));
-    // After a cut, nothing runs any more, and nobody knows what did.
-    let is_resumed = !replaced().any(|container| container.state == State::Running);
-    for container in replaced().filter(|container| is_resumed || container.state == State::Running) {
-        let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
-        if let Some(restart) = restart {
-            steps.push(Step::docker(
-                &["update", &format!("--restart={restart}"), &container.name],
-                ACTION_LIMIT,
-            ));
-        }
-        steps.push(Step::docker(&["start", &container.name], ACTION_LIMIT));
+    for (name, restart) in stopped {
+        steps.push(Step::docker(&["update", &format!("--restart={restart}"), name], ACTION_LIMIT));
+        steps.push(Step::docker(&["start", name], ACTION_LIMIT));
     }
-    Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)
+    host.carry_out(context.lock, &context.project.folder, &steps).await?;
+    Ok(stopped.keys().map(|name| format!("start {name} again")).collect())
 }
 
 /// What the host gives every container by itself, seen on those that were just made.
@@ -200,19 +234,8 @@ async fn host_defaults(
     Ok(diff::host_defaults(&Observed { applied: Some(release.clone()), images, ..observed }))
 }
 
-/// Whether Compose named a container so only until it has taken the place of another one.
-fn is_temporary(name: &str) -> bool {
-    name.split_once('_')
-        .is_some_and(|(id, _)| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Docker's own words for what is not the release's fault: the daemon went away, the disk is full, or a Compose that was
-/// killed left a container.
+/// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
 fn may_pass(found: &str) -> bool {
-    let conflict = found.split_once("The container name \"/");
-    if conflict.is_some_and(|(_, name)| is_temporary(name)) {
-        return true;
-    }
     ["Cannot connect to the Docker daemon", "error during connect", "no space left on device"]
         .iter()
         .any(|words| found.to_lowercase().contains(&words.to_lowercase()))
@@ -259,8 +282,6 @@ mod tests {
             "exit status 1: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
         ));
         assert!(may_pass("write /var/lib/docker/x: no space left on device"));
-        assert!(may_pass("Conflict. The container name \"/bf4c8584e5d6_tt-a-app-edge-1\" is already in use"));
-        assert!(!may_pass("Conflict. The container name \"/tt-a-app-edge-1\" is already in use"));
         assert!(!may_pass("exit status 1: Bind for 0.0.0.0:3500 failed: port is already allocated"));
     }
 }

@@ -129,9 +129,6 @@ async fn apply_locked(
             );
         }
         let outcome = site.act(lock, &look, &person()).await?;
-        if let Some(release) = &outcome.rolled_out {
-            site.memory.record(site.stack, site.spec, release, None);
-        }
         done.push((look.project.component, outcome));
     }
     Ok(done)

@@ -22,6 +22,8 @@ pub(super) struct Asked<'a> {
     /// Only from these hosts; from all where there is none.
     pub(super) hosts: &'a [String],
     pub(super) with_volumes: bool,
+    /// Only to be forgotten: the hosts are there no longer.
+    pub(super) forget: bool,
 }
 
 impl Asked<'_> {
@@ -54,6 +56,16 @@ pub(super) async fn delete(
     let mut documents = Vec::new();
     for (name, host) in deployment.hosts.iter().filter(|(name, _)| asked.is_host(name)) {
         let retired = Retired { stack: &stack, host, secrets: &secrets, memory };
+        if asked.forget {
+            retired.forget(&who);
+            if !printer.is_json() {
+                printer.line(Tone::Good, &format!("{} on {name}: forgotten; what is there stays", stack.key));
+            }
+            documents.push(
+                json!({ "stack": stack.key.to_string(), "host": name, "done": ["forget what is there"] }),
+            );
+            continue;
+        }
         match retired.remove(&hosts, removal).await {
             Ok(done) => {
                 for words in done.iter().filter(|_| !printer.is_json()) {
@@ -71,7 +83,7 @@ pub(super) async fn delete(
     }
     if printer.is_json() {
         printer.json(&documents);
-    } else if verdict == Verdict::InSync && !asked.with_volumes {
+    } else if verdict == Verdict::InSync && !asked.with_volumes && !asked.forget {
         printer.line(Tone::Plain, "volumes stay where they are; a stack of the same name finds them again");
     }
     Ok(verdict)

@@ -1,6 +1,6 @@
 //! `import`: writes a stack file from a Compose project made by hand.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -73,7 +73,7 @@ pub(super) async fn import(
         Some(path) => {
             let shown = path.display();
             let mut options = fs::OpenOptions::new();
-            let file = options.write(true).create_new(true).open(path);
+            let file = options.write(true).create_new(true).mode(0o600).open(path);
             let mut file = file.with_context(|| format!("--out: writing {shown}"))?;
             std::io::Write::write_all(&mut file, text.as_bytes())?;
             printer.line(Tone::Good, &format!("wrote {shown}"));

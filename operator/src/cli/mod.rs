@@ -214,6 +214,9 @@ enum Command {
         /// Remove its volumes, too: the data is gone for good.
         #[arg(long)]
         volumes: bool,
+        /// Only forget the hosts, which are there no longer: nothing is written to them.
+        #[arg(long, requires = "hosts", conflicts_with = "volumes")]
+        forget: bool,
     },
     /// Print how the hosts are, and since when what differs.
     Status {
@@ -301,12 +304,14 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Plan(selection) => plan::plan(&printer, &selection).await,
         Command::Apply { selection, plan, leave_data } => {
             let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
-            apply::apply(&printer, &selection, plan.as_deref(), approval).await
+            Box::pin(apply::apply(&printer, &selection, plan.as_deref(), approval)).await
         }
         Command::Status { selection, watch } => status::status(&printer, &selection, watch).await,
-        Command::Adopt(selection) => apply::apply(&printer, &selection, None, Approval::Adopting).await,
-        Command::Delete { source, state, stack, hosts, volumes } => {
-            let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes };
+        Command::Adopt(selection) => {
+            Box::pin(apply::apply(&printer, &selection, None, Approval::Adopting)).await
+        }
+        Command::Delete { source, state, stack, hosts, volumes, forget } => {
+            let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
             delete::delete(&printer, &source, &state.share(), asked).await
         }
         Command::Rollback { source, state, stack, release } => {

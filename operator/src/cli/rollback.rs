@@ -69,9 +69,6 @@ async fn back(looked: &Looked, release: Option<&str>) -> anyhow::Result<Vec<Outc
         let mut outcomes = Vec::new();
         for look in &looks {
             let outcome = site.rollback(&lock, look, release, &person()).await?;
-            if let Some(release) = &outcome.rolled_out {
-                site.memory.record(site.stack, site.spec, release, None);
-            }
             outcomes.push(outcome);
         }
         anyhow::Ok(outcomes)

@@ -41,10 +41,17 @@ pub struct ChangeItem {
 pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
     let applied = observed.applied.as_ref();
     let desired_hash = desired.hash(&secrets::wanted_seals(desired, observed));
-    if applied.is_some_and(|release| release.desired_hash == desired_hash) {
+    let newer = observed.remembered.newer_elsewhere();
+    if applied.is_some_and(|release| release.desired_hash == desired_hash) && newer.is_none() {
         return None;
     }
     let mut items = Vec::new();
+    items.extend(newer.map(|(host, volume)| ChangeItem {
+        service: None,
+        path: "data".to_owned(),
+        from: format!("the host {host} (volume {volume})"),
+        to: "what this host has from before".to_owned(),
+    }));
     compare(desired, applied.map(|release| &release.project), &mut items);
     secrets::compare(desired, observed, &mut items);
     adoption::compare(desired, observed, &mut items);

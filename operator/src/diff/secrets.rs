@@ -37,7 +37,8 @@ pub(super) fn owner_of(path: &str) -> Option<&str> {
 
 /// Whether the source still has the value that a release was applied with.
 pub(crate) fn has_applied_value(applied: &Release, path: &str, observed: &Observed) -> bool {
-    let now = observed.seal_key.as_ref().map(|key| observed.secrets.sealed(key)).unwrap_or_default();
+    let secrets = &applied.project.secrets;
+    let now = observed.seal_key.as_ref().map(|key| observed.secrets.sealed(secrets, key)).unwrap_or_default();
     now.get(path).is_some_and(|now| applied.seals.get(path) == Some(now))
 }
 
@@ -98,7 +99,7 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
 
 /// Secrets that are asked for and cannot be had.
 pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let missing = observed.secrets.missing.iter().filter(|(path, _)| desired.secrets.contains_key(*path));
+    let missing = observed.secrets.missing_of(&desired.secrets);
     missing
         .map(|(path, found)| {
             item(DriftKind::SecretMissing, owner_of(path), Some(path), "a secret that can be read", found)
@@ -110,7 +111,7 @@ pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> 
 /// what it was.
 pub(super) fn wanted_seals(desired: &Project, observed: &Observed) -> Seals {
     let Some(key) = &observed.seal_key else { return Seals::new() };
-    let now = observed.secrets.sealed(key);
+    let now = observed.secrets.sealed(&desired.secrets, key);
     let before = |path: &String| {
         let applied = observed.applied.as_ref()?;
         let same = applied.project.secrets.get(path) == desired.secrets.get(path);

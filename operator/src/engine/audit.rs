@@ -1,4 +1,4 @@
-//! The audit log: a JSON line for everything that was written to a host, by whom, why, and what came of it.
+//! The audit log: for everything that is written to a host a JSON line before, and one that says what came of it.
 //!
 //! `audit.jsonl` in the operator's own folder, and four older ones, `audit.jsonl.1` to `.4`; `run` and a person's commands
 //! append to the same. Every entry is logged, too.
@@ -12,6 +12,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::release::Release;
+
 /// Name of the newest file.
 const FILE: &str = "audit.jsonl";
 /// Size in bytes from which a new file is begun.
@@ -19,7 +21,10 @@ const LARGEST: u64 = 10 << 20;
 /// Older files that are kept.
 const KEPT: usize = 4;
 
-/// One thing that was written to a host.
+/// Result of an entry before anything is written: whoever is killed leaves no other one.
+pub(super) const BEGAN: &str = "Began";
+
+/// One thing that is written to a host: an entry before it, and one when it is over.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry<'a> {
@@ -42,9 +47,10 @@ pub(super) struct Entry<'a> {
     pub(super) plan: Option<String>,
     /// What was in force before.
     pub(super) before: State<'a>,
-    /// What is in force after.
-    pub(super) after: State<'a>,
-    /// `Succeeded`, or the reason of the failure.
+    /// What is in force after; nothing is said of it before the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<State<'a>>,
+    /// [`BEGAN`], `Succeeded`, or the reason of the failure.
     pub(super) result: &'a str,
     /// How long it took.
     pub(super) seconds: f64,
@@ -57,6 +63,14 @@ pub(super) struct State<'a> {
     pub(super) release: Option<&'a str>,
     /// Its revision.
     pub(super) revision: Option<&'a str>,
+}
+
+impl<'a> State<'a> {
+    /// The release in force, if there is one.
+    pub(super) fn of(release: Option<&'a Release>) -> Self {
+        let revision = release.map(|release| release.project.revision.as_str());
+        Self { release: release.map(|release| release.id.as_str()), revision }
+    }
 }
 
 /// Keeps an entry, and logs it.

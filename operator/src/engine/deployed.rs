@@ -6,7 +6,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -33,8 +34,28 @@ pub struct Deployment {
 pub struct DeployedHost {
     /// How it is reached, as the spec last said.
     pub spec: HostSpec,
+    /// Whether the stack was in force on another host since the spec named this one: newer data may be there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overtaken: bool,
     /// What is there, by component.
     pub components: BTreeMap<String, Deployed>,
+}
+
+impl Deployment {
+    /// Hosts that the stack names no longer are overtaken once it is in force on another one.
+    fn overtake(&mut self, stack: &Stack) {
+        self.hosts
+            .values_mut()
+            .filter(|host| !is_named(stack, &host.spec))
+            .for_each(|host| host.overtaken = true);
+    }
+
+    /// Whether every host that the stack names no longer is known to be so.
+    fn is_settled(&self, stack: &Stack) -> bool {
+        let mut in_force = self.hosts.values().filter(|host| is_named(stack, &host.spec) && !host.overtaken);
+        let mut left = self.hosts.values().filter(|host| !is_named(stack, &host.spec));
+        in_force.next().is_none() || left.all(|host| host.overtaken)
+    }
 }
 
 /// Whether two entries are the same machine and folder, whatever their names.
@@ -81,24 +102,34 @@ type All = BTreeMap<String, Deployment>;
 /// The file, and what was last read from it.
 #[derive(Debug, Default)]
 pub(super) struct Deployments {
-    cached: Mutex<Option<All>>,
+    cached: Mutex<Cached>,
+}
+
+/// What was last read, and from which file: another one may have been put in its place since.
+#[derive(Debug, Default)]
+struct Cached {
+    all: All,
+    stamp: Option<(u64, u64, i64)>,
 }
 
 impl Deployments {
     /// What is known of a stack.
     pub(super) fn of(&self, folder: Option<&Path>, stack: &str) -> Option<Deployment> {
-        self.cached(folder).as_ref().and_then(|all| all.get(stack)).cloned()
+        self.cached(folder).all.get(stack).cloned()
     }
 
     /// Every stack that is known.
     pub(super) fn stacks(&self, folder: Option<&Path>) -> Vec<String> {
-        self.cached(folder).iter().flat_map(|all| all.keys().cloned()).collect()
+        self.cached(folder).all.keys().cloned().collect()
     }
 
-    fn cached(&self, folder: Option<&Path>) -> MutexGuard<'_, Option<All>> {
+    fn cached(&self, folder: Option<&Path>) -> MutexGuard<'_, Cached> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.is_none() {
-            *cached = Some(folder.map(read).unwrap_or_default());
+        if let Some(folder) = folder {
+            let stamp = stamp(folder);
+            if cached.stamp != stamp {
+                *cached = Cached { all: read(folder), stamp };
+            }
         }
         cached
     }
@@ -117,7 +148,7 @@ impl Deployments {
         let mut new = Deployed::new(release, observed);
         {
             let cached = self.cached(folder);
-            let known = cached.as_ref().and_then(|all| all.get(&key));
+            let known = cached.all.get(&key);
             let host = known.and_then(|known| known.hosts.get(spec.name.as_str()));
             let old = host.and_then(|host| host.components.get(component));
             if let Some(old) = old.filter(|old| old.release == new.release && old.manifest.is_some()) {
@@ -125,7 +156,9 @@ impl Deployments {
                 new.manifest.clone_from(&old.manifest);
             }
             let same_spec = host.is_some_and(|host| host.spec == *spec);
-            if same_spec && old == Some(&new) && known.is_some_and(|known| known.resource == stack.resource) {
+            let is_settled =
+                known.is_some_and(|known| known.resource == stack.resource && known.is_settled(stack));
+            if same_spec && old == Some(&new) && is_settled {
                 return;
             }
         }
@@ -137,10 +170,29 @@ impl Deployments {
             deployment
                 .hosts
                 .retain(|name, host| name == spec.name.as_str() || !is_same_place(&host.spec, spec));
-            let empty = || DeployedHost { spec: spec.clone(), components: BTreeMap::new() };
+            let empty = || DeployedHost { spec: spec.clone(), overtaken: false, components: BTreeMap::new() };
             let host = deployment.hosts.entry(spec.name.to_string()).or_insert_with(empty);
             host.spec = spec.clone();
             host.components.insert(component.clone(), new);
+            if !host.overtaken {
+                deployment.overtake(stack);
+            }
+        });
+    }
+
+    /// A release was rolled out on a host: what is there is what counts from now on.
+    pub(super) fn in_force(&self, folder: Option<&Path>, stack: &Stack, host: &str) {
+        let key = stack.key.to_string();
+        let known = self.of(folder, &key).and_then(|mut known| known.hosts.remove(host));
+        if !known.is_some_and(|known| known.overtaken) {
+            return;
+        }
+        self.change(folder, |all| {
+            let Some(deployment) = all.get_mut(&key) else { return };
+            if let Some(host) = deployment.hosts.get_mut(host) {
+                host.overtaken = false;
+                deployment.overtake(stack);
+            }
         });
     }
 
@@ -158,13 +210,13 @@ impl Deployments {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match folder {
             None => {
-                change(cached.get_or_insert_default());
+                change(&mut cached.all);
                 return;
             }
             Some(folder) => replace(folder, change),
         };
         match result {
-            Ok(all) => *cached = Some(all),
+            Ok(read) => *cached = read,
             Err(error) => tracing::error!(%error, "what is deployed where cannot be kept"),
         }
     }
@@ -182,16 +234,24 @@ fn read(folder: &Path) -> All {
     })
 }
 
-fn replace(folder: &Path, change: impl FnOnce(&mut All)) -> io::Result<All> {
+/// What tells one file from the one that is put in its place.
+fn stamp(folder: &Path) -> Option<(u64, u64, i64)> {
+    let metadata = fs::metadata(folder.join(FILE)).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.mtime_nsec()))
+}
+
+fn replace(folder: &Path, change: impl FnOnce(&mut All)) -> io::Result<Cached> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("deployed.lock"))?;
     lock.lock()?;
     let mut all = read(folder);
     change(&mut all);
     let draft = folder.join("deployed.json.new");
-    fs::write(&draft, serde_json::to_vec_pretty(&all)?)?;
+    let mut file = File::create(&draft)?;
+    file.write_all(&serde_json::to_vec_pretty(&all)?)?;
+    file.sync_all()?;
     fs::rename(draft, folder.join(FILE))?;
-    Ok(all)
+    Ok(Cached { all, stamp: stamp(folder) })
 }
 
 #[cfg(test)]
@@ -235,6 +295,47 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_named_again_is_behind_the_one_that_took_its_place_until_a_rollout() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Some(folder.path());
+        let named = |name: &str, address: &str| {
+            let stack = stack("one");
+            let mut resource = stack.resource.clone();
+            resource.spec.hosts.truncate(1);
+            resource.spec.hosts[0].name = name.parse().unwrap();
+            resource.spec.hosts[0].address = address.parse().unwrap();
+            Stack::new(resource, "staging.yaml".into())
+        };
+        let (one, other) = (named("one", "10.0.0.1"), named("other", "10.0.0.2"));
+        let deployments = Deployments::default();
+        let seen = |stack: &Stack| deployments.record(at, stack, &stack.spec.hosts[0], &release(stack), None);
+        let overtaken =
+            |host: &str| Deployments::default().of(at, &one.key.to_string()).unwrap().hosts[host].overtaken;
+        seen(&one);
+        seen(&other);
+        assert_eq!((overtaken("one"), overtaken("other")), (true, false));
+        seen(&one);
+        assert_eq!((overtaken("one"), overtaken("other")), (true, false), "a look is no rollout");
+        deployments.in_force(at, &one, "one");
+        assert_eq!((overtaken("one"), overtaken("other")), (false, true));
+        seen(&one);
+        assert_eq!((overtaken("one"), overtaken("other")), (false, true));
+    }
+
+    #[test]
+    fn what_another_program_writes_is_known_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Some(folder.path());
+        let stack = stack("one");
+        let spec = &stack.spec.hosts[0];
+        let (one, other) = (Deployments::default(), Deployments::default());
+        one.record(at, &stack, spec, &release(&stack), None);
+        assert_eq!(other.stacks(at), [stack.key.to_string()]);
+        other.forget(at, &stack.key.to_string(), spec.name.as_str());
+        assert_eq!(one.stacks(at), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_is_no_news_is_not_written_and_rubbish_is_no_end() {
         let folder = tempfile::tempdir().unwrap();
         let at = Some(folder.path());
@@ -242,9 +343,12 @@ mod tests {
         let (spec, release) = (&stack.spec.hosts[0], release(&stack));
         let deployments = Deployments::default();
         deployments.record(at, &stack, spec, &release, None);
-        fs::write(folder.path().join(FILE), "rubbish").unwrap();
+        let before = stamp(folder.path());
         deployments.record(at, &stack, spec, &release, None);
-        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), b"rubbish");
+        assert_eq!(stamp(folder.path()), before);
+        fs::write(folder.path().join(FILE), "rubbish").unwrap();
         assert_eq!(Deployments::default().stacks(at), Vec::<String>::new());
+        deployments.record(at, &stack, spec, &release, None);
+        assert_eq!(Deployments::default().stacks(at), [stack.key.to_string()]);
     }
 }

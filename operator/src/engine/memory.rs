@@ -113,12 +113,24 @@ impl Memory {
     }
 
     /// A release of a stack is on a host.
-    pub fn record(&self, stack: &Stack, spec: &HostSpec, release: &Release, observed: Option<&Observed>) {
+    pub(super) fn record(
+        &self,
+        stack: &Stack,
+        spec: &HostSpec,
+        release: &Release,
+        observed: Option<&Observed>,
+    ) {
         self.deployed.record(self.folder.as_deref(), stack, spec, release, observed);
     }
 
+    /// A release was rolled out on a host.
+    pub(super) fn rolled_out(&self, stack: &Stack, spec: &HostSpec, release: &Release) {
+        self.record(stack, spec, release, None);
+        self.deployed.in_force(self.folder.as_deref(), stack, spec.name.as_str());
+    }
+
     /// Nothing of a stack is on a host any more.
-    pub fn forget(&self, stack: &str, host: &str) {
+    pub(super) fn forget(&self, stack: &str, host: &str) {
         self.deployed.forget(self.folder.as_deref(), stack, host);
     }
 

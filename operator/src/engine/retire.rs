@@ -1,14 +1,17 @@
 //! Takes what a stack has left on a host away, as its policy or a person says.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tasktracker_crds::{HostSpec, conditions::reasons};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Error, Hosts, Memory,
-    audit::{Entry, State},
-    deployed::DeployedHost,
+    audit::{BEGAN, Entry, State},
+    deployed::{DeployedHost, is_named},
     now,
 };
 use crate::{
@@ -17,11 +20,14 @@ use crate::{
     host::{self, Host, HostLock},
     observe::{self, Depth},
     plan,
+    report::HostReport,
     source::{Secrets, Stack, target},
 };
 
 /// How long after a failure it is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the source can be relied on again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Who takes what away, and how much of it.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,31 @@ pub struct Retired<'a> {
     pub memory: &'a Memory,
 }
 
+/// Hosts that a stack names no longer, though something of it is there.
+pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
+    let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
+    let left = hosts.into_iter().filter(|(_, host)| !is_named(stack, &host.spec));
+    left.flat_map(|(name, host)| {
+        let stack = &stack.key;
+        host.components.into_iter().map(move |(component, deployed)| {
+            let remedy = format!("`delete {} --host {name}` takes it away (with `--forget` where the host is gone)", stack.name);
+            let message = format!(
+                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}, or name the host again",
+                deployed.release
+            );
+            HostReport {
+                host: name.clone(),
+                component,
+                release: Some(deployed.release),
+                revision: Some(deployed.project.revision),
+                retained: Some(message),
+                ..HostReport::default()
+            }
+        })
+    })
+    .collect()
+}
+
 impl Retired<'_> {
     /// Takes every project of the stack from the host, says in words what was done, and forgets the host.
     ///
@@ -63,6 +94,30 @@ impl Retired<'_> {
         }
         memory.forget(&stack.key.to_string(), deployed.spec.name.as_str());
         Ok(done)
+    }
+
+    /// Forgets a host that cannot be reached any more: nothing is written to it.
+    pub fn forget(&self, who: &str) {
+        let (stack, host) = (self.stack.key.to_string(), self.host.spec.name.as_str());
+        for (component, deployed) in &self.host.components {
+            let before =
+                State { release: Some(&deployed.release), revision: Some(&deployed.project.revision) };
+            self.memory.audit(&Entry {
+                when: &now().to_string(),
+                who,
+                why: "the host is there no longer",
+                stack: &stack,
+                host,
+                component,
+                what: vec!["forget what is there".to_owned()],
+                plan: None,
+                before,
+                after: Some(State::default()),
+                result: reasons::SUCCEEDED,
+                seconds: 0.0,
+            });
+        }
+        self.memory.forget(&stack, host);
     }
 
     async fn remove_project(
@@ -93,20 +148,28 @@ impl Retired<'_> {
             back: None,
         };
         let started = Instant::now();
-        let done = apply::teardown(host, &observed, &context, removal.with_volumes).await;
-        self.memory.audit(&Entry {
+        let entry = Entry {
             when: &context.now,
             who: removal.who,
             why: "nothing asks for it any more",
             stack: &context.stack,
             host: self.host.spec.name.as_str(),
             component: &project.component,
-            what: done.clone().unwrap_or_else(|_| vec!["take the project away".to_owned()]),
+            what: vec!["take the project away".to_owned()],
             plan: None,
             before: State::of(observed.applied.as_ref()),
-            after: State::default(),
+            after: None,
+            result: BEGAN,
+            seconds: 0.0,
+        };
+        self.memory.audit(&entry);
+        let done = apply::teardown(host, &observed, &context, removal.with_volumes).await;
+        self.memory.audit(&Entry {
+            what: done.clone().unwrap_or_else(|_| entry.what.clone()),
+            after: Some(State::default()),
             result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
             seconds: started.elapsed().as_secs_f64(),
+            ..entry
         });
         Ok(done?)
     }
@@ -118,6 +181,9 @@ pub(super) async fn retire(shared: Arc<super::worker::Shared>, stack: Stack, hos
     let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
     let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes: false };
     loop {
+        while !shared.is_reliable.load(Ordering::Relaxed) {
+            sleep(LOOK).await;
+        }
         match retired.remove(&shared.hosts, removal).await {
             Ok(done) => {
                 tracing::warn!(stack = %stack.key, host = %spec.name, "removed, volumes stay: {}", done.join(", "));

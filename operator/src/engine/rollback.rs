@@ -7,6 +7,7 @@ use crate::{
     ledger::Ledger,
     plan::{self, Approval},
     release::Release,
+    secret::Seals,
 };
 
 /// What keeps a rollback from being done.
@@ -53,7 +54,8 @@ impl Site<'_> {
     ) -> Result<apply::Outcome, RollbackError> {
         let release = self.kept_release(look, wanted).await?;
         let policy = &self.stack.spec.policy;
-        let observed = look.observed.clone();
+        let mut observed = look.observed.clone();
+        self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
         let current = observed.applied.as_ref().map(|applied| applied.id.clone());
         // The same desired state with other images is another release.
         let change = diff::change(&release.project, &observed).unwrap_or_else(|| diff::Change {
@@ -69,9 +71,6 @@ impl Site<'_> {
             }],
             adopts: Vec::new(),
         });
-        let desired = diff::change(&look.project, &observed).map(|change| change.desired_hash);
-        let desired =
-            desired.or_else(|| observed.applied.as_ref().map(|applied| applied.desired_hash.clone()));
         let project = release.project.clone();
         let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
         plan.hold.clone_from(&look.plan.hold);
@@ -80,7 +79,7 @@ impl Site<'_> {
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
         }
-        let back = apply::Back { images: release.images, desired_hash: desired.unwrap_or_default() };
+        let back = apply::Back { images: release.images, desired_hash: look.project.hash(&Seals::new()) };
         let look = Look { project, observed, drift: look.drift.clone(), plan };
         Ok(self.act_on(lock, &look, who, Some(back)).await?)
     }

@@ -67,6 +67,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         hosts: Hosts::default(),
         secrets: settings.secrets,
         is_current: Box::new(move |stack| folder.has(stack)),
+        is_reliable: AtomicBool::new(false),
         writer: memory.writer(),
         memory,
     });
@@ -157,6 +158,7 @@ impl Follower {
     /// folder can be relied on: it reads well, is not empty, and no file in it has mistakes, for that may be theirs.
     fn see_what_is_gone(&mut self, files: &[StackFile], read: bool) {
         let reliable = read && !files.is_empty() && files.iter().all(|file| file.content.is_ok());
+        self.shared.is_reliable.store(reliable, Ordering::Relaxed);
         let asked: BTreeMap<String, &Stack> =
             files.iter().flat_map(|file| &file.content).map(|stack| (stack.key.to_string(), stack)).collect();
         let followed = self.managed.keys().map(ToString::to_string);

@@ -1,7 +1,7 @@
 //! Keeps one host of one stack equal to it: check, repair, prove, wait until the next check or until something happens.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Memory>,
     /// Whether the source, read anew, still has exactly this stack.
     pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
+    /// Whether the source could be relied on when it was last read: only then is anything taken away.
+    pub(super) is_reliable: AtomicBool,
     /// Who writes: another for each operator.
     pub(super) writer: String,
 }

@@ -86,6 +86,13 @@ pub struct Observed {
     pub remembered: Remembered,
 }
 
+impl Remembered {
+    /// The host and the volume there with data that is newer than what is on this host.
+    pub fn newer_elsewhere(&self) -> Option<&(String, String)> {
+        self.elsewhere.as_ref().filter(|_| self.overtaken)
+    }
+}
+
 impl Observed {
     /// Whether a rollout was cut here, and nobody finished it or took it back yet.
     pub fn is_under_way(&self) -> bool {
@@ -105,6 +112,8 @@ pub struct Remembered {
     pub volumes: BTreeMap<String, String>,
     /// A host that the spec names no longer, and the volume there that holds the data.
     pub elsewhere: Option<(String, String)>,
+    /// Whether the stack was in force on that one after it was on this host.
+    pub overtaken: bool,
 }
 
 /// What is mounted where.

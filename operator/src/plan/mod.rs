@@ -18,6 +18,7 @@ use crate::{
     diff::{Change, adoption},
     host::Made,
     observe::Observed,
+    secret::Seals,
 };
 
 /// What is to be done with one project on one host.
@@ -212,8 +213,7 @@ fn reason_to_wait(
     if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
         return Some((reasons::DATA_WOULD_BE_LEFT, message));
     }
-    let missing = observed.secrets.missing.iter().find(|(path, _)| desired.secrets.contains_key(*path));
-    if let Some((_, message)) = missing {
+    if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
         return Some((reasons::SECRET_MISSING, message.clone()));
     }
     if approval != Approval::Policy {
@@ -229,7 +229,7 @@ fn reason_to_wait(
         return Some((reasons::UNHEALTHY, message));
     }
     let held = ledger.and_then(|ledger| ledger.held.as_ref());
-    if let Some(held) = held.filter(|held| held.desired_hash == change.desired_hash) {
+    if let Some(held) = held.filter(|held| held.desired_hash == desired.hash(&Seals::new())) {
         let message = format!(
             "{} went back to release {} and holds it; change the spec, or run `apply`",
             held.who, held.release
@@ -308,7 +308,10 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
             ));
         }
     }
-    if let Some((host, volume)) = observed.remembered.elsewhere.as_ref().filter(|_| ledger.is_none()) {
+    let remembered = &observed.remembered;
+    let elsewhere =
+        remembered.newer_elsewhere().or(remembered.elsewhere.as_ref().filter(|_| ledger.is_none()));
+    if let Some((host, volume)) = elsewhere {
         return Some(format!(
             "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"
         ));

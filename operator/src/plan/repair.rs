@@ -209,7 +209,7 @@ fn order(action: &Action) -> (u8, bool) {
 
 /// The value that the release was applied with, where the source still has it.
 fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
-    let value = observed.secrets.known.get(path)?;
+    let value = observed.secrets.known.get(applied.project.secrets.get(path)?)?;
     let action = || Action::WriteSecret { path: path.to_owned(), secret: value.clone() };
     secrets::has_applied_value(applied, path, observed).then(action)
 }

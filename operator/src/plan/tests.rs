@@ -317,7 +317,11 @@ fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
         |observed: &Observed| plan(&[], change.clone(), &desired, observed, &policy, Approval::Policy);
     assert_eq!(planned(&observed).waiting.unwrap().reason, "ApprovalNeeded");
     let mut open = |desired_hash: &str| {
-        let intent = Intent { plan: String::new(), desired_hash: Some(desired_hash.to_owned()) };
+        let intent = Intent {
+            plan: String::new(),
+            desired_hash: Some(desired_hash.to_owned()),
+            stopped: BTreeMap::new(),
+        };
         observed.ledger.as_mut().unwrap().intent = Some(intent);
         observed.clone()
     };

@@ -1,11 +1,16 @@
 //! Where the values of secrets come from: a folder of files, or a program that knows another place.
 
 use std::{
-    collections::BTreeMap, fmt, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, sync::Arc,
+    collections::BTreeMap,
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use tasktracker_crds::{SecretKeySpec, scalars::SecretName};
+use tasktracker_crds::scalars::SecretName;
 use tokio::{
     io::AsyncReadExt,
     process::Command,
@@ -15,7 +20,7 @@ use tokio::{
 
 use crate::{
     host::Identity,
-    secret::{Secret, Values},
+    secret::{References, Secret, Values},
 };
 
 /// Largest secret that is read, in bytes.
@@ -92,8 +97,11 @@ enum Origin {
 #[derive(Debug)]
 struct Program {
     words: Vec<String>,
-    told: Mutex<BTreeMap<(String, String), Told>>,
+    told: std::sync::Mutex<Answers>,
 }
+
+/// What was told of each name and key, and a lock for whoever asks.
+type Answers = BTreeMap<(String, String), Arc<Mutex<Option<Told>>>>;
 
 #[derive(Clone, Debug)]
 struct Told {
@@ -109,7 +117,7 @@ impl Secrets {
 
     /// Secrets from a program and its first arguments; name and key follow them, and it prints exactly the value.
     pub fn from_program(words: Vec<String>) -> Self {
-        Self(Origin::Program(Arc::new(Program { words, told: Mutex::default() })))
+        Self(Origin::Program(Arc::new(Program { words, told: std::sync::Mutex::default() })))
     }
 
     /// One key of a secret.
@@ -139,16 +147,17 @@ impl Secrets {
         })
     }
 
-    /// The values of a project's secrets, by path of their files.
-    pub async fn values(&self, wanted: &BTreeMap<String, SecretKeySpec>) -> Values {
-        let mut values = Values::default();
-        for (path, SecretKeySpec { secret, key }) in wanted {
-            match self.get(secret, key).await {
-                Ok(value) => drop(values.known.insert(path.clone(), value)),
-                Err(error) => drop(values.missing.insert(path.clone(), error.to_string())),
+    /// Adds the values of references that are not there yet.
+    pub async fn add(&self, values: &mut Values, wanted: &References) {
+        for reference in wanted.values() {
+            if values.known.contains_key(reference) || values.missing.contains_key(reference) {
+                continue;
+            }
+            match self.get(&reference.secret, &reference.key).await {
+                Ok(value) => drop(values.known.insert(reference.clone(), value)),
+                Err(error) => drop(values.missing.insert(reference.clone(), error.to_string())),
             }
         }
-        values
     }
 
     /// Where a value is looked up, in words.
@@ -190,9 +199,13 @@ impl Program {
     }
 
     async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
-        let mut told = self.told.lock().await;
-        let asked = (name.to_string(), key.to_owned());
-        if let Some(told) = told.get(&asked).filter(|told| Instant::now() < told.until) {
+        let entry = {
+            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry((name.to_string(), key.to_owned())).or_default().clone()
+        };
+        // Whoever asks for the same meanwhile waits for the one answer; others do not wait.
+        let mut told = entry.lock().await;
+        if let Some(told) = told.as_ref().filter(|told| Instant::now() < told.until) {
             return told.result.clone();
         }
         let limited = timeout(COMMAND_LIMIT, self.ask(name, key)).await;
@@ -200,7 +213,7 @@ impl Program {
             Err(self.failed(name, key, format!("no answer within {} s", COMMAND_LIMIT.as_secs())))
         });
         let holds = if result.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
-        told.insert(asked, Told { until: Instant::now() + holds, result: result.clone() });
+        *told = Some(Told { until: Instant::now() + holds, result: result.clone() });
         result
     }
 

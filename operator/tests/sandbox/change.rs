@@ -213,9 +213,11 @@ fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is
     wait_until("the next change goes on", || operator.is_ready("staging") && version().contains("r2"));
     operator.stop();
     let lines = std::fs::read_to_string(stage.path("state/audit.jsonl")).unwrap();
-    let entries: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told = |entry: &serde_json::Value| {
+    let all: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (began, entries): (Vec<_>, Vec<_>) = all.iter().partition(|entry| entry["result"] == "Began");
+    let same = |key: &str| began.iter().map(|entry| &entry[key]).eq(entries.iter().map(|entry| &entry[key]));
+    assert!(same("when") && same("plan") && same("before"), "{lines}");
+    let told = |entry: &&serde_json::Value| {
         let revision = |key: &str| entry[key]["revision"].as_str().unwrap_or("-").to_owned();
         format!(
             "{} {}>{} {}",

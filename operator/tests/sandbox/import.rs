@@ -188,18 +188,36 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
             .replace("revision: r1", "revision: bad")
             .replace("upgrade: Approve", "upgrade: Approve\n    rollout: {healthTimeout: 3s, soak: 1s}"),
     );
+    // Cut on the way, the next one knows what ran and how it was started again.
+    assert!(stage.ends_at("applied", &["apply"]), "it was not cut");
     refused(&stage, "apply");
     wait_until("what was made by hand serves again", || {
         http(api, "GET /health").is_some_and(|(status, _)| status == 200)
     });
-    assert_eq!((containers(), stage.on_host("docker volume ls -q | sort")), (by_hand, volumes.clone()));
-    let policy =
-        stage.on_host("docker inspect --format '{{.HostConfig.RestartPolicy.Name}}' by_hand-backend-1");
-    assert_eq!(policy, "always\n", "it is not as it was");
-    assert_eq!(titles(api), before);
+    let is_as_before = || {
+        assert_eq!(
+            (containers(), stage.on_host("docker volume ls -q | sort")),
+            (by_hand.clone(), volumes.clone())
+        );
+        let policy =
+            stage.on_host("docker inspect --format '{{.HostConfig.RestartPolicy.Name}}' by_hand-backend-1");
+        assert_eq!(policy, "always\n", "it is not as it was");
+        assert_eq!(titles(api), before);
+    };
+    is_as_before();
 
+    // Cut, and what it needs cannot be had any more: what was stopped is not left so.
     let good = text.replace("upgrade: Approve", "upgrade: Approve\n    rollout: {soak: 1s}");
     write(&good);
+    assert!(stage.ends_at("applied", &["apply"]), "it was not cut");
+    fs::remove_file(stage.path("secrets/tasks/API_TOKEN")).unwrap();
+    let operator = stage.start_operator();
+    wait_until(format_args!("what was made by hand serves again: {}", operator.said()), || {
+        containers() == by_hand && http(api, "GET /health").is_some_and(|(status, _)| status == 200)
+    });
+    operator.stop();
+    is_as_before();
+    stage.write_value("tasks", "API_TOKEN", b"canary-by-hand");
     let (page_watch, api_watch) = (
         Watch::start(SocketAddr::new(stage.host.address(), 3500), "GET /"),
         Watch::start(api, "GET /health/ready"),

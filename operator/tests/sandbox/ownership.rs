@@ -64,9 +64,33 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     assert_eq!(stage.on_host(CONTAINERS), before, "what is left was touched");
     let refused = stage.command(&["apply"]);
     assert_eq!(refused.status.code(), Some(1), "data was left without a word");
+
+    // Once it was in force there, coming back means older data, though all of it is as asked for here.
+    let leave = || {
+        let asked = stage.command(&["apply", "--leave-data"]);
+        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    };
+    leave();
+    operator.wait_until_ready("staging");
     stage.write_stack("staging.yaml", &here);
+    wait_until("coming back waits", || {
+        let (_, status) = stage.json(&["status"]);
+        let message = report(&status, "app-1")["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+        message.contains("expected it to stay on the host app-2 (volume tt-staging-app-data)")
+    });
+    wait_until("the operator waits, too", || !operator.is_ready("staging"));
+    leave();
     operator.wait_until_ready("staging");
     assert_eq!(stage.on_host(CONTAINERS), before);
+
+    // A host that is there no longer can only be forgotten.
+    other.host.kill_sshd().unwrap();
+    let forget = ["delete", "staging", "--host", "app-2", "--forget"];
+    let asked_for = stage.command(&["delete", "staging", "--host", "app-1", "--forget"]);
+    assert_eq!(asked_for.status.code(), Some(1), "a host that is asked for was forgotten");
+    assert_eq!(stage.command(&forget[..4]).status.code(), Some(1), "it cannot be reached");
+    assert!(stage.command(&forget).status.success());
+    assert_eq!(report(&stage.json(&["status"]).1, "app-2"), &Value::Null);
 
     // `down -v` and `up` by hand: volumes and network are not Compose's to make or remove.
     stage.on_host(

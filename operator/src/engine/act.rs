@@ -1,0 +1,118 @@
+//! Carries out what was planned, looks again, and keeps an account of it.
+
+use tasktracker_crds::conditions::reasons;
+use tokio::time::Instant;
+
+use super::{
+    Look, Site, Wish,
+    audit::{BEGAN, Entry, State},
+    now,
+};
+use crate::{apply, host::HostLock, observe::Depth, plan::Approval};
+
+impl Site<'_> {
+    /// Carries out what was planned for one project, looks again, and keeps what did not hold; all of it is in the audit
+    /// log.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub async fn act(&self, lock: &HostLock, look: &Look, who: &str) -> Result<apply::Outcome, apply::Error> {
+        self.act_on(lock, look, who, None).await
+    }
+
+    /// The same, and where `back` is given, as the way back to an earlier release.
+    pub(super) async fn act_on(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        who: &str,
+        back: Option<apply::Back>,
+    ) -> Result<apply::Outcome, apply::Error> {
+        let context = apply::Context {
+            lock,
+            project: &look.project,
+            rollout: &self.stack.spec.policy.rollout,
+            owner: look.project.owner.clone(),
+            stack: self.stack.key.to_string(),
+            who: who.to_owned(),
+            now: now().to_string(),
+            back,
+        };
+        let started = Instant::now();
+        let before = look.observed.applied.as_ref();
+        let entry = Entry {
+            when: &context.now,
+            who,
+            why: &look.plan.why(),
+            stack: &context.stack,
+            host: self.spec.name.as_str(),
+            component: &look.project.component,
+            what: look.plan.words(),
+            plan: Some(look.plan.hash()),
+            before: State::of(before),
+            after: None,
+            result: BEGAN,
+            seconds: 0.0,
+        };
+        self.memory.audit(&entry);
+        let outcome = Box::pin(self.carry_out(look, &context)).await;
+        let done = outcome.as_ref().ok().filter(|outcome| outcome.rolled_out.is_some());
+        let beyond = done.iter().flat_map(|done| done.repaired.clone());
+        let rolled_out = done.and_then(|done| done.rolled_out.as_ref());
+        if let Some(release) = rolled_out {
+            self.memory.rolled_out(self.stack, self.spec, release);
+        }
+        let after = rolled_out.or(before);
+        self.memory.audit(&Entry {
+            what: entry.what.iter().cloned().chain(beyond).collect(),
+            after: Some(State::of(after)),
+            result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+            seconds: started.elapsed().as_secs_f64(),
+            ..entry
+        });
+        outcome
+    }
+
+    async fn carry_out(
+        &self,
+        look: &Look,
+        context: &apply::Context<'_>,
+    ) -> Result<apply::Outcome, apply::Error> {
+        let outcome = apply::apply(self.host, &look.plan, &look.observed, context).await;
+        if look.plan.rollout.is_some() {
+            return self.finish(outcome?, look, context).await;
+        }
+        if look.plan.repairs_now().next().is_none() {
+            return outcome;
+        }
+        let remembered = async {
+            let after = self.look_again(look, context).await?;
+            apply::remember(self.host, &look.plan, &after.observed, &after.drift, context).await
+        };
+        // What went wrong first is what is told.
+        let remembered = remembered.await;
+        outcome.and_then(|outcome| remembered.map(|()| outcome))
+    }
+
+    /// A rollout leaves alone what is as the release wants it by its definition. What differs all the same, such as a
+    /// mount that leads to a folder that is gone, is repaired at once.
+    async fn finish(
+        &self,
+        rolled_out: apply::Outcome,
+        look: &Look,
+        context: &apply::Context<'_>,
+    ) -> Result<apply::Outcome, apply::Error> {
+        let after = self.look_again(look, context).await?;
+        if !after.has_work() || after.plan.rollout.is_some() {
+            return Ok(rolled_out);
+        }
+        let repaired = apply::apply(self.host, &after.plan, &after.observed, context).await?;
+        Ok(apply::Outcome { repaired: repaired.repaired, ..rolled_out })
+    }
+
+    /// What is there after something was done.
+    async fn look_again(&self, look: &Look, context: &apply::Context<'_>) -> Result<Look, apply::Error> {
+        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock) };
+        Ok(self.look_at(look.project.clone(), wish).await?)
+    }
+}

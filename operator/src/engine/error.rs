@@ -1,0 +1,106 @@
+//! What keeps a host from being checked or repaired, and what a report says of it.
+
+use tasktracker_crds::{DriftItem, DriftKind, Layer, conditions::reasons};
+
+use crate::{
+    apply, host,
+    report::{Failure, HostReport},
+    source::SecretError,
+};
+
+/// What keeps a host from being checked or repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A secret that is needed to reach it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The host itself, or what was done on it.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// A person wants nothing to be written.
+    #[error("nothing is written: {found}")]
+    Held {
+        /// The reason, as in conditions.
+        reason: &'static str,
+        /// Who wants it, why, and until when.
+        found: String,
+    },
+    /// Another operator wants it otherwise.
+    #[error(
+        "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
+    )]
+    OtherWriter {
+        /// Who it is, as the host's `.epoch` names it.
+        writer: String,
+    },
+}
+
+impl From<host::Error> for Error {
+    fn from(error: host::Error) -> Self {
+        Self::Apply(error.into())
+    }
+}
+
+impl Error {
+    /// The reason for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => reasons::SECRET_MISSING,
+            Self::Apply(error) => error.reason(),
+            Self::OtherWriter { .. } => reasons::OTHER_WRITER,
+            Self::Held { reason, .. } => reason,
+        }
+    }
+
+    /// What is wrong with the host itself, where that is what failed.
+    fn of_host(&self) -> Option<&host::Error> {
+        match self {
+            Self::Apply(apply::Error::Host(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What a report says of the host; what was known `before` of its release stays known.
+    pub fn report(&self, host: &str, before: Option<HostReport>) -> HostReport {
+        let failure = Failure {
+            reason: self.reason(),
+            message: self.to_string(),
+            reachable: !matches!(self, Self::Secret(_))
+                && !self.of_host().is_some_and(host::Error::is_unreachable),
+            stalled: matches!(self, Self::OtherWriter { .. })
+                || self.of_host().is_some_and(host::Error::is_stalled),
+        };
+        let kind = match self {
+            Self::Secret(_) => Some(DriftKind::SecretMissing),
+            Self::Apply(_) | Self::OtherWriter { .. } | Self::Held { .. } => {
+                self.of_host().and_then(host::Error::drift_kind)
+            }
+        };
+        let item = kind.map(|kind| DriftItem {
+            host: host.to_owned(),
+            component: "app".to_owned(),
+            service: None,
+            kind,
+            path: None,
+            wanted: "a host that can be managed".to_owned(),
+            found: self.to_string(),
+            first_seen: None,
+            answer: kind.answer(),
+        });
+        let before = before.unwrap_or_default();
+        HostReport {
+            host: host.to_owned(),
+            component: "app".to_owned(),
+            failure: Some(failure),
+            release: before.release,
+            revision: before.revision,
+            drift: before
+                .drift
+                .into_iter()
+                .filter(|item| item.kind.layer() != Layer::Host)
+                .chain(item)
+                .collect(),
+            ..HostReport::default()
+        }
+    }
+}
