@@ -8,7 +8,7 @@ use tasktracker_operator::cli::{self, Arguments};
 #[tokio::main]
 async fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(arguments) => cli::main(arguments).await,
+        Ok(arguments) => Box::pin(cli::main(arguments)).await,
         Err(told) => {
             let printed = told.print();
             // Clap's own status for mistakes is 2, which means drift here.

@@ -304,12 +304,10 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Plan(selection) => plan::plan(&printer, &selection).await,
         Command::Apply { selection, plan, leave_data } => {
             let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
-            Box::pin(apply::apply(&printer, &selection, plan.as_deref(), approval)).await
+            apply::apply(&printer, &selection, plan.as_deref(), approval).await
         }
         Command::Status { selection, watch } => status::status(&printer, &selection, watch).await,
-        Command::Adopt(selection) => {
-            Box::pin(apply::apply(&printer, &selection, None, Approval::Adopting)).await
-        }
+        Command::Adopt(selection) => apply::apply(&printer, &selection, None, Approval::Adopting).await,
         Command::Delete { source, state, stack, hosts, volumes, forget } => {
             let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
             delete::delete(&printer, &source, &state.share(), asked).await
