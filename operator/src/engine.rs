@@ -272,6 +272,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_a_ledger_the_volume_that_a_container_has_is_the_one_that_counts() {
+        let text = include_str!("../../examples/staging.yaml");
+        let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "s.yaml".into());
+        let project = desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let settings = [("volumes//data".to_owned(), "volume by_hand_tasks rw".to_owned())].into();
+        let backend = host::Container {
+            labels: [(compose::COMPOSE_SERVICE.to_owned(), "backend".to_owned())].into(),
+            details: Some(host::Details { settings, ..host::Details::default() }),
+            ..host::Container::default()
+        };
+        let remembered = Remembered {
+            volumes: [("data".to_owned(), "of-the-state-folder".to_owned())].into(),
+            ..Remembered::default()
+        };
+        let mut observed = Observed { remembered, ..Observed::default() };
+        assert_eq!(volumes_in_use(&project, &observed)["data"], "of-the-state-folder");
+        observed.containers.push(backend);
+        assert_eq!(volumes_in_use(&project, &observed)["data"], "by_hand_tasks");
+    }
+
+    #[test]
     fn a_clock_at_the_end_of_time_is_no_panic() {
         let facts = |seconds| host::Facts {
             user: String::new(),

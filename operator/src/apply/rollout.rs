@@ -274,7 +274,42 @@ pub(super) fn make(what: &str, name: &str, context: &Context<'_>) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use super::may_pass;
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::host::Details;
+
+    #[test]
+    fn what_is_started_again_is_what_ran_before_the_first_cut_as_it_was() {
+        let container = |name: &str, state: State, restart: &str| Container {
+            name: name.to_owned(),
+            state,
+            details: Some(Details {
+                settings: BTreeMap::from([("restart".to_owned(), restart.to_owned())]),
+                ..Details::default()
+            }),
+            ..Container::default()
+        };
+        let adopted = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let others = vec![
+            container("a", State::Running, "always"),
+            container("b", State::Other("created".to_owned()), "always"),
+            container("c", State::Running, "on-failure:3"),
+            container("stranger", State::Running, "always"),
+        ];
+        let first = to_be_stopped(&adopted, &Observed { others, ..Observed::default() });
+        let expected =
+            [("a", "always"), ("c", "on-failure:3")].map(|(name, policy)| (name.into(), policy.into()));
+        assert_eq!(first, BTreeMap::from(expected));
+        // Cut after `a` was stopped: its policy is "no" by then.
+        let intent = Intent { plan: String::new(), desired_hash: None, stopped: first.clone() };
+        let ledger = Some(Ledger { intent: Some(intent), ..Ledger::empty("o", "s") });
+        let others = vec![
+            container("a", State::Other("created".to_owned()), "no"),
+            container("c", State::Running, "no"),
+        ];
+        assert_eq!(to_be_stopped(&adopted, &Observed { ledger, others, ..Observed::default() }), first);
+    }
 
     #[test]
     fn a_daemon_that_went_away_is_not_the_releases_fault() {

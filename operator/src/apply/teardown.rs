@@ -18,6 +18,13 @@ pub async fn teardown(
     context: &Context<'_>,
     with_volumes: bool,
 ) -> Result<Vec<String>, Error> {
+    let (steps, done) = steps(observed, context, with_volumes);
+    host.carry_out(context.lock, &context.project.folder, &steps).await?;
+    Ok(done)
+}
+
+/// What is done, in this order, and in words.
+fn steps(observed: &Observed, context: &Context<'_>, with_volumes: bool) -> (Vec<Step>, Vec<String>) {
     let project = context.project;
     let why = if with_volumes { "removed with its volumes" } else { "removed, its volumes stay" };
     let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
@@ -52,6 +59,5 @@ pub async fn teardown(
     for name in volumes.values().filter(|_| with_volumes).filter(there) {
         docker(format!("remove volume {name}"), &["volume", "rm"], name);
     }
-    host.carry_out(context.lock, &project.folder, &steps).await?;
-    Ok(done)
+    (steps, done)
 }

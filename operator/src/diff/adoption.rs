@@ -136,3 +136,81 @@ pub(crate) fn volume_in_use(desired: &Project, observed: &Observed) -> Option<St
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{host::Details, source::Stack};
+
+    /// The example, taking over the project `by_hand` with its volume.
+    fn desired() -> Project {
+        let text = include_str!("../../../examples/staging.yaml").replace(
+            "tasktracker}",
+            "tasktracker, adopt: {project: by_hand, volumes: {data: by_hand_tasks}}}",
+        );
+        let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s.yaml".into());
+        crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+    }
+
+    fn by_hand(mounts: &[(&str, &str)]) -> Container {
+        let settings =
+            mounts.iter().map(|(at, what)| (format!("volumes/{at}"), (*what).to_owned())).collect();
+        Container {
+            id: "id".to_owned(),
+            name: "by_hand-backend-1".to_owned(),
+            image: "registry.example.com/t/backend:r1".to_owned(),
+            state: State::Running,
+            labels: BTreeMap::from([(COMPOSE_PROJECT.to_owned(), "by_hand".to_owned())]),
+            details: Some(Details { settings, ..Details::default() }),
+            ..Container::default()
+        }
+    }
+
+    fn on_host(others: Vec<Container>) -> Observed {
+        Observed { others, ..Observed::default() }
+    }
+
+    #[test]
+    fn data_inside_a_container_or_in_another_place_is_not_left_with_it() {
+        let left = |mounts: &[(&str, &str)]| data_left(&desired(), &on_host(vec![by_hand(mounts)]));
+        assert_eq!(left(&[("/data", "volume by_hand_tasks rw")]), None);
+        for (mounts, found) in [
+            (&[][..], "inside the container and would go with it"),
+            (&[("/elsewhere", "volume by_hand_tasks rw")], "inside the container and would go with it"),
+            (&[("/data", "bind /srv/tasks rw")], "found /srv/tasks"),
+        ] {
+            let told = left(mounts).unwrap();
+            assert!(told.contains(found) && told.contains("by_hand-backend-1"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_one_off_container_is_not_taken_over() {
+        let mut one_off = by_hand(&[]);
+        one_off.labels.insert(COMPOSE_ONE_OFF.to_owned(), "True".to_owned());
+        assert!(containers(&desired(), &on_host(vec![one_off])).is_empty());
+        assert_eq!(containers(&desired(), &on_host(vec![by_hand(&[])])).len(), 1);
+    }
+
+    #[test]
+    fn a_volume_is_never_used_by_two_programs() {
+        let user = |project: &str, state: State| Container {
+            id: project.to_owned(),
+            state,
+            labels: BTreeMap::from([(COMPOSE_PROJECT.to_owned(), project.to_owned())]),
+            sources: vec!["by_hand_tasks".to_owned()],
+            ..by_hand(&[])
+        };
+        let desired = desired();
+        let desired =
+            Project { volumes: BTreeMap::from([("data".to_owned(), "by_hand_tasks".to_owned())]), ..desired };
+        let told = |container: Container| volume_in_use(&desired, &on_host(vec![container]));
+        assert!(told(user("another", State::Running)).unwrap().contains("by_hand_tasks"));
+        assert_eq!(told(user("another", State::Other("created".to_owned()))), None, "it does not run");
+        assert_eq!(told(user("by_hand", State::Running)), None, "it is taken over");
+        assert_eq!(told(user(&desired.name, State::Running)), None, "it is our own");
+        assert_eq!(told(Container { sources: Vec::new(), ..user("another", State::Running) }), None);
+    }
+}

@@ -323,6 +323,27 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_another_name_is_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = Some(folder.path());
+        let one = stack("one");
+        let mut resource = one.resource.clone();
+        resource.spec.hosts[0].name = "renamed".parse().unwrap();
+        let renamed = Stack::new(resource, "staging.yaml".into());
+        let deployments = Deployments::default();
+        deployments.record(at, &one, &one.spec.hosts[0], &release(&one), None);
+        assert!(is_named(&renamed, &one.spec.hosts[0]), "it would be taken for one that is left");
+        deployments.record(at, &renamed, &renamed.spec.hosts[0], &release(&renamed), None);
+        let known = deployments.of(at, &one.key.to_string()).unwrap().hosts;
+        let first: Vec<&String> = known.keys().collect();
+        assert!(first == ["renamed"] && !known["renamed"].overtaken, "{first:?}");
+        let mut elsewhere = one.spec.hosts[0].clone();
+        elsewhere.directory = "/opt/another".parse().unwrap();
+        elsewhere.name = "another".parse().unwrap();
+        assert!(!is_named(&renamed, &elsewhere));
+    }
+
+    #[test]
     fn what_another_program_writes_is_known_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let at = Some(folder.path());

@@ -2,9 +2,11 @@
 
 use super::{Look, Site};
 use crate::{
-    apply, diff,
+    apply,
+    diff::{self, Change, ChangeItem},
     host::{self, HostLock},
     ledger::Ledger,
+    observe::Observed,
     plan::{self, Approval},
     release::Release,
     secret::Seals,
@@ -56,21 +58,7 @@ impl Site<'_> {
         let policy = &self.stack.spec.policy;
         let mut observed = look.observed.clone();
         self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
-        let current = observed.applied.as_ref().map(|applied| applied.id.clone());
-        // The same desired state with other images is another release.
-        let change = diff::change(&release.project, &observed).unwrap_or_else(|| diff::Change {
-            desired_hash: release.desired_hash.clone(),
-            from_release: current.clone(),
-            from_revision: observed.applied.as_ref().map(|applied| applied.project.revision.clone()),
-            to_revision: release.project.revision.clone(),
-            items: vec![diff::ChangeItem {
-                service: None,
-                path: "images".to_owned(),
-                from: current.unwrap_or_default(),
-                to: release.id.clone(),
-            }],
-            adopts: Vec::new(),
-        });
+        let change = change_to(&release, &observed);
         let project = release.project.clone();
         let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
         plan.hold.clone_from(&look.plan.hold);
@@ -109,5 +97,50 @@ impl Site<'_> {
             return Err(damaged(crate::text::printable(&found)).into());
         }
         Ok(release)
+    }
+}
+
+/// What going back to a release changes: the same desired state with other images is another release, too.
+fn change_to(release: &Release, observed: &Observed) -> Change {
+    let current = observed.applied.as_ref();
+    diff::change(&release.project, observed).unwrap_or_else(|| Change {
+        desired_hash: release.desired_hash.clone(),
+        from_release: current.map(|applied| applied.id.clone()),
+        from_revision: current.map(|applied| applied.project.revision.clone()),
+        to_revision: release.project.revision.clone(),
+        items: vec![ChangeItem {
+            service: None,
+            path: "images".to_owned(),
+            from: current.map(|applied| applied.id.clone()).unwrap_or_default(),
+            to: release.id.clone(),
+        }],
+        adopts: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{release::Prepared, source::Stack};
+
+    fn release(revision: &str, image: &str) -> Release {
+        let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
+        let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s.yaml".into());
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let images = BTreeMap::from([("backend".to_owned(), image.to_owned())]);
+        Prepared::new(project, images, BTreeMap::new()).release
+    }
+
+    #[test]
+    fn the_same_desired_state_with_other_images_is_something_to_go_back_to() {
+        let observed = Observed { applied: Some(release("r1", "sha256:new")), ..Observed::default() };
+        let back = release("r1", "sha256:old");
+        let change = change_to(&back, &observed);
+        assert_eq!((change.items.len(), change.items[0].path.as_str()), (1, "images"));
+        assert_eq!(change.desired_hash, back.desired_hash);
+        let paths = change_to(&release("r0", "sha256:old"), &observed).items;
+        assert!(paths.iter().any(|item| item.path == "image"), "{paths:?}");
     }
 }

@@ -128,7 +128,7 @@ impl Follower {
             }
             told = error;
             if let Some(files) = &files {
-                self.see_what_is_gone(files, read.is_ok());
+                self.see_what_is_gone(files, read.is_ok(), Instant::now());
             }
             tokio::time::sleep(FOLDER_PAUSE).await;
         }
@@ -156,7 +156,7 @@ impl Follower {
 
     /// Stacks without a file, and hosts that their stacks name no longer. They count only when that lasts, and the
     /// folder can be relied on: it reads well, is not empty, and no file in it has mistakes, for that may be theirs.
-    fn see_what_is_gone(&mut self, files: &[StackFile], read: bool) {
+    fn see_what_is_gone(&mut self, files: &[StackFile], read: bool, now: Instant) {
         let reliable = read && !files.is_empty() && files.iter().all(|file| file.content.is_ok());
         self.shared.is_reliable.store(reliable, Ordering::Relaxed);
         let asked: BTreeMap<String, &Stack> =
@@ -182,7 +182,6 @@ impl Follower {
             }
             !task.is_finished()
         });
-        let now = Instant::now();
         for key in self.gone_stacks.lasting(gone, reliable, now) {
             self.let_go(&key);
         }
@@ -252,5 +251,76 @@ fn adopt(key: StackKey, stack: &Arc<Stack>, shared: &Arc<Shared>, managed: &mut 
         entry.workers.entry(host.name.to_string()).or_insert_with(|| {
             tokio::spawn(work(shared.clone(), host.name.to_string(), entry.sender.subscribe()))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+    use crate::release::Prepared;
+
+    const TEXT: &str = include_str!("../../../examples/staging.yaml");
+
+    fn file(text: &str) -> StackFile {
+        let text = format!("{text}\n  policy: {{deletion: Down}}\n");
+        let resource = validation::read_stack(&text).unwrap();
+        StackFile { path: "staging.yaml".into(), content: Ok(Stack::new(resource, "staging.yaml".into())) }
+    }
+
+    /// The stack on another host than it is deployed on.
+    fn moved(text: &str) -> StackFile {
+        file(&text.replace("name: app-1", "name: app-9").replace("address: ", "address: other."))
+    }
+
+    /// A follower to which the example is known to be deployed, and that follows it already.
+    fn follower(folder: &Path) -> Follower {
+        let memory = Arc::new(Memory::take(folder).unwrap());
+        let stack = file(TEXT);
+        if let Ok(stack) = &stack.content {
+            let project = crate::desired::app_project(stack, stack.spec.app.as_ref().unwrap());
+            let release = Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release;
+            memory.record(stack, &stack.spec.hosts[0], &release, None);
+        }
+        let shared = Arc::new(Shared {
+            watcher: Watcher::new(Arc::new(Metrics::new().unwrap()), memory.clone()),
+            hosts: Hosts::default(),
+            secrets: Secrets::default(),
+            is_current: Box::new(|_| true),
+            is_reliable: AtomicBool::new(false),
+            writer: memory.writer(),
+            memory,
+        });
+        let mut follower = Follower::new(shared);
+        follower.take_up(&[stack]);
+        follower
+    }
+
+    /// What is taken away when the source says this for longer than a minute.
+    fn retired(follower: &mut Follower, file: StackFile, read: bool) -> Vec<String> {
+        let (files, now) = ([file], Instant::now());
+        follower.take_up(&files);
+        follower.see_what_is_gone(&files, read, now);
+        follower.see_what_is_gone(&files, read, now + Duration::from_secs(61));
+        follower.retiring.keys().map(|(stack, host)| format!("{stack} {host}")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_host_is_taken_from_a_stack_only_by_a_spec_that_is_in_force() {
+        let (folder, none) = (tempfile::tempdir().unwrap(), Vec::<String>::new());
+        let mut follower = follower(folder.path());
+        assert_eq!(retired(&mut follower, file(TEXT), true), none);
+        let refused = moved(&TEXT.replace("environment: staging", "environment: another"));
+        assert_eq!(retired(&mut follower, refused, true), none, "an update that was refused");
+        assert_eq!(retired(&mut follower, moved(TEXT), false), none, "a folder that cannot be read");
+        assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
+        // Named again, it is let alone.
+        let (back, now) = ([file(TEXT)], Instant::now());
+        follower.take_up(&back);
+        follower.see_what_is_gone(&back, true, now);
+        tokio::task::yield_now().await;
+        follower.see_what_is_gone(&back, true, now);
+        assert!(follower.retiring.is_empty());
     }
 }
