@@ -379,7 +379,12 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
                 stage.host.start_docker().unwrap();
             }
         }
-        wait_until(format_args!("cut {number}, {cut:?}: all is well again: {}", operator.said()), || {
+        let processes = std::fmt::from_fn(|formatter| {
+            formatter
+                .write_str(&stage.as_root("ps axf -o pid,etimes,args | cut -c1-300; timeout 5 docker ps -a"))
+        });
+        let told = format_args!("cut {number}, {cut:?}: all is well again: {}{processes}", operator.said());
+        wait_until(told, || {
             ledger(&stage)["intent"].is_null()
                 && ledger(&stage)["failed"].is_null()
                 && operator.is_ready("staging")
