@@ -309,8 +309,17 @@ impl Ledger {
 
     /// Whether a difference was repaired in vain so often that it is left to a person.
     pub fn gave_up(&self, kind: DriftKind, path: Option<&String>) -> bool {
+        self.tries(kind, path) >= TRIES
+    }
+
+    /// Whether a difference was repaired in vain before.
+    pub fn was_in_vain(&self, kind: DriftKind, path: Option<&String>) -> bool {
+        self.tries(kind, path) > 0
+    }
+
+    fn tries(&self, kind: DriftKind, path: Option<&String>) -> u32 {
         let is_it = |attempt: &&Attempt| attempt.kind == kind && attempt.path.as_ref() == path;
-        self.attempts.iter().find(is_it).is_some_and(|attempt| attempt.count >= TRIES)
+        self.attempts.iter().find(is_it).map_or(0, |attempt| attempt.count)
     }
 
     /// What is known to have been in vain after differences were repaired and some of them are `left`.

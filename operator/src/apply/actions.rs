@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ACTION_LIMIT, Context, compose::Compose, rollout::make};
+use super::{ACTION_LIMIT, Context, QUICK_LIMIT, compose::Compose, rollout::make};
 use crate::{
     desired::sha256,
     diff::secrets,
@@ -20,6 +20,7 @@ pub(super) fn steps(
     context: &Context<'_>,
 ) -> Vec<Step> {
     let docker = |arguments: &[&str]| vec![Step::docker(arguments, ACTION_LIMIT)];
+    let quick = |arguments: &[&str]| vec![Step::docker(arguments, QUICK_LIMIT)];
     match action {
         Action::SetAside { path } => {
             let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -31,14 +32,20 @@ pub(super) fn steps(
         Action::CreateNetwork { network } => vec![make("network", network, context)],
         Action::ReplaceNetwork { network } => replace_network(network, observed, context),
         Action::RemoveOrphan { container } => docker(&["rm", "-f", container]),
-        Action::Rename { container, to, .. } => docker(&["rename", container, to]),
-        Action::Unpause { container, .. } => docker(&["unpause", container]),
+        Action::Rename { container, to, .. } => quick(&["rename", container, to]),
+        Action::Unpause { container, .. } => quick(&["unpause", container]),
         Action::Restart { container, .. } => docker(&["restart", container]),
         Action::Reload { service } => vec![compose.reload(service)],
-        Action::Start { container, .. } => docker(&["start", container]),
+        Action::Start { container, .. } => vec![start([container.as_str()])],
         Action::Create { service } => vec![compose.up(&["--no-deps", "--no-recreate", service])],
         Action::Recreate { service } => vec![compose.up(&["--no-deps", "--force-recreate", service])],
     }
+}
+
+/// Starts containers: those that do not start keep no other one from it.
+pub(super) fn start<'a>(containers: impl IntoIterator<Item = &'a str>) -> Step {
+    let words: Vec<&str> = ["start"].into_iter().chain(containers).collect();
+    Step::docker(&words, QUICK_LIMIT)
 }
 
 /// Secret files, and first the folders that keep others out.

@@ -27,6 +27,8 @@ pub use teardown::teardown;
 
 /// How long starting, stopping or reloading one service may take on the host.
 const ACTION_LIMIT: Duration = Duration::from_mins(2);
+/// How long Docker may take for what waits for no program inside a container.
+const QUICK_LIMIT: Duration = Duration::from_secs(45);
 
 /// What an apply needs to know beside the plan.
 #[derive(Debug)]
@@ -232,13 +234,17 @@ async fn repair(
     let mut steps = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
     let compose = Compose::new(host, &applied.project);
     let mut unsynced = false;
-    for action in &repairs {
-        let is_file = action.is_of_files();
+    // What does not start keeps nothing else from being started.
+    for group in repairs.chunk_by(|one, next| one.started().is_some() && next.started().is_some()) {
+        let is_file = group.iter().any(|action| action.is_of_files());
         if unsynced && !is_file {
             steps.push(Step::Sync);
         }
         unsynced = is_file;
-        steps.extend(actions::steps(action, observed, &compose, context));
+        steps.extend(match group {
+            [action] => actions::steps(action, observed, &compose, context),
+            starts => vec![actions::start(starts.iter().filter_map(|action| action.started()))],
+        });
     }
     let limits = context.rollout;
     let touched: BTreeSet<&str> = repairs.iter().filter_map(|action| action.service()).collect();

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    ACTION_LIMIT, Context, Error,
-    actions::{place_secret, secret_steps},
+    ACTION_LIMIT, Context, Error, QUICK_LIMIT,
+    actions::{place_secret, secret_steps, start},
     compose::Compose,
     verify,
 };
@@ -168,7 +168,7 @@ async fn carry_out(
 /// Takes away what does not run of a rollout that was cut: nobody knows what is in the way of starting it.
 fn remove_idle(containers: &[Container]) -> impl Iterator<Item = Step> {
     let idle = containers.iter().filter(|container| container.state != State::Running);
-    idle.map(|container| Step::docker(&["rm", "-f", &container.name], ACTION_LIMIT))
+    idle.map(|container| Step::docker(&["rm", "-f", &container.name], QUICK_LIMIT))
 }
 
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
@@ -216,8 +216,8 @@ pub(super) async fn give_back(
     }
     let mut steps = vec![Compose::new(host, context.project).remove()];
     for (name, restart) in stopped {
-        steps.push(Step::docker(&["update", &format!("--restart={restart}"), name], ACTION_LIMIT));
-        steps.push(Step::docker(&["start", name], ACTION_LIMIT));
+        steps.push(Step::docker(&["update", &format!("--restart={restart}"), name], QUICK_LIMIT));
+        steps.push(start([name.as_str()]));
     }
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
     Ok(stopped.keys().map(|name| format!("start {name} again")).collect())

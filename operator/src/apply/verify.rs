@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{ACTION_LIMIT, Error};
+use super::{Error, actions};
 use crate::{
     desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT},
     diff,
-    host::{Container, Host, HostLock, Step},
+    host::{Container, Host, HostLock},
     observe::Observed,
     release::Release,
 };
@@ -44,8 +44,8 @@ pub(super) async fn serving(
         let still = standing_still(&containers);
         still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));
         if starts < STARTS && still_since.is_some_and(|since| since.elapsed() >= STILL) {
-            let words: Vec<&str> = ["start"].into_iter().chain(still.iter().map(String::as_str)).collect();
-            host.carry_out(lock, &project.folder, &[Step::docker(&words, ACTION_LIMIT)]).await?;
+            let start = actions::start(still.iter().map(String::as_str));
+            host.carry_out(lock, &project.folder, &[start]).await?;
             (starts, still_since) = (starts + 1, None);
         }
         let observed = Observed { containers, ..Observed::default() };

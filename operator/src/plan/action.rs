@@ -174,6 +174,11 @@ impl Action {
         }
     }
 
+    /// The container that it starts, where that is all.
+    pub fn started(&self) -> Option<&str> {
+        if let Self::Start { container, .. } = self { Some(container) } else { None }
+    }
+
     /// Whether it is about files alone.
     pub fn is_of_files(&self) -> bool {
         matches!(

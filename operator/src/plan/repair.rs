@@ -52,6 +52,15 @@ fn action(
         DriftKind::NotAFile => Action::SetAside { path: path()? },
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
+        // What the smallest action did not mend is made anew.
+        DriftKind::Stopped | DriftKind::Paused | DriftKind::Unhealthy | DriftKind::ContentStale
+            if observed
+                .ledger
+                .as_ref()
+                .is_some_and(|ledger| ledger.was_in_vain(item.kind, item.path.as_ref())) =>
+        {
+            Action::Recreate { service: service()? }
+        }
         DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
         DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
         DriftKind::Unhealthy | DriftKind::ContentStale => {

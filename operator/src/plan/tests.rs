@@ -82,6 +82,19 @@ fn each_kind_gets_its_smallest_action() {
 }
 
 #[test]
+fn what_the_smallest_action_did_not_mend_is_made_anew() {
+    let (desired, mut observed) = (project("a"), observed("a"));
+    let stopped = item(DriftKind::Stopped, Some("backend"), Some("tt-b-1"));
+    let other = item(DriftKind::Stopped, Some("edge"), Some("tt-e-1"));
+    let drift = [stopped.clone(), other];
+    let ledger = observed.ledger.as_mut().unwrap();
+    ledger.attempts = ledger.attempts_after(&[(stopped.kind, stopped.path.clone())], &drift);
+    let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    let words: Vec<String> = plan.repairs.iter().map(|repair| repair.action.words()).collect();
+    assert_eq!(words, ["start tt-e-1", "recreate backend"]);
+}
+
+#[test]
 fn files_come_before_containers_and_the_compose_file_last_of_them() {
     let drift = [
         item(DriftKind::FileChanged, None, Some("compose.yaml")),
