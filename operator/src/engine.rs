@@ -132,7 +132,8 @@ impl Site<'_> {
     fn remember(&self, project: &Project, observed: &mut Observed) {
         let Some(known) = self.memory.deployed(&self.stack.key.to_string()) else { return };
         let component = &project.component;
-        let host = known.hosts.get(self.spec.name.as_str());
+        let same_place = || known.hosts.values().find(|host| deployed::is_same_place(&host.spec, self.spec));
+        let host = known.hosts.get(self.spec.name.as_str()).or_else(same_place);
         let here = host.and_then(|host| host.components.get(component));
         if let (Some(applied), Some(here)) = (&observed.applied, here)
             && applied.id == here.release
@@ -146,7 +147,9 @@ impl Site<'_> {
             }
         }
         let is_left = |host: &DeployedHost| !deployed::is_named(self.stack, &host.spec);
-        let elsewhere = known.hosts.iter().filter(|(_, host)| is_left(host)).find_map(|(name, host)| {
+        let mut left: Vec<_> = known.hosts.iter().filter(|(_, host)| is_left(host)).collect();
+        left.sort_by_key(|(_, host)| host.overtaken);
+        let elsewhere = left.into_iter().find_map(|(name, host)| {
             let volume = host.components.get(component)?.project.volumes.values().next()?;
             Some((name.clone(), volume.clone()))
         });
@@ -155,7 +158,7 @@ impl Site<'_> {
             desired_hash: here.map(|here| here.desired_hash.clone()),
             volumes: here.map(|here| here.project.volumes.clone()).unwrap_or_default(),
             elsewhere,
-            overtaken: host.is_some_and(|host| host.overtaken),
+            overtaken: host.is_none_or(|host| host.overtaken),
         };
     }
 

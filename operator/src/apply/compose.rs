@@ -51,11 +51,6 @@ impl<'a> Compose<'a> {
         self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)
     }
 
-    /// Takes the project's containers away; volumes and networks are not Compose's.
-    pub(super) fn remove(&self) -> Step {
-        self.run(&["rm", "--stop", "--force"], ACTION_LIMIT)
-    }
-
     /// Makes a running service take up its files: Caddy validates before it switches; anything else is restarted.
     pub(super) fn reload(&self, service: &str) -> Step {
         let caddy = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"];

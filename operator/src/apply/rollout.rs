@@ -81,8 +81,10 @@ pub(super) async fn rollout(
             Ledger { adopted, compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
         }
         Err(error) if error.is_of_release() => {
-            give_back(host, &stopped, context).await?;
+            let given_back = give_back(host, &stopped, context).await;
             let failed = ledger.clone().failed(release, error.reason(), error.to_string(), &signature);
+            // What is not given back yet is so by the next check.
+            let failed = Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed };
             // A rollback that failed says nothing of what was tried before.
             if context.back.is_some() { Ledger { failed: ledger.failed.clone(), ..failed } } else { failed }
         }
@@ -136,18 +138,16 @@ async fn carry_out(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    steps.extend(start.iter().cloned());
-    let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &steps)).await;
+    host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
+    let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &start)).await;
     match done.map_err(refusal) {
-        Err(Error::Refused { .. }) => {
+        Err(first @ Error::Refused { .. }) => {
             // What a killed daemon or a killed Compose left may be in the way: the release is judged without that.
             sleep(SECOND_TRY).await;
-            let mut containers = host.containers().await?;
-            containers.retain(|one| {
-                one.has_label(COMPOSE_PROJECT, &project.name) && one.has_label(labels::OWNER, &project.owner)
-            });
-            let again: Vec<Step> = remove_idle(&containers).chain(start).collect();
-            host.carry_out(context.lock, &project.folder, &again).await.map_err(refusal)?;
+            let (ours, _) = ours_and_others(host, context).await?;
+            let again: Vec<Step> = remove_idle(&ours).chain(start).collect();
+            let done = host.carry_out(context.lock, &project.folder, &again).await.map_err(refusal);
+            done.map_err(|second| if second.is_of_release() { first } else { second })?;
         }
         other => other?,
     }
@@ -167,8 +167,22 @@ async fn carry_out(
 
 /// Takes away what does not run of a rollout that was cut: nobody knows what is in the way of starting it.
 fn remove_idle(containers: &[Container]) -> impl Iterator<Item = Step> {
-    let idle = containers.iter().filter(|container| container.state != State::Running);
+    let is_idle = |container: &&Container| container.state != State::Running && !container.is("removing");
+    let idle = containers.iter().filter(is_idle);
     idle.map(|container| Step::docker(&["rm", "-f", &container.name], QUICK_LIMIT))
+}
+
+/// The containers of the project as they are now, and every other one.
+async fn ours_and_others(
+    host: &Host,
+    context: &Context<'_>,
+) -> Result<(Vec<Container>, Vec<Container>), host::Error> {
+    let project = context.project;
+    let is_ours = |container: &Container| {
+        container.has_label(COMPOSE_PROJECT, &project.name)
+            && container.has_label(labels::OWNER, &project.owner)
+    };
+    Ok(host.containers().await?.into_iter().partition(is_ours))
 }
 
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
@@ -195,7 +209,7 @@ fn stop(containers: &[String]) -> Vec<Step> {
 fn to_be_stopped(adopted: &[String], observed: &Observed) -> BTreeMap<String, String> {
     let intent = observed.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
     let mut stopped = intent.map(|intent| intent.stopped.clone()).unwrap_or_default();
-    stopped.retain(|name, _| adopted.contains(name));
+    stopped.retain(|name, _| observed.others.iter().any(|other| other.name == *name));
     let running = observed.others.iter().filter(|container| container.state == State::Running);
     for container in running.filter(|container| adopted.contains(&container.name)) {
         let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
@@ -214,13 +228,27 @@ pub(super) async fn give_back(
     if stopped.is_empty() {
         return Ok(Vec::new());
     }
-    let mut steps = vec![Compose::new(host, context.project).remove()];
-    for (name, restart) in stopped {
-        steps.push(Step::docker(&["update", &format!("--restart={restart}"), name], QUICK_LIMIT));
-        steps.push(start([name.as_str()]));
+    let (ours, others) = ours_and_others(host, context).await?;
+    let mut steps = Vec::new();
+    for words in [&["stop"][..], &["rm", "-f"]] {
+        let names = ours.iter().map(|container| container.name.as_str());
+        let all: Vec<&str> = words.iter().copied().chain(names).collect();
+        steps.extend((!ours.is_empty()).then(|| Step::docker(&all, ACTION_LIMIT)));
     }
+    steps.extend(start_again(stopped, &others));
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
     Ok(stopped.keys().map(|name| format!("start {name} again")).collect())
+}
+
+/// Starts containers made by hand again, those of them that are there still, with the restart policies that they had.
+pub(super) fn start_again(stopped: &BTreeMap<String, String>, others: &[Container]) -> Vec<Step> {
+    let is_there = |name: &String| others.iter().any(|other| other.name == *name);
+    let there: Vec<_> = stopped.iter().filter(|(name, _)| is_there(name)).collect();
+    let policy = |restart: &String| format!("--restart={restart}");
+    let update = |name: &str, restart| Step::docker(&["update", &policy(restart), name], QUICK_LIMIT);
+    let updates = there.iter().map(|(name, restart)| update(name, restart));
+    let all = (!there.is_empty()).then(|| start(there.iter().map(|(name, _)| name.as_str())));
+    updates.chain(all).collect()
 }
 
 /// What the host gives every container by itself, seen on those that were just made.

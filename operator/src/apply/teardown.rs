@@ -1,6 +1,6 @@
 //! Takes a project from a host: its containers, its network and its secrets; its data only where a person said so.
 
-use super::{ACTION_LIMIT, Context, Error};
+use super::{ACTION_LIMIT, Context, Error, rollout::start_again};
 use crate::{
     host::{FileFact, Host, Step},
     ledger::Ledger,
@@ -58,6 +58,11 @@ fn steps(observed: &Observed, context: &Context<'_>, with_volumes: bool) -> (Vec
     let there = |name: &&String| observed.volumes.get(*name).is_some_and(Option::is_some);
     for name in volumes.values().filter(|_| with_volumes).filter(there) {
         docker(format!("remove volume {name}"), &["volume", "rm"], name);
+    }
+    let cut = observed.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
+    if let Some(intent) = cut {
+        steps.extend(start_again(&intent.stopped, &observed.others));
+        done.extend(intent.stopped.keys().map(|name| format!("start {name} again")));
     }
     (steps, done)
 }

@@ -6,9 +6,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, actions};
 use crate::{
-    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT},
+    desired::{
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+        labels,
+    },
     diff,
-    host::{Container, Host, HostLock},
+    host::{self, Container, Host, HostLock},
     observe::Observed,
     release::Release,
 };
@@ -41,11 +44,20 @@ pub(super) async fn serving(
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
         // A daemon that was killed in between leaves its containers ended, whatever their restart policy.
-        let still = standing_still(&containers);
+        let is_touched = |one: &&Container| {
+            let service = one.labels.get(COMPOSE_SERVICE);
+            one.has_label(labels::OWNER, &project.owner)
+                && service.is_some_and(|service| services.contains(service.as_str()))
+        };
+        let still = standing_still(containers.iter().filter(is_touched));
         still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));
         if starts < STARTS && still_since.is_some_and(|since| since.elapsed() >= STILL) {
             let start = actions::start(still.iter().map(String::as_str));
-            host.carry_out(lock, &project.folder, &[start]).await?;
+            match host.carry_out(lock, &project.folder, &[start]).await {
+                // What does not start is told as what does not serve.
+                Err(host::Error::Failed { doing, .. }) if doing.starts_with("docker") => {}
+                done => done?,
+            }
             (starts, still_since) = (starts + 1, None);
         }
         let observed = Observed { containers, ..Observed::default() };
@@ -74,8 +86,8 @@ pub(super) async fn serving(
 }
 
 /// Names of the containers of services that Docker neither runs nor is about to start.
-fn standing_still(containers: &[Container]) -> Vec<String> {
-    let ended = containers.iter().filter(|one| one.is("exited") || one.is("created"));
+fn standing_still<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<String> {
+    let ended = containers.filter(|one| one.is("exited") || one.is("created"));
     let of_service = ended.filter(|one| !one.has_label(COMPOSE_ONE_OFF, "True"));
     of_service.map(|container| container.name.clone()).collect()
 }

@@ -56,13 +56,10 @@ impl Site<'_> {
         };
         self.memory.audit(&entry);
         let outcome = Box::pin(self.carry_out(look, &context)).await;
-        let done = outcome.as_ref().ok().filter(|outcome| outcome.rolled_out.is_some());
-        let beyond = done.iter().flat_map(|done| done.repaired.clone());
-        let rolled_out = done.and_then(|done| done.rolled_out.as_ref());
-        if let Some(release) = rolled_out {
-            self.memory.rolled_out(self.stack, self.spec, release);
-        }
-        let after = rolled_out.or(before);
+        let done = outcome.as_ref().ok();
+        let is_planned = look.plan.repairs_now().next().is_some() && look.plan.rollout.is_none();
+        let beyond = done.filter(|_| !is_planned).into_iter().flat_map(|done| done.repaired.clone());
+        let after = done.and_then(|done| done.rolled_out.as_ref()).or(before);
         self.memory.audit(&Entry {
             what: entry.what.iter().cloned().chain(beyond).collect(),
             after: Some(State::of(after)),
@@ -80,7 +77,11 @@ impl Site<'_> {
     ) -> Result<apply::Outcome, apply::Error> {
         let outcome = apply::apply(self.host, &look.plan, &look.observed, context).await;
         if look.plan.rollout.is_some() {
-            return self.finish(outcome?, look, context).await;
+            let outcome = outcome?;
+            if let Some(release) = &outcome.rolled_out {
+                self.memory.rolled_out(self.stack, self.spec, release);
+            }
+            return self.finish(outcome, look, context).await;
         }
         if look.plan.repairs_now().next().is_none() {
             return outcome;

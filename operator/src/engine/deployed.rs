@@ -59,7 +59,7 @@ impl Deployment {
 }
 
 /// Whether two entries are the same machine and folder, whatever their names.
-fn is_same_place(one: &HostSpec, other: &HostSpec) -> bool {
+pub(super) fn is_same_place(one: &HostSpec, other: &HostSpec) -> bool {
     one.address == other.address && one.port == other.port && one.directory == other.directory
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Deployments {
 #[derive(Debug, Default)]
 struct Cached {
     all: All,
-    stamp: Option<(u64, u64, i64)>,
+    stamp: Option<Stamp>,
 }
 
 impl Deployments {
@@ -128,7 +128,10 @@ impl Deployments {
         if let Some(folder) = folder {
             let stamp = stamp(folder);
             if cached.stamp != stamp {
-                *cached = Cached { all: read(folder), stamp };
+                match read(folder) {
+                    Ok(all) => *cached = Cached { all, stamp },
+                    Err(error) => tracing::error!(%error, "{FILE} in the state folder cannot be read"),
+                }
             }
         }
         cached
@@ -166,11 +169,16 @@ impl Deployments {
             let empty = || Deployment { resource: stack.resource.clone(), hosts: BTreeMap::new() };
             let deployment = all.entry(key).or_insert_with(empty);
             deployment.resource = stack.resource.clone();
-            // A host that has another name by now is the same one.
+            // A host that has another name by now is the same one. One that is not known, or not any more, is behind
+            // those that the stack was taken from.
+            let is_left = |host: &DeployedHost| !is_named(stack, &host.spec);
+            let known = deployment.hosts.values().find(|host| is_same_place(&host.spec, spec));
+            let overtaken =
+                known.map_or_else(|| deployment.hosts.values().any(is_left), |host| host.overtaken);
             deployment
                 .hosts
                 .retain(|name, host| name == spec.name.as_str() || !is_same_place(&host.spec, spec));
-            let empty = || DeployedHost { spec: spec.clone(), overtaken: false, components: BTreeMap::new() };
+            let empty = || DeployedHost { spec: spec.clone(), overtaken, components: BTreeMap::new() };
             let host = deployment.hosts.entry(spec.name.to_string()).or_insert_with(empty);
             host.spec = spec.clone();
             host.components.insert(component.clone(), new);
@@ -222,29 +230,34 @@ impl Deployments {
     }
 }
 
-/// What the file says; nothing where it is missing or cannot be read.
-fn read(folder: &Path) -> All {
-    let text = fs::read(folder.join(FILE)).unwrap_or_default();
+/// What the file says; nothing where it is missing, or is no such file.
+fn read(folder: &Path) -> io::Result<All> {
+    let text = match fs::read(folder.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
     if text.is_empty() {
-        return All::new();
+        return Ok(All::new());
     }
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::error!(%error, "{FILE} in the state folder cannot be read: it begins anew from what hosts tell");
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::error!(%error, "{FILE} in the state folder is damaged: it begins anew from what hosts tell");
         All::new()
-    })
+    }))
 }
 
-/// What tells one file from the one that is put in its place.
-fn stamp(folder: &Path) -> Option<(u64, u64, i64)> {
+/// What tells one file from the one that is put in its place: inode, size, and when it was written.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(folder: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(folder.join(FILE)).ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.mtime_nsec()))
+    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 fn replace(folder: &Path, change: impl FnOnce(&mut All)) -> io::Result<Cached> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("deployed.lock"))?;
     lock.lock()?;
-    let mut all = read(folder);
+    let mut all = read(folder)?;
     change(&mut all);
     let draft = folder.join("deployed.json.new");
     let mut file = File::create(&draft)?;
@@ -313,6 +326,7 @@ mod tests {
             |host: &str| Deployments::default().of(at, &one.key.to_string()).unwrap().hosts[host].overtaken;
         seen(&one);
         seen(&other);
+        deployments.in_force(at, &other, "other");
         assert_eq!((overtaken("one"), overtaken("other")), (true, false));
         seen(&one);
         assert_eq!((overtaken("one"), overtaken("other")), (true, false), "a look is no rollout");
@@ -320,6 +334,13 @@ mod tests {
         assert_eq!((overtaken("one"), overtaken("other")), (false, true));
         seen(&one);
         assert_eq!((overtaken("one"), overtaken("other")), (false, true));
+        // Under another name it is the same place, and what was forgotten is no newer than what was not.
+        deployments.in_force(at, &other, "other");
+        seen(&named("uno", "10.0.0.1"));
+        assert!(overtaken("uno") && !overtaken("other"));
+        deployments.forget(at, &one.key.to_string(), "uno");
+        seen(&one);
+        assert_eq!((overtaken("one"), overtaken("other")), (true, false));
     }
 
     #[test]

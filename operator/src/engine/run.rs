@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{Deletion, conditions::reasons, validation};
+use tasktracker_crds::{Deletion, HostSpec, conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
@@ -93,7 +93,7 @@ struct Follower {
     managed: BTreeMap<StackKey, Managed>,
     gone_stacks: Vanished<String>,
     gone_hosts: Vanished<(String, String)>,
-    retiring: BTreeMap<(String, String), JoinHandle<()>>,
+    retiring: BTreeMap<(String, String), (JoinHandle<()>, HostSpec)>,
 }
 
 impl Follower {
@@ -168,16 +168,14 @@ impl Follower {
         // An update that was refused does not count: what is in force does.
         let in_force: BTreeMap<String, Arc<Stack>> =
             self.managed.iter().map(|(key, managed)| (key.to_string(), managed.stack.clone())).collect();
-        let is_asked = |key: &str, host: &str| {
-            let Some(stack) = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack))
-            else {
-                return false;
-            };
-            let known = memory.deployed(key).and_then(|mut known| known.hosts.remove(host));
-            known.is_some_and(|known| is_named(stack, &known.spec))
+        let is_asked = |key: &str, host: &HostSpec| {
+            let stack = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack));
+            stack.is_some_and(|stack| is_named(stack, host))
         };
-        self.retiring.retain(|(key, host), task| {
-            if is_asked(key, host) {
+        let is_known =
+            |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
+        self.retiring.retain(|(key, host), (task, spec)| {
+            if is_asked(key, spec) || !is_known(key, host) {
                 task.abort();
             }
             !task.is_finished()
@@ -188,8 +186,9 @@ impl Follower {
         let named = known.iter().filter(|key| asked.contains_key(*key));
         let left: BTreeSet<(String, String)> = named
             .filter_map(|key| Some((key, memory.deployed(key)?)))
-            .flat_map(|(key, known)| known.hosts.into_keys().map(move |host| (key.clone(), host)))
-            .filter(|(key, host)| !is_asked(key, host))
+            .flat_map(|(key, known)| known.hosts.into_iter().map(move |(name, host)| (key, name, host.spec)))
+            .filter(|(key, _, spec)| !is_asked(key, spec))
+            .map(|(key, name, _)| (key.clone(), name))
             .collect();
         for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
             tracing::warn!(stack = %key, %host, "the stack names this host no longer");
@@ -221,8 +220,9 @@ impl Follower {
             if deletion == Deletion::DownAndVolumes {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a file that is gone is no such wish; `delete --volumes` is");
             }
+            let spec = host.spec.clone();
             let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host));
-            if let Some(earlier) = self.retiring.insert((key.to_owned(), name), task) {
+            if let Some((earlier, _)) = self.retiring.insert((key.to_owned(), name), (task, spec)) {
                 earlier.abort();
             }
         }

@@ -14,9 +14,9 @@ pub use hold::{Hold, hold};
 pub use repair::Repair;
 
 use crate::{
-    desired::{Project, labels, sha256},
+    desired::{Project, compose::COMPOSE_SERVICE, labels, sha256},
     diff::{Change, adoption},
-    host::Made,
+    host::{Container, Health, Made, State},
     observe::Observed,
     secret::Seals,
 };
@@ -186,7 +186,23 @@ pub fn plan(
     };
     let waiting =
         waiting.flatten().zip(change).map(|((reason, message), change)| Waiting { reason, message, change });
+    if ledger.and_then(|ledger| ledger.intent.as_ref()).is_some_and(|intent| !intent.stopped.is_empty()) {
+        // What was to be taken over is given back, and nothing else. Where the new containers serve, a secret that
+        // cannot be had for a while is no reason to.
+        let is_secret = waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::SECRET_MISSING);
+        return Plan { waiting, conclude: !(is_secret && all_serve(desired, observed)), ..plan };
+    }
     Plan { repairs, waiting, given_up, ..plan }
+}
+
+/// Whether every service has its containers, and all of those are healthy.
+fn all_serve(desired: &Project, observed: &Observed) -> bool {
+    let is_good = |one: &&Container| one.state == State::Running && one.health == Health::Healthy;
+    desired.services.iter().all(|(name, service)| {
+        let good =
+            observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name)).filter(is_good);
+        good.count() == service.scale as usize
+    })
 }
 
 fn reason_to_wait(
