@@ -269,6 +269,12 @@ mod tests {
         StackFile { path: "staging.yaml".into(), content: Ok(Stack::new(resource, "staging.yaml".into())) }
     }
 
+    fn release() -> crate::release::Release {
+        let stack = Stack::new(validation::read_stack(TEXT).unwrap(), PathBuf::new());
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
+    }
+
     /// The stack on another host than it is deployed on.
     fn moved(text: &str) -> StackFile {
         file(&text.replace("name: app-1", "name: app-9").replace("address: ", "address: other."))
@@ -279,9 +285,7 @@ mod tests {
         let memory = Arc::new(Memory::take(folder).unwrap());
         let stack = file(TEXT);
         if let Ok(stack) = &stack.content {
-            let project = crate::desired::app_project(stack, stack.spec.app.as_ref().unwrap());
-            let release = Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release;
-            memory.record(stack, &stack.spec.hosts[0], &release, None);
+            memory.record(stack, &stack.spec.hosts[0], &release(), None);
         }
         let shared = Arc::new(Shared {
             watcher: Watcher::new(Arc::new(Metrics::new().unwrap()), memory.clone()),
@@ -315,7 +319,22 @@ mod tests {
         assert_eq!(retired(&mut follower, refused, true), none, "an update that was refused");
         assert_eq!(retired(&mut follower, moved(TEXT), false), none, "a folder that cannot be read");
         assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
+        // What a person has forgotten, nobody takes away.
+        let known = follower.shared.memory.deployed("default/staging").unwrap();
+        follower.shared.memory.forget("default/staging", "app-1");
+        let (gone, now) = ([moved(TEXT)], Instant::now());
+        follower.see_what_is_gone(&gone, true, now);
+        tokio::task::yield_now().await;
+        follower.see_what_is_gone(&gone, true, now);
+        assert!(follower.retiring.is_empty());
         // Named again, it is let alone.
+        follower.shared.memory.record(
+            &Stack::new(known.resource, PathBuf::new()),
+            &known.hosts["app-1"].spec,
+            &release(),
+            None,
+        );
+        assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
         let (back, now) = ([file(TEXT)], Instant::now());
         follower.take_up(&back);
         follower.see_what_is_gone(&back, true, now);
