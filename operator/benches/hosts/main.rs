@@ -42,11 +42,11 @@ const TRIES: usize = 20;
 
 fn main() -> Result<()> {
     let name = std::env::args().find(|argument| ["noop", "heal", "deploy"].contains(&argument.as_str()));
-    let stage = Stage::start()?;
+    let mut stage = Stage::start()?;
     let (rows, ratios) = match name.as_deref() {
         Some("noop") => noop(&stage)?,
         Some("heal") => heal(&stage)?,
-        Some("deploy") => deploy(&stage)?,
+        Some("deploy") => deploy(&mut stage)?,
         _ => bail!("expected noop, heal or deploy"),
     };
     report(name.as_deref().unwrap_or_default(), &rows, &ratios)
@@ -108,19 +108,20 @@ impl Stage {
         self.runtime.block_on(self.check(&self.host, depth))
     }
 
-    /// What `apply` does: look, lock, look again, act.
-    fn apply(&self) -> Result<()> {
+    /// What `apply` does: look, lock, look again, act. Whether it rolled something out.
+    fn apply(&self) -> Result<bool> {
         self.look(Depth::Whole)?;
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
             let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock) };
             let looks = site.look(wish).await?;
+            let mut is_rolled_out = false;
             for look in looks {
-                site.act(&lock, &look, "bench").await?;
+                is_rolled_out |= site.act(&lock, &look, "bench").await?.rolled_out.is_some();
             }
             lock.release().await;
-            anyhow::Ok(())
+            anyhow::Ok(is_rolled_out)
         })
     }
 
@@ -128,8 +129,9 @@ impl Stage {
         run(&mut self.sandbox.ssh(script))
     }
 
-    /// Takes away everything but images.
-    fn clear(&self) -> Result<()> {
+    /// Takes away everything but images, and forgets that it was there.
+    fn clear(&mut self) -> Result<()> {
+        self.memory = Memory::none();
         let script = "docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm
             docker network rm tt-staging; rm -rf /opt/tasktracker/staging; true";
         self.on_host(script).map(drop)
@@ -399,18 +401,21 @@ impl RemoteCompose {
 }
 
 /// The first deployment, against the same steps by hand over OpenSSH.
-fn deploy(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
+fn deploy(stage: &mut Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     let mut rows = Rows::new();
     stage.apply()?;
-    let (compose, caddyfile) = (
-        String::from_utf8(stage.sandbox.read_file(format!("{PROJECT}/compose.yaml"))?)?,
-        String::from_utf8(stage.sandbox.read_file(format!("{PROJECT}/files/edge/Caddyfile"))?)?,
-    );
+    let listed = stage.on_host(&format!("cd {PROJECT} && find compose.yaml files -type f"))?;
+    let text =
+        |path: &str| anyhow::Ok(String::from_utf8(stage.sandbox.read_file(format!("{PROJECT}/{path}"))?)?);
+    let files: BTreeMap<String, String> =
+        listed.lines().map(|path| anyhow::Ok((path.to_owned(), text(path)?))).collect::<Result<_>>()?;
     for _ in 0..RUNS {
         stage.clear()?;
-        add(&mut rows, "ours_ms", timed(|| stage.apply())?.0);
+        let (time, is_rolled_out) = timed(|| stage.apply())?;
+        ensure!(is_rolled_out, "nothing was deployed");
+        add(&mut rows, "ours_ms", time);
         stage.clear()?;
-        add(&mut rows, "by_hand_ms", timed(|| by_hand(stage, &compose, &caddyfile))?.0);
+        add(&mut rows, "by_hand_ms", timed(|| by_hand(stage, &files))?.0);
     }
     let ratio = rows["ours_ms"].quantile(0.5) / rows["by_hand_ms"].quantile(0.5);
     println!("The stability window of a rollout (policy.rollout.soak, 10 s by default) is 0 s here.");
@@ -418,18 +423,19 @@ fn deploy(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
 }
 
 /// What a person types: copy the files, make what is external, `up --wait`.
-fn by_hand(stage: &Stage, compose: &str, caddyfile: &str) -> Result<()> {
+fn by_hand(stage: &Stage, files: &BTreeMap<String, String>) -> Result<()> {
     let write = |path: &str, text: &str| {
         let mut command =
-            stage.sandbox.ssh(&format!("mkdir -p {PROJECT}/files/edge && cat > {PROJECT}/{path}"));
+            stage.sandbox.ssh(&format!("mkdir -p $(dirname {PROJECT}/{path}) && cat > {PROJECT}/{path}"));
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
         let mut child = command.spawn()?;
         std::io::Write::write_all(&mut child.stdin.take().context("a pipe")?, text.as_bytes())?;
         ensure!(child.wait()?.success(), "copying {path}");
         anyhow::Ok(())
     };
-    write("compose.yaml", compose)?;
-    write("files/edge/Caddyfile", caddyfile)?;
+    for (path, text) in files {
+        write(path, text)?;
+    }
     stage.on_host("docker network create tt-staging && docker volume create tt-staging-app-data")?;
     stage.on_host(&format!("cd {PROJECT} && docker compose up -d --wait")).map(drop)
 }
