@@ -210,7 +210,9 @@ fn a_cut_rollout_that_is_no_longer_wanted_is_taken_back() {
 #[test]
 fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_work() {
     let stage = Stage::new("two-writers");
-    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    // Long enough to be met in the middle of it, however busy the machine is.
+    let soak = SOAK.replace("soak: 1s", "soak: 4s");
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, &soak));
     write("r1");
     stage.apply();
     let first = stage.start_operator();
@@ -223,8 +225,9 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
         let line = stage.on_host("cat /opt/tasktracker/.epoch");
         line.split(' ').next().unwrap().parse().unwrap()
     };
-    let its = epoch();
     first.signal("STOP");
+    let its = epoch();
+    assert!(ledger(&stage)["intent"]["desiredHash"].is_string(), "it was over before it stood still");
     let stopped = Instant::now();
     let second = stage.start_other_operator();
     second.wait_until_ready("staging");
