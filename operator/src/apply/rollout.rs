@@ -11,7 +11,7 @@ use super::{
     verify,
 };
 use crate::{
-    desired::{compose::COMPOSE_PROJECT, labels},
+    desired::labels,
     diff::{self, secrets},
     failpoint,
     host::{self, Container, Host, State, Step},
@@ -177,11 +177,7 @@ async fn ours_and_others(
     host: &Host,
     context: &Context<'_>,
 ) -> Result<(Vec<Container>, Vec<Container>), host::Error> {
-    let project = context.project;
-    let is_ours = |container: &Container| {
-        container.has_label(COMPOSE_PROJECT, &project.name)
-            && container.has_label(labels::OWNER, &project.owner)
-    };
+    let is_ours = |container: &Container| observe::is_ours(container, context.project);
     Ok(host.containers().await?.into_iter().partition(is_ours))
 }
 

@@ -6,13 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, actions};
 use crate::{
-    desired::{
-        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
-        labels,
-    },
+    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
     diff,
     host::{self, Container, Host, HostLock},
-    observe::Observed,
+    observe::{Observed, is_ours},
     release::Release,
 };
 
@@ -46,8 +43,7 @@ pub(super) async fn serving(
         // A daemon that was killed in between leaves its containers ended, whatever their restart policy.
         let is_touched = |one: &&Container| {
             let service = one.labels.get(COMPOSE_SERVICE);
-            one.has_label(labels::OWNER, &project.owner)
-                && service.is_some_and(|service| services.contains(service.as_str()))
+            is_ours(one, project) && service.is_some_and(|service| services.contains(service.as_str()))
         };
         let still = standing_still(containers.iter().filter(is_touched));
         still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));

@@ -184,15 +184,16 @@ fn stack_folder(project: &Project) -> &str {
     project.folder.split('/').next().unwrap_or_default()
 }
 
+/// Whether a container is the project's: by Compose's mark and by its owner's.
+pub(crate) fn is_ours(container: &Container, project: &Project) -> bool {
+    container.has_label(COMPOSE_PROJECT, &project.name) && container.has_label(labels::OWNER, &project.owner)
+}
+
 /// The project's containers with what `inspect` says of them, and every other one.
 async fn containers(host: &Host, project: &Project) -> Result<(Vec<Container>, Vec<Container>), Error> {
     let known = host.inspected(&project.name);
     let (all, mut details) = futures::try_join!(host.containers(), host.details(&known))?;
-    let is_ours = |container: &Container| {
-        container.has_label(COMPOSE_PROJECT, &project.name)
-            && container.has_label(labels::OWNER, &project.owner)
-    };
-    let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_ours);
+    let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| is_ours(one, project));
     ours.sort_by(|one, other| one.name.cmp(&other.name));
     let ids: Vec<String> = ours.iter().take(MOST_INSPECTED).map(|container| container.id.clone()).collect();
     let unknown: Vec<String> = ids.iter().filter(|id| !known.contains(id)).cloned().collect();

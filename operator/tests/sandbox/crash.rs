@@ -231,7 +231,7 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
     let stopped = Instant::now();
     let second = stage.start_other_operator();
     second.wait_until_ready("staging");
-    assert!(epoch() > its, "the second one did not take the lock over");
+    assert!(epoch() > its, "the second one did not take the lock over: {}\n{}", first.log(), second.log());
     assert_eq!(ledger(&stage)["history"][0]["result"], "Succeeded");
     while stopped.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(100));
