@@ -103,10 +103,11 @@ impl Site<'_> {
         let Self { host, .. } = self;
         let observed = self.observe(&project, wish.depth).await?;
         let first = self.judge(project, observed, wish)?;
-        if wish.lock.is_some() || (first.drift.is_empty() && first.plan.is_empty()) {
+        let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.is_under_way();
+        if wish.lock.is_some() || quiet {
             return Ok(first);
         }
-        // Something differs. Another writer at work, or one that ended just now, would explain it: it is looked again
+        // Something differs, or is under way. Another writer at work, or one that ended just now, would explain it: it is looked again
         // between two moments at which nobody was.
         let project = first.into_project();
         let mut busy = observe::is_busy(host, &project).await?;
@@ -230,6 +231,7 @@ impl Look {
             host: host.to_owned(),
             component: self.project.component.clone(),
             busy: self.observed.busy,
+            cut: self.observed.is_under_way(),
             failure: not_converging(&self.plan.given_up),
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),

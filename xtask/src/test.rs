@@ -73,7 +73,7 @@ fn check_bans() -> Result<()> {
     Ok(())
 }
 
-/// All tests, at most two at a time: each of those on real hosts starts one of its own.
+/// All tests, at most three at a time: each of those on real hosts starts one of its own, and waits most of the time.
 fn run_tests(filter: Option<&str>) -> Result<()> {
     step("running tests");
     let mut command = cargo();
@@ -81,6 +81,6 @@ fn run_tests(filter: Option<&str>) -> Result<()> {
     command.env("TASKTRACKER_IMAGES", images::folder());
     command.env("INSTA_UPDATE", "no");
     command.args(filter);
-    command.args(["--", "--test-threads=2"]);
+    command.args(["--", "--test-threads=3"]);
     run_program(&mut command)
 }

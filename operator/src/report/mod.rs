@@ -18,6 +18,8 @@ pub struct HostReport {
     pub component: String,
     /// Whether another writer is at work.
     pub busy: bool,
+    /// Whether something of a rollout that was cut is left, to be finished or taken back.
+    pub cut: bool,
     /// What kept the host from being checked or repaired.
     pub failure: Option<Failure>,
     /// Release that was last rolled out.
@@ -212,6 +214,9 @@ fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
     }
     if let Some(revision) = &report.rolling_out {
         return Some((reasons::ROLLING_OUT, format!("revision {revision} is being rolled out")));
+    }
+    if report.cut {
+        return Some((reasons::ROLLING_OUT, "what a rollout that was cut left is taken back".to_owned()));
     }
     report.release.is_none().then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
 }

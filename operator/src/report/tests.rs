@@ -49,6 +49,14 @@ fn a_good_host_makes_a_ready_stack() {
 }
 
 #[test]
+fn what_a_cut_rollout_left_is_not_in_sync_though_nothing_differs() {
+    let told = told(HostReport { cut: true, ..good() });
+    assert_eq!(of(&told, "InSync"), ("False", "RollingOut"));
+    assert_eq!(of(&told, "Ready"), ("False", "RollingOut"));
+    assert_eq!(of(&told, "Reconciling").0, "True");
+}
+
+#[test]
 fn a_changed_host_key_is_stalled_and_never_reconciling_too() {
     let told = told(failing(true));
     assert_eq!(of(&told, "Stalled"), ("True", "HostKeyChanged"));
