@@ -217,7 +217,7 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
     let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, &soak));
     write("r1");
     stage.apply();
-    let first = stage.start_operator();
+    let first = stage.start_operator_apart();
     first.wait_until_ready("staging");
     write("r2");
     wait_until("the first one is in the middle of an apply", || {
@@ -233,6 +233,7 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
     let stopped = Instant::now();
     let second = stage.start_other_operator();
     second.wait_until_ready("staging");
+    assert!(first.stands_still(), "it was continued: {}", first.log());
     assert!(epoch() > its, "the second one did not take the lock over: {}\n{}", first.log(), second.log());
     assert_eq!(ledger(&stage)["history"][0]["result"], "Succeeded");
     while stopped.elapsed() < Duration::from_secs(30) {
@@ -244,6 +245,7 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
         ledger(&stage)["history"][0]["revision"] == "r1" && second.is_ready("staging")
     });
     let after = stage.snapshot();
+    assert!(first.stands_still(), "it was continued: {}", first.log());
     first.signal("CONT");
     first.wait_until_ready("staging");
     std::thread::sleep(Duration::from_secs(3));

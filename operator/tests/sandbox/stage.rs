@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
     time::{Duration, Instant},
@@ -167,13 +167,22 @@ spec:
         self.run_on("stacks", log, environment)
     }
 
+    /// Starts a `run` that can be stopped by SIGSTOP: in a process group of its own. What stands still in a group that
+    /// was orphaned, as that of a test in the background may be, is continued by the kernel.
+    pub(crate) fn start_operator_apart(&self) -> Running {
+        Self::spawn(self.operator("run").process_group(0), self.path("operator.log"))
+    }
+
     /// Starts `run` on another folder of stacks.
     pub(crate) fn run_on(&self, stacks: &str, log: &str, environment: &[(&str, &str)]) -> Running {
-        let metrics = hostile::closed_port().unwrap();
-        let log = self.path(log);
-        let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.operator_on(stacks, "run");
-        command.args(["--listen", &metrics.to_string()]).stderr(file).envs(environment.iter().copied());
+        Self::spawn(command.envs(environment.iter().copied()), self.path(log))
+    }
+
+    fn spawn(command: &mut Command, log: PathBuf) -> Running {
+        let metrics = hostile::closed_port().unwrap();
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        command.args(["--listen", &metrics.to_string()]).stderr(file);
         Running { child: command.spawn().unwrap(), metrics, log }
     }
 
@@ -256,9 +265,10 @@ spec:
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn succeeded(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {said}{printed}");
+    printed
 }
 
 /// Waits until something is so; what was waited for is put into words only when it does not come.
@@ -324,6 +334,12 @@ impl Running {
     /// Sends it a signal, by its name.
     pub(crate) fn signal(&self, name: &str) {
         succeeded(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]));
+    }
+
+    /// Whether it stands still.
+    pub(crate) fn stands_still(&self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
     }
 
     /// Asks it to stop, and waits until it has.

@@ -11,13 +11,11 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_mins(1);
 const DOCKERD_LOG: &str = "/var/log/dockerd.log";
 
-/// Removes what an earlier run left in the engine's folder, but for images; and the folders that the engine made for
-/// containers of that run which it started once more.
+/// Removes what an earlier run left in the engine's folder, but for images.
 const REMOVE_LEFTOVERS: &str = "
 docker ps -aq | xargs -r docker rm -fv
 docker volume ls -q | xargs -r docker volume rm -f
 docker network ls -q --filter type=custom | xargs -r docker network rm
-find /opt/tasktracker -mindepth 1 -delete
 ";
 
 impl SandboxHost {

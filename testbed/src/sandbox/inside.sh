@@ -15,6 +15,10 @@ for folder in etc var/lib; do
 done
 rm -rf /etc/docker # the settings and the identity of an engine that the machine may have
 mount --bind "$DATA" /var/lib/docker
+# Containers of an earlier run do not start again, and the ports they had are nobody's.
+find /var/lib/docker/containers -name hostconfig.json -exec \
+  sed -i 's/"RestartPolicy":{"Name":"[a-z-]*"/"RestartPolicy":{"Name":"no"/' {} + 2>/dev/null || true
+rm -rf /var/lib/docker/network/files
 [ -z "$COMPOSE" ] || install -D -m 755 "$COMPOSE" /run/tasktracker/own/usr/local/lib/docker/cli-plugins/docker-compose
 for folder in sbin bin; do
   [ -z "$ENGINE" ] || mount --bind "$ENGINE/$folder" "/run/tasktracker/own/usr/local/$folder"
