@@ -50,6 +50,9 @@ fn check_style() -> Result<()> {
     let clippy =
         ["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
     run_program(cargo().args(clippy))?;
+    // The fuzz targets are a workspace of their own, which only `soak` builds.
+    let fuzz = ["tree", "--locked", "--quiet", "--depth", "0", "--manifest-path", "operator/fuzz/Cargo.toml"];
+    run_program(cargo().args(fuzz))?;
     check_bans()
 }
 
