@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    desired::{Project, compose, labels, sha256},
+    desired::{self, Project, compose, labels, sha256},
     host::{Placement, Source},
     secret::Seals,
 };
@@ -74,11 +74,21 @@ impl Prepared {
             if let Some(image) = images.get(name) {
                 service.image.clone_from(image);
             }
-            let hash = service_hash(service, &project, &seals);
+            let hash = service_hash(name, service, &project, &seals);
             service.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
+            if project.rolling.contains(name) {
+                let joined = compose::Joined { aliases: vec![alias(name, &hash)] };
+                service.networks.insert(compose::NETWORK.to_owned(), joined);
+            }
             service_hashes.insert(name.clone(), hash);
         }
         let mut contents = project.files.clone();
+        for content in contents.values_mut() {
+            for name in &project.rolling {
+                let hash = service_hashes.get(name).map_or("", String::as_str);
+                *content = content.replace(&desired::upstream(name), &alias(name, hash));
+            }
+        }
         contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
         let files = contents.iter().map(|(path, content)| (path.clone(), FileRecord::of(content))).collect();
         let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
@@ -171,10 +181,18 @@ fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Compose's own hash does not cover the files that a service mounts; this one does.
-fn service_hash(service: &compose::Service, project: &Project, seals: &Seals) -> String {
-    let mut text = serde_json::to_string(service).unwrap_or_default();
-    for mount in service.volumes.iter().filter(|mount| mount.kind == "bind") {
+/// Name in the network of the containers that one release of a service has.
+pub(crate) fn alias(service: &str, hash: &str) -> String {
+    format!("{service}-{hash}")
+}
+
+/// Compose's own hash does not cover the files that a service mounts; this one does, but for those that it takes up while
+/// it runs. How many containers there are is no part of what each is.
+fn service_hash(name: &str, service: &compose::Service, project: &Project, seals: &Seals) -> String {
+    let definition = compose::Service { scale: 1, ..service.clone() };
+    let mut text = serde_json::to_string(&definition).unwrap_or_default();
+    let fixed = service.volumes.iter().filter(|mount| mount.kind == "bind" && !desired::is_reloaded(name));
+    for mount in fixed {
         let folder = mount.source.trim_start_matches("./");
         for (path, content) in project.files.iter().filter(|(path, _)| is_below(path, folder)) {
             text.push_str(path);

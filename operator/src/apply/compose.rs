@@ -46,6 +46,16 @@ impl<'a> Compose<'a> {
         self.run(&all, ACTION_LIMIT * 2)
     }
 
+    /// Makes containers of services beside those that are there, until there are so many of each.
+    pub(super) fn beside<'b>(&self, services: impl IntoIterator<Item = (&'b str, usize)>) -> Step {
+        let services: Vec<(&str, usize)> = services.into_iter().collect();
+        let scales: Vec<String> = services.iter().map(|(name, number)| format!("{name}={number}")).collect();
+        let mut arguments = vec!["--no-deps", "--no-recreate"];
+        arguments.extend(scales.iter().flat_map(|scale| ["--scale", scale.as_str()]));
+        arguments.extend(services.iter().map(|(name, _)| *name));
+        self.up(&arguments)
+    }
+
     /// Makes containers that are not there, and starts nothing.
     pub(super) fn create(&self) -> Step {
         self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)

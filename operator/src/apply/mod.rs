@@ -2,6 +2,7 @@
 
 mod actions;
 mod compose;
+mod rolling;
 mod rollout;
 mod teardown;
 mod verify;
@@ -253,7 +254,8 @@ async fn repair(
         failpoint::during("applying", done).await?;
         failpoint::reached("applied");
         let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
-        verify::serving(host, context.lock, applied, &touched, limits.health_timeout.duration(), soak).await
+        let proof = verify::Proof { release: applied, services: &touched, without: &BTreeSet::new() };
+        verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
     }
     .await;
     failpoint::reached("proved");

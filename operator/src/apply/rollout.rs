@@ -1,6 +1,9 @@
 //! Carries out a change: images, network and volumes, files, containers, proof, ledger.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::sleep;
 
@@ -8,7 +11,7 @@ use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     actions::{place_secret, secret_steps, start},
     compose::Compose,
-    verify,
+    rolling, verify,
 };
 use crate::{
     desired::labels,
@@ -125,11 +128,15 @@ async fn carry_out(
     let missing =
         project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
     steps.extend(missing.map(|name| make("volume", name, context)));
-    steps.extend(prepared.placements().into_iter().map(Step::Place));
-    steps.push(Step::Sync);
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
     }
+    let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
+    if let Some(takeover) = takeover {
+        return takeover.carry_out(steps).await;
+    }
+    steps.extend(prepared.placements().into_iter().map(Step::Place));
+    steps.push(Step::Sync);
     let compose = Compose::new(host, project);
     let mut start = Vec::new();
     // The old ones have the ports: the new ones are there before those are stopped.
@@ -138,37 +145,39 @@ async fn carry_out(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
+    start.extend(rolling::lasting_edge(&prepared.release, observed).map(|(edge, _)| compose.reload(&edge)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
-    let done = failpoint::during("applying", host.carry_out(context.lock, &project.folder, &start)).await;
-    match done.map_err(refusal) {
-        Err(first @ Error::Refused { .. }) => {
-            // What a killed daemon or a killed Compose left may be in the way: the release is judged without that.
-            sleep(SECOND_TRY).await;
-            let (ours, _) = ours_and_others(host, context).await?;
-            let again: Vec<Step> = remove_idle(&ours).chain(start).collect();
-            let done = host.carry_out(context.lock, &project.folder, &again).await.map_err(refusal);
-            done.map_err(|second| if second.is_of_release() { first } else { second })?;
-        }
-        other => other?,
-    }
+    bring_up(host, &start, context).await?;
     failpoint::reached("applied");
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
-    verify::serving(
-        host,
-        context.lock,
-        &prepared.release,
-        &services,
-        limits.health_timeout.duration(),
-        limits.soak.duration(),
-    )
-    .await
+    let proof = verify::Proof { release: &prepared.release, services: &services, without: &BTreeSet::new() };
+    verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), limits.soak.duration())
+        .await
 }
 
-/// Takes away what does not run of a rollout that was cut: nobody knows what is in the way of starting it.
-fn remove_idle(containers: &[Container]) -> impl Iterator<Item = Step> {
+/// Makes containers. What a killed daemon or a killed Compose left may be in the way: the release is judged without that.
+pub(super) async fn bring_up(host: &Host, steps: &[Step], context: &Context<'_>) -> Result<(), Error> {
+    let folder = &context.project.folder;
+    let done = failpoint::during("applying", host.carry_out(context.lock, folder, steps)).await;
+    match done.map_err(refusal) {
+        Err(first @ Error::Refused { .. }) => {
+            sleep(SECOND_TRY).await;
+            let (ours, _) = ours_and_others(host, context).await?;
+            let again: Vec<Step> = remove_idle(&ours).chain(steps.iter().cloned()).collect();
+            let done = host.carry_out(context.lock, folder, &again).await.map_err(refusal);
+            done.map_err(|second| if second.is_of_release() { first } else { second })
+        }
+        other => other,
+    }
+}
+
+/// Takes away what does not run: nobody knows what is in the way of starting it.
+pub(super) fn remove_idle<'a>(
+    containers: impl IntoIterator<Item = &'a Container>,
+) -> impl Iterator<Item = Step> {
     let is_idle = |container: &&Container| container.state != State::Running && !container.is("removing");
-    let idle = containers.iter().filter(is_idle);
+    let idle = containers.into_iter().filter(is_idle);
     idle.map(|container| Step::docker(&["rm", "-f", &container.name], QUICK_LIMIT))
 }
 
@@ -182,7 +191,7 @@ async fn ours_and_others(
 }
 
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
-fn refusal(error: host::Error) -> Error {
+pub(super) fn refusal(error: host::Error) -> Error {
     match error {
         host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
             Error::Refused { found }

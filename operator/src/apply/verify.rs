@@ -20,12 +20,21 @@ const STILL: Duration = Duration::from_secs(3);
 /// How often what stands still is started.
 const STARTS: u32 = 2;
 
-/// Waits until the named services of a release serve, and have served without a break for `soak`.
+/// What has to serve.
+pub(super) struct Proof<'a> {
+    /// The release.
+    pub(super) release: &'a Release,
+    /// Those of its services.
+    pub(super) services: &'a BTreeSet<&'a str>,
+    /// Names of containers that do not count.
+    pub(super) without: &'a BTreeSet<&'a str>,
+}
+
+/// Waits until services of a release serve, and have served without a break for `soak`.
 pub(super) async fn serving(
     host: &Host,
     lock: &HostLock,
-    release: &Release,
-    services: &BTreeSet<&str>,
+    &Proof { release, services, without }: &Proof<'_>,
     limit: Duration,
     soak: Duration,
 ) -> Result<(), Error> {
@@ -37,7 +46,9 @@ pub(super) async fn serving(
         lock.check()?;
         let project = &release.project;
         let mut containers = host.containers().await?;
-        containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));
+        containers.retain(|container| {
+            container.has_label(COMPOSE_PROJECT, &project.name) && !without.contains(container.name.as_str())
+        });
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
         // A daemon that was killed in between leaves its containers ended, whatever their restart policy.

@@ -22,6 +22,12 @@ const SECRETS_INSIDE: &str = "/run/secrets";
 /// Port of the frontend, inside its container.
 pub(super) const FRONTEND_PORT: u16 = 8080;
 
+/// What must be answered inside the edge for the app to serve: the page, and the API on both ports.
+pub(crate) fn proofs() -> [String; 3] {
+    let at = |port: u16, path: &str| format!("http://127.0.0.1:{port}{path}");
+    [at(EDGE_PAGE_PORT, "/"), at(EDGE_PAGE_PORT, "/api/health/ready"), at(EDGE_API_PORT, "/health/ready")]
+}
+
 /// The project `app` of a stack.
 pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
     let name = format!("tt-{}-app", stack.key.name);
@@ -44,6 +50,7 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         volumes: BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))]),
         files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
         secrets: secrets("backend", &app.backend.secret_env),
+        rolling: ["backend", "frontend"].map(str::to_owned).into(),
         name,
         services,
         adopt: app.adopt.clone(),
@@ -107,6 +114,7 @@ fn service(
         ports: Vec::new(),
         volumes: Vec::new(),
         tmpfs: Vec::new(),
+        networks: BTreeMap::new(),
         healthcheck,
         labels: BTreeMap::new(),
         limits,

@@ -1,6 +1,9 @@
 //! The edge's configuration: page and `/api` on one origin, the API alone on another port.
 
-use super::app::{BACKEND_PORT, EDGE_API_PORT, EDGE_PAGE_PORT, FRONTEND_PORT};
+use super::{
+    app::{BACKEND_PORT, EDGE_API_PORT, EDGE_PAGE_PORT, FRONTEND_PORT},
+    upstream,
+};
 
 /// Replicas are found by DNS; a refused or hanging one costs a retry, not a request.
 const PROXY: &str = "reverse_proxy {
@@ -19,7 +22,7 @@ const PROXY: &str = "reverse_proxy {
 
 /// A proxy to a service, indented by `depth` tabs from its second line on.
 fn proxy(service: &str, port: u16, depth: usize) -> String {
-    let lines = PROXY.replace("SERVICE", service).replace("PORT", &port.to_string());
+    let lines = PROXY.replace("SERVICE", &upstream(service)).replace("PORT", &port.to_string());
     lines.replace('\n', &format!("\n{}", "\t".repeat(depth)))
 }
 

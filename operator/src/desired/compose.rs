@@ -18,6 +18,9 @@ pub const COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
 /// Compose's label on containers made by `docker compose run`.
 pub const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
 
+/// Name of the one network inside a project.
+pub const NETWORK: &str = "default";
+
 /// A whole `compose.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct File {
@@ -57,6 +60,9 @@ pub struct Service {
     /// Folders in memory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<String>,
+    /// Networks, where it is known in one by more than its own name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub networks: BTreeMap<String, Joined>,
     /// When the service counts as healthy.
     pub healthcheck: Healthcheck,
     /// Labels of its containers.
@@ -71,6 +77,13 @@ pub struct Service {
     pub restart: String,
     /// How long it may take to end.
     pub stop_grace_period: String,
+}
+
+/// How a service is known in a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Names beside its own.
+    pub aliases: Vec<String>,
 }
 
 /// A port of the host that leads to one of a container.
@@ -210,7 +223,7 @@ pub fn render(project: &Project, services: &BTreeMap<String, Service>) -> String
     let file = File {
         name: project.name.clone(),
         services: services.clone(),
-        networks: BTreeMap::from([("default".to_owned(), external(&project.network))]),
+        networks: BTreeMap::from([(NETWORK.to_owned(), external(&project.network))]),
         volumes: project.volumes.iter().map(|(name, actual)| (name.clone(), external(actual))).collect(),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };

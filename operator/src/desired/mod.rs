@@ -1,6 +1,6 @@
 //! What the spec asks for, host by host. Pure: no clock, no network, no randomness.
 
-mod app;
+pub(crate) mod app;
 mod caddyfile;
 pub mod compose;
 
@@ -58,6 +58,10 @@ pub struct Project {
     pub secrets: BTreeMap<String, SecretKeySpec>,
     /// Services, by name.
     pub services: BTreeMap<String, Service>,
+    /// Services whose new containers come up beside the old ones, and take over when they serve. Whoever leads traffic to
+    /// them does so by [`upstream`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rolling: BTreeSet<String>,
     /// What it takes over when it is rolled out first; no part of what it is from then on.
     #[serde(skip)]
     pub adopt: Option<AdoptSpec>,
@@ -108,6 +112,16 @@ pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
 
 /// Folder below a project's own that holds the secrets of its services, a folder each.
 pub const SECRETS_FOLDER: &str = "secrets";
+
+/// What stands in a file for the name by which the containers of one release of a service are known in the network.
+pub fn upstream(service: &str) -> String {
+    format!("upstream:{service}")
+}
+
+/// Whether a service takes up changed files while it goes on serving.
+pub fn is_reloaded(service: &str) -> bool {
+    service == "edge"
+}
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {

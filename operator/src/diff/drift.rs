@@ -102,8 +102,12 @@ fn kept_of<'a>(applied: &Release, observed: &'a Observed, service: &str) -> Vec<
         let number = container.labels.get(COMPOSE_NUMBER).map_or("", String::as_str);
         container.name != format!("{}-{service}-{number}", applied.project.name)
     };
-    containers
-        .sort_by_key(|container| (misnamed(container), container.state != State::Running, &container.name));
+    // While a rollout is under way or was cut, those of two releases may be there.
+    let hash = applied.service_hashes.get(service).map_or("", String::as_str);
+    containers.sort_by_key(|container| {
+        let is_other = !container.has_label(labels::SERVICE_HASH, hash);
+        (is_other, misnamed(container), container.state != State::Running, &container.name)
+    });
     containers.truncate(scale);
     containers
 }

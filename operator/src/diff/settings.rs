@@ -10,7 +10,7 @@ use crate::{
         labels,
     },
     host::{Container, Engine, ImageConfig, Settings},
-    release::Release,
+    release::{self, Release},
 };
 
 /// Labels that Compose keeps for itself.
@@ -113,7 +113,9 @@ fn wanted(
         put("user".to_owned(), user.clone());
     }
     put(format!("networks/{}", project.network), "connected".to_owned());
-    put(format!("networks/{}/aliases", project.network), name.to_owned());
+    let hash = applied.service_hashes.get(name).filter(|_| project.rolling.contains(name));
+    let upstream = hash.map(|hash| format!(" {}", release::alias(name, hash))).unwrap_or_default();
+    put(format!("networks/{}/aliases", project.network), format!("{name}{upstream}"));
     put("restart".to_owned(), service.restart.clone());
     put("stop_grace_period".to_owned(), seconds(&service.stop_grace_period).to_string());
     put("logging/driver".to_owned(), service.logging.driver.clone());

@@ -1,0 +1,174 @@
+//! New containers beside the old ones: those serve until the new ones do, and are let go without a lost request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    ACTION_LIMIT, Context, Error, QUICK_LIMIT,
+    compose::Compose,
+    rollout::{bring_up, refusal, remove_idle},
+    verify,
+};
+use crate::{
+    desired::{self, compose::COMPOSE_SERVICE, labels},
+    failpoint,
+    host::{Container, Host, Placement, Source, State, Step},
+    observe::Observed,
+    release::{COMPOSE_FILE, Prepared, Release},
+};
+
+/// What is replaced while it serves.
+pub(super) struct Takeover<'a> {
+    host: &'a Host,
+    context: &'a Context<'a>,
+    prepared: &'a Prepared,
+    /// The release that serves.
+    before: &'a Release,
+    /// Names of its containers, by service.
+    old: BTreeMap<String, Vec<String>>,
+    /// Containers of the same services that serve nobody.
+    idle: Vec<&'a Container>,
+    /// The container that leads traffic to them.
+    edge: (String, String),
+}
+
+/// Whether a container was made for a release.
+fn is_of(container: &Container, release: &Release, service: &str) -> bool {
+    let hash = release.service_hashes.get(service);
+    hash.is_some_and(|hash| container.has_label(labels::SERVICE_HASH, hash))
+}
+
+/// The container that leads traffic to the others and stays as it is: service and name.
+pub(super) fn lasting_edge(release: &Release, observed: &Observed) -> Option<(String, String)> {
+    observed.containers.iter().filter(|container| container.state == State::Running).find_map(|container| {
+        let service = container.labels.get(COMPOSE_SERVICE)?;
+        let lasts = desired::is_reloaded(service) && is_of(container, release, service);
+        lasts.then(|| (service.clone(), container.name.clone()))
+    })
+}
+
+impl<'a> Takeover<'a> {
+    /// The takeover that a release needs; none where nothing that serves is replaced, or nothing leads traffic to it.
+    pub(super) fn new(
+        host: &'a Host,
+        context: &'a Context<'a>,
+        prepared: &'a Prepared,
+        observed: &'a Observed,
+    ) -> Option<Self> {
+        let release = &prepared.release;
+        let edge = lasting_edge(release, observed)?;
+        let (mut old, mut idle) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
+        for container in &observed.containers {
+            let Some(service) = container.labels.get(COMPOSE_SERVICE) else { continue };
+            if !release.project.rolling.contains(service) || !release.project.services.contains_key(service) {
+                continue;
+            }
+            if container.state != State::Running {
+                idle.push(container);
+            } else if !is_of(container, release, service) {
+                old.entry(service.clone()).or_default().push(container.name.clone());
+            }
+        }
+        let before = observed.applied.as_ref()?;
+        (!old.is_empty()).then_some(Self { host, context, prepared, before, old, idle, edge })
+    }
+
+    /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
+    /// does not come so far is taken away again: the old containers have served all the while.
+    pub(super) async fn carry_out(&self, steps: Vec<Step>) -> Result<(), Error> {
+        let done = self.take_over(steps).await;
+        if done.as_ref().is_err_and(Error::is_of_release) {
+            self.take_back().await?;
+        }
+        done
+    }
+
+    async fn take_over(&self, mut steps: Vec<Step>) -> Result<(), Error> {
+        let Self { host, context, prepared, old, .. } = self;
+        let release = &prepared.release;
+        let compose = Compose::new(host, context.project);
+        let (later, first): (Vec<Placement>, Vec<Placement>) =
+            prepared.placements().into_iter().partition(|placement| self.is_of_edge(&placement.path));
+        steps.extend(first.into_iter().map(Step::Place));
+        steps.push(Step::Sync);
+        steps.extend(remove_idle(self.idle.iter().copied()));
+        self.run(&steps).await?;
+        let beside = compose.beside(old.iter().map(|(service, old)| {
+            let wanted =
+                release.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+            (service.as_str(), old.len() + wanted)
+        }));
+        bring_up(host, &[beside], context).await?;
+        failpoint::reached("beside");
+        let limits = context.rollout;
+        let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
+        let health = limits.health_timeout.duration();
+        let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
+        let proof = verify::Proof { release, services: &new, without: &names };
+        verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
+        // From here on, requests go to the new containers.
+        let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
+        steps.extend([Step::Sync, compose.reload(&self.edge.0)]);
+        steps.extend(self.requests());
+        self.run(&steps).await?;
+        failpoint::reached("moved");
+        let let_go = |words: &[&str]| {
+            let all: Vec<&str> = words.iter().copied().chain(names.iter().copied()).collect();
+            Step::docker(&all, ACTION_LIMIT)
+        };
+        self.run(&[let_go(&["stop"]), let_go(&["rm", "-f"]), compose.up(&[])]).await?;
+        failpoint::reached("applied");
+        let services = release.project.services.keys().map(String::as_str).collect();
+        let proof = verify::Proof { release, services: &services, without: &BTreeSet::new() };
+        verify::serving(host, context.lock, &proof, health, std::time::Duration::ZERO).await
+    }
+
+    async fn run(&self, steps: &[Step]) -> Result<(), Error> {
+        let Self { host, context, .. } = self;
+        let done = host.carry_out(context.lock, &context.project.folder, steps);
+        done.await.map_err(refusal)
+    }
+
+    /// Whether a file is one that the edge takes up while it runs.
+    fn is_of_edge(&self, path: &str) -> bool {
+        path.starts_with(&format!("files/{}/", self.edge.0))
+    }
+
+    /// Requests through the edge, as users make them.
+    fn requests(&self) -> Vec<Step> {
+        let ask = |url: &str| {
+            Step::docker(
+                &["exec", &self.edge.1, "wget", "-q", "-T", "5", "-O", "/dev/null", url],
+                QUICK_LIMIT,
+            )
+        };
+        desired::app::proofs().iter().map(|url| ask(url)).collect()
+    }
+
+    /// The old release serves still, or again: its files are in force, and nothing is left of the other one.
+    async fn take_back(&self) -> Result<(), Error> {
+        let Self { host, context, prepared, before, .. } = self;
+        let copy = |path: &String| {
+            let record = before.files.get(path)?;
+            Some(Step::Place(Placement {
+                path: path.clone(),
+                mode: record.mode,
+                sha256: record.sha256.clone(),
+                source: Source::Copy(before.stored(path)),
+            }))
+        };
+        let mut files: Vec<&String> = before.files.keys().filter(|path| self.is_of_edge(path)).collect();
+        let compose_file = COMPOSE_FILE.to_owned();
+        files.push(&compose_file);
+        let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
+        steps.extend([Step::Sync, Compose::new(host, context.project).reload(&self.edge.0)]);
+        let containers = host.containers().await?;
+        let new = containers.iter().filter(|container| {
+            let service =
+                container.labels.get(COMPOSE_SERVICE).filter(|service| self.old.contains_key(*service));
+            container.has_label(labels::OWNER, &context.project.owner)
+                && service.is_some_and(|service| is_of(container, &prepared.release, service))
+        });
+        steps.extend(new.map(|container| Step::docker(&["rm", "-f", &container.name], QUICK_LIMIT)));
+        Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)
+    }
+}
