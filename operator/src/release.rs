@@ -83,12 +83,8 @@ impl Prepared {
             service_hashes.insert(name.clone(), hash);
         }
         let mut contents = project.files.clone();
-        for content in contents.values_mut() {
-            for name in &project.rolling {
-                let hash = service_hashes.get(name).map_or("", String::as_str);
-                *content = content.replace(&desired::upstream(name), &alias(name, hash));
-            }
-        }
+        let upstream = |name: &String| Some(upstream(name, &alias(name, service_hashes.get(name)?)));
+        contents.extend(project.rolling.iter().filter_map(upstream).map(|path| (path, String::new())));
         contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
         let files = contents.iter().map(|(path, content)| (path.clone(), FileRecord::of(content))).collect();
         let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
@@ -186,11 +182,15 @@ pub(crate) fn alias(service: &str, hash: &str) -> String {
     format!("{service}-{hash}")
 }
 
+/// Path of the file whose name tells the edge who serves.
+fn upstream(service: &str, alias: &str) -> String {
+    format!("{}/{service}/{alias}", desired::UPSTREAMS)
+}
+
 /// Compose's own hash does not cover the files that a service mounts; this one does, but for those that it takes up while
-/// it runs. How many containers there are is no part of what each is.
+/// it runs.
 fn service_hash(name: &str, service: &compose::Service, project: &Project, seals: &Seals) -> String {
-    let definition = compose::Service { scale: 1, ..service.clone() };
-    let mut text = serde_json::to_string(&definition).unwrap_or_default();
+    let mut text = serde_json::to_string(service).unwrap_or_default();
     let fixed = service.volumes.iter().filter(|mount| mount.kind == "bind" && !desired::is_reloaded(name));
     for mount in fixed {
         let folder = mount.source.trim_start_matches("./");

@@ -37,6 +37,26 @@ fn is_of(container: &Container, release: &Release, service: &str) -> bool {
     hash.is_some_and(|hash| container.has_label(labels::SERVICE_HASH, hash))
 }
 
+/// Takes away the files of one release that another one does not have.
+pub(super) fn stale(before: &Release, after: &Release) -> Vec<Step> {
+    let stale = before.files.keys().filter(|path| !after.files.contains_key(*path));
+    stale.map(|path| Step::Remove { path: path.clone() }).collect()
+}
+
+fn is_seen(edge: &str, path: &str) -> bool {
+    path.starts_with(&format!("files/{edge}/"))
+}
+
+/// Whether the edge has to take up another configuration. Who serves, it asks for each request.
+pub(super) fn is_read_anew(edge: &str, before: &Release, after: &Release) -> bool {
+    let is_read = |path: &str| is_seen(edge, path) && !path.starts_with(desired::UPSTREAMS);
+    let of = |release: &Release| -> BTreeMap<String, String> {
+        let files = release.files.iter().filter(|(path, _)| is_read(path));
+        files.map(|(path, record)| (path.clone(), record.sha256.clone())).collect()
+    };
+    of(before) != of(after)
+}
+
 /// The container that leads traffic to the others and stays as it is: service and name.
 pub(super) fn lasting_edge(release: &Release, observed: &Observed) -> Option<(String, String)> {
     observed.containers.iter().filter(|container| container.state == State::Running).find_map(|container| {
@@ -86,6 +106,7 @@ impl<'a> Takeover<'a> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
         let compose = Compose::new(host, context.project);
+        // The edge's own files come last: with them, requests go to the new containers.
         let (later, first): (Vec<Placement>, Vec<Placement>) =
             prepared.placements().into_iter().partition(|placement| self.is_of_edge(&placement.path));
         steps.extend(first.into_iter().map(Step::Place));
@@ -105,9 +126,10 @@ impl<'a> Takeover<'a> {
         let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
         let proof = verify::Proof { release, services: &new, without: &names };
         verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
-        // From here on, requests go to the new containers.
         let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
-        steps.extend([Step::Sync, compose.reload(&self.edge.0)]);
+        steps.extend(stale(self.before, release));
+        steps.push(Step::Sync);
+        steps.extend(self.reload(&compose));
         steps.extend(self.requests());
         self.run(&steps).await?;
         failpoint::reached("moved");
@@ -128,18 +150,21 @@ impl<'a> Takeover<'a> {
         done.await.map_err(refusal)
     }
 
-    /// Whether a file is one that the edge takes up while it runs.
+    /// Makes the edge take up its configuration, where that is another one.
+    fn reload(&self, compose: &Compose<'_>) -> Option<Step> {
+        let is_other = is_read_anew(&self.edge.0, self.before, &self.prepared.release);
+        is_other.then(|| compose.reload(&self.edge.0))
+    }
+
+    /// Whether a file is one that the edge sees.
     fn is_of_edge(&self, path: &str) -> bool {
-        path.starts_with(&format!("files/{}/", self.edge.0))
+        is_seen(&self.edge.0, path)
     }
 
     /// Requests through the edge, as users make them.
     fn requests(&self) -> Vec<Step> {
         let ask = |url: &str| {
-            Step::docker(
-                &["exec", &self.edge.1, "wget", "-q", "-T", "5", "-O", "/dev/null", url],
-                QUICK_LIMIT,
-            )
+            Step::docker(&["exec", &self.edge.1, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
         };
         desired::app::proofs().iter().map(|url| ask(url)).collect()
     }
@@ -160,7 +185,9 @@ impl<'a> Takeover<'a> {
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend([Step::Sync, Compose::new(host, context.project).reload(&self.edge.0)]);
+        steps.extend(stale(&prepared.release, before));
+        steps.push(Step::Sync);
+        steps.extend(self.reload(&Compose::new(host, context.project)));
         let containers = host.containers().await?;
         let new = containers.iter().filter(|container| {
             let service =

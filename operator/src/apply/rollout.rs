@@ -136,6 +136,7 @@ async fn carry_out(
         return takeover.carry_out(steps).await;
     }
     steps.extend(prepared.placements().into_iter().map(Step::Place));
+    steps.extend(observed.applied.iter().flat_map(|applied| rolling::stale(applied, &prepared.release)));
     steps.push(Step::Sync);
     let compose = Compose::new(host, project);
     let mut start = Vec::new();
@@ -145,7 +146,9 @@ async fn carry_out(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    start.extend(rolling::lasting_edge(&prepared.release, observed).map(|(edge, _)| compose.reload(&edge)));
+    let edge = rolling::lasting_edge(&prepared.release, observed).zip(observed.applied.as_ref());
+    let edge = edge.filter(|((edge, _), before)| rolling::is_read_anew(edge, before, &prepared.release));
+    start.extend(edge.map(|((edge, _), _)| compose.reload(&edge)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
     failpoint::reached("applied");

@@ -58,8 +58,8 @@ pub struct Project {
     pub secrets: BTreeMap<String, SecretKeySpec>,
     /// Services, by name.
     pub services: BTreeMap<String, Service>,
-    /// Services whose new containers come up beside the old ones, and take over when they serve. Whoever leads traffic to
-    /// them does so by [`upstream`].
+    /// Services whose new containers come up beside the old ones, and take over when they serve: the edge leads traffic
+    /// to those that the one file in [`UPSTREAMS`] names.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rolling: BTreeSet<String>,
     /// What it takes over when it is rolled out first; no part of what it is from then on.
@@ -113,10 +113,9 @@ pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
 /// Folder below a project's own that holds the secrets of its services, a folder each.
 pub const SECRETS_FOLDER: &str = "secrets";
 
-/// What stands in a file for the name by which the containers of one release of a service are known in the network.
-pub fn upstream(service: &str) -> String {
-    format!("upstream:{service}")
-}
+/// Folder with a folder for each service that the edge leads traffic to. The name of the one file in it is the name by
+/// which the containers that serve are known in the network.
+pub const UPSTREAMS: &str = "files/edge/upstreams";
 
 /// Whether a service takes up changed files while it goes on serving.
 pub fn is_reloaded(service: &str) -> bool {

@@ -81,7 +81,7 @@ impl Site<'_> {
             if let Some(release) = &outcome.rolled_out {
                 self.memory.rolled_out(self.stack, self.spec, release);
             }
-            return self.finish(outcome, look, context).await;
+            return Box::pin(self.finish(outcome, look, context)).await;
         }
         if look.plan.repairs_now().next().is_none() {
             return outcome;

@@ -7,7 +7,7 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::Action;
 use crate::{
-    desired::{Project, sha256},
+    desired::{Project, UPSTREAMS, sha256},
     diff::secrets,
     host::Source,
     ledger::Ledger,
@@ -171,7 +171,8 @@ fn files_behind(item: &DriftItem, applied: &Release, desired: &Project, observed
 fn reload(item: &DriftItem) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
     // A secret is put back as the service read it.
-    let is_file = item.path.as_ref().is_some_and(|path| path.starts_with("files/"));
+    let is_file =
+        item.path.as_ref().is_some_and(|path| path.starts_with("files/") && !path.starts_with(UPSTREAMS));
     item.service.clone().filter(|_| changed && is_file).map(|service| Action::Reload { service })
 }
 

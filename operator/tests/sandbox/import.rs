@@ -13,10 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use tasktracker_testbed::DemoHost;
 
-use crate::stage::{Stage, http, wait_until};
+use crate::{
+    stage::{Stage, http, wait_until},
+    users::titles,
+};
 
 const TASKS: usize = 10_000;
 const COMPOSE: &str = "
@@ -63,24 +65,6 @@ fn add_tasks(address: SocketAddr, numbers: std::ops::Range<usize>) {
             }
         }
         std::io::copy(&mut reader.by_ref().take(size), &mut std::io::sink()).unwrap();
-    }
-}
-
-/// Every title, page by page.
-fn titles(address: SocketAddr) -> BTreeSet<String> {
-    let mut titles = BTreeSet::new();
-    let mut after = String::new();
-    loop {
-        let (status, body) = http(address, &format!("GET /tasks?limit=200{after}")).unwrap();
-        assert_eq!(status, 200, "{body}");
-        let page: Value = serde_json::from_str(&body).unwrap();
-        titles.extend(
-            page["items"].as_array().unwrap().iter().map(|task| task["title"].as_str().unwrap().to_owned()),
-        );
-        match page["next"].as_i64() {
-            Some(next) => after = format!("&after={next}"),
-            None => return titles,
-        }
     }
 }
 

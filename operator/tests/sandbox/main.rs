@@ -17,6 +17,8 @@ mod main_job;
 mod ownership;
 mod policy;
 mod quiet;
+mod rollout;
 mod safety;
 mod secrets;
 mod stage;
+mod users;

@@ -1,0 +1,182 @@
+//! Users of the app: requests all the while, of which none may fail and no acknowledged write be lost.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::stage::http;
+
+/// Users at the same time; every other one keeps its connection.
+const USERS: usize = 8;
+/// From the start of one request of a user to that of the next: 200 requests a second in all.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// Every title, page by page.
+pub(crate) fn titles(address: SocketAddr) -> BTreeSet<String> {
+    let mut titles = BTreeSet::new();
+    let mut after = String::new();
+    loop {
+        let (status, body) = http(address, &format!("GET /tasks?limit=200{after}")).unwrap();
+        assert_eq!(status, 200, "{body}");
+        let page: Value = serde_json::from_str(&body).unwrap();
+        titles.extend(
+            page["items"].as_array().unwrap().iter().map(|task| task["title"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_i64() {
+            Some(next) => after = format!("&after={next}"),
+            None => return titles,
+        }
+    }
+}
+
+/// What users saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// How long each request took.
+    pub(crate) latencies: Vec<Duration>,
+    /// Requests that were not answered as they should be, in words.
+    pub(crate) failures: Vec<String>,
+    /// Titles of tasks whose creation was acknowledged.
+    pub(crate) created: BTreeSet<String>,
+}
+
+impl Seen {
+    /// The latency that 99 of 100 requests stayed below.
+    pub(crate) fn p99(&self) -> Duration {
+        let mut latencies = self.latencies.clone();
+        latencies.sort();
+
+        latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default()
+    }
+}
+
+/// Users at work.
+pub(crate) struct Users {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Seen>>,
+}
+
+impl Users {
+    /// Begins to ask page and API at the page's address.
+    pub(crate) fn start(page: SocketAddr, name: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..USERS).map(|number| {
+            let user = User { page, keeps: number % 2 == 0, connection: None };
+            let (stop, name) = (stop.clone(), format!("{name}-{number}"));
+            std::thread::spawn(move || user.work(&name, &stop))
+        });
+        let threads = threads.collect();
+        Self { stop, threads }
+    }
+
+    /// What they have seen until now.
+    pub(crate) fn stop(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Seen::default();
+        for thread in self.threads {
+            let seen = thread.join().unwrap();
+            all.latencies.extend(seen.latencies);
+            all.failures.extend(seen.failures);
+            all.created.extend(seen.created);
+        }
+        all
+    }
+}
+
+struct User {
+    page: SocketAddr,
+    keeps: bool,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+impl User {
+    fn work(mut self, name: &str, stop: &AtomicBool) -> Seen {
+        let mut seen = Seen::default();
+        for number in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let started = Instant::now();
+            let title = format!("{name}-{number}");
+            let body = format!("{{\"title\": \"{title}\"}}");
+            let (request, wanted) = match number % 4 {
+                0 => ("GET /".to_owned(), 200),
+                1 => ("GET /api/tasks?limit=5".to_owned(), 200),
+                2 => ("GET /api/health/ready".to_owned(), 200),
+                _ => (format!("POST /api/tasks\n{body}"), 201),
+            };
+            match self.ask(&request) {
+                Ok(status) if status == wanted => {
+                    if wanted == 201 {
+                        seen.created.insert(title);
+                    }
+                }
+                Ok(status) => seen.failures.push(format!("{request}: {status}")),
+                Err(error) => seen.failures.push(format!("{request}: {error}")),
+            }
+            seen.latencies.push(started.elapsed());
+            std::thread::sleep(PAUSE.saturating_sub(started.elapsed()));
+        }
+        seen
+    }
+
+    /// `METHOD PATH` and, after a newline, a body: the status of the answer.
+    fn ask(&mut self, request: &str) -> std::io::Result<u16> {
+        let (line, body) = request.split_once('\n').unwrap_or((request, ""));
+        let mut connection = self.connection()?;
+        let (keeps, length) = (if self.keeps { "keep-alive" } else { "close" }, body.len());
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: {}\r\nConnection: {keeps}\r\nContent-Type: application/json\r\nContent-Length: {length}",
+            self.page
+        );
+        connection.get_mut().write_all(format!("{head}\r\n\r\n{body}").as_bytes())?;
+        let (mut status, mut size, mut goes_on) = (0, 0, self.keeps);
+        for number in 0.. {
+            let mut line = String::new();
+            if connection.read_line(&mut line)? == 0 {
+                return Err(std::io::Error::other("closed without an answer"));
+            }
+            let line = line.trim().to_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if number == 0 {
+                status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_default();
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                size = value.trim().parse().unwrap_or_default();
+            }
+            goes_on &= line != "connection: close";
+        }
+        let mut answer = vec![0; size];
+        connection.read_exact(&mut answer)?;
+        self.connection = goes_on.then_some(connection);
+        Ok(status)
+    }
+
+    /// The kept connection, unless the server has ended it meanwhile; a new one otherwise.
+    fn connection(&mut self) -> std::io::Result<BufReader<TcpStream>> {
+        if let Some(kept) = self.connection.take() {
+            kept.get_ref().set_nonblocking(true)?;
+            let ended = kept.get_ref().peek(&mut [0]).is_ok();
+            kept.get_ref().set_nonblocking(false)?;
+            if !ended {
+                return Ok(kept);
+            }
+        }
+        let stream = TcpStream::connect_timeout(&self.page, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(BufReader::new(stream))
+    }
+}
