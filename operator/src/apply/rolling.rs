@@ -25,6 +25,8 @@ pub(super) struct Takeover<'a> {
     before: &'a Release,
     /// Names of its containers, by service.
     old: BTreeMap<String, Vec<String>>,
+    /// Paths of the project's files.
+    there: Vec<String>,
     /// Containers of the same services that serve nobody.
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
@@ -37,10 +39,17 @@ fn is_of(container: &Container, release: &Release, service: &str) -> bool {
     hash.is_some_and(|hash| container.has_label(labels::SERVICE_HASH, hash))
 }
 
-/// Takes away the files of one release that another one does not have.
-pub(super) fn stale(before: &Release, after: &Release) -> Vec<Step> {
-    let stale = before.files.keys().filter(|path| !after.files.contains_key(*path));
-    stale.map(|path| Step::Remove { path: path.clone() }).collect()
+/// Takes away who served before a release, and whatever else names somebody else.
+pub(super) fn stale<'a>(there: impl IntoIterator<Item = &'a String>, release: &Release) -> Vec<Step> {
+    let is_stale = |path: &&String| is_upstream(path) && !release.files.contains_key(*path);
+    let stale: BTreeSet<&String> = there.into_iter().filter(is_stale).collect();
+    stale.into_iter().map(|path| Step::Remove { path: path.clone() }).collect()
+}
+
+/// Whether a file tells by its name who serves.
+fn is_upstream(path: &str) -> bool {
+    let below = path.strip_prefix(desired::UPSTREAMS).and_then(|rest| rest.strip_prefix('/'));
+    below.is_some_and(|rest| rest.contains('/'))
 }
 
 fn is_seen(edge: &str, path: &str) -> bool {
@@ -89,7 +98,8 @@ impl<'a> Takeover<'a> {
             }
         }
         let before = observed.applied.as_ref()?;
-        (!old.is_empty()).then_some(Self { host, context, prepared, before, old, idle, edge })
+        let there = observed.files.keys().cloned().collect();
+        (!old.is_empty()).then_some(Self { host, context, prepared, before, old, there, idle, edge })
     }
 
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
@@ -127,7 +137,7 @@ impl<'a> Takeover<'a> {
         let proof = verify::Proof { release, services: &new, without: &names };
         verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
         let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
-        steps.extend(stale(self.before, release));
+        steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
         steps.extend(self.reload(&compose));
         steps.extend(self.requests());
@@ -185,7 +195,7 @@ impl<'a> Takeover<'a> {
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend(stale(&prepared.release, before));
+        steps.extend(stale(self.there.iter().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.reload(&Compose::new(host, context.project)));
         let containers = host.containers().await?;

@@ -136,7 +136,7 @@ async fn carry_out(
         return takeover.carry_out(steps).await;
     }
     steps.extend(prepared.placements().into_iter().map(Step::Place));
-    steps.extend(observed.applied.iter().flat_map(|applied| rolling::stale(applied, &prepared.release)));
+    steps.extend(rolling::stale(observed.files.keys(), &prepared.release));
     steps.push(Step::Sync);
     let compose = Compose::new(host, project);
     let mut start = Vec::new();

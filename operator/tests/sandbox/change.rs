@@ -30,13 +30,13 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
     assert_eq!((code, &status[0]["report"]["waiting"]["reason"]), (2, &json!("ApprovalNeeded")));
     assert_eq!(status[0]["report"]["drift"], json!([]));
 
-    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
     wait_until("the container is back", || healed(&operator, "Missing"));
     operator.stop();
     assert_eq!(revision(&stage), "r1");
 
     stage.on_host(
-        "echo '# mine' >> /opt/tasktracker/staging/app/compose.yaml; docker rm -f tt-staging-app-frontend-1",
+        "echo '# mine' >> /opt/tasktracker/staging/app/compose.yaml; docker rm -f $(docker ps -aqf label=com.docker.compose.service=frontend)",
     );
     let operator = stage.start_operator();
     wait_until("both are healed after a restart of the operator", || {
@@ -56,7 +56,7 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
     assert!(refused.status.code() == Some(1) && said.contains(&format!("found {shown}")), "{said}");
     assert_eq!(revision(&stage), "r1");
     // Drift that comes and is healed meanwhile makes no other plan of a change.
-    stage.on_host("docker rm -f tt-staging-app-frontend-1");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=frontend)");
     assert!(stage.command(&["apply", "--plan", shown]).status.success());
     operator.wait_until_ready("staging");
     assert_eq!(revision(&stage), "r2");
@@ -132,7 +132,7 @@ fn what_another_writer_is_about_is_neither_drift_nor_change() {
             .command_as_deploy(&format!("exec flock /opt/tasktracker/{lock} sleep 600"))
             .spawn()
             .unwrap();
-        stage.on_host("docker rm -f tt-staging-app-frontend-1");
+        stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=frontend)");
         let mut plan = json!([]);
         wait_until("the lock is seen", || {
             plan = stage.json(&["plan"]).1;
@@ -207,7 +207,7 @@ fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is
         (2, &json!("r1"), &json!("RolledBack"))
     );
     // Healing goes on, towards the release that is held.
-    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
     wait_until("r1 is healed", || version().contains("r1"));
     write("r2", ", backend: {env: {A: b}}");
     wait_until("the next change goes on", || operator.is_ready("staging") && version().contains("r2"));

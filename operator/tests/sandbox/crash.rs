@@ -44,7 +44,7 @@ impl Births {
         let child = stage.host.command_as_deploy(script).spawn().unwrap();
         wait_until("events are heard", || {
             stage
-                .on_host("docker restart -t 0 tt-staging-app-frontend-1; cat /tmp/births")
+                .on_host("docker restart -t 0 $(docker ps -aqf label=com.docker.compose.service=frontend); cat /tmp/births")
                 .contains("start frontend")
         });
         Self { child }
@@ -141,7 +141,7 @@ fn a_repair_that_is_cut_anywhere_ends_as_if_it_was_not() {
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", SOAK));
     stage.apply();
     let disturb = || {
-        stage.on_host("docker rm -f tt-staging-app-backend-1; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile");
+        stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend); echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile");
     };
     let _births = Births::listen(&stage);
     let reader = Reader::start(&stage);
@@ -263,7 +263,7 @@ fn no_host_is_rolled_out_onto_empty_data_unasked() {
     let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
     write("r1");
     stage.apply();
-    stage.on_host("docker rm -f tt-staging-app-backend-1 && docker volume rm tt-staging-app-data");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend) && docker volume rm tt-staging-app-data");
     write("r2");
     let refused = stage.command(&["apply"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -349,7 +349,7 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         stage.apply();
         expected.insert(revision, settled(&stage));
     }
-    let disturb = "docker rm -f tt-staging-app-backend-1 >/dev/null; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile";
+    let disturb = "docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend) >/dev/null; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile";
     let _births = Births::listen(&stage);
     let reader = Reader::start(&stage);
     let mut dice = Dice(7);

@@ -66,12 +66,13 @@ fn a_host_whose_clock_is_a_day_off_is_repaired_all_the_same() {
     wait_until("it is rolled out, and the clock is told", || {
         operator.log().contains("rolled out") && operator.log().contains("ClockSkew")
     });
-    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
     wait_until("it is healed", || {
-        stage
-            .on_host("docker ps --format '{{.Names}} {{.Status}}'")
-            .lines()
-            .any(|line| line.starts_with("tt-staging-app-backend-1 Up") && line.ends_with("(healthy)"))
+        stage.on_host("docker ps --format '{{.Names}} {{.Status}}'").lines().any(|line| {
+            line.starts_with("tt-staging-app-backend-")
+                && line.contains(" Up ")
+                && line.ends_with("(healthy)")
+        })
     });
     assert!(!operator.is_ready("staging"), "a clock that is off is no fault any more");
     stage.as_root("umount /usr/bin/date");

@@ -108,8 +108,9 @@ fn the_ledger_tells_what_happened(stage: &Stage) {
     assert_eq!((&ledger["who"], &ledger["why"]), (&json!("tasktracker-operator"), &json!("revision r1")));
     let release = format!("{PROJECT}/releases/{}", ledger["current"].as_str().unwrap());
     assert_eq!(
-        stage.on_host(&format!("cd {release} && find . -type f | sort")),
-        "./compose.yaml\n./files/edge/Caddyfile\n./manifest.json\n"
+        stage.on_host(&format!("cd {release} && find . -type f | sed -E 's/-[0-9a-f]{{16}}$/-HASH/' | sort")),
+        "./compose.yaml\n./files/edge/Caddyfile\n./files/edge/upstreams/backend/backend-HASH\n\
+         ./files/edge/upstreams/frontend/frontend-HASH\n./manifest.json\n"
     );
     stage.on_host(&format!("cmp {release}/compose.yaml {PROJECT}/compose.yaml"));
 }

@@ -245,14 +245,14 @@ spec:
     }
 
     /// Everything on the host that an undisturbed operator would leave alone, as text that can be compared; of ledgers,
-    /// not who wrote them last.
+    /// not who wrote them last, and of containers' names, not their numbers, which grow with each rollout.
     pub(crate) fn snapshot(&self) -> String {
         let format = "{{.Name}} {{.Image}} {{.State.Status}} {{.State.Health.Status}} {{json .Config.User}} \
             {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.ReadonlyRootfs}} \
             {{json .HostConfig.CapDrop}} {{json .HostConfig.PortBindings}} {{json .HostConfig.RestartPolicy}} \
             {{index .Config.Labels \"tasktracker.dev/service-hash\"}}{{range .Mounts}}{{println}}{{$.Name}} {{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}{{range .Config.Env}}{{println}}{{$.Name}} {{.}}{{end}}";
         self.on_host(&format!(
-            "docker ps -aq | xargs -r docker inspect --format '{format}' | sort
+            "docker ps -aq | xargs -r docker inspect --format '{format}' | sed -E 's/(-app-[a-z]+-)[0-9]+/\\1N/' | sort
              docker network ls --format '{{{{.Name}}}}' | sort
              docker volume ls --format '{{{{.Name}}}}' | sort
              cd /opt/tasktracker && find . -type f ! -name .lock -exec stat -c '%n %a %U' {{}} + | sort
