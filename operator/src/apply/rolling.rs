@@ -136,11 +136,12 @@ impl<'a> Takeover<'a> {
         let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
         let proof = verify::Proof { release, services: &new, without: &names };
         verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
-        let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
+        // Users are led only to what has answered.
+        let mut steps = self.requests().await?;
+        steps.extend(later.into_iter().map(Step::Place));
         steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
         steps.extend(self.reload(&compose));
-        steps.extend(self.requests());
         self.run(&steps).await?;
         failpoint::reached("moved");
         let let_go = |words: &[&str]| {
@@ -171,12 +172,29 @@ impl<'a> Takeover<'a> {
         is_seen(&self.edge.0, path)
     }
 
-    /// Requests through the edge, as users make them.
-    fn requests(&self) -> Vec<Step> {
+    /// Requests from the edge to each new container, as users will make them.
+    async fn requests(&self) -> Result<Vec<Step>, Error> {
         let ask = |url: &str| {
             Step::docker(&["exec", &self.edge.1, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
         };
-        desired::app::proofs().iter().map(|url| ask(url)).collect()
+        let mut steps = Vec::new();
+        for (service, container) in self.new_containers().await? {
+            let (port, paths) = desired::app::proofs(&service);
+            steps.extend(paths.iter().map(|path| ask(&format!("http://{container}:{port}{path}"))));
+        }
+        Ok(steps)
+    }
+
+    /// The new containers: service and name.
+    async fn new_containers(&self) -> Result<Vec<(String, String)>, Error> {
+        let owner = &self.context.project.owner;
+        let all = self.host.containers().await?.into_iter().filter(|one| one.has_label(labels::OWNER, owner));
+        let new = all.filter_map(|container| {
+            let service = container.labels.get(COMPOSE_SERVICE)?;
+            let is_new = self.old.contains_key(service) && is_of(&container, &self.prepared.release, service);
+            is_new.then(|| (service.clone(), container.name))
+        });
+        Ok(new.collect())
     }
 
     /// The old release serves still, or again: its files are in force, and nothing is left of the other one.
@@ -198,14 +216,8 @@ impl<'a> Takeover<'a> {
         steps.extend(stale(self.there.iter().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.reload(&Compose::new(host, context.project)));
-        let containers = host.containers().await?;
-        let new = containers.iter().filter(|container| {
-            let service =
-                container.labels.get(COMPOSE_SERVICE).filter(|service| self.old.contains_key(*service));
-            container.has_label(labels::OWNER, &context.project.owner)
-                && service.is_some_and(|service| is_of(container, &prepared.release, service))
-        });
-        steps.extend(new.map(|container| Step::docker(&["rm", "-f", &container.name], QUICK_LIMIT)));
+        let new = self.new_containers().await?;
+        steps.extend(new.iter().map(|(_, name)| Step::docker(&["rm", "-f", name], QUICK_LIMIT)));
         Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)
     }
 }

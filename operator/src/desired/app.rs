@@ -22,10 +22,12 @@ const SECRETS_INSIDE: &str = "/run/secrets";
 /// Port of the frontend, inside its container.
 pub(super) const FRONTEND_PORT: u16 = 8080;
 
-/// What must be answered inside the edge for the app to serve: the page, and the API on both ports.
-pub(crate) fn proofs() -> [String; 3] {
-    let at = |port: u16, path: &str| format!("http://127.0.0.1:{port}{path}");
-    [at(EDGE_PAGE_PORT, "/"), at(EDGE_PAGE_PORT, "/api/health/ready"), at(EDGE_API_PORT, "/health/ready")]
+/// What a container of a service must answer before users are led to it: its port, and paths.
+pub(crate) fn proofs(service: &str) -> (u16, &'static [&'static str]) {
+    match service {
+        "backend" => (BACKEND_PORT, &["/health/ready", "/tasks?limit=1"]),
+        _ => (FRONTEND_PORT, &["/"]),
+    }
 }
 
 /// The project `app` of a stack.

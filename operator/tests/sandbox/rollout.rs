@@ -55,3 +55,63 @@ fn a_change_of_image_environment_secret_or_number_costs_no_request() {
     }
     assert_eq!(edge(), before, "the edge was replaced");
 }
+
+/// Images of a revision that fails in its own way, made on the host from those that are there.
+fn make_bad(stage: &Stage, revision: &str, script: &str) {
+    let registry = "registry.example.com/tasktracker";
+    stage.on_host(&format!(
+        "docker tag {registry}/frontend:r1 {registry}/frontend:{revision}
+         docker rm -f bad bad-backend 2>/dev/null
+         docker create --name bad-backend {registry}/backend:r1 >/dev/null && docker cp bad-backend:/backend /tmp/backend
+         printf '%s\\n' '#!/bin/sh' '[ \"$1\" = healthcheck ] && exec /real \"$@\"' '{script}' >/tmp/wrapper && chmod +x /tmp/wrapper
+         docker create --name bad --entrypoint /backend caddy:2.6.2 >/dev/null
+         docker cp /tmp/backend bad:/real && docker cp /tmp/wrapper bad:/backend
+         docker commit --change 'ENTRYPOINT [\"/backend\"]' --change 'CMD []' --change 'USER 10001:10001' bad {registry}/backend:{revision} >/dev/null
+         docker rm -f bad bad-backend >/dev/null"
+    ));
+}
+
+#[test]
+fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
+    let stage = Stage::new("rollout-bad");
+    let write = |revision: &str| {
+        let limits = "  policy: {rollout: {soak: 3s, drainTimeout: 2s, healthTimeout: 8s}}\n";
+        stage.write_stack("staging.yaml", &stage.stack("staging", revision, limits));
+    };
+    write("r1");
+    stage.apply();
+    let there = || {
+        stage.on_host("docker ps -a --format '{{.ID}} {{.Names}} {{.State}}' | sort; docker volume ls -q; cd /opt/tasktracker; find . -type f ! -name .epoch ! -name ledger.json -exec sha256sum {} + | sort")
+    };
+    let before = there();
+    make_bad(&stage, "never-healthy", "exec sleep 600");
+    make_bad(&stage, "ends-at-once", "exit 3");
+    make_bad(&stage, "ends-in-the-soak", "/real & sleep 4; kill $!; exit 1");
+    let address = "$(tail -n 1 /etc/hosts | cut -f 1)";
+    let answers =
+        format!("LISTEN=127.0.0.1:8000 /real & exec caddy respond --listen {address}:8000 --status 500");
+    make_bad(&stage, "green-but-500", &answers);
+    let users = Users::start(stage.page(), "bad");
+    for revision in ["never-healthy", "ends-at-once", "ends-in-the-soak", "green-but-500", "not-there"] {
+        write(revision);
+        let refused = stage.command(&["apply"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        println!("{revision}: {}", said.trim());
+        assert!(revision != "green-but-500" || said.contains("500"), "{said}");
+        assert_eq!(refused.status.code(), Some(1), "{revision}: {said}");
+        let (code, status) = stage.json(&["status"]);
+        let report = &status[0]["report"];
+        assert_eq!(
+            (code, &report["revision"], &report["drift"]),
+            (2, &"r1".into(), &serde_json::json!([])),
+            "{status:#}"
+        );
+    }
+    assert_unnoticed(&stage, "five bad revisions", &users.stop());
+    let operator = stage.start_operator();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    operator.stop();
+    write("r1");
+    assert_eq!(stage.json(&["status"]).0, 0);
+    assert_eq!(there(), before, "something was replaced or left");
+}
