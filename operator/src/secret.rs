@@ -12,6 +12,9 @@ use crate::desired::sha256;
 /// Bytes of a seal key.
 const KEY_BYTES: usize = 32;
 
+/// Shortest part of a value that is looked for in texts of others, in bytes: a shorter one is in every text.
+const SHORTEST: usize = 4;
+
 /// A value that no message, log or file of ours shows; wiped from memory when it is not needed any more.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
@@ -107,6 +110,13 @@ impl Values {
         references.iter().filter_map(|(path, reference)| Some((path, self.missing.get(reference)?)))
     }
 
+    /// A text without any of the values, line by line of those.
+    pub fn redacted(&self, text: &str) -> String {
+        let values = self.known.values().filter_map(|value| std::str::from_utf8(value.reveal()).ok());
+        let parts = values.flat_map(str::lines).map(str::trim).filter(|part| part.len() >= SHORTEST);
+        parts.fold(text.to_owned(), |text, part| text.replace(part, "…"))
+    }
+
     /// The keyed hashes of those that could be had.
     pub fn sealed(&self, references: &References, key: &SealKey) -> Seals {
         let values = self.of(references).into_iter();
@@ -136,6 +146,13 @@ mod tests {
         assert_eq!(values.missing_of(&from("gone")).count(), 1);
         let key = SealKey::random().unwrap();
         assert_ne!(values.sealed(&from("one"), &key), values.sealed(&from("other"), &key));
+    }
+
+    #[test]
+    fn a_value_in_a_text_of_others_is_not_told() {
+        let known = BTreeMap::from([(reference("one"), Secret::new(b"canary-1\nab\ncanary-2\n".to_vec()))]);
+        let values = Values { known, ..Values::default() };
+        assert_eq!(values.redacted("url=x:canary-1@y canary-2 ab"), "url=x:…@y … ab");
     }
 
     #[test]

@@ -104,13 +104,19 @@ pub enum Error {
         found: String,
     },
     /// A service does not serve.
-    #[error("{}; expected within {} s", .faults.join("; "), .limit.as_secs())]
+    #[error("{}; expected within {} s{}", .faults.join("; "), .limit.as_secs(), said(.logs))]
     Unhealthy {
         /// What keeps each service from serving.
         faults: Vec<String>,
+        /// The last that its containers wrote, without secrets.
+        logs: Vec<String>,
         /// How long it was waited.
         limit: Duration,
     },
+}
+
+fn said(logs: &[String]) -> String {
+    logs.iter().map(|log| format!("; {log}")).collect()
 }
 
 impl Error {
@@ -254,7 +260,9 @@ async fn repair(
         failpoint::during("applying", done).await?;
         failpoint::reached("applied");
         let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
-        let proof = verify::Proof { release: applied, services: &touched, without: &BTreeSet::new() };
+        let secrets = &observed.secrets;
+        let proof =
+            verify::Proof { release: applied, services: &touched, without: &BTreeSet::new(), secrets };
         verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
     }
     .await;

@@ -14,6 +14,7 @@ use crate::{
     host::{Container, Host, Placement, Source, State, Step},
     observe::Observed,
     release::{COMPOSE_FILE, Prepared, Release},
+    secret::Values,
 };
 
 /// What is replaced while it serves.
@@ -25,6 +26,8 @@ pub(super) struct Takeover<'a> {
     before: &'a Release,
     /// Names of its containers, by service.
     old: BTreeMap<String, Vec<String>>,
+    /// What nobody is told.
+    secrets: &'a Values,
     /// Paths of the project's files.
     there: Vec<String>,
     /// Containers of the same services that serve nobody.
@@ -99,7 +102,17 @@ impl<'a> Takeover<'a> {
         }
         let before = observed.applied.as_ref()?;
         let there = observed.files.keys().cloned().collect();
-        (!old.is_empty()).then_some(Self { host, context, prepared, before, old, there, idle, edge })
+        (!old.is_empty()).then_some(Self {
+            host,
+            context,
+            prepared,
+            before,
+            old,
+            secrets: &observed.secrets,
+            there,
+            idle,
+            edge,
+        })
     }
 
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
@@ -134,7 +147,7 @@ impl<'a> Takeover<'a> {
         let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
         let health = limits.health_timeout.duration();
         let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
-        let proof = verify::Proof { release, services: &new, without: &names };
+        let proof = verify::Proof { release, services: &new, without: &names, secrets: self.secrets };
         verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
         // Users are led only to what has answered.
         let mut steps = self.requests().await?;
@@ -151,7 +164,8 @@ impl<'a> Takeover<'a> {
         self.run(&[let_go(&["stop"]), let_go(&["rm", "-f"]), compose.up(&[])]).await?;
         failpoint::reached("applied");
         let services = release.project.services.keys().map(String::as_str).collect();
-        let proof = verify::Proof { release, services: &services, without: &BTreeSet::new() };
+        let proof =
+            verify::Proof { release, services: &services, without: &BTreeSet::new(), secrets: self.secrets };
         verify::serving(host, context.lock, &proof, health, std::time::Duration::ZERO).await
     }
 

@@ -154,7 +154,12 @@ async fn carry_out(
     failpoint::reached("applied");
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
-    let proof = verify::Proof { release: &prepared.release, services: &services, without: &BTreeSet::new() };
+    let proof = verify::Proof {
+        release: &prepared.release,
+        services: &services,
+        without: &BTreeSet::new(),
+        secrets: &observed.secrets,
+    };
     verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), limits.soak.duration())
         .await
 }

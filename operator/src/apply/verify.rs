@@ -8,15 +8,19 @@ use super::{Error, actions};
 use crate::{
     desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
     diff,
-    host::{self, Container, Host, HostLock},
+    host::{self, Container, Health, Host, HostLock, State},
     observe::{Observed, is_ours},
     release::Release,
+    secret::Values,
+    text::printable,
 };
 
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long Docker may take to start what ended by itself: what stands still for longer, it does not start any more.
 const STILL: Duration = Duration::from_secs(3);
+/// Containers whose logs are told.
+const LOGS: usize = 3;
 /// How often what stands still is started.
 const STARTS: u32 = 2;
 
@@ -28,16 +32,39 @@ pub(super) struct Proof<'a> {
     pub(super) services: &'a BTreeSet<&'a str>,
     /// Names of containers that do not count.
     pub(super) without: &'a BTreeSet<&'a str>,
+    /// What nobody is told.
+    pub(super) secrets: &'a Values,
+}
+
+impl Proof<'_> {
+    /// The last that containers wrote that do not serve.
+    async fn logs(&self, host: &Host, containers: &[Container]) -> Vec<String> {
+        let is_bad = |one: &&Container| {
+            let service = one.labels.get(COMPOSE_SERVICE);
+            let is_asked = service.is_some_and(|service| self.services.contains(service.as_str()));
+            is_asked && (one.state != State::Running || one.health != Health::Healthy)
+        };
+        let mut logs = Vec::new();
+        for container in containers.iter().filter(is_bad).take(LOGS) {
+            let lines = host.log(&container.id).await.unwrap_or_default();
+            let lines: Vec<String> =
+                lines.iter().map(|line| printable(&self.secrets.redacted(line))).collect();
+            let said = if lines.is_empty() { "nothing".to_owned() } else { lines.join(" / ") };
+            logs.push(format!("{} wrote last: {said}", container.name));
+        }
+        logs
+    }
 }
 
 /// Waits until services of a release serve, and have served without a break for `soak`.
 pub(super) async fn serving(
     host: &Host,
     lock: &HostLock,
-    &Proof { release, services, without }: &Proof<'_>,
+    proof: &Proof<'_>,
     limit: Duration,
     soak: Duration,
 ) -> Result<(), Error> {
+    let &Proof { release, services, without, .. } = proof;
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
     let (mut still_since, mut starts): (Option<Instant>, _) = (None, 0);
@@ -83,10 +110,12 @@ pub(super) async fn serving(
         if faults.is_empty() && started.elapsed() > limit + soak {
             let faults =
                 vec!["containers: expected the same ones, found them replaced again and again".to_owned()];
-            return Err(Error::Unhealthy { faults, limit: limit + soak });
+            let logs = proof.logs(host, &observed.containers).await;
+            return Err(Error::Unhealthy { faults, logs, limit: limit + soak });
         }
         if !faults.is_empty() && started.elapsed() > limit {
-            return Err(Error::Unhealthy { faults, limit });
+            let logs = proof.logs(host, &observed.containers).await;
+            return Err(Error::Unhealthy { faults, logs, limit });
         }
         sleep(PAUSE).await;
     }

@@ -222,6 +222,15 @@ impl Host {
         self.forget_broken(link.docker.details(&link.connection, ids).await).await
     }
 
+    /// The last lines that a container wrote, by its ID, as they are: anything may be in them.
+    ///
+    /// # Errors
+    /// When Docker cannot be asked, or cannot read its log.
+    pub async fn log(&self, id: &str) -> Result<Vec<String>, Error> {
+        let link = self.link().await?;
+        self.forget_broken(link.docker.log(&link.connection, id).await).await
+    }
+
     /// An image by reference or ID; nothing when the host does not have it.
     ///
     /// # Errors

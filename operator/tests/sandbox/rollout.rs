@@ -76,8 +76,11 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     let stage = Stage::new("rollout-bad");
     let write = |revision: &str| {
         let limits = "  policy: {rollout: {soak: 3s, drainTimeout: 2s, healthTimeout: 8s}}\n";
-        stage.write_stack("staging.yaml", &stage.stack("staging", revision, limits));
+        let secret = "tasktracker, backend: {secretEnv: {TOKEN: {secret: api, key: TOKEN}}}}";
+        let stack = stage.stack("staging", revision, limits).replace("tasktracker}", secret);
+        stage.write_stack("staging.yaml", &stack);
     };
+    stage.write_value("api", "TOKEN", b"canary-77");
     write("r1");
     stage.apply();
     let there = || {
@@ -85,7 +88,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     };
     let before = there();
     make_bad(&stage, "never-healthy", "exec sleep 600");
-    make_bad(&stage, "ends-at-once", "exit 3");
+    make_bad(&stage, "ends-at-once", "echo no room for $(cat $TOKEN_FILE); exit 3");
     make_bad(&stage, "ends-in-the-soak", "/real & sleep 4; kill $!; exit 1");
     let address = "$(tail -n 1 /etc/hosts | cut -f 1)";
     let answers =
@@ -98,6 +101,8 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         println!("{revision}: {}", said.trim());
         assert!(revision != "green-but-500" || said.contains("500"), "{said}");
+        assert!(revision != "ends-at-once" || said.contains("wrote last: no room for …"), "{said}");
+        assert!(!said.contains("canary"), "{said}");
         assert_eq!(refused.status.code(), Some(1), "{revision}: {said}");
         let (code, status) = stage.json(&["status"]);
         let report = &status[0]["report"];

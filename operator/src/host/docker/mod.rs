@@ -38,6 +38,8 @@ pub(super) const SOCKET: &str = "/var/run/docker.sock";
 const BODY_LIMIT: usize = 16 << 20;
 /// Largest answer about one thing, and largest entry of a list, in bytes: once read, it is many times as large.
 const THING_LIMIT: usize = 1 << 20;
+/// Lines of a container's log that are told.
+const LOG_LINES: usize = 20;
 /// The newest API version that was tested.
 const NEWEST_API: (u32, u32) = (1, 45);
 /// Requests that are under way at once, each in a channel of its own.
@@ -125,6 +127,15 @@ impl DockerReader {
             Ok::<_, Error>(Some((id.clone(), Details::read(&answer))))
         });
         Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
+    }
+
+    /// The last lines that a container wrote, as they are.
+    pub(super) async fn log(&self, connection: &Connection, id: &str) -> Result<Vec<String>, Error> {
+        let path = format!("/containers/{id}/logs?stdout=1&stderr=1&tail={LOG_LINES}");
+        let body = if is_id(id) { self.body(connection, &path).await? } else { None };
+        let text = body.map(|body| unframed(&body)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        Ok(lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).map(|line| (*line).to_owned()).collect())
     }
 
     pub(super) async fn image(
@@ -264,6 +275,20 @@ impl DockerReader {
     }
 }
 
+/// The text in a stream of standard output and standard error: frames of a header of 8 bytes, the last four of which are
+/// the length of what follows. A container with a terminal has none.
+fn unframed(body: &[u8]) -> String {
+    let (mut text, mut rest) = (Vec::new(), body);
+    while let [0..=2, 0, 0, 0, a, b, c, d, after @ ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let (frame, next) = after.split_at(length.min(after.len()));
+        text.extend_from_slice(frame);
+        rest = next;
+    }
+    text.extend_from_slice(rest);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 fn unreadable(path: &str, error: &serde_json::Error) -> Error {
     // The error may quote the answer.
     let found = format!("an answer that cannot be read: {}", printable(&error.to_string()));
@@ -313,6 +338,14 @@ async fn open(connection: &Connection) -> Result<SendRequest<Empty<Bytes>>, Erro
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_log_is_read_with_and_without_frames() {
+        let framed = b"\x01\0\0\0\0\0\0\x04one\n\x02\0\0\0\0\0\0\x04two\n";
+        assert_eq!(super::unframed(framed), "one\ntwo\n");
+        assert_eq!(super::unframed(b"plain\n"), "plain\n");
+        assert_eq!(super::unframed(b"\x01\0\0\0\xff\xff\xff\xffshort"), "short");
+    }
+
     #[test]
     fn a_query_is_encoded() {
         assert_eq!(super::encoded("{\"a\":[b]} /ü"), "%7B%22a%22%3A%5Bb%5D%7D%20/%C3%BC");
