@@ -17,7 +17,7 @@ use crate::stage::{Stage, http, wait_until};
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 /// Where containers see their secrets, as root of the host does.
 const INSIDE: &str =
-    "/proc/$(docker inspect --format '{{.State.Pid}}' tt-staging-app-backend-1)/root/run/secrets";
+    "/proc/$(docker inspect --format '{{.State.Pid}}' $(docker ps -aqf label=com.docker.compose.service=backend))/root/run/secrets";
 
 /// A stack whose backend has these secrets, each a key of the secret `api`.
 fn with_secrets(stage: &Stage, names: &[&str], more: &str) -> String {
@@ -101,7 +101,7 @@ fn a_secret_is_seen_by_its_service_and_nowhere_else() {
     let seen = stage.as_root(&format!("cat {INSIDE}/TOKEN {INSIDE}/OTHER"));
     assert_eq!(seen, format!("one {canary}{canary} two\n"), "the service does not see its secrets");
     let variables =
-        stage.on_host("docker inspect --format '{{join .Config.Env \" \"}}' tt-staging-app-backend-1");
+        stage.on_host("docker inspect --format '{{join .Config.Env \" \"}}' $(docker ps -aqf label=com.docker.compose.service=backend)");
     assert!(variables.contains("TOKEN_FILE=/run/secrets/TOKEN"), "{variables}");
     // Everything that happens to a secret, before the eyes of a talkative operator.
     stage.on_host("printf x >/tmp/x; mv -f /tmp/x /opt/tasktracker/staging/app/secrets/backend/TOKEN");
