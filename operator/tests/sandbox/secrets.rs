@@ -16,8 +16,7 @@ use crate::stage::{Stage, http, wait_until};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 /// Where containers see their secrets, as root of the host does.
-const INSIDE: &str =
-    "/proc/$(docker inspect --format '{{.State.Pid}}' $(docker ps -aqf label=com.docker.compose.service=backend))/root/run/secrets";
+const INSIDE: &str = "/proc/$(docker inspect --format '{{.State.Pid}}' $(docker ps -aqf label=com.docker.compose.service=backend))/root/run/secrets";
 
 /// A stack whose backend has these secrets, each a key of the secret `api`.
 fn with_secrets(stage: &Stage, names: &[&str], more: &str) -> String {
