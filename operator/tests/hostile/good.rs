@@ -84,7 +84,10 @@ pub(crate) fn manifest_path() -> String {
 
 fn list() -> String {
     let mut lines = String::new();
-    for folder in ["", "/app", "/app/files", "/app/files/edge", "/app/releases"] {
+    let upstreams =
+        ["", "/backend", "/frontend"].map(|service| format!("/app/files/edge/upstreams{service}"));
+    let folders = ["", "/app", "/app/files", "/app/files/edge", "/app/releases"].map(str::to_owned);
+    for folder in folders.iter().chain(&upstreams) {
         writeln!(lines, "S staging{folder} 41ed 4096 7 2026-01-01 10:00:00.0 +0000").unwrap();
     }
     let mut files: Vec<(String, &str)> = RELEASE
@@ -208,6 +211,9 @@ fn inspect(name: &str, service: &Service) -> Value {
     let tmpfs = service.tmpfs.iter().map(|tmpfs| tmpfs.split_once(':').unwrap());
     let limits = &service.limits;
     let nanoseconds = |text: &str| seconds(text) * 1_000_000_000;
+    let upstream = format!("{name}-{}", RELEASE.release.service_hashes[name]);
+    let aliases: Vec<&str> =
+        [name].into_iter().chain(project.rolling.contains(name).then_some(upstream.as_str())).collect();
     json!({
         "Id": container_id(name), "Name": format!("/{}-{name}-1", project.name), "RestartCount": 0, "State": {"Pid": 4711},
         "Config": {
@@ -225,6 +231,6 @@ fn inspect(name: &str, service: &Service) -> Value {
             "PortBindings": pairs(ports), "Tmpfs": pairs(tmpfs.map(|(path, options)| (path.to_owned(), json!(options)))),
         },
         "Mounts": mounts(service),
-        "NetworkSettings": {"Networks": {project.network.clone(): {"Aliases": [name], "NetworkID": "net-1"}}},
+        "NetworkSettings": {"Networks": {project.network.clone(): {"Aliases": aliases, "NetworkID": "net-1"}}},
     })
 }
