@@ -1,11 +1,14 @@
 //! New containers beside the old ones: those serve until the new ones do, and are let go without a lost request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     compose::Compose,
-    rollout::{bring_up, refusal, remove_idle},
+    rollout::{bring_up, refusal},
     verify,
 };
 use crate::{
@@ -33,7 +36,7 @@ pub(super) struct Takeover<'a> {
     /// Containers of the same services that serve nobody.
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
-    edge: (String, String),
+    edge: Edge,
 }
 
 /// Whether a container was made for a release.
@@ -69,13 +72,26 @@ pub(super) fn is_read_anew(edge: &str, before: &Release, after: &Release) -> boo
     of(before) != of(after)
 }
 
-/// The container that leads traffic to the others and stays as it is: service and name.
-pub(super) fn lasting_edge(release: &Release, observed: &Observed) -> Option<(String, String)> {
-    observed.containers.iter().filter(|container| container.state == State::Running).find_map(|container| {
-        let service = container.labels.get(COMPOSE_SERVICE)?;
-        let lasts = desired::is_reloaded(service) && is_of(container, release, service);
-        lasts.then(|| (service.clone(), container.name.clone()))
-    })
+/// The container that leads traffic to the others.
+pub(super) struct Edge {
+    /// Its service.
+    pub(super) service: String,
+    name: String,
+    /// Whether it is as a release wants it, and stays.
+    pub(super) stays: bool,
+}
+
+impl Edge {
+    /// The one that runs.
+    pub(super) fn running(release: &Release, observed: &Observed) -> Option<Self> {
+        let mut running = observed.containers.iter().filter(|container| container.state == State::Running);
+        running.find_map(|container| {
+            let service = container.labels.get(COMPOSE_SERVICE);
+            let service = service.filter(|service| desired::is_reloaded(service))?;
+            let stays = is_of(container, release, service);
+            Some(Self { service: service.clone(), name: container.name.clone(), stays })
+        })
+    }
 }
 
 impl<'a> Takeover<'a> {
@@ -87,7 +103,7 @@ impl<'a> Takeover<'a> {
         observed: &'a Observed,
     ) -> Option<Self> {
         let release = &prepared.release;
-        let edge = lasting_edge(release, observed)?;
+        let edge = Edge::running(release, observed)?;
         let (mut old, mut idle) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
         for container in &observed.containers {
             let Some(service) = container.labels.get(COMPOSE_SERVICE) else { continue };
@@ -115,6 +131,11 @@ impl<'a> Takeover<'a> {
         })
     }
 
+    /// Containers of services that are taken over, and that serve nobody.
+    pub(super) fn idle(&self) -> impl Iterator<Item = &'a Container> {
+        self.idle.iter().copied()
+    }
+
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
     /// does not come so far is taken away again: the old containers have served all the while.
     pub(super) async fn carry_out(&self, steps: Vec<Step>) -> Result<(), Error> {
@@ -134,7 +155,6 @@ impl<'a> Takeover<'a> {
             prepared.placements().into_iter().partition(|placement| self.is_of_edge(&placement.path));
         steps.extend(first.into_iter().map(Step::Place));
         steps.push(Step::Sync);
-        steps.extend(remove_idle(self.idle.iter().copied()));
         self.run(&steps).await?;
         let beside = compose.beside(old.iter().map(|(service, old)| {
             let wanted =
@@ -154,9 +174,12 @@ impl<'a> Takeover<'a> {
         steps.extend(later.into_iter().map(Step::Place));
         steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
-        steps.extend(self.reload(&compose));
+        steps.extend(self.take_up(&compose));
         self.run(&steps).await?;
         failpoint::reached("moved");
+        let services = new.iter().copied().chain([self.edge.service.as_str()]).collect();
+        let proof = verify::Proof { release, services: &services, without: &names, secrets: self.secrets };
+        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await?;
         let let_go = |words: &[&str]| {
             let all: Vec<&str> = words.iter().copied().chain(names.iter().copied()).collect();
             Step::docker(&all, ACTION_LIMIT)
@@ -166,7 +189,7 @@ impl<'a> Takeover<'a> {
         let services = release.project.services.keys().map(String::as_str).collect();
         let proof =
             verify::Proof { release, services: &services, without: &BTreeSet::new(), secrets: self.secrets };
-        verify::serving(host, context.lock, &proof, health, std::time::Duration::ZERO).await
+        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {
@@ -175,21 +198,25 @@ impl<'a> Takeover<'a> {
         done.await.map_err(refusal)
     }
 
-    /// Makes the edge take up its configuration, where that is another one.
-    fn reload(&self, compose: &Compose<'_>) -> Option<Step> {
-        let is_other = is_read_anew(&self.edge.0, self.before, &self.prepared.release);
-        is_other.then(|| compose.reload(&self.edge.0))
+    /// Makes the edge take up its configuration, where that is another one; where it is another one itself, it is made
+    /// anew.
+    fn take_up(&self, compose: &Compose<'_>) -> Option<Step> {
+        let service = self.edge.service.as_str();
+        if !self.edge.stays {
+            return Some(compose.up(&["--no-deps", service]));
+        }
+        is_read_anew(service, self.before, &self.prepared.release).then(|| compose.reload(service))
     }
 
     /// Whether a file is one that the edge sees.
     fn is_of_edge(&self, path: &str) -> bool {
-        is_seen(&self.edge.0, path)
+        is_seen(&self.edge.service, path)
     }
 
     /// Requests from the edge to each new container, as users will make them.
     async fn requests(&self) -> Result<Vec<Step>, Error> {
         let ask = |url: &str| {
-            Step::docker(&["exec", &self.edge.1, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
+            Step::docker(&["exec", &self.edge.name, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
         };
         let mut steps = Vec::new();
         for (service, container) in self.new_containers().await? {
@@ -229,7 +256,7 @@ impl<'a> Takeover<'a> {
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
         steps.extend(stale(self.there.iter().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
-        steps.extend(self.reload(&Compose::new(host, context.project)));
+        steps.extend(self.take_up(&Compose::new(host, context.project)));
         let new = self.new_containers().await?;
         steps.extend(new.iter().map(|(_, name)| Step::docker(&["rm", "-f", name], QUICK_LIMIT)));
         Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)

@@ -128,10 +128,12 @@ async fn carry_out(
     let missing =
         project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
     steps.extend(missing.map(|name| make("volume", name, context)));
+    let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
+    } else if let Some(takeover) = &takeover {
+        steps.extend(remove_idle(takeover.idle()));
     }
-    let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
     if let Some(takeover) = takeover {
         return takeover.carry_out(steps).await;
     }
@@ -146,9 +148,12 @@ async fn carry_out(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    let edge = rolling::lasting_edge(&prepared.release, observed).zip(observed.applied.as_ref());
-    let edge = edge.filter(|((edge, _), before)| rolling::is_read_anew(edge, before, &prepared.release));
-    start.extend(edge.map(|((edge, _), _)| compose.reload(&edge)));
+    let edge = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays);
+    let is_other = |edge: &rolling::Edge| {
+        let before = observed.applied.as_ref();
+        before.is_some_and(|before| rolling::is_read_anew(&edge.service, before, &prepared.release))
+    };
+    start.extend(edge.filter(is_other).map(|edge| compose.reload(&edge.service)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
     failpoint::reached("applied");

@@ -54,6 +54,14 @@ fn a_change_of_image_environment_secret_or_number_costs_no_request() {
         assert_eq!(code, 0, "{what}: {status:#}");
     }
     assert_eq!(edge(), before, "the edge was replaced");
+    // The edge itself is another one: it alone is made anew, when the new backend serves.
+    let backends =
+        || stage.on_host("docker ps -aq --no-trunc --filter label=com.docker.compose.service=backend");
+    let served = backends();
+    write("r1", &format!("{secret}, env: {{B: c}}}}, edge: {{resources: {{memory: 96Mi, cpu: 300m}}"));
+    stage.apply();
+    assert!(edge() != before && backends() != served, "nothing was replaced");
+    assert_eq!((stage.json(&["status"]).0, stage.http(3500, "GET /api/health/ready").0), (0, 200));
 }
 
 /// Images of a revision that fails in its own way, made on the host from those that are there.
