@@ -29,6 +29,7 @@ pub(super) fn steps(
         Action::WriteSecret { path, secret } => secret_steps(&BTreeMap::from([(path, secret)])),
         Action::SetMode { path, mode } => vec![Step::Mode { path: path.clone(), mode: *mode }],
         Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
+        Action::RemoveFile { path } => vec![Step::Remove { path: path.clone() }],
         Action::CreateNetwork { network } => vec![make("network", network, context)],
         Action::ReplaceNetwork { network } => replace_network(network, observed, context),
         Action::RemoveOrphan { container } => docker(&["rm", "-f", container]),

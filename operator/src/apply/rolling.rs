@@ -47,15 +47,9 @@ fn is_of(container: &Container, release: &Release, service: &str) -> bool {
 
 /// Takes away who served before a release, and whatever else names somebody else.
 pub(super) fn stale<'a>(there: impl IntoIterator<Item = &'a String>, release: &Release) -> Vec<Step> {
-    let is_stale = |path: &&String| is_upstream(path) && !release.files.contains_key(*path);
+    let is_stale = |path: &&String| desired::is_upstream(path) && !release.files.contains_key(*path);
     let stale: BTreeSet<&String> = there.into_iter().filter(is_stale).collect();
     stale.into_iter().map(|path| Step::Remove { path: path.clone() }).collect()
-}
-
-/// Whether a file tells by its name who serves.
-fn is_upstream(path: &str) -> bool {
-    let below = path.strip_prefix(desired::UPSTREAMS).and_then(|rest| rest.strip_prefix('/'));
-    below.is_some_and(|rest| rest.contains('/'))
 }
 
 fn is_seen(edge: &str, path: &str) -> bool {

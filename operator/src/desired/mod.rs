@@ -117,6 +117,12 @@ pub const SECRETS_FOLDER: &str = "secrets";
 /// which the containers that serve are known in the network.
 pub const UPSTREAMS: &str = "files/edge/upstreams";
 
+/// Whether a file tells by its name who serves.
+pub fn is_upstream(path: &str) -> bool {
+    let below = path.strip_prefix(UPSTREAMS).and_then(|rest| rest.strip_prefix('/'));
+    below.is_some_and(|rest| rest.contains('/'))
+}
+
 /// Whether a service takes up changed files while it goes on serving.
 pub fn is_reloaded(service: &str) -> bool {
     service == "edge"

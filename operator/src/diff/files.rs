@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use tasktracker_crds::{DriftItem, DriftKind};
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::drift::item;
 use crate::{
-    desired::SECRETS_FOLDER,
+    desired::{self, SECRETS_FOLDER},
     host::FileFact,
     observe::{KEY_FILE, Observed},
     release::Release,
@@ -89,7 +89,11 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .iter()
         .filter(|(path, _)| !is_known(path) && is_top(path))
         .map(|(path, fact)| {
-            item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing", words(fact))
+            let found =
+                item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing", words(fact));
+            // A name in that folder leads users to whoever has it.
+            let answer = if desired::is_upstream(path) { Answer::Heal } else { found.answer };
+            DriftItem { answer, ..found }
         })
         .collect()
 }

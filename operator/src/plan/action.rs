@@ -47,6 +47,12 @@ pub enum Action {
         /// Permission bits.
         mode: u32,
     },
+    /// Take a file away whose name alone counts.
+    #[serde(rename_all = "camelCase")]
+    RemoveFile {
+        /// Path from the project's folder.
+        path: String,
+    },
     /// Make a network that is not there.
     CreateNetwork {
         /// Name of the network.
@@ -116,6 +122,7 @@ impl Action {
             Self::SetAside { path } => format!("set {path} aside"),
             Self::WriteFile { path, .. } | Self::WriteSecret { path, .. } => format!("write {path}"),
             Self::SetMode { path, mode } => format!("set the mode of {path} to {mode:04o}"),
+            Self::RemoveFile { path } => format!("remove {path}"),
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),
             Self::Reload { service } => format!("reload {service}"),
@@ -139,6 +146,7 @@ impl Action {
             Self::WriteFile { .. } | Self::WriteSecret { .. } => {
                 "only this file differs, and containers see it through the folder that they mount"
             }
+            Self::RemoveFile { .. } => "there is nothing in it, and its name leads users to whoever has it",
             Self::CreateNetwork { .. } => "the network alone is missing",
             Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
             Self::Reload { .. } => "the service takes up its files while it goes on serving",
@@ -161,6 +169,7 @@ impl Action {
             | Self::WriteFile { .. }
             | Self::WriteSecret { .. }
             | Self::SetMode { .. }
+            | Self::RemoveFile { .. }
             | Self::CreateNetwork { .. }
             | Self::ReplaceNetwork { .. }
             | Self::RemoveOrphan { .. } => None,
@@ -183,7 +192,11 @@ impl Action {
     pub fn is_of_files(&self) -> bool {
         matches!(
             self,
-            Self::SetAside { .. } | Self::WriteFile { .. } | Self::WriteSecret { .. } | Self::SetMode { .. }
+            Self::SetAside { .. }
+                | Self::WriteFile { .. }
+                | Self::WriteSecret { .. }
+                | Self::SetMode { .. }
+                | Self::RemoveFile { .. }
         )
     }
 

@@ -7,7 +7,7 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::Action;
 use crate::{
-    desired::{Project, UPSTREAMS, sha256},
+    desired::{self, Project, sha256},
     diff::secrets,
     host::Source,
     ledger::Ledger,
@@ -50,6 +50,9 @@ fn action(
             secret.or_else(|| write_file(path, applied, desired))?
         }
         DriftKind::NotAFile => Action::SetAside { path: path()? },
+        DriftKind::FileExtra if item.path.as_deref().is_some_and(desired::is_upstream) => {
+            Action::RemoveFile { path: path()? }
+        }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
         // What the smallest action did not mend is made anew.
@@ -172,7 +175,7 @@ fn reload(item: &DriftItem) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
     // A secret is put back as the service read it.
     let is_file =
-        item.path.as_ref().is_some_and(|path| path.starts_with("files/") && !path.starts_with(UPSTREAMS));
+        item.path.as_ref().is_some_and(|path| path.starts_with("files/") && !desired::is_upstream(path));
     item.service.clone().filter(|_| changed && is_file).map(|service| Action::Reload { service })
 }
 
@@ -202,7 +205,10 @@ fn drop_covered(repairs: &mut Vec<Repair>) {
 fn order(action: &Action) -> (u8, bool) {
     let step = match action {
         Action::SetAside { .. } => 0,
-        Action::WriteFile { .. } | Action::WriteSecret { .. } | Action::SetMode { .. } => 1,
+        Action::WriteFile { .. }
+        | Action::WriteSecret { .. }
+        | Action::SetMode { .. }
+        | Action::RemoveFile { .. } => 1,
         Action::CreateNetwork { .. } | Action::ReplaceNetwork { .. } => 2,
         Action::RemoveOrphan { .. } => 3,
         Action::Reload { .. } => 4,

@@ -35,7 +35,13 @@ pub(super) fn recipe(stage: &Stage, container: &str) -> Value {
     recipe["Hostname"] = json!("");
     recipe["HostConfig"] = inspect[0]["HostConfig"].clone();
     let service = inspect[0]["Config"]["Labels"]["com.docker.compose.service"].clone();
-    recipe["NetworkingConfig"] = json!({"EndpointsConfig": {"tt-staging": {"Aliases": [service]}}});
+    let mut aliases = inspect[0]["NetworkSettings"]["Networks"]["tt-staging"]["Aliases"].clone();
+    let is_upstream = |alias: &Value| {
+        let last = alias.as_str().and_then(|alias| alias.rsplit_once('-')).map(|(_, last)| last);
+        last.is_some_and(|last| last.len() == 16)
+    };
+    aliases.as_array_mut().unwrap().retain(|alias| *alias == service || is_upstream(alias));
+    recipe["NetworkingConfig"] = json!({"EndpointsConfig": {"tt-staging": {"Aliases": aliases}}});
     recipe
 }
 
