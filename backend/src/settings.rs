@@ -7,7 +7,10 @@ use axum::http::{HeaderValue, Uri};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tasktracker_service::settings::{LogSettings, address, seconds};
 
-use crate::router;
+use crate::{
+    router,
+    storage::{Place, ServerUrl},
+};
 
 /// The task API.
 #[derive(Debug, Clone, Parser)]
@@ -55,6 +58,11 @@ pub struct Settings {
     #[arg(long, env = "DATABASE_PATH", default_value = "/data/tasks.db", global = true, value_name = "FILE")]
     pub database_path: PathBuf,
 
+    /// The database on a PostgreSQL server that is used instead of a file:
+    /// <postgres://USER:PASSWORD@HOST:PORT/DATABASE>.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
+    pub database_url: Option<ServerUrl>,
+
     /// The revision the image was built from, as /health shows it.
     #[arg(long, env = "REVISION", default_value = "unknown", global = true, value_name = "TEXT")]
     pub revision: String,
@@ -80,6 +88,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where the tasks are kept.
+    pub fn place(&self) -> Place {
+        let server = self.database_url.clone().map(Place::Server);
+        server.unwrap_or_else(|| Place::File(self.database_path.clone()))
+    }
+
     /// What of the settings shapes the routes.
     pub fn router_options(&self) -> router::Options {
         router::Options {

@@ -16,7 +16,7 @@ mod page {
         metrics::Metrics,
         router::{self, Options},
         state::AppState,
-        storage::Storage,
+        storage::{Place, Storage},
         tasks::{ListQuery, NewTask, NewTaskBody, Task},
     };
     use tasktracker_frontend::router as page_router;
@@ -60,7 +60,7 @@ mod page {
 
     /// The API on a database in `folder`, which pages from `origin` may call.
     async fn api(folder: &TempDir, origin: Option<&str>) -> (Router, Storage) {
-        let storage = Storage::open(&folder.path().join("tasks.db")).await.unwrap();
+        let storage = Storage::open(&Place::File(folder.path().join("tasks.db"))).await.unwrap();
         let state = AppState {
             storage: storage.clone(),
             clock: Clock::fixed("2025-03-04T05:06:07Z".parse().unwrap()),

@@ -1,37 +1,65 @@
 //! The tables' history, built into the binary.
 //!
 //! Migrations only add: during a rollout, and after going back to an older release, the binary before this
-//! one works on the same file. So it must not mind migrations it does not know.
+//! one works on the same tables. So it must not mind migrations it does not know.
 
 use futures::future::BoxFuture;
 use sqlx::{
-    SqlSafeStr, SqlitePool,
+    PgPool, SqlSafeStr, SqlitePool,
     error::BoxDynError,
     migrate::{MigrateError, Migration, MigrationSource, MigrationType, Migrator},
 };
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
-    (1, "tasks", include_str!("../../migrations/0001_tasks.sql")),
-    (2, "tasks by completed", include_str!("../../migrations/0002_tasks_by_completed.sql")),
+/// Version, name and statements of each migration.
+type Migrations = [(i64, &'static str, &'static str); 2];
+
+const SQLITE: Migrations = [
+    (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
+    (2, "tasks by completed", include_str!("../../migrations/sqlite/0002_tasks_by_completed.sql")),
 ];
 
-/// Brings the tables up to date, in one transaction that takes the write lock first: of two processes
+const POSTGRES: Migrations = [
+    (1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql")),
+    (2, "tasks by completed", include_str!("../../migrations/postgres/0002_tasks_by_completed.sql")),
+];
+
+/// The advisory lock of whoever migrates: "tasks" in ASCII.
+const LOCK: i64 = 0x74_61_73_6b_73;
+
+/// Brings the tables of a file up to date, in one transaction that takes the write lock first: of two processes
 /// starting on the same file, one migrates and the other waits and then finds nothing to do.
-pub(super) async fn run(pool: &SqlitePool) -> Result<(), MigrateError> {
-    let mut migrator = Migrator::new(Embedded).await?;
-    migrator.set_ignore_missing(true);
+pub(super) async fn run_sqlite(pool: &SqlitePool) -> Result<(), MigrateError> {
+    let migrator = migrator(SQLITE).await?;
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     migrator.run(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(())
 }
 
+/// The same on a server. The lock ends with the transaction, so that it also holds behind a pooler that gives each
+/// transaction another connection.
+pub(super) async fn run_postgres(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = migrator(POSTGRES).await?;
+    migrator.set_locking(false);
+    let mut transaction = pool.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    migrator.run(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn migrator(migrations: Migrations) -> Result<Migrator, MigrateError> {
+    let mut migrator = Migrator::new(Embedded(migrations)).await?;
+    migrator.set_ignore_missing(true);
+    Ok(migrator)
+}
+
 #[derive(Debug)]
-struct Embedded;
+struct Embedded(Migrations);
 
 impl MigrationSource<'static> for Embedded {
     fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
-        let migrations = MIGRATIONS.map(|(version, name, sql)| {
+        let migrations = self.0.map(|(version, name, sql)| {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         });
         Box::pin(std::future::ready(Ok(migrations.into())))
@@ -42,37 +70,48 @@ impl MigrationSource<'static> for Embedded {
 mod tests {
     use std::{path::Path, thread};
 
-    use super::super::{Error, Storage};
+    use super::super::{Error, Place, Pool, Storage};
+
+    async fn open(path: &Path) -> Result<Storage, Error> {
+        Storage::open(&Place::File(path.to_owned())).await
+    }
+
+    fn file(storage: &Storage) -> &sqlx::SqlitePool {
+        match &storage.pool {
+            Pool::Sqlite(pool) => pool,
+            Pool::Postgres(_) => unreachable!("a file was opened"),
+        }
+    }
 
     /// Opens the file in as many threads, each with a runtime of its own: as processes would that start at
     /// the same time.
     fn open_together(path: &Path) -> Result<(), Error> {
-        let open = || {
+        let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                Storage::open(path).await?.close().await;
+                open(path).await?.close().await;
                 Ok(())
             })
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(run)).collect();
             threads.into_iter().try_for_each(|thread| thread.join().unwrap())
         })
     }
 
     /// Takes the newest migration back, as if an older release had made the file.
     async fn take_back_the_newest(path: &Path) {
-        let storage = Storage::open(path).await.unwrap();
+        let storage = open(path).await.unwrap();
         for statement in ["DROP INDEX tasks_by_completed", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
-            sqlx::query(statement).execute(&storage.pool).await.unwrap();
+            sqlx::query(statement).execute(file(&storage)).await.unwrap();
         }
         storage.close().await;
     }
 
     async fn applied(path: &Path) -> Vec<(i64,)> {
-        let storage = Storage::open(path).await.unwrap();
+        let storage = open(path).await.unwrap();
         let statement = sqlx::query_as("SELECT version FROM _sqlx_migrations ORDER BY version");
-        let applied = statement.fetch_all(&storage.pool).await.unwrap();
+        let applied = statement.fetch_all(file(&storage)).await.unwrap();
         storage.close().await;
         applied
     }
@@ -93,11 +132,11 @@ mod tests {
     async fn a_file_from_a_newer_release_is_still_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tasks.db");
-        let newer = Storage::open(&path).await.unwrap();
+        let newer = open(&path).await.unwrap();
         let statement =
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                          VALUES (9999, 'from the future', TRUE, x'00', 0)";
-        sqlx::query(statement).execute(&newer.pool).await.unwrap();
-        Storage::open(&path).await.unwrap().ping().await.unwrap();
+        sqlx::query(statement).execute(file(&newer)).await.unwrap();
+        open(&path).await.unwrap().ping().await.unwrap();
     }
 }

@@ -1,16 +1,20 @@
-//! The only place that holds SQL. Today it is SQLite; callers see tasks, not rows.
+//! The only place that holds SQL: SQLite in a file, or a PostgreSQL server. Callers see tasks, not rows.
 
 mod migrations;
 
 use std::{
+    convert::Infallible,
+    fmt,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use sqlx::{
-    Row, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    ColumnIndex, Decode, PgPool, Row, SqlitePool, Type,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use crate::tasks::{ListQuery, NewTask, Task, TaskChange, TaskId, TaskPage};
@@ -18,18 +22,66 @@ use crate::tasks::{ListQuery, NewTask, Task, TaskChange, TaskId, TaskPage};
 /// How long a statement waits for another process or connection that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_CONNECTIONS: u32 = 4;
-const OPEN_ATTEMPTS: u32 = 20;
-const OPEN_PAUSE: Duration = Duration::from_millis(100);
+/// Connections to a file: more of them would only wait for each other.
+const FILE_CONNECTIONS: u32 = 4;
+/// Connections to a server, of each replica.
+const SERVER_CONNECTIONS: u32 = 8;
+/// How often, and how long apart, a file that another process is making is tried.
+const FILE_ATTEMPTS: (u32, Duration) = (20, Duration::from_millis(100));
+/// How often, and how long apart, a server that does not take connections yet is tried.
+const SERVER_ATTEMPTS: (u32, Duration) = (30, Duration::from_secs(1));
+/// What a server's URL begins with.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// Where the tasks are kept.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A SQLite file; made if there is none.
+    File(PathBuf),
+    /// A database on a PostgreSQL server.
+    Server(ServerUrl),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => {
+                let expected = "(expected: a file in an existing folder this user may write to)";
+                write!(formatter, "the database {} {expected}", path.display())
+            }
+            Self::Server(_) => formatter.write_str(
+                "the database of DATABASE_URL (expected: postgres://USER:PASSWORD@HOST:PORT/DATABASE of a server that answers)",
+            ),
+        }
+    }
+}
+
+/// Where a server is, who connects, and the password: it is never shown, not even where it is wrong.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl(String);
+
+impl FromStr for ServerUrl {
+    type Err = Infallible;
+
+    fn from_str(written: &str) -> Result<Self, Infallible> {
+        Ok(Self(written.to_owned()))
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ServerUrl")
+    }
+}
 
 /// What failed in the storage.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database file could not be opened or made.
-    #[error("cannot open the database {} (expected: a file in an existing folder this user may write to)", path.display())]
+    /// The database could not be opened or made.
+    #[error("cannot open {place}")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// The database.
+        place: Place,
         /// Why.
         #[source]
         source: sqlx::Error,
@@ -60,15 +112,42 @@ pub struct TaskCounts {
 /// The tasks in their database. Cloning shares the connections.
 #[derive(Debug, Clone)]
 pub struct Storage {
-    pool: SqlitePool,
+    pool: Pool,
+}
+
+#[derive(Debug, Clone)]
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// The same work on whichever database it is.
+macro_rules! on {
+    ($storage:expr, $pool:ident => $work:expr) => {
+        match &$storage.pool {
+            Pool::Sqlite($pool) => $work,
+            Pool::Postgres($pool) => $work,
+        }
+    };
 }
 
 impl Storage {
-    /// Opens the database file, making it if there is none, and brings its tables up to date. Another
-    /// process may be doing the same at the same time.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
-        let pool = connect(path).await.map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        migrations::run(&pool).await.map_err(Error::Migrate)?;
+    /// Opens the database, making its file if there is none, and brings its tables up to date. Another process may be
+    /// doing the same at the same time.
+    pub async fn open(place: &Place) -> Result<Self, Error> {
+        let failed = |source| Error::Open { place: place.clone(), source };
+        let pool = match place {
+            Place::File(path) => {
+                let pool = open_file(path).await.map_err(failed)?;
+                migrations::run_sqlite(&pool).await.map_err(Error::Migrate)?;
+                Pool::Sqlite(pool)
+            }
+            Place::Server(url) => {
+                let pool = connect(url).await.map_err(failed)?;
+                migrations::run_postgres(&pool).await.map_err(Error::Migrate)?;
+                Pool::Postgres(pool)
+            }
+        };
         Ok(Self { pool })
     }
 
@@ -78,42 +157,50 @@ impl Storage {
         let before = query.after.map_or(i64::MAX, |TaskId(id)| id);
         // One more than asked tells whether there is a next page.
         let one_more = i64::from(query.limit.get()) + 1;
-        let statement = match query.completed {
-            None => sqlx::query("SELECT * FROM tasks WHERE id < ?1 ORDER BY id DESC LIMIT ?2"),
-            Some(_) => {
-                sqlx::query("SELECT * FROM tasks WHERE id < ?1 AND completed = ?3 ORDER BY id DESC LIMIT ?2")
+        let rows = match query.completed {
+            None => {
+                let statement = "SELECT * FROM tasks WHERE id < $1 ORDER BY id DESC LIMIT $2";
+                on!(self, pool => {
+                    sqlx::query(statement).bind(before).bind(one_more).try_map(read_task).fetch_all(pool).await
+                })
+            }
+            Some(completed) => {
+                let statement =
+                    "SELECT * FROM tasks WHERE id < $1 AND completed = $3 ORDER BY id DESC LIMIT $2";
+                on!(self, pool => {
+                    let statement = sqlx::query(statement).bind(before).bind(one_more).bind(completed);
+                    statement.try_map(read_task).fetch_all(pool).await
+                })
             }
         };
-        let statement = statement.bind(before).bind(one_more);
-        let statement = match query.completed {
-            None => statement,
-            Some(completed) => statement.bind(completed),
-        };
-        let rows = statement.try_map(read_task).fetch_all(&self.pool).await;
         Ok(page(rows.map_err(failed("list tasks"))?, limit))
     }
 
     /// Stores a new task.
     pub async fn insert(&self, task: &NewTask, now: Timestamp) -> Result<Task, Error> {
         let NewTask { title, description, completed } = task;
-        sqlx::query(
-            "INSERT INTO tasks (title, description, completed, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?4) RETURNING *",
-        )
-        .bind(title.as_ref())
-        .bind(description.as_ref())
-        .bind(*completed)
-        .bind(now.to_string())
-        .try_map(read_task)
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed("store a task"))
+        let statement = "INSERT INTO tasks (title, description, completed, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $4) RETURNING *";
+        let made = on!(self, pool => {
+            sqlx::query(statement)
+                .bind(title.as_ref())
+                .bind(description.as_ref())
+                .bind(*completed)
+                .bind(now.to_string())
+                .try_map(read_task)
+                .fetch_one(pool)
+                .await
+        });
+        made.map_err(failed("store a task"))
     }
 
     /// The task with this id, if there is one.
     pub async fn find(&self, id: TaskId) -> Result<Option<Task>, Error> {
-        let statement = sqlx::query("SELECT * FROM tasks WHERE id = ?1").bind(id.0);
-        statement.try_map(read_task).fetch_optional(&self.pool).await.map_err(failed("read a task"))
+        let statement = "SELECT * FROM tasks WHERE id = $1";
+        let found = on!(self, pool => {
+            sqlx::query(statement).bind(id.0).try_map(read_task).fetch_optional(pool).await
+        });
+        found.map_err(failed("read a task"))
     }
 
     /// Changes the task with this id, if there is one, in one statement, so that two changes of different
@@ -125,34 +212,38 @@ impl Storage {
         now: Timestamp,
     ) -> Result<Option<Task>, Error> {
         let TaskChange { title, description, completed } = change;
-        sqlx::query(
-            "UPDATE tasks SET title = COALESCE(?1, title), description = COALESCE(?2, description),
-                 completed = COALESCE(?3, completed), updated_at = ?4
-             WHERE id = ?5 RETURNING *",
-        )
-        .bind(title.as_ref().map(AsRef::as_ref))
-        .bind(description.as_ref().map(AsRef::as_ref))
-        .bind(*completed)
-        .bind(now.to_string())
-        .bind(id.0)
-        .try_map(read_task)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("change a task"))
+        let statement =
+            "UPDATE tasks SET title = COALESCE($1, title), description = COALESCE($2, description),
+                 completed = COALESCE($3, completed), updated_at = $4
+             WHERE id = $5 RETURNING *";
+        let changed = on!(self, pool => {
+            sqlx::query(statement)
+                .bind(title.as_ref().map(AsRef::as_ref))
+                .bind(description.as_ref().map(AsRef::as_ref))
+                .bind(*completed)
+                .bind(now.to_string())
+                .bind(id.0)
+                .try_map(read_task)
+                .fetch_optional(pool)
+                .await
+        });
+        changed.map_err(failed("change a task"))
     }
 
     /// Deletes the task with this id; says whether there was one.
     pub async fn delete(&self, id: TaskId) -> Result<bool, Error> {
-        let statement = sqlx::query("DELETE FROM tasks WHERE id = ?1").bind(id.0);
-        let done = statement.execute(&self.pool).await.map_err(failed("delete a task"))?;
-        Ok(done.rows_affected() > 0)
+        let statement = "DELETE FROM tasks WHERE id = $1";
+        let deleted = on!(self, pool => {
+            sqlx::query(statement).bind(id.0).execute(pool).await.map(|done| done.rows_affected())
+        });
+        Ok(deleted.map_err(failed("delete a task"))? > 0)
     }
 
     /// Counts the tasks.
     pub async fn counts(&self) -> Result<TaskCounts, Error> {
-        let statement = sqlx::query_as("SELECT completed, COUNT(*) FROM tasks GROUP BY completed");
-        let rows: Vec<(bool, i64)> =
-            statement.fetch_all(&self.pool).await.map_err(failed("count the tasks"))?;
+        let statement = "SELECT completed, COUNT(*) FROM tasks GROUP BY completed";
+        let rows = on!(self, pool => sqlx::query_as::<_, (bool, i64)>(statement).fetch_all(pool).await);
+        let rows = rows.map_err(failed("count the tasks"))?;
         let count =
             |state| rows.iter().filter(|(completed, _)| *completed == state).map(|(_, count)| count).sum();
         Ok(TaskCounts { completed: count(true), open: count(false) })
@@ -160,19 +251,20 @@ impl Storage {
 
     /// Fails unless the database answers a query on its tables.
     pub async fn ping(&self) -> Result<(), Error> {
-        let statement = sqlx::query("SELECT id FROM tasks LIMIT 1");
-        statement.fetch_optional(&self.pool).await.map(drop).map_err(failed("query the database"))
+        let statement = "SELECT id FROM tasks LIMIT 1";
+        let answered = on!(self, pool => sqlx::query(statement).fetch_optional(pool).await.map(drop));
+        answered.map_err(failed("query the database"))
     }
 
     /// Closes the connections once their statements are finished. Later calls fail.
     pub async fn close(&self) {
-        self.pool.close().await;
+        on!(self, pool => pool.close().await);
     }
 }
 
-/// Connects, patiently: while another process switches the same new file to its journal, SQLite answers
+/// Opens a file, patiently: while another process switches the same new file to its journal, SQLite answers
 /// "locked" at once instead of waiting.
-async fn connect(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+async fn open_file(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -180,14 +272,41 @@ async fn connect(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let pool = SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
-    for _ in 1..OPEN_ATTEMPTS {
-        match pool.clone().connect_with(options.clone()).await {
-            Err(error) if is_locked(&error) => tokio::time::sleep(OPEN_PAUSE).await,
+    let pool = SqlitePoolOptions::new().max_connections(FILE_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+    patiently(FILE_ATTEMPTS, is_locked, || pool.clone().connect_with(options.clone())).await
+}
+
+/// Connects to a server, patiently: it may be starting, or have no connection left while a rollout needs twice as many.
+async fn connect(url: &ServerUrl) -> Result<PgPool, sqlx::Error> {
+    if !SCHEMES.iter().any(|scheme| url.0.starts_with(scheme)) {
+        return Err(sqlx::Error::Configuration("it begins otherwise".into()));
+    }
+    let options: PgConnectOptions = url.0.parse()?;
+    let options = options.application_name("tasktracker-backend");
+    let pool = PgPoolOptions::new().max_connections(SERVER_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+    patiently(SERVER_ATTEMPTS, is_not_there_yet, || pool.clone().connect_with(options.clone())).await
+}
+
+/// Tries again as long as what goes wrong may pass.
+async fn patiently<T>(
+    (attempts, pause): (u32, Duration),
+    may_pass: impl Fn(&sqlx::Error) -> bool,
+    attempt: impl AsyncFn() -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    for _ in 1..attempts {
+        match attempt().await {
+            Err(error) if may_pass(&error) => tokio::time::sleep(pause).await,
             settled => return settled,
         }
     }
-    pool.connect_with(options).await
+    attempt().await
+}
+
+/// Whether a server does not answer, is starting, or has no connection left.
+fn is_not_there_yet(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let is_connection = matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut);
+    is_connection || code.is_some_and(|code| matches!(code.as_ref(), "57P03" | "53300"))
 }
 
 /// Whether SQLite said `SQLITE_BUSY` or `SQLITE_LOCKED`, in their plain or extended form.
@@ -208,19 +327,24 @@ fn page(mut items: Vec<Task>, limit: usize) -> TaskPage {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape `try_map` asks for")]
-fn read_task(row: SqliteRow) -> Result<Task, sqlx::Error> {
+fn read_task<R: Row>(row: R) -> Result<Task, sqlx::Error>
+where
+    for<'a> &'a str: ColumnIndex<R>,
+    for<'a> i64: Decode<'a, R::Database> + Type<R::Database>,
+    for<'a> bool: Decode<'a, R::Database> + Type<R::Database>,
+    for<'a> String: Decode<'a, R::Database> + Type<R::Database>,
+{
     Ok(Task {
         id: TaskId(row.try_get("id")?),
         title: row.try_get("title")?,
         description: row.try_get("description")?,
         completed: row.try_get("completed")?,
-        created_at: read_time(&row, "created_at")?,
-        updated_at: read_time(&row, "updated_at")?,
+        created_at: read_time(&row.try_get::<String, _>("created_at")?, "created_at")?,
+        updated_at: read_time(&row.try_get::<String, _>("updated_at")?, "updated_at")?,
     })
 }
 
-fn read_time(row: &SqliteRow, column: &str) -> Result<Timestamp, sqlx::Error> {
-    let written: String = row.try_get(column)?;
+fn read_time(written: &str, column: &str) -> Result<Timestamp, sqlx::Error> {
     written.parse().map_err(|source: jiff::Error| sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: source.into(),
@@ -241,11 +365,12 @@ mod tests {
         let mut other = other.connect().await.unwrap();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
         let release = async {
-            tokio::time::sleep(3 * OPEN_PAUSE).await;
+            tokio::time::sleep(3 * FILE_ATTEMPTS.1).await;
             sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
             other.close().await.unwrap();
         };
-        let (opened, ()) = tokio::join!(Storage::open(&path), release);
+        let place = Place::File(path);
+        let (opened, ()) = tokio::join!(Storage::open(&place), release);
         opened.unwrap().ping().await.unwrap();
     }
 }

@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 mod operations;
+#[cfg(feature = "postgres")]
+#[cfg(test)]
+mod postgres;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::{
 use serde_json::json;
 use tasktracker_backend::{
     router::Options,
-    storage::Storage,
+    storage::{Place, Storage},
     tasks::{ListQuery, TaskId},
 };
 use tasktracker_service::server::{self, Drained};
@@ -149,13 +149,14 @@ async fn a_second_start_finds_the_tasks_and_nothing_to_migrate() {
     let service = Service::start().await;
     service.post(json!({"title": "kept"})).await;
     service.state.storage.close().await;
-    let again = Storage::open(&service.folder.path().join("tasks.db")).await.unwrap();
+    let file = Place::File(service.folder.as_ref().unwrap().path().join("tasks.db"));
+    let again = Storage::open(&file).await.unwrap();
     assert_eq!(again.list(&ListQuery::default()).await.unwrap().items[0].title, "kept");
 }
 
 #[tokio::test]
 async fn a_folder_that_does_not_exist_is_told() {
-    let error = Storage::open("/nowhere/tasks.db".as_ref()).await.unwrap_err();
+    let error = Storage::open(&Place::File("/nowhere/tasks.db".into())).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot open the database /nowhere/tasks.db"), "{error}");
 }
 

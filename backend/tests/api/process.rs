@@ -11,13 +11,13 @@ use std::{
 
 use serde_json::Value;
 
-fn backend() -> Command {
+pub(crate) fn backend() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
     command.env_clear();
     command
 }
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -27,12 +27,12 @@ fn serve(address: &str, database: &Path) -> Child {
     command.stdout(Stdio::piped()).spawn().unwrap()
 }
 
-fn healthcheck(address: &str) -> Output {
+pub(crate) fn healthcheck(address: &str) -> Output {
     backend().arg("healthcheck").env("LISTEN", address).output().unwrap()
 }
 
 /// Waits until the service answers; ends it when it does not.
-fn wait_until_ready(address: &str, service: &mut Child) {
+pub(crate) fn wait_until_ready(address: &str, service: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !healthcheck(address).status.success() {
         if let Some(status) = service.try_wait().unwrap() {

@@ -14,7 +14,7 @@ use tasktracker_backend::{
     metrics::Metrics,
     router::{self, Options},
     state::AppState,
-    storage::Storage,
+    storage::{Place, Storage},
 };
 use tasktracker_service::server::Draining;
 use tempfile::TempDir;
@@ -24,8 +24,8 @@ use tower::ServiceExt;
 pub(crate) struct Service {
     pub(crate) router: Router,
     pub(crate) state: AppState,
-    /// Holds the database; it goes when this goes.
-    pub(crate) folder: TempDir,
+    /// Holds the database's file, where it is one; it goes when this goes.
+    pub(crate) folder: Option<TempDir>,
 }
 
 /// An answer read to its end.
@@ -54,21 +54,31 @@ impl Answer {
     }
 }
 
+/// What most tests want.
+pub(crate) fn options() -> Options {
+    Options { allowed_origins: Vec::new(), request_timeout: Duration::from_secs(10) }
+}
+
 impl Service {
     pub(crate) async fn start() -> Self {
-        Self::with(Options { allowed_origins: Vec::new(), request_timeout: Duration::from_secs(10) }).await
+        Self::with(options()).await
     }
 
     pub(crate) async fn with(options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let place = Place::File(folder.path().join("tasks.db"));
+        Self { folder: Some(folder), ..Self::on(&place, options).await }
+    }
+
+    pub(crate) async fn on(place: &Place, options: Options) -> Self {
         let state = AppState {
-            storage: Storage::open(&folder.path().join("tasks.db")).await.unwrap(),
+            storage: Storage::open(place).await.unwrap(),
             clock: Clock::fixed("2025-03-04T05:06:07.5Z".parse().unwrap()),
             metrics: Metrics::new(&docs::document()).unwrap(),
             draining: Draining::default(),
             revision: "abc123".into(),
         };
-        Self { router: router::build(state.clone(), options).unwrap(), state, folder }
+        Self { router: router::build(state.clone(), options).unwrap(), state, folder: None }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

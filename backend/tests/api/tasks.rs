@@ -4,23 +4,47 @@ use crate::support::Service;
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-#[tokio::test]
-async fn a_task_is_made_read_changed_and_deleted() {
-    let service = Service::start().await;
+/// Tests of what is the same on every database: each on a file, and all of them on a server.
+macro_rules! on_each_database {
+    ($($name:ident),* $(,)?) => {
+        mod on_a_file {
+            use crate::support::Service;
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&Service::start().await).await;
+            })*
+        }
 
+        /// Each on a database of its own.
+        #[cfg(feature = "postgres")]
+        pub(crate) async fn on_a_server(server: &tasktracker_testbed::PostgresServer) {
+            use crate::support::options;
+            use tasktracker_backend::storage::Place;
+            $({
+                let place = Place::Server(server.database().unwrap().parse().unwrap());
+                $name(&Service::on(&place, options()).await).await;
+            })*
+        }
+    };
+}
+
+on_each_database! {
+    a_task_is_made_read_changed_and_deleted,
+    an_empty_change_leaves_everything_but_the_time,
+    pages_hold_every_task_once_newest_first,
+    fifty_tasks_are_a_page_unless_told,
+    hostile_text_is_kept_byte_for_byte,
+    changes_of_different_fields_at_the_same_time_all_hold,
+    many_writers_do_not_disturb_each_other,
+    head_answers_like_get_without_a_body,
+}
+
+async fn a_task_is_made_read_changed_and_deleted(service: &Service) {
     let made = service.post(json!({"title": "  Water the plants ", "description": "The fern too."})).await;
     assert_eq!(made.status, StatusCode::CREATED);
     assert_eq!(made.header("location"), "tasks/1");
-    insta::assert_json_snapshot!(made.json(), @r#"
-    {
-      "completed": false,
-      "createdAt": "2025-03-04T05:06:07.5Z",
-      "description": "The fern too.",
-      "id": 1,
-      "title": "Water the plants",
-      "updatedAt": "2025-03-04T05:06:07.5Z"
-    }
-    "#);
+    let expected = json!({ "completed": false, "createdAt": "2025-03-04T05:06:07.5Z", "description": "The fern too.", "id": 1, "title": "Water the plants", "updatedAt": "2025-03-04T05:06:07.5Z" });
+    assert_eq!(made.json(), expected);
     assert_eq!(service.get("/tasks/1").await.json(), made.json());
 
     let changed = service.patch(1, json!({"completed": true})).await;
@@ -39,23 +63,19 @@ async fn a_task_is_made_read_changed_and_deleted() {
     assert_eq!((&next["id"], &next["completed"]), (&json!(2), &json!(true)), "ids are not used twice");
 }
 
-#[tokio::test]
-async fn an_empty_change_leaves_everything_but_the_time() {
-    let service = Service::start().await;
+async fn an_empty_change_leaves_everything_but_the_time(service: &Service) {
     let made = service.post(json!({"title": "as it is", "description": "d"})).await.json();
     assert_eq!(service.patch(1, json!({})).await.json(), made);
 }
 
-#[tokio::test]
-async fn pages_hold_every_task_once_newest_first() {
-    let service = Service::start().await;
+async fn pages_hold_every_task_once_newest_first(service: &Service) {
     for number in 1..=7 {
         service.post(json!({"title": format!("task {number}"), "completed": number % 2 == 0})).await;
     }
-    assert_eq!(pages(&service, "limit=3").await, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
-    assert_eq!(pages(&service, "limit=7").await, [vec![7, 6, 5, 4, 3, 2, 1]]);
-    assert_eq!(pages(&service, "limit=2&completed=true").await, [vec![6, 4], vec![2]]);
-    assert_eq!(pages(&service, "completed=false").await, [vec![7, 5, 3, 1]]);
+    assert_eq!(pages(service, "limit=3").await, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
+    assert_eq!(pages(service, "limit=7").await, [vec![7, 6, 5, 4, 3, 2, 1]]);
+    assert_eq!(pages(service, "limit=2&completed=true").await, [vec![6, 4], vec![2]]);
+    assert_eq!(pages(service, "completed=false").await, [vec![7, 5, 3, 1]]);
     let beyond = service.get("/tasks?after=1").await.json();
     assert_eq!(beyond, json!({"items": [], "next": null}));
 }
@@ -75,9 +95,7 @@ async fn pages(service: &Service, query: &str) -> Vec<Vec<i64>> {
     }
 }
 
-#[tokio::test]
-async fn fifty_tasks_are_a_page_unless_told() {
-    let service = Service::start().await;
+async fn fifty_tasks_are_a_page_unless_told(service: &Service) {
     for number in 0..51 {
         service.post(json!({"title": number.to_string()})).await;
     }
@@ -85,9 +103,7 @@ async fn fifty_tasks_are_a_page_unless_told() {
     assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (50, &json!(2)));
 }
 
-#[tokio::test]
-async fn hostile_text_is_kept_byte_for_byte() {
-    let service = Service::start().await;
+async fn hostile_text_is_kept_byte_for_byte(service: &Service) {
     let hostile = [
         "'; DROP TABLE tasks; --",
         "\"quoted\" `ticks` \\back\\slashes\\ %s {} $1 ?1",
@@ -107,9 +123,7 @@ async fn hostile_text_is_kept_byte_for_byte() {
     assert_eq!(service.get("/tasks").await.json()["items"].as_array().unwrap().len(), hostile.len());
 }
 
-#[tokio::test]
-async fn changes_of_different_fields_at_the_same_time_all_hold() {
-    let service = Service::start().await;
+async fn changes_of_different_fields_at_the_same_time_all_hold(service: &Service) {
     service.post(json!({"title": "before"})).await;
     let (title, description, completed) = tokio::join!(
         service.patch(1, json!({"title": "after"})),
@@ -124,9 +138,7 @@ async fn changes_of_different_fields_at_the_same_time_all_hold() {
     );
 }
 
-#[tokio::test]
-async fn many_writers_do_not_disturb_each_other() {
-    let service = Service::start().await;
+async fn many_writers_do_not_disturb_each_other(service: &Service) {
     let writes = (0..40).map(|number| service.post(json!({"title": number.to_string()})));
     // Boxed, since so many request futures on one stack would be large.
     let answers = futures::future::join_all(writes.map(Box::pin)).await;
@@ -134,9 +146,7 @@ async fn many_writers_do_not_disturb_each_other() {
     assert_eq!(service.get("/tasks?limit=200").await.json()["items"].as_array().unwrap().len(), 40);
 }
 
-#[tokio::test]
-async fn head_answers_like_get_without_a_body() {
-    let service = Service::start().await;
+async fn head_answers_like_get_without_a_body(service: &Service) {
     let answer = service.json(Method::HEAD, "/tasks", "").await;
     assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""));
 }

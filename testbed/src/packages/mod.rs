@@ -92,6 +92,14 @@ pub fn ensure_busybox(say: &mut dyn FnMut(&str)) -> Result<()> {
     ensure(&[Package { name: "busybox-static", files: &["/usr/bin/busybox", "/bin/busybox"] }], say)
 }
 
+/// Installs a `PostgreSQL` server, for [`crate::PostgresServer`].
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_postgres(say: &mut dyn FnMut(&str)) -> Result<()> {
+    ensure(&[Package { name: "postgresql", files: &["/usr/share/postgresql-common/pg_wrapper"] }], say)
+}
+
 /// For callers without a place for progress.
 pub(crate) fn quietly(_: &str) {}
 

@@ -43,6 +43,11 @@ pub struct SandboxHost {
 }
 
 impl SandboxHost {
+    /// This machine's address in the network of the hosts.
+    pub fn gateway(&self) -> IpAddr {
+        self.port.gateway().into()
+    }
+
     /// Starts a host and waits until its SSH server and its Docker daemon answer: some 3 s.
     ///
     /// The name is its host name: letters, digits and `-`, at most 32.
