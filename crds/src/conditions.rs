@@ -75,7 +75,9 @@ pub mod reasons {
     pub const LEDGER_MISSING: &str = "LedgerMissing";
     /// Another operator writes on the same host again and again.
     pub const OTHER_WRITER: &str = "OtherWriter";
-    /// A person went back to an earlier release.
+    /// A change waits until a window opens.
+    pub const WINDOW_CLOSED: &str = "WindowClosed";
+    /// What was rolled out did not serve, and was taken back.
     pub const ROLLED_BACK: &str = "RolledBack";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";

@@ -10,6 +10,7 @@ mod retire;
 mod rivals;
 mod rollback;
 mod run;
+mod turns;
 mod vanished;
 mod watcher;
 mod worker;
@@ -26,13 +27,14 @@ pub use memory::Memory;
 pub use retire::{Removal, Retired, retained};
 pub use rollback::RollbackError;
 pub use run::{Settings, run};
+pub use turns::Turns;
 
 use crate::{
     desired::{self, Project, compose},
     diff,
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
-    plan::{self, Approval, Plan},
+    plan::{self, Approval, Leave, Plan},
     report::{Failure, HostReport},
     source::{Secrets, Stack},
     text::printable,
@@ -69,6 +71,8 @@ pub struct Wish<'a> {
     pub depth: Depth,
     /// Whoever holds the lock is alone on the host.
     pub lock: Option<&'a HostLock>,
+    /// Whose turn it is among the hosts of the stack, where that counts.
+    pub turns: Option<&'a Turns>,
 }
 
 /// One host of a stack, and what is needed to judge and repair it.
@@ -195,8 +199,12 @@ impl Site<'_> {
             }
             approval = Approval::Person;
         }
-        let mut plan = plan::plan(&drift, change, &project, &observed, policy, approval);
+        let turn = wish.turns.map(|turns| turns.of(stack, spec.name.as_str(), &project));
+        let leave =
+            Leave { approval, turn: turn.unwrap_or_default(), closed: plan::closed(&policy.windows, now) };
+        let mut plan = plan::plan(&drift, change, &project, &observed, policy, leave);
         plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
+        plan.drain = plan::drain(spec.state, &observed);
         if observed.is_under_way() {
             // What a cut rollout left is neither drift nor change: it is finished or taken back first.
             drift.retain(|item| item.kind.layer() == Layer::Host);
@@ -232,7 +240,8 @@ impl Look {
             component: self.project.component.clone(),
             busy: self.observed.busy,
             cut: self.observed.is_under_way(),
-            failure: not_converging(&self.plan.given_up),
+            drained: self.observed.files.contains_key(desired::DRAINED),
+            failure: not_converging(&self.plan.given_up).or_else(|| stranded(self.plan.stranded.as_deref())),
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
@@ -260,6 +269,15 @@ fn volumes_in_use(project: &Project, observed: &Observed) -> BTreeMap<String, St
         }
     }
     known
+}
+
+/// What failed on another host, and could not be taken back.
+fn stranded(found: Option<&str>) -> Option<Failure> {
+    let message = format!(
+        "this desired state failed {}; expected the release before to serve again, found that it does not; change the spec, or run `retry` or `rollback`",
+        found?
+    );
+    Some(Failure { reason: reasons::ROLLED_BACK, message, reachable: true, stalled: true })
 }
 
 /// What was repaired again and again and did not stay so.

@@ -11,6 +11,7 @@ use tasktracker_crds::{DriftItem, DriftKind};
 use crate::{
     host::Placement,
     release::{FORMAT, Release, inline},
+    secret::Seals,
 };
 
 /// Name of a project's ledger.
@@ -134,12 +135,32 @@ pub struct Rollout {
 pub struct Failed {
     /// Hash of the desired state.
     pub desired_hash: String,
+    /// The same whatever its secrets are: as other hosts of the stack know it.
+    #[serde(default)]
+    pub wanted: String,
+    /// When, in RFC 3339.
+    #[serde(default)]
+    pub when: String,
     /// Its revision.
     pub revision: String,
     /// Reason, as in conditions.
     pub reason: String,
     /// What was found.
     pub message: String,
+}
+
+impl Failed {
+    /// A release that failed.
+    pub fn new(release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
+        Self {
+            desired_hash: release.desired_hash.clone(),
+            wanted: release.project.hash(&Seals::new()),
+            when: signature.when.clone(),
+            revision: release.project.revision.clone(),
+            reason: reason.to_owned(),
+            message,
+        }
+    }
 }
 
 /// A release that a person went back to; it holds until something else is asked for.
@@ -260,12 +281,7 @@ impl Ledger {
     /// A release was refused or does not serve: the one before stays in force.
     #[must_use]
     pub fn failed(self, release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
-        let failed = Failed {
-            desired_hash: release.desired_hash.clone(),
-            revision: release.project.revision.clone(),
-            reason: reason.to_owned(),
-            message,
-        };
+        let failed = Failed::new(release, reason, message, signature);
         let history = remembered(self.history, release, reason, signature);
         Self { failed: Some(failed), intent: None, history, ..self }.signed(signature)
     }

@@ -1,6 +1,6 @@
 //! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
 
-use crate::{DockerAccess, HostState, OnFailure, Role, TaskTrackerStackSpec, TlsMode};
+use crate::{DockerAccess, OnFailure, TaskTrackerStackSpec, TlsMode};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -19,24 +19,19 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
-        refuse(host.state == HostState::Drained, &format!("spec.hosts[{index}].state"));
     }
     found
 }
 
 fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
     let policy = &spec.policy;
-    refuse(!policy.windows.is_empty(), "spec.policy.windows");
     refuse(policy.rollout.on_failure == OnFailure::Hold, "spec.policy.rollout.onFailure");
-    refuse(policy.rollout.max_unavailable != 1, "spec.policy.rollout.maxUnavailable");
 }
 
 fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
     let Some(app) = &spec.app else { return };
-    refuse(spec.hosts_with(Role::App).count() > 1, "spec.hosts");
     refuse(app.tls.mode != TlsMode::Off, "spec.app.tls.mode");
     refuse(app.hooks.pre_rollout.is_some(), "spec.app.hooks.preRollout");
     refuse(app.hooks.post_rollout.is_some(), "spec.app.hooks.postRollout");
     refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
-    refuse(app.database.postgres.is_some(), "spec.app.database.postgres");
 }

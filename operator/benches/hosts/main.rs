@@ -89,7 +89,7 @@ impl Stage {
 
     /// One check, as `run` makes it.
     async fn check(&self, host: &Host, depth: Depth) -> Result<Look> {
-        let wish = Wish { approval: Approval::Policy, depth, lock: None };
+        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };
         let mut looks = self.site(host).look(wish).await?;
         looks.pop().context("one project")
     }
@@ -114,7 +114,8 @@ impl Stage {
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
-            let wish = Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock) };
+            let wish =
+                Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock), turns: None };
             let looks = site.look(wish).await?;
             let mut is_rolled_out = false;
             for look in looks {

@@ -15,13 +15,13 @@ use std::{
 use tasktracker_crds::{DriftItem, RolloutSpec, conditions::reasons};
 
 use crate::{
-    desired::Project,
+    desired::{self, Project},
     failpoint,
     host::{self, Host, HostLock, Step},
     ledger::{Intent, Ledger, Signature},
     observe::Observed,
     plan::{Action, Plan},
-    release::Release,
+    release::{Release, inline},
 };
 use compose::Compose;
 pub use teardown::teardown;
@@ -52,13 +52,22 @@ pub struct Context<'a> {
     pub back: Option<Back>,
 }
 
-/// An earlier release that a person goes back to.
+/// An earlier release that is gone back to.
 #[derive(Clone, Debug)]
 pub struct Back {
     /// Its image IDs, by service.
     pub images: BTreeMap<String, String>,
-    /// Hash of the desired state that it is preferred to, whatever its secrets are.
-    pub desired_hash: String,
+    /// Why.
+    pub because: Because,
+}
+
+/// Why an earlier release is gone back to.
+#[derive(Clone, Debug)]
+pub enum Because {
+    /// A person prefers it to a desired state, of which this is the hash, whatever its secrets are.
+    Preferred(String),
+    /// What is in force failed on another host: which one and how, in words.
+    FailedElsewhere(String),
 }
 
 impl Context<'_> {
@@ -122,7 +131,7 @@ fn said(logs: &[String]) -> String {
 impl Error {
     /// Whether trying the same release again is in vain: it was refused or did not serve. What may pass (a lost
     /// connection, a full disk, an image that is not there yet) is tried again.
-    fn is_of_release(&self) -> bool {
+    pub fn is_of_release(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Unhealthy { .. })
     }
 
@@ -160,6 +169,14 @@ pub async fn apply(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Outcome, Error> {
+    if let Some(drain) = plan.drain {
+        let step = if drain {
+            Step::Place(inline(desired::DRAINED, ""))
+        } else {
+            Step::Remove { path: desired::DRAINED.to_owned() }
+        };
+        host.carry_out(context.lock, &context.project.folder, &[step, Step::Sync]).await?;
+    }
     if plan.rollout.is_some() {
         let release = rollout::rollout(host, plan, observed, context).await?;
         return Ok(Outcome { rolled_out: Some(release), ..Outcome::default() });
@@ -208,6 +225,15 @@ pub async fn remember(
     let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
     let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
     write_ledger(host, &ledger, [], context).await
+}
+
+/// What failed, and what did not hold, is forgotten: both are tried again.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
+    let ledger = Ledger { attempts: Vec::new(), failed: None, ..ledger.clone() };
+    write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
 }
 
 /// Writes the ledger, removes what it does not name any more, and then does what must not be done before.

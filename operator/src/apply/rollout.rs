@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use tasktracker_crds::conditions::reasons;
 use tokio::time::sleep;
 
 use super::{
-    ACTION_LIMIT, Context, Error, QUICK_LIMIT,
+    ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
     actions::{place_secret, secret_steps, start},
     compose::Compose,
     rolling, verify,
@@ -18,7 +19,7 @@ use crate::{
     diff::{self, secrets},
     failpoint,
     host::{self, Container, Host, State, Step},
-    ledger::{Held, Intent, Ledger},
+    ledger::{Failed, Held, Intent, Ledger, Signature},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
     release::{Prepared, Release},
@@ -71,25 +72,22 @@ pub(super) async fn rollout(
     let carried_out = carry_out(host, &prepared, (steps, adopted), observed, context).await;
     failpoint::reached("proved");
     let next = match &carried_out {
-        Ok(()) => {
-            let compose = Some(host.facts().await?.compose);
-            let host_defaults = host_defaults(host, release, context).await?;
-            let held = context.back.as_ref().map(|back| Held {
-                release: release.id.clone(),
-                desired_hash: back.desired_hash.clone(),
-                who: context.who.clone(),
-            });
-            let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
-            let adopted = adopt.or(ledger.adopted.clone());
-            Ledger { adopted, compose, host_defaults, held, ..ledger.clone().succeeded(release, &signature) }
-        }
+        Ok(()) => in_force(host, release, ledger.clone(), observed, &signature, context).await?,
         Err(error) if error.is_of_release() => {
             let given_back = give_back(host, &stopped, context).await;
             let failed = ledger.clone().failed(release, error.reason(), error.to_string(), &signature);
             // What is not given back yet is so by the next check.
             let failed = Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed };
-            // A rollback that failed says nothing of what was tried before.
-            if context.back.is_some() { Ledger { failed: ledger.failed.clone(), ..failed } } else { failed }
+            match context.back.as_ref().map(|back| &back.because) {
+                None => failed,
+                // A rollback that failed says nothing of what was tried before.
+                Some(Because::Preferred(_)) => Ledger { failed: ledger.failed.clone(), ..failed },
+                Some(because) => {
+                    let stays =
+                        because.failed_here(observed, &format!("; the way back: {error}"), &signature);
+                    Ledger { failed: stays, ..failed }
+                }
+            }
         }
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
@@ -101,6 +99,41 @@ pub(super) async fn rollout(
     let replaced = replaced.map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     super::write_ledger(host, &next, stale.chain(replaced), context).await?;
     carried_out.map(|()| prepared.release)
+}
+
+/// The ledger once a release is in force.
+async fn in_force(
+    host: &Host,
+    release: &Release,
+    ledger: Ledger,
+    observed: &Observed,
+    signature: &Signature,
+    context: &Context<'_>,
+) -> Result<Ledger, Error> {
+    let compose = Some(host.facts().await?.compose);
+    let host_defaults = host_defaults(host, release, context).await?;
+    let because = context.back.as_ref().map(|back| &back.because);
+    let held = because.and_then(|because| because.held(release, &context.who));
+    let failed = because.and_then(|because| because.failed_here(observed, "", signature));
+    let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
+    let adopted = adopt.or(ledger.adopted.clone());
+    Ok(Ledger { adopted, compose, host_defaults, failed, held, ..ledger.succeeded(release, signature) })
+}
+
+impl Because {
+    /// That a release is held, where a person prefers it.
+    fn held(&self, release: &Release, who: &str) -> Option<Held> {
+        let Self::Preferred(desired_hash) = self else { return None };
+        let (release, desired_hash) = (release.id.clone(), desired_hash.clone());
+        Some(Held { release, desired_hash, who: who.to_owned() })
+    }
+
+    /// That what was in force is not tried again, where it failed on another host.
+    fn failed_here(&self, observed: &Observed, more: &str, signature: &Signature) -> Option<Failed> {
+        let Self::FailedElsewhere(found) = self else { return None };
+        let message = format!("on {found}{more}");
+        Some(Failed::new(observed.applied.as_ref()?, reasons::ROLLED_BACK, message, signature))
+    }
 }
 
 /// The key that is there; a new one where a secret is to be remembered for the first time.

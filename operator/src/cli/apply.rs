@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -44,8 +44,9 @@ pub(super) async fn apply(
     }
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
-    let results = futures::future::join_all(all.iter().map(|looked| apply_looked(looked, approval))).await;
-    for (looked, result) in all.iter().zip(results) {
+    let stacks = all.chunk_by(|one, next| one.stack.key == next.stack.key);
+    let results = futures::future::join_all(stacks.map(|hosts| apply_stack(hosts, approval))).await;
+    for (looked, result) in all.iter().zip(results.into_iter().flatten()) {
         let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
         match result {
             Err(error) => {
@@ -89,7 +90,54 @@ async fn look_in_peace(
     }
 }
 
-async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
+/// What was done on a host, by component.
+type Done = Vec<(String, apply::Outcome)>;
+
+/// Applies to one host of a stack after the other. A release that fails on one of them is tried on no other, and those
+/// that have it already go back.
+async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<Done>> {
+    let mut results: Vec<anyhow::Result<Done>> = Vec::new();
+    let mut failed = None;
+    for looked in hosts {
+        if let Some(failed) = &failed {
+            results.push(Err(anyhow!("not tried here: it failed on {failed}")));
+            continue;
+        }
+        let result = Box::pin(apply_looked(looked, approval)).await;
+        let release = result.as_ref().err().and_then(|error| error.downcast_ref::<apply::Error>());
+        if let Some(error) = release.filter(|error| error.is_of_release()) {
+            let found = format!("{}: {error}", looked.spec.name);
+            for (done, earlier) in hosts.iter().zip(&mut results) {
+                let has_it = |done: &Done| done.iter().any(|(_, outcome)| outcome.rolled_out.is_some());
+                if earlier.as_ref().is_ok_and(has_it) {
+                    let back = Box::pin(take_back(done, &found)).await;
+                    *earlier = back.and_then(|()| bail!("went back: it failed on {found}"));
+                }
+            }
+            failed = Some(found);
+        }
+        results.push(result);
+    }
+    results
+}
+
+/// Goes back on a host to the release before the one that failed elsewhere; without one before, it stays.
+async fn take_back(looked: &Looked, found: &str) -> anyhow::Result<()> {
+    let Some(site) = looked.site() else { return Ok(()) };
+    let lock = site.host.lock(&Memory::none().writer()).await?;
+    let result = async {
+        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
+        for look in &site.look(wish).await? {
+            site.take_back(&lock, look, found, &person()).await?;
+        }
+        anyhow::Ok(())
+    };
+    let result = result.await;
+    lock.release().await;
+    result
+}
+
+async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Done> {
     let looks = match &looked.result {
         Err(error) => bail!("{error}"),
         Ok(looks) => looks,
@@ -118,7 +166,7 @@ async fn apply_locked(
     approval: Approval,
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
-    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock) };
+    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock), turns: None };
     for (look, shown) in site.look(wish).await?.into_iter().zip(shown) {
         may_apply(&look)?;
         // What another writer was about could not be planned.

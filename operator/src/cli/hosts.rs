@@ -48,7 +48,7 @@ pub(super) async fn look_at_all(
                 spec,
                 means.clone(),
                 hosts,
-                Wish { approval, depth, lock: None },
+                Wish { approval, depth, lock: None, turns: None },
             ));
         }
     }

@@ -8,6 +8,7 @@ mod hosts;
 mod import;
 mod plan;
 mod printer;
+mod retry;
 mod rollback;
 mod status;
 mod text_diff;
@@ -237,6 +238,15 @@ enum Command {
         /// ID of the release, as `history` tells; the one before the current one where none is given.
         release: Option<String>,
     },
+    /// Try again what failed, or did not hold: `run` takes it up at its next check.
+    Retry {
+        #[command(flatten)]
+        source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Name of the stack.
+        stack: String,
+    },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
     /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
@@ -315,6 +325,9 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         Command::Rollback { source, state, stack, release } => {
             let selection = Selection { source, state, names: vec![stack] };
             rollback::rollback(&printer, &selection, release.as_deref()).await
+        }
+        Command::Retry { source, state, stack } => {
+            retry::retry(&printer, &Selection { source, state, names: vec![stack] }).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
         Command::Import { import, secrets } => import::import(&printer, &secrets.secrets(), &import).await,

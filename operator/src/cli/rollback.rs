@@ -64,7 +64,7 @@ async fn back(looked: &Looked, release: Option<&str>) -> anyhow::Result<Vec<Outc
     let Some(site) = looked.site() else { return Ok(Vec::new()) };
     let lock = site.host.lock(&Memory::none().writer()).await?;
     let result = async {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock) };
+        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
         let looks: Vec<Look> = site.look(wish).await?;
         let mut outcomes = Vec::new();
         for look in &looks {

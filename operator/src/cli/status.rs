@@ -137,6 +137,7 @@ fn row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
         None if report.waiting.is_some() => (Tone::Attention, "change waits".to_owned()),
         None if !report.in_sync() => (Tone::Attention, "change".to_owned()),
         None if !report.healthy => (Tone::Attention, "in sync, not healthy".to_owned()),
+        None if report.drained => (Tone::Attention, "in sync, drained".to_owned()),
         None => (Tone::Good, "in sync".to_owned()),
     };
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();

@@ -19,6 +19,8 @@ pub(super) const EDGE_API_PORT: u16 = 8000;
 pub(super) const BACKEND_PORT: u16 = 8000;
 /// Where a service sees its secrets, inside its container.
 const SECRETS_INSIDE: &str = "/run/secrets";
+/// The backend's variable that names a database server.
+const DATABASE_URL: &str = "DATABASE_URL";
 /// Port of the frontend, inside its container.
 pub(super) const FRONTEND_PORT: u16 = 8080;
 
@@ -49,9 +51,13 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         environment: stack.spec.environment.to_string(),
         revision: stack.spec.revision.to_string(),
         network: format!("tt-{}", stack.key.name),
-        volumes: BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))]),
+        volumes: if app.database.postgres.is_some() {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))])
+        },
         files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
-        secrets: secrets("backend", &app.backend.secret_env),
+        secrets: secrets("backend", &backend_secrets(app)),
         rolling: ["backend", "frontend"].map(str::to_owned).into(),
         name,
         services,
@@ -69,6 +75,22 @@ fn service_labels(stack: &Stack, image: &str) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// Every secret that the backend sees, by the name of its variable.
+fn backend_secrets(app: &AppSpec) -> BTreeMap<String, SecretKeySpec> {
+    let server = app.database.postgres.iter().map(|postgres| {
+        let url = SecretKeySpec { secret: postgres.url_secret.clone(), key: "url".to_owned() };
+        (DATABASE_URL.to_owned(), url)
+    });
+    app.backend.secret_env.clone().into_iter().chain(server).collect()
+}
+
+/// What kind of database a project of the app uses, as its spec names it.
+pub(crate) fn database(project: &Project) -> Option<&'static str> {
+    let backend = project.services.get("backend")?;
+    let is_server = backend.environment.contains_key(&format!("{DATABASE_URL}_FILE"));
+    Some(if is_server { "postgres" } else { "sqlite" })
 }
 
 /// The secret files of a service.
@@ -136,7 +158,7 @@ fn drain_seconds(stack: &Stack) -> String {
 }
 
 fn backend(stack: &Stack, app: &AppSpec) -> Service {
-    let BackendSpec { replicas, env, secret_env, resources, log_level } = &app.backend;
+    let BackendSpec { replicas, env, resources, log_level, .. } = &app.backend;
     let mut environment: BTreeMap<String, String> =
         env.iter().map(|(key, value)| (key.clone(), literal(value.as_str()))).collect();
     environment.insert("REVISION".to_owned(), stack.spec.revision.to_string());
@@ -146,16 +168,16 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
         environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.to_string());
     }
     let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
-    let data = Mount {
+    let data = app.database.sqlite.iter().map(|_| Mount {
         kind: "volume".to_owned(),
         source: "data".to_owned(),
         target: "/data".to_owned(),
         read_only: false,
-    };
-    let seen = see_secrets("backend", secret_env, &mut environment);
+    });
+    let seen = see_secrets("backend", &backend_secrets(app), &mut environment);
     Service {
         environment,
-        volumes: std::iter::once(data).chain(seen).collect(),
+        volumes: data.chain(seen).collect(),
         ..service(
             image(stack, app, "backend"),
             *replicas,
@@ -259,6 +281,18 @@ mod tests {
             project.hash(&seals("bb")),
             "another value is another desired state"
         );
+    }
+
+    #[test]
+    fn a_database_server_takes_the_place_of_the_volume() {
+        let stack = stack("tasktracker}", "tasktracker, database: {postgres: {urlSecret: tasks}}}");
+        let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let backend = &project.services["backend"];
+        assert_eq!(backend.environment["DATABASE_URL_FILE"], "/run/secrets/DATABASE_URL");
+        let url = &project.secrets["secrets/backend/DATABASE_URL"];
+        assert_eq!((url.secret.as_str(), url.key.as_str()), ("tasks", "url"));
+        assert!(project.volumes.is_empty() && backend.volumes.iter().all(|mount| mount.kind == "bind"));
+        assert_eq!(database(&project), Some("postgres"));
     }
 
     #[test]

@@ -27,6 +27,16 @@ reverse_proxy @SERVICE {
 }
 respond 503";
 
+/// What balancers ask a drained host gets an answer that sends them elsewhere; everything else is served as before.
+const DRAINED: &str = "@drained {
+			path /health/ready /api/health/ready
+			file {
+				root /etc/caddy
+				try_files /drained
+			}
+		}
+		respond @drained 503";
+
 /// A proxy to a service, indented by `depth` tabs from its second line on.
 fn proxy(service: &str, port: u16, depth: usize) -> String {
     let lines = PROXY.replace("SERVICE", service).replace("PORT", &port.to_string());
@@ -49,6 +59,7 @@ pub(super) fn render() -> String {
 	route {{
 		@metrics path /metrics /metrics/* /api/metrics /api/metrics/*
 		respond @metrics 404
+		{DRAINED}
 		handle_path /api/* {{
 			route {{
 				{backend_below_api}
@@ -66,6 +77,7 @@ pub(super) fn render() -> String {
 	route {{
 		@metrics path /metrics /metrics/*
 		respond @metrics 404
+		{DRAINED}
 		{backend}
 	}}
 }}

@@ -117,6 +117,10 @@ pub const SECRETS_FOLDER: &str = "secrets";
 /// which the containers that serve are known in the network.
 pub const UPSTREAMS: &str = "files/edge/upstreams";
 
+/// File that is there while a host is drained: the edge then tells balancers that the host is not ready. It is no part of
+/// a release.
+pub const DRAINED: &str = "files/edge/drained";
+
 /// Whether a file tells by its name who serves.
 pub fn is_upstream(path: &str) -> bool {
     let below = path.strip_prefix(UPSTREAMS).and_then(|rest| rest.strip_prefix('/'));

@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// What the operator keeps in a project's folder beside the files of the release, and what a person may put there.
-const OWN: [&str; 6] = ["HOLD", "files", "ledger.json", "releases", SECRETS_FOLDER, KEY_FILE];
+const OWN: [&str; 7] =
+    [desired::DRAINED, "HOLD", "files", "ledger.json", "releases", SECRETS_FOLDER, KEY_FILE];
 
 pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     if let Some(fact) = observed.files.get(".") {

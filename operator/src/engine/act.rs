@@ -28,31 +28,14 @@ impl Site<'_> {
         who: &str,
         back: Option<apply::Back>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let context = apply::Context {
-            lock,
-            project: &look.project,
-            rollout: &self.stack.spec.policy.rollout,
-            owner: look.project.owner.clone(),
-            stack: self.stack.key.to_string(),
-            who: who.to_owned(),
-            now: now().to_string(),
-            back,
-        };
+        let context = apply::Context { back, ..self.context(lock, look, who) };
         let started = Instant::now();
         let before = look.observed.applied.as_ref();
+        let why = look.plan.why();
         let entry = Entry {
-            when: &context.now,
-            who,
-            why: &look.plan.why(),
-            stack: &context.stack,
-            host: self.spec.name.as_str(),
-            component: &look.project.component,
             what: look.plan.words(),
             plan: Some(look.plan.hash()),
-            before: State::of(before),
-            after: None,
-            result: BEGAN,
-            seconds: 0.0,
+            ..self.entry(&context, look, &why)
         };
         self.memory.audit(&entry);
         let outcome = Box::pin(self.carry_out(look, &context)).await;
@@ -68,6 +51,62 @@ impl Site<'_> {
             ..entry
         });
         outcome
+    }
+
+    /// Forgets what failed and what did not hold, so that both are tried again; whether there was any.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn retry(&self, lock: &HostLock, look: &Look, who: &str) -> Result<bool, apply::Error> {
+        let Some(ledger) = &look.observed.ledger else { return Ok(false) };
+        let failed = ledger.failed.as_ref().map(|failed| format!("try revision {} again", failed.revision));
+        let attempts = (!ledger.attempts.is_empty()).then(|| "try again what did not hold".to_owned());
+        let what: Vec<String> = failed.into_iter().chain(attempts).collect();
+        if what.is_empty() || ledger.intent.is_some() {
+            return Ok(false);
+        }
+        let context = self.context(lock, look, who);
+        let started = Instant::now();
+        let entry = Entry { what, ..self.entry(&context, look, "a person asks for it") };
+        self.memory.audit(&entry);
+        let done = apply::retry(self.host, ledger, &context).await;
+        self.memory.audit(&Entry {
+            after: Some(State::of(look.observed.applied.as_ref())),
+            result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
+            seconds: started.elapsed().as_secs_f64(),
+            ..entry
+        });
+        done.map(|()| true)
+    }
+
+    fn context<'a>(&'a self, lock: &'a HostLock, look: &'a Look, who: &str) -> apply::Context<'a> {
+        apply::Context {
+            lock,
+            project: &look.project,
+            rollout: &self.stack.spec.policy.rollout,
+            owner: look.project.owner.clone(),
+            stack: self.stack.key.to_string(),
+            who: who.to_owned(),
+            now: now().to_string(),
+            back: None,
+        }
+    }
+
+    fn entry<'a>(&'a self, context: &'a apply::Context<'_>, look: &'a Look, why: &'a str) -> Entry<'a> {
+        Entry {
+            when: &context.now,
+            who: &context.who,
+            why,
+            stack: &context.stack,
+            host: self.spec.name.as_str(),
+            component: &look.project.component,
+            what: Vec::new(),
+            plan: None,
+            before: State::of(look.observed.applied.as_ref()),
+            after: None,
+            result: BEGAN,
+            seconds: 0.0,
+        }
     }
 
     async fn carry_out(
@@ -113,7 +152,8 @@ impl Site<'_> {
 
     /// What is there after something was done.
     async fn look_again(&self, look: &Look, context: &apply::Context<'_>) -> Result<Look, apply::Error> {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock) };
+        let wish =
+            Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock), turns: None };
         Ok(self.look_at(look.project.clone(), wish).await?)
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Entry<'a> {
     pub(super) component: &'a str,
     /// What was done, or tried, in words.
     pub(super) what: Vec<String>,
-    /// Hash of the plan; none where a stack is taken away.
+    /// Hash of the plan; none where a stack is taken away, or only the ledger is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) plan: Option<String>,
     /// What was in force before.

@@ -2,6 +2,7 @@
 
 use tasktracker_crds::{DriftItem, DriftKind, Layer, conditions::reasons};
 
+use super::RollbackError;
 use crate::{
     apply, host,
     report::{Failure, HostReport},
@@ -25,6 +26,12 @@ pub enum Error {
         /// Who wants it, why, and until when.
         found: String,
     },
+    /// What failed on another host cannot be taken back here.
+    #[error("what failed on another host stays here: {found}")]
+    NotTakenBack {
+        /// Why.
+        found: String,
+    },
     /// Another operator wants it otherwise.
     #[error(
         "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
@@ -33,6 +40,15 @@ pub enum Error {
         /// Who it is, as the host's `.epoch` names it.
         writer: String,
     },
+}
+
+impl From<RollbackError> for Error {
+    fn from(error: RollbackError) -> Self {
+        match error {
+            RollbackError::Apply(error) => error.into(),
+            other => Self::NotTakenBack { found: other.to_string() },
+        }
+    }
 }
 
 impl From<host::Error> for Error {
@@ -48,6 +64,7 @@ impl Error {
             Self::Secret(_) => reasons::SECRET_MISSING,
             Self::Apply(error) => error.reason(),
             Self::OtherWriter { .. } => reasons::OTHER_WRITER,
+            Self::NotTakenBack { .. } => reasons::ROLLED_BACK,
             Self::Held { reason, .. } => reason,
         }
     }
@@ -67,12 +84,12 @@ impl Error {
             message: self.to_string(),
             reachable: !matches!(self, Self::Secret(_))
                 && !self.of_host().is_some_and(host::Error::is_unreachable),
-            stalled: matches!(self, Self::OtherWriter { .. })
+            stalled: matches!(self, Self::OtherWriter { .. } | Self::NotTakenBack { .. })
                 || self.of_host().is_some_and(host::Error::is_stalled),
         };
         let kind = match self {
             Self::Secret(_) => Some(DriftKind::SecretMissing),
-            Self::Apply(_) | Self::OtherWriter { .. } | Self::Held { .. } => {
+            Self::Apply(_) | Self::NotTakenBack { .. } | Self::OtherWriter { .. } | Self::Held { .. } => {
                 self.of_host().and_then(host::Error::drift_kind)
             }
         };

@@ -54,6 +54,32 @@ impl Site<'_> {
         wanted: Option<&str>,
         who: &str,
     ) -> Result<apply::Outcome, RollbackError> {
+        let because = apply::Because::Preferred(look.project.hash(&Seals::new()));
+        self.go_back(lock, look, wanted, who, because).await
+    }
+
+    /// Goes back to the release before, since what is in force failed on another host; that is not tried again here.
+    ///
+    /// # Errors
+    /// When there is no release before, or it does not serve.
+    pub async fn take_back(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        found: &str,
+        who: &str,
+    ) -> Result<apply::Outcome, RollbackError> {
+        self.go_back(lock, look, None, who, apply::Because::FailedElsewhere(found.to_owned())).await
+    }
+
+    async fn go_back(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        wanted: Option<&str>,
+        who: &str,
+        because: apply::Because,
+    ) -> Result<apply::Outcome, RollbackError> {
         let release = self.kept_release(look, wanted).await?;
         let policy = &self.stack.spec.policy;
         let mut observed = look.observed.clone();
@@ -67,7 +93,7 @@ impl Site<'_> {
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
         }
-        let back = apply::Back { images: release.images, desired_hash: look.project.hash(&Seals::new()) };
+        let back = apply::Back { images: release.images, because };
         let look = Look { project, observed, drift: look.drift.clone(), plan };
         Ok(self.act_on(lock, &look, who, Some(back)).await?)
     }

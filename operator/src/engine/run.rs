@@ -15,7 +15,7 @@ use tasktracker_crds::{Deletion, HostSpec, conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    Hosts, Memory, is_named, now,
+    Hosts, Memory, Turns, is_named, now,
     retire::retire,
     vanished::Vanished,
     watcher::Watcher,
@@ -69,6 +69,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         is_current: Box::new(move |stack| folder.has(stack)),
         is_reliable: AtomicBool::new(false),
         writer: memory.writer(),
+        turns: Turns::default(),
         memory,
     });
     let mut follower = Follower::new(shared);
@@ -294,6 +295,7 @@ mod tests {
             is_current: Box::new(|_| true),
             is_reliable: AtomicBool::new(false),
             writer: memory.writer(),
+            turns: Turns::default(),
             memory,
         });
         let mut follower = Follower::new(shared);

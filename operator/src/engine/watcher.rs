@@ -208,8 +208,9 @@ fn log_failure(stack: &Stack, before: &HostReport, after: &HostReport) {
 }
 
 fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
-    if let Some(waiting) = after.waiting.as_ref().filter(|waiting| before.waiting.as_ref() != Some(*waiting))
-    {
+    // That other hosts come first is told by what is done there.
+    let waiting = after.waiting.as_ref().filter(|waiting| waiting.reason != reasons::ROLLING_OUT);
+    if let Some(waiting) = waiting.filter(|waiting| before.waiting.as_ref() != Some(*waiting)) {
         tracing::warn!(stack = %stack.key, host = %after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
     }
 }

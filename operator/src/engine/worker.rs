@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, Memory, OPERATOR, Site, Wish, now, rivals::Rivals, watcher::Watcher};
+use super::{Error, Hosts, Look, Memory, OPERATOR, Site, Turns, Wish, now, rivals::Rivals, watcher::Watcher};
 use crate::{
     desired::sha256,
     failpoint,
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
     pub(super) memory: Arc<Memory>,
+    pub(super) turns: Turns,
     /// Whether the source, read anew, still has exactly this stack.
     pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
     /// Whether the source could be relied on when it was last read: only then is anything taken away.
@@ -92,6 +93,7 @@ pub(super) async fn work(
     let mut rota = Rota { whole: Instant::now(), slow: Instant::now() };
     let mut woken = None;
     let rivals = Arc::new(Mutex::new(Rivals::default()));
+    let mut news = None;
     loop {
         let Some(stack) = stacks.borrow_and_update().clone() else {
             return;
@@ -99,6 +101,8 @@ pub(super) async fn work(
         let Some(spec) = stack.app_hosts().find(|host| host.name.as_str() == host_name).cloned() else {
             return;
         };
+        let news = news.get_or_insert_with(|| shared.turns.news(&stack.key, &host_name));
+        news.catch_up();
         let began = Instant::now();
         let occasion = Occasion { depth: rota.depth(began), woken };
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
@@ -124,6 +128,11 @@ pub(super) async fn work(
             _ = stacks.changed() => {
                 woken = None;
                 rota.whole = began;
+            }
+            // Another host stands otherwise than before: it may be this one's turn.
+            () = news.changed() => {
+                woken = None;
+                sleep_until(began + SHORTEST_WAKE).await;
             }
             when = hint(hints.filter(|_| good)) => {
                 woken = Some(when);
@@ -203,6 +212,9 @@ async fn check(
     let good = result.is_ok();
     shared.watcher.metrics().reconciled(&check.labels, good);
     if let Err(error) = result {
+        if !error.report(name, None).reachable() {
+            shared.turns.missed(&stack.key, name);
+        }
         failed(error);
     }
     Checked { good, host: Some(host), hints: Some(hints) }
@@ -289,11 +301,12 @@ impl Check<'_> {
         let Self { shared, stack, spec, .. } = self;
         let name = spec.name.as_str();
         let started = Instant::now();
-        let wish = Wish { approval: Approval::Policy, depth, lock };
+        let wish = Wish { approval: Approval::Policy, depth, lock, turns: Some(&shared.turns) };
         let looks = self.site().look(wish).await?;
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
         for look in looks.iter().filter(|look| !look.observed.busy) {
+            shared.turns.saw(stack, name, look);
             if let Some(applied) = &look.observed.applied {
                 shared.memory.record(stack, spec, applied, Some(&look.observed));
             }
@@ -312,6 +325,18 @@ impl Check<'_> {
         let Self { shared, stack, host, labels, .. } = self;
         let metrics = shared.watcher.metrics();
         let name = &host.target().name;
+        if let Some(found) = &look.plan.take_back {
+            tracing::warn!(stack = %stack.key, host = %name, "the release before comes back: what is in force failed on {found}");
+            Box::pin(self.site().take_back(lock, look, found, OPERATOR)).await?;
+            return Ok(());
+        }
+        let _turn = if look.plan.rollout.is_some() {
+            // Another host may have been faster.
+            let Some(taken) = shared.turns.take(stack, name, look) else { return Ok(()) };
+            Some(taken)
+        } else {
+            None
+        };
         for repair in look.plan.repairs_now() {
             tracing::info!(stack = %stack.key, host = %name, "repairing: {}", repair.action.words());
         }

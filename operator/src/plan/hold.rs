@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tasktracker_crds::{HostState, SuspendSpec, conditions::reasons};
 
-use crate::observe;
+use crate::{
+    desired::DRAINED,
+    observe::{self, Observed},
+};
 
 /// Why nothing is written at present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,6 +17,14 @@ pub struct Hold {
     pub reason: &'static str,
     /// Who wants it, why, until when, and how it ends.
     pub message: String,
+}
+
+/// Whether a host on which something is in force is to be drained, or to serve again.
+pub fn drain(state: HostState, observed: &Observed) -> Option<bool> {
+    let wanted = state == HostState::Drained;
+    let is_in_force = observed.ledger.as_ref().is_some_and(|ledger| ledger.current.is_some());
+    let differs = observed.files.contains_key(DRAINED) != wanted;
+    (is_in_force && differs && !observed.busy).then_some(wanted)
 }
 
 /// What keeps the operator from writing to a host, if anything does; a person's `apply` is kept from it, too.

@@ -3,6 +3,7 @@
 mod action;
 mod hold;
 mod repair;
+mod window;
 
 use std::collections::BTreeSet;
 
@@ -10,11 +11,12 @@ use serde::Serialize;
 use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, Upgrade, conditions::reasons};
 
 pub use action::Action;
-pub use hold::{Hold, hold};
+pub use hold::{Hold, drain, hold};
 pub use repair::Repair;
+pub use window::closed;
 
 use crate::{
-    desired::{Project, compose::COMPOSE_SERVICE, labels, sha256},
+    desired::{Project, app::database, compose::COMPOSE_SERVICE, labels, sha256},
     diff::{Change, adoption},
     host::{Container, Health, Made, State},
     observe::Observed,
@@ -33,6 +35,13 @@ pub struct Plan {
     pub rollout: Option<Change>,
     /// A change that has to wait, and why.
     pub waiting: Option<Waiting>,
+    /// Whether the host is to be drained, or to serve again; none where it is as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<bool>,
+    /// Why the release before comes back: what is in force failed on another host.
+    pub take_back: Option<String>,
+    /// Why it does not: the way back failed.
+    pub stranded: Option<String>,
     /// Why nothing at all is written at present.
     pub hold: Option<Hold>,
     /// Repairs that did not hold again and again, in words; they are left to a person.
@@ -57,7 +66,8 @@ pub struct Waiting {
 impl Waiting {
     /// Whether people want it so, rather than that something is wrong.
     pub fn is_wished(&self) -> bool {
-        [reasons::APPROVAL_NEEDED, reasons::ROLLED_BACK].contains(&self.reason)
+        [reasons::APPROVAL_NEEDED, reasons::HELD, reasons::ROLLING_OUT, reasons::WINDOW_CLOSED]
+            .contains(&self.reason)
     }
 }
 
@@ -77,12 +87,20 @@ pub enum Approval {
 impl Plan {
     /// Whether there is nothing to do and nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.repairs.is_empty() && self.rollout.is_none() && self.waiting.is_none()
+        self.repairs.is_empty()
+            && self.rollout.is_none()
+            && self.waiting.is_none()
+            && self.take_back.is_none()
+            && self.drain.is_none()
     }
 
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
-        let work = self.rollout.is_some() || self.conclude || self.repairs_now().next().is_some();
+        let work = self.rollout.is_some()
+            || self.take_back.is_some()
+            || self.drain.is_some()
+            || self.conclude
+            || self.repairs_now().next().is_some();
         self.hold.is_none() && work
     }
 
@@ -102,9 +120,11 @@ impl Plan {
             let from = change.from_revision.as_deref().unwrap_or("nothing");
             format!("roll out revision {} after {from}", change.to_revision)
         });
+        let drain = self.drain.map(|drain| if drain { "drain" } else { "take up serving" }.to_owned());
         let conclude = self.conclude && rollout.is_none() && self.repairs_now().next().is_none();
         let conclude = conclude.then(|| "close what was cut".to_owned());
-        self.repairs_now().map(|repair| repair.action.words()).chain(rollout).chain(conclude).collect()
+        let repairs = self.repairs_now().map(|repair| repair.action.words());
+        drain.into_iter().chain(repairs).chain(rollout).chain(conclude).collect()
     }
 
     /// Why that is done, in words.
@@ -120,7 +140,8 @@ impl Plan {
                 [kind.as_str(), path.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned()
             })
             .collect();
-        let causes: Vec<String> = causes.into_iter().collect();
+        let causes: Vec<String> =
+            self.drain.map(|_| "the host's state".to_owned()).into_iter().chain(causes).collect();
         if causes.is_empty() { "nothing is left of what was cut".to_owned() } else { causes.join(", ") }
     }
 
@@ -135,7 +156,9 @@ impl Plan {
     pub fn hash(&self) -> String {
         let repairs = if self.change().is_some() { &[][..] } else { &self.repairs };
         let from = self.change().map(|change| (&change.from_release, &change.desired_hash, &change.adopts));
-        sha256(&serde_json::to_vec(&(&self.desired_hash, from, repairs)).unwrap_or_default())[..16].to_owned()
+        sha256(&serde_json::to_vec(&(&self.desired_hash, from, repairs, self.drain)).unwrap_or_default())
+            [..16]
+            .to_owned()
     }
 }
 
@@ -148,6 +171,35 @@ pub fn hash_of<'a>(plans: impl IntoIterator<Item = (&'a str, &'a str, &'a Plan)>
     sha256(&serde_json::to_vec(&parts).unwrap_or_default())[..16].to_owned()
 }
 
+/// Whose turn it is, where a stack has several hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing speaks against it.
+    #[default]
+    Now,
+    /// Other hosts come first; which ones, in words.
+    Later(String),
+    /// What is asked for failed on another host; which one and how, in words.
+    Failed(String),
+}
+
+/// Who may release a change, and whose turn it is.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// Who may release it.
+    pub approval: Approval,
+    /// Whether it is this host's turn.
+    pub turn: Turn,
+    /// Why no window is open, and until when.
+    pub closed: Option<String>,
+}
+
+impl From<Approval> for Leave {
+    fn from(approval: Approval) -> Self {
+        Self { approval, turn: Turn::Now, closed: None }
+    }
+}
+
 /// What to do about drift and change.
 pub fn plan(
     drift: &[DriftItem],
@@ -155,8 +207,10 @@ pub fn plan(
     desired: &Project,
     observed: &Observed,
     policy: &PolicySpec,
-    approval: Approval,
+    leave: impl Into<Leave>,
 ) -> Plan {
+    let leave = &leave.into();
+    let approval = leave.approval;
     let applied_hash = observed.applied.as_ref().map(|applied| applied.desired_hash.clone());
     let desired_hash = change.as_ref().map(|change| change.desired_hash.clone()).or(applied_hash);
     let plan = Plan { desired_hash: desired_hash.unwrap_or_default(), ..Plan::default() };
@@ -168,7 +222,7 @@ pub fn plan(
         ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
     });
     let plan = Plan { conclude, ..plan };
-    let waiting = change.as_ref().map(|change| reason_to_wait(change, desired, observed, policy, approval));
+    let waiting = change.as_ref().map(|change| reason_to_wait(change, desired, observed, policy, leave));
     if let (Some(None), Some(change)) = (&waiting, &change) {
         // A rollout writes every file and makes every container anew that is not as it should be: repairing towards
         // the release that it replaces would be in vain, and might not even be possible.
@@ -192,7 +246,18 @@ pub fn plan(
         let is_secret = waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::SECRET_MISSING);
         return Plan { waiting, conclude: !(is_secret && all_serve(desired, observed)), ..plan };
     }
-    Plan { repairs, waiting, given_up, ..plan }
+    let (mut take_back, mut stranded) = (None, None);
+    if let Turn::Failed(found) = &leave.turn
+        && waiting.is_none()
+        && approval == Approval::Policy
+    {
+        let tried = ledger.and_then(|ledger| ledger.failed.as_ref());
+        let tried = tried.filter(|failed| failed.desired_hash == plan.desired_hash);
+        stranded = tried.map(|failed| failed.message.clone());
+        let before = ledger.and_then(|ledger| ledger.previous.as_ref());
+        take_back = before.filter(|_| tried.is_none()).map(|_| found.clone());
+    }
+    Plan { repairs, waiting, take_back, stranded, given_up, ..plan }
 }
 
 /// Whether every service has its containers, and all of those are healthy.
@@ -210,8 +275,9 @@ fn reason_to_wait(
     desired: &Project,
     observed: &Observed,
     policy: &PolicySpec,
-    approval: Approval,
+    leave: &Leave,
 ) -> Option<(&'static str, String)> {
+    let approval = leave.approval;
     let before = observed.applied.as_ref().map(|applied| &applied.project.environment);
     if let Some(before) = before.filter(|before| **before != desired.environment) {
         let message = format!(
@@ -239,10 +305,14 @@ fn reason_to_wait(
     let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
     if let Some(failed) = failed.filter(|failed| failed.desired_hash == change.desired_hash) {
         let message = format!(
-            "this desired state was tried and failed ({}); change it, or run `apply`",
+            "this desired state was tried and failed ({}); change it, or run `retry`",
             failed.message
         );
-        return Some((reasons::UNHEALTHY, message));
+        return Some((reasons::ROLLED_BACK, message));
+    }
+    if let Turn::Failed(found) = &leave.turn {
+        let message = format!("this desired state failed on {found}; change it, or run `retry`");
+        return Some((reasons::ROLLED_BACK, message));
     }
     let held = ledger.and_then(|ledger| ledger.held.as_ref());
     if let Some(held) = held.filter(|held| held.desired_hash == desired.hash(&Seals::new())) {
@@ -250,7 +320,7 @@ fn reason_to_wait(
             "{} went back to release {} and holds it; change the spec, or run `apply`",
             held.who, held.release
         );
-        return Some((reasons::ROLLED_BACK, message));
+        return Some((reasons::HELD, message));
     }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
@@ -261,7 +331,13 @@ fn reason_to_wait(
             "policy.upgrade is Approve: a person runs `apply`".to_owned(),
         ));
     }
-    None
+    if let Some(closed) = leave.closed.as_ref().filter(|_| !is_under_way) {
+        return Some((reasons::WINDOW_CLOSED, closed.clone()));
+    }
+    match &leave.turn {
+        Turn::Later(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
+        _ => None,
+    }
 }
 
 /// What must not be taken over, or used beside somebody else.
@@ -330,6 +406,14 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
     if let Some((host, volume)) = elsewhere {
         return Some(format!(
             "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"
+        ));
+    }
+    let before = observed.applied.as_ref().and_then(|applied| database(&applied.project));
+    if let (Some(before), Some(wanted)) = (before, database(desired))
+        && before != wanted
+    {
+        return Some(format!(
+            "data: expected it to stay in app.database.{before}, found {wanted} in the spec; {remedy}"
         ));
     }
     for (name, actual) in ledger.unwrap_or(&observed.remembered.volumes) {

@@ -7,7 +7,7 @@ use crate::{
     diff,
     host::Made,
     host::Source,
-    ledger::{Failed, Intent, Ledger},
+    ledger::{Failed, Intent, Ledger, Signature},
     release::Prepared,
     source::Stack,
 };
@@ -144,6 +144,8 @@ fn what_failed_once_is_not_tried_again_by_itself() {
     let change = diff::change(&desired, &observed);
     let failed = Failed {
         desired_hash: desired.hash(&BTreeMap::new()),
+        wanted: String::new(),
+        when: String::new(),
         revision: "new".to_owned(),
         reason: "Unhealthy".to_owned(),
         message: "x".to_owned(),
@@ -345,4 +347,56 @@ fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
     assert!(planned(&open(&desired.hash(&BTreeMap::new()))).rollout.is_some());
     let other = planned(&open("another"));
     assert!(other.rollout.is_none() && other.conclude && other.has_work());
+}
+
+#[test]
+fn what_failed_on_another_host_is_not_tried_and_goes_where_it_is_unless_that_was_tried_in_vain() {
+    let (desired, mut observed) = (project("a"), observed("a"));
+    let applied = observed.applied.clone().unwrap();
+    let leave = Leave { turn: Turn::Failed("app-2: 500".into()), ..Approval::Policy.into() };
+    let planned =
+        |observed: &Observed| plan(&[], None, &desired, observed, &PolicySpec::default(), leave.clone());
+    assert_eq!(planned(&observed).take_back, None, "there is nothing to go back to");
+    observed.ledger.as_mut().unwrap().previous = Some("aa".into());
+    let back = planned(&observed);
+    assert_eq!(back.take_back.as_deref(), Some("app-2: 500"));
+    assert!(back.has_work() && back.stranded.is_none());
+    let person = plan(&[], None, &desired, &observed, &PolicySpec::default(), Approval::Person);
+    assert_eq!(person.take_back, None, "a person who applies insists");
+    let signature = Signature { epoch: 1, when: String::new(), who: String::new(), why: String::new() };
+    let failed = Failed::new(&applied, "RolledBack", "the way back: x".into(), &signature);
+    observed.ledger.as_mut().unwrap().failed = Some(failed);
+    let stranded = planned(&observed);
+    assert_eq!((stranded.take_back, stranded.stranded.as_deref()), (None, Some("the way back: x")));
+    // Where it is not in force, it is not tried.
+    let newer = project("b");
+    let change = diff::change(&newer, &observed);
+    let refused = plan(&[], change, &newer, &observed, &PolicySpec::default(), leave);
+    assert_eq!((refused.rollout, refused.waiting.unwrap().reason), (None, "RolledBack"));
+}
+
+#[test]
+fn a_change_waits_for_its_turn_and_for_a_window_and_a_cut_one_for_neither() {
+    let (desired, mut observed) = (project("b"), observed("a"));
+    let change = diff::change(&desired, &observed);
+    let reason = |observed: &Observed, leave: Leave| {
+        let plan = plan(&[], change.clone(), &desired, observed, &PolicySpec::default(), leave);
+        plan.waiting.map(|waiting| (waiting.reason, waiting.is_wished()))
+    };
+    let later = || Leave { turn: Turn::Later("app-1 comes first".into()), ..Approval::Policy.into() };
+    let closed = || Leave { closed: Some("until noon".into()), ..Approval::Policy.into() };
+    assert_eq!(reason(&observed, later()), Some(("RollingOut", true)));
+    assert_eq!(reason(&observed, closed()), Some(("WindowClosed", true)));
+    assert_eq!(
+        reason(&observed, Leave { approval: Approval::Person, ..closed() }),
+        None,
+        "a person does not wait"
+    );
+    let intent = Intent {
+        plan: String::new(),
+        desired_hash: change.as_ref().map(|change| change.desired_hash.clone()),
+        stopped: BTreeMap::new(),
+    };
+    observed.ledger.as_mut().unwrap().intent = Some(intent);
+    assert_eq!((reason(&observed, later()), reason(&observed, closed())), (None, None));
 }

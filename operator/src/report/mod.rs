@@ -11,6 +11,7 @@ use crate::plan::{Hold, Waiting};
 /// What one check of one host came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 pub struct HostReport {
     /// Name of the host.
     pub host: String,
@@ -20,6 +21,8 @@ pub struct HostReport {
     pub busy: bool,
     /// Whether something of a rollout that was cut is left, to be finished or taken back.
     pub cut: bool,
+    /// Whether balancers are told not to send anybody there.
+    pub drained: bool,
     /// What kept the host from being checked or repaired.
     pub failure: Option<Failure>,
     /// Release that was last rolled out.

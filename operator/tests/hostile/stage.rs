@@ -69,7 +69,7 @@ pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<L
 async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
     let fake = FakeSshd::start(script).await;
     let host = host(fake.port, Limits { answer: limit, program: limit });
-    let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None };
+    let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None, turns: None };
     let before = memory_to_begin_with();
     let (secrets, nothing) = (Secrets::default(), Memory::none());
     let site = Site {

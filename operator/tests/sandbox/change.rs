@@ -99,6 +99,14 @@ fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back()
         .collect();
     assert_eq!((code, told), (0, vec![("broken", "Unhealthy", false), ("r1", "Succeeded", true)]));
     assert_eq!(stage.on_host("ls /opt/tasktracker/staging/app/releases").lines().count(), 1);
+    // A person who has mended the image asks for the same once more.
+    stage.on_host("docker tag registry.example.com/tasktracker/backend:r2 registry.example.com/tasktracker/backend:broken");
+    assert_eq!(stage.json(&["retry", "staging"]).1[0]["retry"], json!(true));
+    assert_eq!(stage.json(&["retry", "staging"]).1[0]["retry"], json!(false), "nothing failed any more");
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    operator.stop();
+    assert_eq!(revision(&stage), "broken");
 }
 
 #[test]
@@ -198,14 +206,11 @@ fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is
     assert!(version().contains("r1"), "{}", version());
     assert_eq!(stage.on_host("docker inspect --format '{{.Id}}' tt-staging-app-edge-1"), edge);
     let operator = stage.start_operator();
-    wait_until("it is told", || operator.log().contains("RolledBack"));
+    wait_until("it is told", || operator.log().contains("Held"));
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (code, status) = stage.json(&["status"]);
     let report = &status[0]["report"];
-    assert_eq!(
-        (code, &report["revision"], &report["waiting"]["reason"]),
-        (2, &json!("r1"), &json!("RolledBack"))
-    );
+    assert_eq!((code, &report["revision"], &report["waiting"]["reason"]), (2, &json!("r1"), &json!("Held")));
     // Healing goes on, towards the release that is held.
     stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
     wait_until("r1 is healed", || version().contains("r1"));

@@ -10,6 +10,8 @@ mod change;
 mod crash;
 mod drift;
 mod faults;
+#[cfg(test)]
+mod fleet;
 mod helper;
 mod hostile_strings;
 mod import;

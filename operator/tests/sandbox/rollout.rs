@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 
-use tasktracker_testbed::DemoHost;
+use tasktracker_testbed::{DemoHost, SandboxHost};
 
 use crate::{
-    stage::Stage,
+    stage::{Stage, succeeded},
     users::{Seen, Users, titles},
 };
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s}}\n";
 
 /// Nothing failed, and everything that was acknowledged is there.
-fn assert_unnoticed(stage: &Stage, what: &str, seen: &Seen) {
-    let there = titles(SocketAddr::new(stage.host.address(), 8000));
+pub(crate) fn assert_unnoticed(host: &SandboxHost, what: &str, seen: &Seen) {
+    let there = titles(SocketAddr::new(host.address(), 8000));
     let lost: Vec<&String> = seen.created.difference(&there).collect();
     println!("{what}: {} requests, p99 {} ms", seen.latencies.len(), seen.p99().as_millis());
     assert!(seen.failures.is_empty(), "{what}: {} failed: {:?}", seen.failures.len(), seen.failures);
@@ -49,7 +49,7 @@ fn a_change_of_image_environment_secret_or_number_costs_no_request() {
         change();
         stage.apply();
         std::thread::sleep(std::time::Duration::from_millis(500));
-        assert_unnoticed(&stage, what, &users.stop());
+        assert_unnoticed(&stage.host, what, &users.stop());
         let (code, status) = stage.json(&["status"]);
         assert_eq!(code, 0, "{what}: {status:#}");
     }
@@ -64,10 +64,10 @@ fn a_change_of_image_environment_secret_or_number_costs_no_request() {
     assert_eq!((stage.json(&["status"]).0, stage.http(3500, "GET /api/health/ready").0), (0, 200));
 }
 
-/// Images of a revision that fails in its own way, made on the host from those that are there.
-fn make_bad(stage: &Stage, revision: &str, script: &str) {
+/// Images of a revision that fails in its own way, made on a host from those that are there.
+pub(crate) fn make_bad(host: &SandboxHost, revision: &str, script: &str) {
     let registry = "registry.example.com/tasktracker";
-    stage.on_host(&format!(
+    let script = format!(
         "docker tag {registry}/frontend:r1 {registry}/frontend:{revision}
          docker rm -f bad bad-backend 2>/dev/null
          docker create --name bad-backend {registry}/backend:r1 >/dev/null && docker cp bad-backend:/backend /tmp/backend
@@ -76,7 +76,8 @@ fn make_bad(stage: &Stage, revision: &str, script: &str) {
          docker cp /tmp/backend bad:/real && docker cp /tmp/wrapper bad:/backend
          docker commit --change 'ENTRYPOINT [\"/backend\"]' --change 'CMD []' --change 'USER 10001:10001' bad {registry}/backend:{revision} >/dev/null
          docker rm -f bad bad-backend >/dev/null"
-    ));
+    );
+    succeeded(&mut host.command_as_deploy(&script));
 }
 
 #[test]
@@ -95,13 +96,13 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
         stage.on_host("docker ps -a --format '{{.ID}} {{.Names}} {{.State}}' | sort; docker volume ls -q; cd /opt/tasktracker; find . -type f ! -name .epoch ! -name ledger.json -exec sha256sum {} + | sort")
     };
     let before = there();
-    make_bad(&stage, "never-healthy", "exec sleep 600");
-    make_bad(&stage, "ends-at-once", "echo no room for $(cat $TOKEN_FILE); exit 3");
-    make_bad(&stage, "ends-in-the-soak", "/real & sleep 4; kill $!; exit 1");
+    make_bad(&stage.host, "never-healthy", "exec sleep 600");
+    make_bad(&stage.host, "ends-at-once", "echo no room for $(cat $TOKEN_FILE); exit 3");
+    make_bad(&stage.host, "ends-in-the-soak", "/real & sleep 4; kill $!; exit 1");
     let address = "$(tail -n 1 /etc/hosts | cut -f 1)";
     let answers =
         format!("LISTEN=127.0.0.1:8000 /real & exec caddy respond --listen {address}:8000 --status 500");
-    make_bad(&stage, "green-but-500", &answers);
+    make_bad(&stage.host, "green-but-500", &answers);
     let users = Users::start(stage.page(), "bad");
     for revision in ["never-healthy", "ends-at-once", "ends-in-the-soak", "green-but-500", "not-there"] {
         write(revision);
@@ -120,7 +121,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
             "{status:#}"
         );
     }
-    assert_unnoticed(&stage, "five bad revisions", &users.stop());
+    assert_unnoticed(&stage.host, "five bad revisions", &users.stop());
     let operator = stage.start_operator();
     std::thread::sleep(std::time::Duration::from_secs(3));
     operator.stop();

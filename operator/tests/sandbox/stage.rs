@@ -46,13 +46,16 @@ impl Stage {
     /// The same on a host with options of its own.
     pub(crate) fn with(name: &str, options: HostOptions) -> Self {
         let stage = Self::bare(name, options);
-        let images = PathBuf::from(
-            std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images"),
-        );
-        for image in ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"] {
-            stage.host.load_image(&images.join(format!("{image}.tar"))).unwrap();
-        }
+        load_images(&stage.host);
         stage
+    }
+
+    /// Starts another host with the same images.
+    pub(crate) fn another_host(name: &str) -> SandboxHost {
+        let options = HostOptions { reuse: Some(format!("operator-{name}")), ..HostOptions::default() };
+        let host = SandboxHost::start(name, &options).unwrap();
+        load_images(&host);
+        host
     }
 
     /// Starts a host without any image.
@@ -259,6 +262,13 @@ spec:
              find . -type f ! -name .lock ! -name .epoch ! -name ledger.json -exec sha256sum {{}} + | sort
              grep -Ev '^ +.(epoch|when|who|why).:' */*/ledger.json"
         ))
+    }
+}
+
+fn load_images(host: &SandboxHost) {
+    let images = std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images");
+    for image in ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"] {
+        host.load_image(&Path::new(&images).join(format!("{image}.tar"))).unwrap();
     }
 }
 

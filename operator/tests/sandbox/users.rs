@@ -112,7 +112,7 @@ impl User {
             let (request, wanted) = match number % 4 {
                 0 => ("GET /".to_owned(), 200),
                 1 => ("GET /api/tasks?limit=5".to_owned(), 200),
-                2 => ("GET /api/health/ready".to_owned(), 200),
+                2 => ("GET /api/health".to_owned(), 200),
                 _ => (format!("POST /api/tasks\n{body}"), 201),
             };
             match self.ask(&request) {

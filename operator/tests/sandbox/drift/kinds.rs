@@ -79,8 +79,10 @@ fn run(bench: &Bench, case: Case) {
     println!("{name}");
     let script = format!("{AT_HAND}{script}");
     let _ = if as_root { bench.stage.as_root(&script) } else { bench.stage.on_host(&script) };
-    let (items, planned) = bench.told(Depth::Slow);
+    let (items, mut planned) = bench.told(Depth::Slow);
     assert_items(name, &items, &expected);
+    // Files whose names are hashes come and go with the folder they are in.
+    planned.retain(|action| !action.contains("/upstreams/"));
     assert_eq!(planned, actions, "{name}");
     match back {
         Back::Healed => {

@@ -1,0 +1,358 @@
+//! Whose turn it is: a change goes to one host of a stack first, then to as many at a time as may be unavailable; where
+//! it failed on one of them, it goes to no other, and those that have it go back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Look;
+use crate::{
+    desired::Project,
+    diff,
+    plan::Turn,
+    secret::Seals,
+    source::{Stack, StackKey},
+};
+
+/// What is known of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Hash of what the spec asks for there, whatever its secrets are.
+    wanted: String,
+    /// How far it came with that.
+    progress: Progress,
+    /// Whether users miss it: something was rolled out there, and does not serve.
+    missed: bool,
+}
+
+/// How far a host came with what is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It has something else.
+    Before,
+    /// It is being rolled out.
+    Rolling,
+    /// It has it, since a moment that is known where it was rolled out lately.
+    Done(Option<Timestamp>),
+    /// It was tried there, and failed.
+    Failed { message: String, when: Option<Timestamp> },
+}
+
+/// The hosts of one stack.
+type Hosts = BTreeMap<String, Standing>;
+
+/// Where every host of every stack stands.
+#[derive(Debug, Default)]
+pub struct Turns {
+    stacks: Mutex<BTreeMap<StackKey, Group>>,
+}
+
+/// How often each host came to stand otherwise than before.
+type Changes = BTreeMap<String, u64>;
+
+#[derive(Debug, Default)]
+struct Group {
+    hosts: Hosts,
+    news: watch::Sender<Changes>,
+}
+
+/// A host whose turn it is, for as long as this is kept.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    turns: &'a Turns,
+    stack: StackKey,
+    host: String,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        // Until it is looked at again, nothing is known of it: it may have failed.
+        let mut stacks = self.turns.lock();
+        let Some(group) = stacks.get_mut(&self.stack) else { return };
+        if group.hosts.get(&self.host).is_some_and(|standing| standing.progress == Progress::Rolling) {
+            group.hosts.remove(&self.host);
+            group.changed(&self.host);
+        }
+    }
+}
+
+impl Group {
+    fn changed(&self, host: &str) {
+        self.news.send_modify(|changes| *changes.entry(host.to_owned()).or_default() += 1);
+    }
+}
+
+/// What one host hears of the others.
+#[derive(Debug)]
+pub(super) struct News {
+    changes: watch::Receiver<Changes>,
+    host: String,
+    known: u64,
+}
+
+impl News {
+    fn of_others(&mut self) -> u64 {
+        let changes = self.changes.borrow_and_update();
+        changes.iter().filter(|(host, _)| **host != self.host).map(|(_, times)| times).sum()
+    }
+
+    /// What happened until now is known.
+    pub(super) fn catch_up(&mut self) {
+        self.known = self.of_others();
+    }
+
+    /// Waits until another host stands otherwise.
+    pub(super) async fn changed(&mut self) {
+        while self.of_others() == self.known {
+            if self.changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+/// What the spec asks for, whatever its secrets are on a host.
+fn wanted(project: &Project) -> String {
+    project.hash(&Seals::new())
+}
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StackKey, Group>> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hears whenever another host of a stack stands otherwise than before.
+    pub(super) fn news(&self, stack: &StackKey, host: &str) -> News {
+        let changes = self.lock().entry(stack.clone()).or_default().news.subscribe();
+        News { changes, host: host.to_owned(), known: 0 }
+    }
+
+    /// A look at a host shows where it stands.
+    pub(super) fn saw(&self, stack: &Stack, host: &str, look: &Look) {
+        self.tell(&stack.key, host, Some(&standing(look)));
+    }
+
+    /// A host cannot be looked at, or not any more.
+    pub(super) fn missed(&self, stack: &StackKey, host: &str) {
+        self.tell(stack, host, None);
+    }
+
+    fn tell(&self, stack: &StackKey, host: &str, standing: Option<&Standing>) {
+        let mut stacks = self.lock();
+        let group = stacks.entry(stack.clone()).or_default();
+        let before = match standing {
+            Some(standing) => group.hosts.insert(host.to_owned(), standing.clone()),
+            None => group.hosts.remove(host),
+        };
+        if before.as_ref() != standing {
+            group.changed(host);
+        }
+    }
+
+    /// What a host may do about what is asked of it.
+    pub(super) fn of(&self, stack: &Stack, host: &str, project: &Project) -> Turn {
+        let stacks = self.lock();
+        let empty = Hosts::new();
+        let hosts = stacks.get(&stack.key).map_or(&empty, |group| &group.hosts);
+        decide(&order(stack), hosts, host, &wanted(project), most(stack))
+    }
+
+    /// Begins the turn of a host, where it is its turn still.
+    pub(super) fn take(&self, stack: &Stack, host: &str, look: &Look) -> Option<Taken<'_>> {
+        let mut stacks = self.lock();
+        let group = stacks.entry(stack.key.clone()).or_default();
+        let wanted = wanted(&look.project);
+        if decide(&order(stack), &group.hosts, host, &wanted, most(stack)) != Turn::Now {
+            return None;
+        }
+        let rolling = Standing { progress: Progress::Rolling, ..standing(look) };
+        group.hosts.insert(host.to_owned(), rolling);
+        group.changed(host);
+        Some(Taken { turns: self, stack: stack.key.clone(), host: host.to_owned() })
+    }
+}
+
+fn order(stack: &Stack) -> Vec<String> {
+    stack.app_hosts().map(|host| host.name.to_string()).collect()
+}
+
+fn most(stack: &Stack) -> usize {
+    stack.spec.policy.rollout.max_unavailable as usize
+}
+
+fn standing(look: &Look) -> Standing {
+    let Look { project, observed, .. } = look;
+    let (ledger, applied) = (observed.ledger.as_ref(), observed.applied.as_ref());
+    let wanted = wanted(project);
+    let time = |when: &str| when.parse().ok();
+    let failed = ledger.and_then(|ledger| ledger.failed.as_ref()).filter(|failed| failed.wanted == wanted);
+    let has_it = applied.is_some_and(|applied| self::wanted(&applied.project) == wanted);
+    let progress = match failed {
+        Some(failed) => Progress::Failed { message: failed.message.clone(), when: time(&failed.when) },
+        None if has_it && !observed.is_under_way() => {
+            let last = ledger.and_then(|ledger| ledger.history.first());
+            Progress::Done(last.and_then(|last| time(&last.when)))
+        }
+        None => Progress::Before,
+    };
+    Standing { wanted, progress, missed: applied.is_some_and(|applied| !diff::serving(applied, observed)) }
+}
+
+/// What `me` may do, by where all hosts stand; `order` has every host that the spec names.
+fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) -> Turn {
+    let others = || order.iter().filter(|name| *name != me).map(|name| (name, hosts.get(name)));
+    let same = |standing: &&Standing| standing.wanted == wanted;
+    let mine = hosts.get(me).filter(same).map(|standing| &standing.progress);
+    for (name, standing) in others() {
+        let Some(Progress::Failed { message, when }) = standing.filter(same).map(|one| &one.progress) else {
+            continue;
+        };
+        // Whoever has it since a person insisted keeps it.
+        let is_older = |since: &Option<Timestamp>| since.zip(*when).is_none_or(|(since, when)| since < when);
+        if !matches!(mine, Some(Progress::Done(since)) if !is_older(since)) {
+            // What was taken back there says where it failed first.
+            let first = message.strip_prefix("on ").map(str::to_owned);
+            return Turn::Failed(first.unwrap_or_else(|| format!("{name}: {message}")));
+        }
+    }
+    let rolling: Vec<&String> = others()
+        .filter(|(_, standing)| standing.is_some_and(|one| one.progress == Progress::Rolling))
+        .map(|(name, _)| name)
+        .collect();
+    let is_done = |one: &Standing| matches!(one.progress, Progress::Done(_)) && !one.missed;
+    let is_proved = others().any(|(_, standing)| standing.filter(same).is_some_and(is_done));
+    if !is_proved {
+        // The one that is first in the spec's order among those that can be looked at shows whether it is any good.
+        // One that does not know of it yet is about to.
+        let is_before = |name: &&String| {
+            hosts.get(*name).is_some_and(|one| one.wanted != wanted || one.progress == Progress::Before)
+        };
+        let first = order.iter().find(|name| *name == me || is_before(name));
+        if let Some(first) = rolling.first().copied().or(first.filter(|first| *first != me)) {
+            return Turn::Later(format!("{first} comes first"));
+        }
+    }
+    if let Some(name) = rolling.first().filter(|_| rolling.len() >= most) {
+        return Turn::Later(format!("{name} is being rolled out"));
+    }
+    if hosts.get(me).is_some_and(|mine| mine.missed) {
+        return Turn::Now;
+    }
+    let missed: Vec<&String> = others()
+        .filter(|(_, standing)| standing.is_none_or(|one| one.missed))
+        .map(|(name, _)| name)
+        .collect();
+    match missed.first() {
+        Some(name) if missed.len() + rolling.len() >= most => Turn::Later(format!(
+            "{name} does not serve or was not looked at yet, and at most {most} may be unavailable"
+        )),
+        _ => Turn::Now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDER: [&str; 3] = ["a", "b", "c"];
+
+    #[expect(clippy::unnecessary_wraps, reason = "beside hosts of which nothing is known")]
+    fn one(progress: Progress) -> Option<Standing> {
+        Some(Standing { wanted: "new".into(), progress, missed: false })
+    }
+
+    fn before() -> Option<Standing> {
+        one(Progress::Before)
+    }
+
+    fn done() -> Option<Standing> {
+        one(Progress::Done(None))
+    }
+
+    fn down(standing: Option<Standing>) -> Option<Standing> {
+        standing.map(|standing| Standing { missed: true, ..standing })
+    }
+
+    /// What each of three hosts may do.
+    fn turns(hosts: [Option<Standing>; 3], most: usize) -> [Turn; 3] {
+        let order = ORDER.map(str::to_owned);
+        let hosts =
+            ORDER.iter().zip(hosts).filter_map(|(name, one)| Some(((*name).to_owned(), one?))).collect();
+        ORDER.map(|me| decide(&order, &hosts, me, "new", most))
+    }
+
+    fn now(hosts: [Option<Standing>; 3], most: usize) -> Vec<&'static str> {
+        let turns = turns(hosts, most);
+        ORDER.into_iter().zip(turns).filter(|(_, turn)| *turn == Turn::Now).map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn one_comes_first_and_then_as_many_as_may_be_unavailable() {
+        assert_eq!(now([before(), before(), before()], 2), ["a"]);
+        assert_eq!(
+            now([one(Progress::Rolling), before(), before()], 2),
+            ["a"],
+            "it alone shows whether it is good"
+        );
+        assert_eq!(now([done(), before(), before()], 1), ["a", "b", "c"], "who asks first");
+        assert_eq!(now([done(), one(Progress::Rolling), before()], 1), ["b"]);
+        assert_eq!(now([done(), one(Progress::Rolling), before()], 2), ["b", "c"]);
+    }
+
+    #[test]
+    fn who_is_missed_counts_as_unavailable_and_may_be_mended_all_the_same() {
+        assert_eq!(now([None, before(), before()], 1), ["a"], "the one that cannot be looked at");
+        assert_eq!(now([None, before(), before()], 2), ["a", "b"]);
+        assert_eq!(now([down(before()), before(), before()], 1), ["a"]);
+        assert_eq!(
+            now([down(before()), down(before()), down(before())], 1),
+            ["a"],
+            "all are broken: one is tried"
+        );
+        assert_eq!(now([down(done()), before(), before()], 1), ["a"], "what does not serve proves nothing");
+        let told = turns([done(), down(before()), before()], 1)[2].clone();
+        assert_eq!(
+            told,
+            Turn::Later("b does not serve or was not looked at yet, and at most 1 may be unavailable".into())
+        );
+    }
+
+    #[test]
+    fn what_failed_on_one_is_tried_on_no_other_and_taken_back() {
+        let time = |second: i64| Timestamp::from_second(second).ok();
+        let failed = |when| one(Progress::Failed { message: "500".into(), when });
+        let told = turns([one(Progress::Done(time(1))), failed(time(2)), before()], 1);
+        assert_eq!([&told[0], &told[2]], [&Turn::Failed("b: 500".into()), &Turn::Failed("b: 500".into())]);
+        let insisted = turns([one(Progress::Done(time(3))), failed(time(2)), before()], 1);
+        assert!(matches!(insisted[0], Turn::Now | Turn::Later(_)), "{insisted:?}");
+        let late = one(Progress::Done(None)).map(|one| Standing { wanted: "old".into(), ..one });
+        assert_eq!(now([late, before(), before()], 1), ["a"], "the first one does not know of it yet");
+        let other = failed(time(2)).map(|standing| Standing { wanted: "old".into(), ..standing });
+        assert_eq!(turns([before(), other, before()], 1)[0], Turn::Now, "another desired state failed");
+    }
+
+    #[test]
+    fn a_turn_that_is_over_is_given_back_and_everybody_hears_of_it() {
+        let text = include_str!("../../../examples/staging.yaml");
+        let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "s.yaml".into());
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let look = Look {
+            project,
+            observed: crate::observe::Observed::default(),
+            drift: Vec::new(),
+            plan: crate::plan::Plan::default(),
+        };
+        let host = stack.spec.hosts[0].name.to_string();
+        let turns = Turns::default();
+        let (mut own, mut other) = (turns.news(&stack.key, &host), turns.news(&stack.key, "other"));
+        let taken = turns.take(&stack, &host, &look).unwrap();
+        assert_eq!((own.of_others(), other.of_others()), (0, 1), "a host does not wake itself");
+        assert_eq!(turns.lock()[&stack.key].hosts[&host].progress, Progress::Rolling);
+        drop(taken);
+        assert!(turns.lock()[&stack.key].hosts.is_empty(), "it may have failed");
+    }
+}
