@@ -141,6 +141,9 @@ pub struct Failed {
     /// When, in RFC 3339.
     #[serde(default)]
     pub when: String,
+    /// Whether nothing was in force there before: then it may be the host that is not good.
+    #[serde(default)]
+    pub first: bool,
     /// Its revision.
     pub revision: String,
     /// Reason, as in conditions.
@@ -156,6 +159,7 @@ impl Failed {
             desired_hash: release.desired_hash.clone(),
             wanted: release.project.hash(&Seals::new()),
             when: signature.when.clone(),
+            first: false,
             revision: release.project.revision.clone(),
             reason: reason.to_owned(),
             message,
@@ -281,7 +285,8 @@ impl Ledger {
     /// A release was refused or does not serve: the one before stays in force.
     #[must_use]
     pub fn failed(self, release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
-        let failed = Failed::new(release, reason, message, signature);
+        let first = self.current.is_none();
+        let failed = Failed { first, ..Failed::new(release, reason, message, signature) };
         let history = remembered(self.history, release, reason, signature);
         Self { failed: Some(failed), intent: None, history, ..self }.signed(signature)
     }

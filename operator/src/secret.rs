@@ -114,7 +114,10 @@ impl Values {
     pub fn redacted(&self, text: &str) -> String {
         let values = self.known.values().filter_map(|value| std::str::from_utf8(value.reveal()).ok());
         let parts = values.flat_map(str::lines).map(str::trim).filter(|part| part.len() >= SHORTEST);
-        parts.fold(text.to_owned(), |text, part| text.replace(part, "…"))
+        // One may be part of another: that one goes first.
+        let mut parts: Vec<&str> = parts.collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+        parts.into_iter().fold(text.to_owned(), |text, part| text.replace(part, "…"))
     }
 
     /// The keyed hashes of those that could be had.
@@ -150,9 +153,13 @@ mod tests {
 
     #[test]
     fn a_value_in_a_text_of_others_is_not_told() {
-        let known = BTreeMap::from([(reference("one"), Secret::new(b"canary-1\nab\ncanary-2\n".to_vec()))]);
+        let known = BTreeMap::from([(
+            reference("one"),
+            Secret::new(b"canary-1\nab\ncanary-2\ncanary-1-and-more\n".to_vec()),
+        )]);
         let values = Values { known, ..Values::default() };
         assert_eq!(values.redacted("url=x:canary-1@y canary-2 ab"), "url=x:…@y … ab");
+        assert_eq!(values.redacted("canary-1-and-more"), "…", "the longest first");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     desired::{self, compose::COMPOSE_SERVICE, labels},
     failpoint,
-    host::{Container, Host, Placement, Source, State, Step},
+    host::{self, Container, Host, Placement, Source, State, Step},
     observe::Observed,
     release::{COMPOSE_FILE, Prepared, Release},
     secret::Values,
@@ -131,13 +131,21 @@ impl<'a> Takeover<'a> {
     }
 
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
-    /// does not come so far is taken away again: the old containers have served all the while.
+    /// does not come so far that it has the traffic is taken away again: the old containers have served all the while.
     pub(super) async fn carry_out(&self, steps: Vec<Step>) -> Result<(), Error> {
         let done = self.take_over(steps).await;
         if done.as_ref().is_err_and(Error::is_of_release) {
             self.take_back().await?;
         }
-        done
+        done?;
+        // From here on there is no way back that costs nothing: what goes wrong is tried again, forwards.
+        self.let_go().await.map_err(|error| match error {
+            Error::Host(error) => error.into(),
+            other => {
+                let doing = "letting the old containers go".to_owned();
+                host::Error::Failed { doing, found: other.to_string() }.into()
+            }
+        })
     }
 
     async fn take_over(&self, mut steps: Vec<Step>) -> Result<(), Error> {
@@ -173,13 +181,23 @@ impl<'a> Takeover<'a> {
         failpoint::reached("moved");
         let services = new.iter().copied().chain([self.edge.service.as_str()]).collect();
         let proof = verify::Proof { release, services: &services, without: &names, secrets: self.secrets };
-        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await?;
-        let let_go = |words: &[&str]| {
-            let all: Vec<&str> = words.iter().copied().chain(names.iter().copied()).collect();
-            Step::docker(&all, ACTION_LIMIT)
+        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+    }
+
+    /// Stops the old containers, which end when they have answered what they are about, and removes them.
+    async fn let_go(&self) -> Result<(), Error> {
+        let Self { host, context, prepared, old, .. } = self;
+        let release = &prepared.release;
+        let limits = context.rollout;
+        let on_old = |words: &[&str], limit| {
+            let all = words.iter().copied().chain(old.values().flatten().map(String::as_str));
+            Step::docker(&all.collect::<Vec<_>>(), limit)
         };
-        self.run(&[let_go(&["stop"]), let_go(&["rm", "-f"]), compose.up(&[])]).await?;
+        let stop = on_old(&["stop"], limits.drain_timeout.duration() + ACTION_LIMIT);
+        let up = Compose::new(host, context.project).up(&[]);
+        self.run(&[stop, on_old(&["rm", "-f"], ACTION_LIMIT), up]).await?;
         failpoint::reached("applied");
+        let health = limits.health_timeout.duration();
         let services = release.project.services.keys().map(String::as_str).collect();
         let proof =
             verify::Proof { release, services: &services, without: &BTreeSet::new(), secrets: self.secrets };

@@ -108,9 +108,11 @@ async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result
         if let Some(error) = release.filter(|error| error.is_of_release()) {
             let found = format!("{}: {error}", looked.spec.name);
             for (done, earlier) in hosts.iter().zip(&mut results) {
-                let has_it = |done: &Done| done.iter().any(|(_, outcome)| outcome.rolled_out.is_some());
-                if earlier.as_ref().is_ok_and(has_it) {
-                    let back = Box::pin(take_back(done, &found)).await;
+                let releases =
+                    earlier.iter().flatten().filter_map(|(_, outcome)| outcome.rolled_out.as_ref());
+                let releases: Vec<String> = releases.map(|release| release.id.clone()).collect();
+                if !releases.is_empty() {
+                    let back = Box::pin(take_back(done, &releases, &found)).await;
                     *earlier = back.and_then(|()| bail!("went back: it failed on {found}"));
                 }
             }
@@ -121,20 +123,15 @@ async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result
     results
 }
 
-/// Goes back on a host to the release before the one that failed elsewhere; without one before, it stays.
-async fn take_back(looked: &Looked, found: &str) -> anyhow::Result<()> {
-    let Some(site) = looked.site() else { return Ok(()) };
-    let lock = site.host.lock(&Memory::none().writer()).await?;
-    let result = async {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
-        for look in &site.look(wish).await? {
-            site.take_back(&lock, look, found, &person()).await?;
+/// Goes back on a host to the release before the one that failed elsewhere, where nobody else did so meanwhile.
+async fn take_back(looked: &Looked, releases: &[String], found: &str) -> anyhow::Result<()> {
+    let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
+        if look.observed.applied.as_ref().is_some_and(|applied| releases.contains(&applied.id)) {
+            site.take_back(lock, look, found, &person()).await?;
         }
-        anyhow::Ok(())
+        Ok(())
     };
-    let result = result.await;
-    lock.release().await;
-    result
+    looked.under_lock(back).await.map(drop)
 }
 
 async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Done> {

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use anyhow::bail;
 use tasktracker_crds::HostSpec;
 
 use super::{Selection, Verdict, commands::stacks};
 use crate::{
     engine::{self, Hosts, Look, Memory, Site, Wish},
-    host::Host,
+    host::{Host, HostLock},
     observe::Depth,
     plan::{self, Approval},
     report::HostReport,
@@ -77,6 +78,30 @@ async fn look_at(
 }
 
 impl Looked {
+    /// Looks again, alone on the host, and does something about each project there.
+    pub(super) async fn under_lock<T>(
+        &self,
+        work: impl AsyncFn(Site<'_>, &HostLock, &Look) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<T>> {
+        if let Err(error) = &self.result {
+            bail!("{error}");
+        }
+        let Some(site) = self.site() else { return Ok(Vec::new()) };
+        let lock = site.host.lock(&Memory::none().writer()).await?;
+        let result = async {
+            let wish =
+                Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
+            let mut done = Vec::new();
+            for look in &site.look(wish).await? {
+                done.push(work(site, &lock, look).await?);
+            }
+            anyhow::Ok(done)
+        };
+        let result = result.await;
+        lock.release().await;
+        result
+    }
+
     /// Where it was looked, once the host is known.
     pub(super) fn site(&self) -> Option<Site<'_>> {
         let host = self.host.as_ref()?;

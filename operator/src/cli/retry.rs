@@ -6,11 +6,12 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Looked, look_at_all},
+    hosts::look_at_all,
     printer::{Printer, Tone},
 };
 use crate::{
-    engine::{Hosts, Memory, Wish},
+    engine::{Hosts, Look, Site},
+    host::HostLock,
     observe::Depth,
     plan::Approval,
 };
@@ -23,8 +24,9 @@ pub(super) async fn retry(printer: &Printer, selection: &Selection) -> anyhow::R
     let mut documents = Vec::new();
     for looked in &all {
         let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
-        match again(looked).await {
-            Ok(again) => {
+        match looked.under_lock(again).await {
+            Ok(done) => {
+                let again = done.contains(&true);
                 let words = if again { "what failed is tried again" } else { "nothing failed" };
                 if !printer.is_json() {
                     printer.line(Tone::Good, &format!("{stack} on {host}: {words}"));
@@ -44,25 +46,10 @@ pub(super) async fn retry(printer: &Printer, selection: &Selection) -> anyhow::R
     Ok(verdict)
 }
 
-/// Whether there was anything to be tried again on a host.
-async fn again(looked: &Looked) -> anyhow::Result<bool> {
-    if let Err(error) = &looked.result {
-        bail!("{error}");
+/// Forgets what failed on a host; whether there was any.
+async fn again(site: Site<'_>, lock: &HostLock, look: &Look) -> anyhow::Result<bool> {
+    if let Some(hold) = &look.plan.hold {
+        bail!("nothing is written: {}", hold.message);
     }
-    let Some(site) = looked.site() else { return Ok(false) };
-    let lock = site.host.lock(&Memory::none().writer()).await?;
-    let result = async {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
-        let mut again = false;
-        for look in &site.look(wish).await? {
-            if let Some(hold) = &look.plan.hold {
-                bail!("nothing is written: {}", hold.message);
-            }
-            again |= site.retry(&lock, look, &person()).await?;
-        }
-        anyhow::Ok(again)
-    };
-    let result = result.await;
-    lock.release().await;
-    result
+    Ok(site.retry(lock, look, &person()).await?)
 }

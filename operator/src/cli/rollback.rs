@@ -1,17 +1,16 @@
 //! `rollback`: goes back to a release that the hosts keep.
 
-use anyhow::bail;
 use serde_json::json;
 
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Looked, look_at_all},
+    hosts::look_at_all,
     printer::{Printer, Tone},
 };
 use crate::{
-    apply::Outcome,
-    engine::{Hosts, Look, Memory, Wish},
+    engine::{Hosts, Look, Site},
+    host::HostLock,
     observe::Depth,
     plan::Approval,
 };
@@ -28,7 +27,10 @@ pub(super) async fn rollback(
     let mut documents = Vec::new();
     for looked in &all {
         let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
-        match back(looked, release).await {
+        let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
+            Ok(site.rollback(lock, look, release, &person()).await?)
+        };
+        match looked.under_lock(back).await {
             Ok(outcomes) => {
                 for release in outcomes.into_iter().filter_map(|outcome| outcome.rolled_out) {
                     let revision = &release.project.revision;
@@ -55,25 +57,4 @@ pub(super) async fn rollback(
         printer.json(&documents);
     }
     Ok(verdict)
-}
-
-async fn back(looked: &Looked, release: Option<&str>) -> anyhow::Result<Vec<Outcome>> {
-    if let Err(error) = &looked.result {
-        bail!("{error}");
-    }
-    let Some(site) = looked.site() else { return Ok(Vec::new()) };
-    let lock = site.host.lock(&Memory::none().writer()).await?;
-    let result = async {
-        let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
-        let looks: Vec<Look> = site.look(wish).await?;
-        let mut outcomes = Vec::new();
-        for look in &looks {
-            let outcome = site.rollback(&lock, look, release, &person()).await?;
-            outcomes.push(outcome);
-        }
-        anyhow::Ok(outcomes)
-    };
-    let result = result.await;
-    lock.release().await;
-    result
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tasktracker_crds::conditions::reasons;
 use tokio::sync::watch;
 
 use super::Look;
@@ -27,6 +28,8 @@ pub(super) struct Standing {
     progress: Progress,
     /// Whether users miss it: something was rolled out there, and does not serve.
     missed: bool,
+    /// Whether nothing is rolled out there for a reason of its own: a hold, say, or a person who is waited for.
+    held: bool,
 }
 
 /// How far a host came with what is asked for.
@@ -38,8 +41,8 @@ enum Progress {
     Rolling,
     /// It has it, since a moment that is known where it was rolled out lately.
     Done(Option<Timestamp>),
-    /// It was tried there, and failed.
-    Failed { message: String, when: Option<Timestamp> },
+    /// It was tried there, and failed; `first` where nothing was in force there before.
+    Failed { message: String, when: Option<Timestamp>, first: bool },
 }
 
 /// The hosts of one stack.
@@ -161,18 +164,35 @@ impl Turns {
         decide(&order(stack), hosts, host, &wanted(project), most(stack))
     }
 
+    /// Begins what is not to be put off, a way back or the end of what was cut: as many at a time as may be unavailable.
+    pub(super) fn slot(&self, stack: &Stack, host: &str, look: &Look) -> Option<Taken<'_>> {
+        let mut stacks = self.lock();
+        let group = stacks.entry(stack.key.clone()).or_default();
+        let is_rolling =
+            |(name, one): &(&String, &Standing)| *name != host && one.progress == Progress::Rolling;
+        let rolling = group.hosts.iter().filter(is_rolling).count();
+        (rolling < most(stack)).then(|| self.begin(group, stack, host, look))
+    }
+
     /// Begins the turn of a host, where it is its turn still.
     pub(super) fn take(&self, stack: &Stack, host: &str, look: &Look) -> Option<Taken<'_>> {
+        if look.observed.is_under_way() {
+            return self.slot(stack, host, look);
+        }
         let mut stacks = self.lock();
         let group = stacks.entry(stack.key.clone()).or_default();
         let wanted = wanted(&look.project);
         if decide(&order(stack), &group.hosts, host, &wanted, most(stack)) != Turn::Now {
             return None;
         }
+        Some(self.begin(group, stack, host, look))
+    }
+
+    fn begin(&self, group: &mut Group, stack: &Stack, host: &str, look: &Look) -> Taken<'_> {
         let rolling = Standing { progress: Progress::Rolling, ..standing(look) };
         group.hosts.insert(host.to_owned(), rolling);
         group.changed(host);
-        Some(Taken { turns: self, stack: stack.key.clone(), host: host.to_owned() })
+        Taken { turns: self, stack: stack.key.clone(), host: host.to_owned() }
     }
 }
 
@@ -185,21 +205,34 @@ fn most(stack: &Stack) -> usize {
 }
 
 fn standing(look: &Look) -> Standing {
-    let Look { project, observed, .. } = look;
+    let Look { project, observed, plan, .. } = look;
     let (ledger, applied) = (observed.ledger.as_ref(), observed.applied.as_ref());
     let wanted = wanted(project);
     let time = |when: &str| when.parse().ok();
-    let failed = ledger.and_then(|ledger| ledger.failed.as_ref()).filter(|failed| failed.wanted == wanted);
-    let has_it = applied.is_some_and(|applied| self::wanted(&applied.project) == wanted);
+    // The host's own hashes know the values of secrets: another value is another thing to be tried.
+    let change = plan.change();
+    let failed = ledger.and_then(|ledger| ledger.failed.as_ref()).filter(|failed| {
+        change.is_some_and(|change| change.desired_hash == failed.desired_hash) && failed.wanted == wanted
+    });
     let progress = match failed {
-        Some(failed) => Progress::Failed { message: failed.message.clone(), when: time(&failed.when) },
-        None if has_it && !observed.is_under_way() => {
+        Some(failed) => Progress::Failed {
+            message: failed.message.clone(),
+            when: time(&failed.when),
+            first: failed.first,
+        },
+        None if applied.is_some() && change.is_none() && !observed.is_under_way() => {
             let last = ledger.and_then(|ledger| ledger.history.first());
             Progress::Done(last.and_then(|last| time(&last.when)))
         }
         None => Progress::Before,
     };
-    Standing { wanted, progress, missed: applied.is_some_and(|applied| !diff::serving(applied, observed)) }
+    let waits = plan.waiting.as_ref().is_some_and(|waiting| waiting.reason != reasons::ROLLING_OUT);
+    Standing {
+        wanted,
+        progress,
+        missed: applied.is_some_and(|applied| !diff::serving(applied, observed)),
+        held: waits || plan.hold.is_some(),
+    }
 }
 
 /// What `me` may do, by where all hosts stand; `order` has every host that the spec names.
@@ -208,12 +241,13 @@ fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) 
     let same = |standing: &&Standing| standing.wanted == wanted;
     let mine = hosts.get(me).filter(same).map(|standing| &standing.progress);
     for (name, standing) in others() {
-        let Some(Progress::Failed { message, when }) = standing.filter(same).map(|one| &one.progress) else {
+        let Some(Progress::Failed { message, when, first }) = standing.filter(same).map(|one| &one.progress)
+        else {
             continue;
         };
-        // Whoever has it since a person insisted keeps it.
+        // Whoever has it since a person insisted keeps it, and what serves elsewhere is not bad for a new host's sake.
         let is_older = |since: &Option<Timestamp>| since.zip(*when).is_none_or(|(since, when)| since < when);
-        if !matches!(mine, Some(Progress::Done(since)) if !is_older(since)) {
+        if !matches!(mine, Some(Progress::Done(since)) if *first || !is_older(since)) {
             // What was taken back there says where it failed first.
             let first = message.strip_prefix("on ").map(str::to_owned);
             return Turn::Failed(first.unwrap_or_else(|| format!("{name}: {message}")));
@@ -229,7 +263,8 @@ fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) 
         // The one that is first in the spec's order among those that can be looked at shows whether it is any good.
         // One that does not know of it yet is about to.
         let is_before = |name: &&String| {
-            hosts.get(*name).is_some_and(|one| one.wanted != wanted || one.progress == Progress::Before)
+            let is_before = |one: &Standing| one.wanted != wanted || one.progress == Progress::Before;
+            hosts.get(*name).is_some_and(|one| !one.held && is_before(one))
         };
         let first = order.iter().find(|name| *name == me || is_before(name));
         if let Some(first) = rolling.first().copied().or(first.filter(|first| *first != me)) {
@@ -262,7 +297,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "beside hosts of which nothing is known")]
     fn one(progress: Progress) -> Option<Standing> {
-        Some(Standing { wanted: "new".into(), progress, missed: false })
+        Some(Standing { wanted: "new".into(), progress, missed: false, held: false })
     }
 
     fn before() -> Option<Standing> {
@@ -324,11 +359,21 @@ mod tests {
     #[test]
     fn what_failed_on_one_is_tried_on_no_other_and_taken_back() {
         let time = |second: i64| Timestamp::from_second(second).ok();
-        let failed = |when| one(Progress::Failed { message: "500".into(), when });
+        let failed = |when| one(Progress::Failed { message: "500".into(), when, first: false });
         let told = turns([one(Progress::Done(time(1))), failed(time(2)), before()], 1);
         assert_eq!([&told[0], &told[2]], [&Turn::Failed("b: 500".into()), &Turn::Failed("b: 500".into())]);
         let insisted = turns([one(Progress::Done(time(3))), failed(time(2)), before()], 1);
         assert!(matches!(insisted[0], Turn::Now | Turn::Later(_)), "{insisted:?}");
+        let new = one(Progress::Failed { message: "no port".into(), when: time(2), first: true });
+        let told = turns([one(Progress::Done(time(1))), new, before()], 1);
+        assert_eq!(told[0], Turn::Now, "a new host may be what is not good");
+        assert_eq!(told[2], Turn::Failed("b: no port".into()));
+        let frozen = before().map(|one| Standing { held: true, ..one });
+        assert_eq!(
+            now([frozen, before(), before()], 1)[1..],
+            ["b"],
+            "nothing comes first where nothing is written"
+        );
         let late = one(Progress::Done(None)).map(|one| Standing { wanted: "old".into(), ..one });
         assert_eq!(now([late, before(), before()], 1), ["a"], "the first one does not know of it yet");
         let other = failed(time(2)).map(|standing| Standing { wanted: "old".into(), ..standing });

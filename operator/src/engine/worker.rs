@@ -130,7 +130,7 @@ pub(super) async fn work(
                 rota.whole = began;
             }
             // Another host stands otherwise than before: it may be this one's turn.
-            () = news.changed() => {
+            () = news.changed(), if good => {
                 woken = None;
                 sleep_until(began + SHORTEST_WAKE).await;
             }
@@ -199,6 +199,7 @@ async fn check(
     let host = match target(&stack, &spec, &shared.secrets).await {
         Ok(target) => shared.hosts.get(target),
         Err(error) => {
+            shared.turns.missed(&stack.key, name);
             failed(error.into());
             return Checked { good: false, host: None, hints: None };
         }
@@ -212,9 +213,7 @@ async fn check(
     let good = result.is_ok();
     shared.watcher.metrics().reconciled(&check.labels, good);
     if let Err(error) = result {
-        if !error.report(name, None).reachable() {
-            shared.turns.missed(&stack.key, name);
-        }
+        shared.turns.missed(&stack.key, name);
         failed(error);
     }
     Checked { good, host: Some(host), hints: Some(hints) }
@@ -326,6 +325,7 @@ impl Check<'_> {
         let metrics = shared.watcher.metrics();
         let name = &host.target().name;
         if let Some(found) = &look.plan.take_back {
+            let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
             tracing::warn!(stack = %stack.key, host = %name, "the release before comes back: what is in force failed on {found}");
             Box::pin(self.site().take_back(lock, look, found, OPERATOR)).await?;
             return Ok(());

@@ -146,6 +146,7 @@ fn what_failed_once_is_not_tried_again_by_itself() {
         desired_hash: desired.hash(&BTreeMap::new()),
         wanted: String::new(),
         when: String::new(),
+        first: false,
         revision: "new".to_owned(),
         reason: "Unhealthy".to_owned(),
         message: "x".to_owned(),
