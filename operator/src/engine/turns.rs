@@ -277,6 +277,15 @@ fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) 
     if hosts.get(me).is_some_and(|mine| mine.missed) {
         return Turn::Now;
     }
+    // The spec's order counts among the others, too: whoever comes late to a look would be passed by.
+    let is_next = |name: &&String| {
+        let is_before = |one: &Standing| same(&one) && one.progress == Progress::Before;
+        hosts.get(*name).is_some_and(|one| !one.held && !one.missed && is_before(one))
+    };
+    let earlier: Vec<&String> = order.iter().take_while(|name| *name != me).filter(is_next).collect();
+    if let Some(name) = earlier.first().filter(|_| earlier.len() + rolling.len() >= most) {
+        return Turn::Later(format!("{name} comes first"));
+    }
     let missed: Vec<&String> = others()
         .filter(|(_, standing)| standing.is_none_or(|one| one.missed))
         .map(|(name, _)| name)
@@ -333,7 +342,8 @@ mod tests {
             ["a"],
             "it alone shows whether it is good"
         );
-        assert_eq!(now([done(), before(), before()], 1), ["a", "b", "c"], "who asks first");
+        assert_eq!(now([done(), before(), before()], 1), ["a", "b"]);
+        assert_eq!(now([done(), before(), before()], 2), ["a", "b", "c"]);
         assert_eq!(now([done(), one(Progress::Rolling), before()], 1), ["b"]);
         assert_eq!(now([done(), one(Progress::Rolling), before()], 2), ["b", "c"]);
     }

@@ -195,6 +195,8 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     write(&good);
     assert!(stage.ends_at("applied", &["apply"]), "it was not cut");
     fs::remove_file(stage.path("secrets/tasks/API_TOKEN")).unwrap();
+    // New containers that all serve by now would be kept instead.
+    stage.on_host("docker rm -f tt-tasks-app-backend-1");
     let operator = stage.start_operator();
     wait_until(format_args!("what was made by hand serves again: {}", operator.said()), || {
         containers() == by_hand && http(api, "GET /health").is_some_and(|(status, _)| status == 200)
