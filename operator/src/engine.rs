@@ -34,7 +34,7 @@ use crate::{
     diff,
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
-    plan::{self, Approval, Leave, Plan},
+    plan::{self, Approval, Granted, Leave, Plan},
     report::{Failure, HostReport},
     source::{Secrets, Stack},
     text::printable,
@@ -199,12 +199,19 @@ impl Site<'_> {
             }
             approval = Approval::Person;
         }
-        let turn = wish.turns.map(|turns| turns.of(stack, spec.name.as_str(), &project));
-        let leave =
-            Leave { approval, turn: turn.unwrap_or_default(), closed: plan::closed(&policy.windows, now) };
+        let (host, turns) = (spec.name.as_str(), wish.turns);
+        let leave = Leave {
+            approval,
+            turn: turns.map(|turns| turns.of(stack, host, &project)).unwrap_or_default(),
+            closed: plan::closed(&policy.windows, now),
+            granted: Granted {
+                plan: turns.and_then(|turns| turns.granted(stack, host, &project.component)),
+                named: stack.approved_plan().map(|(place, hash)| format!("{place} {hash}")),
+            },
+            drain: plan::drain(spec.state, &observed),
+        };
         let mut plan = plan::plan(&drift, change, &project, &observed, policy, leave);
         plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
-        plan.drain = plan::drain(spec.state, &observed);
         if observed.is_under_way() {
             // What a cut rollout left is neither drift nor change: it is finished or taken back first.
             drift.retain(|item| item.kind.layer() == Layer::Host);
@@ -247,7 +254,7 @@ impl Look {
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
             drift: self.drift.clone(),
             rolling_out: self.plan.rollout.as_ref().map(|change| change.to_revision.clone()),
-            waiting_plan: waiting.is_some().then(|| self.plan.hash()),
+            plan: self.plan.hash(),
             waiting,
             hold: self.plan.hold.clone(),
             retained: None,

@@ -3,7 +3,7 @@
 //! What must survive the operator is in it: the release in force, what an apply was about when it was cut, what was
 //! tried in vain. It is written before anything else is, and again when that is done.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{DriftItem, DriftKind};
@@ -72,6 +72,9 @@ pub struct Ledger {
     /// A release that a person went back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// A plan that was approved and is not carried out yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// Rollouts, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Rollout>,
@@ -127,6 +130,15 @@ pub struct Rollout {
     pub why: String,
     /// What came out: `Succeeded`, or the reason of the failure.
     pub result: String,
+    /// Hash of the plan.
+    #[serde(default)]
+    pub plan: String,
+    /// Who approved it, where that was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<String>,
+    /// How long it took.
+    #[serde(default)]
+    pub milliseconds: u64,
 }
 
 /// A desired state that was tried and failed.
@@ -179,6 +191,29 @@ pub struct Held {
     pub who: String,
 }
 
+/// A plan that may be carried out though changes wait for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approved {
+    /// Hash of the plan of this project on this host.
+    pub plan: String,
+    /// Who approved it: a person, or the spec.
+    pub who: String,
+    /// When, in RFC 3339.
+    pub when: String,
+}
+
+/// How a rollout went, for the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// Hash of the plan.
+    pub plan: String,
+    /// Who approved it, where that was needed.
+    pub approved: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Who writes, when and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
@@ -229,6 +264,7 @@ impl Ledger {
             attempts: Vec::new(),
             failed: None,
             held: None,
+            approved: None,
             history: Vec::new(),
             when: String::new(),
             who: String::new(),
@@ -262,7 +298,7 @@ impl Ledger {
     /// A release serves, and is the one in force, with its volumes. Those that are kept no longer are not listed any
     /// more.
     #[must_use]
-    pub fn succeeded(self, release: &Release, signature: &Signature) -> Self {
+    pub fn succeeded(self, release: &Release, course: &Course, signature: &Signature) -> Self {
         let previous = if self.current.as_ref() == Some(&release.id) { self.previous } else { self.current };
         let mut releases = vec![release.id.clone()];
         releases.extend(self.releases.into_iter().filter(|id| *id != release.id));
@@ -276,7 +312,8 @@ impl Ledger {
             attempts: Vec::new(),
             failed: None,
             held: None,
-            history: remembered(self.history, release, "Succeeded", signature),
+            approved: None,
+            history: remembered(self.history, release, ("Succeeded", course), signature),
             ..self
         }
         .signed(signature)
@@ -284,18 +321,24 @@ impl Ledger {
 
     /// A release was refused or does not serve: the one before stays in force.
     #[must_use]
-    pub fn failed(self, release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
+    pub fn failed(
+        self,
+        release: &Release,
+        (reason, message): (&str, String),
+        course: &Course,
+        signature: &Signature,
+    ) -> Self {
         let first = self.current.is_none();
         let failed = Failed { first, ..Failed::new(release, reason, message, signature) };
-        let history = remembered(self.history, release, reason, signature);
-        Self { failed: Some(failed), intent: None, history, ..self }.signed(signature)
+        let history = remembered(self.history, release, (reason, course), signature);
+        Self { failed: Some(failed), intent: None, approved: None, history, ..self }.signed(signature)
     }
 
     /// The project is taken from the host: nothing is in force any more. Its volumes are still known where they stay.
     #[must_use]
     pub fn removed(self, applied: Option<&Release>, with_volumes: bool, signature: &Signature) -> Self {
         let history = match applied {
-            Some(release) => remembered(self.history, release, "Removed", signature),
+            Some(release) => remembered(self.history, release, ("Removed", &Course::default()), signature),
             None => self.history,
         };
         let volumes = if with_volumes { BTreeMap::new() } else { self.volumes };
@@ -308,10 +351,18 @@ impl Ledger {
             attempts: Vec::new(),
             failed: None,
             held: None,
+            approved: None,
             history,
             ..self
         }
         .signed(signature)
+    }
+
+    /// A plan may be carried out.
+    #[must_use]
+    pub fn with_approval(self, plan: String, signature: &Signature) -> Self {
+        let approved = Approved { plan, who: signature.who.clone(), when: signature.when.clone() };
+        Self { approved: Some(approved), ..self.signed(signature) }
     }
 
     /// Another owner has the project from now on: what Docker made for those before stays labelled so.
@@ -367,7 +418,7 @@ impl Ledger {
 fn remembered(
     history: Vec<Rollout>,
     release: &Release,
-    result: &str,
+    (result, course): (&str, &Course),
     Signature { when, who, why, .. }: &Signature,
 ) -> Vec<Rollout> {
     let newest = Rollout {
@@ -377,6 +428,9 @@ fn remembered(
         who: who.clone(),
         why: why.clone(),
         result: result.to_owned(),
+        plan: course.plan.clone(),
+        approved: course.approved.clone(),
+        milliseconds: u64::try_from(course.took.as_millis()).unwrap_or(u64::MAX),
     };
     let mut history: Vec<Rollout> = std::iter::once(newest).chain(history).collect();
     history.truncate(REMEMBERED);
@@ -436,7 +490,7 @@ mod tests {
         let mut ledger = Ledger::empty("o", "default/staging");
         ledger.volumes.insert("data".to_owned(), "what-was-left".to_owned());
         for revision in 0..12 {
-            ledger = ledger.succeeded(&release(revision), &signature);
+            ledger = ledger.succeeded(&release(revision), &Course::default(), &signature);
         }
         let newest: Vec<String> = (7..12).rev().map(|revision| release(revision).id).collect();
         assert_eq!((&ledger.releases, ledger.history.len()), (&newest, 10));
@@ -446,7 +500,7 @@ mod tests {
         );
         assert_eq!((ledger.current.as_ref(), ledger.previous.as_ref()), (newest.first(), newest.get(1)));
         // Going back to a kept one loses none of the others.
-        let back = ledger.succeeded(&release(9), &signature);
+        let back = ledger.succeeded(&release(9), &Course::default(), &signature);
         assert_eq!((back.releases.len(), back.kept()), (5, back.releases.clone()));
         assert_eq!((back.current, back.previous.as_ref()), (Some(newest[2].clone()), newest.first()));
         // A ledger of an earlier operator names no more than two; they are kept.

@@ -13,7 +13,6 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     refuse(spec.monitoring.is_some(), "spec.monitoring");
     refuse(spec.logging.is_some(), "spec.logging");
     refuse(!spec.notifications.is_empty(), "spec.notifications");
-    refuse(spec.approved_plan.as_deref().is_some_and(|hash| !hash.is_empty()), "spec.approvedPlan");
     unsupported_policy(spec, &mut refuse);
     unsupported_app(spec, &mut refuse);
     for (index, host) in spec.hosts.iter().enumerate() {

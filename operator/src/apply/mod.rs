@@ -8,6 +8,7 @@ mod teardown;
 mod verify;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -177,6 +178,12 @@ pub async fn apply(
         };
         host.carry_out(context.lock, &context.project.folder, &[step, Step::Sync]).await?;
     }
+    let mut observed = Cow::Borrowed(observed);
+    if let Some(who) = &plan.approve {
+        let ledger = approve(host, plan, &observed, who, context).await?;
+        observed.to_mut().ledger = Some(ledger);
+    }
+    let observed = &*observed;
     if plan.rollout.is_some() {
         let release = rollout::rollout(host, plan, observed, context).await?;
         return Ok(Outcome { rolled_out: Some(release), ..Outcome::default() });
@@ -234,6 +241,26 @@ pub async fn remember(
 pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
     let ledger = Ledger { attempts: Vec::new(), failed: None, ..ledger.clone() };
     write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
+}
+
+/// Keeps on the host that its plan may be carried out; the ledger that says so.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub async fn approve(
+    host: &Host,
+    plan: &Plan,
+    observed: &Observed,
+    who: &str,
+    context: &Context<'_>,
+) -> Result<Ledger, Error> {
+    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    let hash = plan.hash();
+    let signature = context.signature(&format!("plan {hash} is approved"));
+    let signature = Signature { who: who.to_owned(), ..signature };
+    let ledger = ledger.with_approval(hash, &signature);
+    write_ledger(host, &ledger, [], context).await?;
+    Ok(ledger)
 }
 
 /// Writes the ledger, removes what it does not name any more, and then does what must not be done before.

@@ -71,6 +71,7 @@ pub(super) struct Edge {
     /// Its service.
     pub(super) service: String,
     name: String,
+    id: String,
     /// Whether it is as a release wants it, and stays.
     pub(super) stays: bool,
 }
@@ -83,7 +84,8 @@ impl Edge {
             let service = container.labels.get(COMPOSE_SERVICE);
             let service = service.filter(|service| desired::is_reloaded(service))?;
             let stays = is_of(container, release, service);
-            Some(Self { service: service.clone(), name: container.name.clone(), stays })
+            let (name, id) = (container.name.clone(), container.id.clone());
+            Some(Self { service: service.clone(), name, id, stays })
         })
     }
 }
@@ -133,11 +135,14 @@ impl<'a> Takeover<'a> {
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
     /// does not come so far that it has the traffic is taken away again: the old containers have served all the while.
     pub(super) async fn carry_out(&self, steps: Vec<Step>) -> Result<(), Error> {
-        let done = self.take_over(steps).await;
-        if done.as_ref().is_err_and(Error::is_of_release) {
-            self.take_back().await?;
+        match self.take_over(steps).await {
+            Err(error) if error.is_of_release() => {
+                self.is_release_to_blame(&error).await?;
+                self.take_back().await?;
+                return Err(error);
+            }
+            done => done?,
         }
-        done?;
         // From here on there is no way back that costs nothing: what goes wrong is tried again, forwards.
         self.let_go().await.map_err(|error| match error {
             Error::Host(error) => error.into(),
@@ -202,6 +207,20 @@ impl<'a> Takeover<'a> {
         let proof =
             verify::Proof { release, services: &services, without: &BTreeSet::new(), secrets: self.secrets };
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+    }
+
+    /// Refuses to blame a release where what led the traffic before stands still: no release does that, a daemon that was
+    /// killed or a host without power does. It is tried again.
+    async fn is_release_to_blame(&self, error: &Error) -> Result<(), Error> {
+        let containers = self.host.containers().await?;
+        let edge = containers.iter().find(|container| container.id == self.edge.id);
+        match edge.filter(|edge| edge.state != State::Running) {
+            None => Ok(()),
+            Some(edge) => {
+                let doing = format!("taking over, while {} stood still ({})", edge.name, edge.status);
+                Err(host::Error::Failed { doing, found: error.to_string() }.into())
+            }
+        }
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {

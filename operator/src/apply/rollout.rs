@@ -6,7 +6,7 @@ use std::{
 };
 
 use tasktracker_crds::conditions::reasons;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
@@ -19,7 +19,7 @@ use crate::{
     diff::{self, secrets},
     failpoint,
     host::{self, Container, Host, State, Step},
-    ledger::{Failed, Held, Intent, Ledger, Signature},
+    ledger::{Course, Failed, Held, Intent, Ledger, Signature},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
     release::{Prepared, Release},
@@ -40,6 +40,7 @@ pub(super) async fn rollout(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Release, Error> {
+    let started = Instant::now();
     let images = images(host, context).await?;
     failpoint::reached("prepared");
     let references = &context.project.secrets;
@@ -62,6 +63,9 @@ pub(super) async fn rollout(
         stopped: to_be_stopped(adopted, observed),
     };
     let stopped = intent.stopped.clone();
+    let approved = ledger.approved.as_ref().filter(|approved| approved.plan == intent.plan);
+    let approved = approved.map(|approved| approved.who.clone());
+    let course = Course { plan: intent.plan.clone(), approved, took: Duration::ZERO };
     let intended = ledger.clone().with_intent(intent, &signature);
     let mut steps = vec![Step::Place(intended.placement())];
     // The intent is known by its keyed hashes: the key is there before it.
@@ -71,11 +75,13 @@ pub(super) async fn rollout(
     steps.extend(secret_steps(&secrets));
     let carried_out = carry_out(host, &prepared, (steps, adopted), observed, context).await;
     failpoint::reached("proved");
+    let course = Course { took: started.elapsed(), ..course };
     let next = match &carried_out {
-        Ok(()) => in_force(host, release, ledger.clone(), observed, &signature, context).await?,
+        Ok(()) => in_force(host, release, (ledger.clone(), &course), observed, &signature, context).await?,
         Err(error) if error.is_of_release() => {
             let given_back = give_back(host, &stopped, context).await;
-            let failed = ledger.clone().failed(release, error.reason(), error.to_string(), &signature);
+            let found = (error.reason(), error.to_string());
+            let failed = ledger.clone().failed(release, found, &course, &signature);
             // What is not given back yet is so by the next check.
             let failed = Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed };
             match context.back.as_ref().map(|back| &back.because) {
@@ -105,7 +111,7 @@ pub(super) async fn rollout(
 async fn in_force(
     host: &Host,
     release: &Release,
-    ledger: Ledger,
+    (ledger, course): (Ledger, &Course),
     observed: &Observed,
     signature: &Signature,
     context: &Context<'_>,
@@ -117,7 +123,14 @@ async fn in_force(
     let failed = because.and_then(|because| because.failed_here(observed, "", signature));
     let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
     let adopted = adopt.or(ledger.adopted.clone());
-    Ok(Ledger { adopted, compose, host_defaults, failed, held, ..ledger.succeeded(release, signature) })
+    Ok(Ledger {
+        adopted,
+        compose,
+        host_defaults,
+        failed,
+        held,
+        ..ledger.succeeded(release, course, signature)
+    })
 }
 
 impl Because {

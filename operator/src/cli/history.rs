@@ -45,7 +45,19 @@ pub(super) async fn history(printer: &Printer, selection: &Selection) -> anyhow:
         printer.json(&documents);
         return Ok(verdict);
     }
-    let heads = ["STACK", "HOST", "COMPONENT", "WHEN", "RELEASE", "REVISION", "RESULT", "WHO", "STATE"];
+    let heads = [
+        "STACK",
+        "HOST",
+        "COMPONENT",
+        "WHEN",
+        "RELEASE",
+        "REVISION",
+        "RESULT",
+        "TOOK",
+        "WHO",
+        "APPROVED",
+        "STATE",
+    ];
     for (tone, line) in table(&heads, &rows) {
         printer.line(tone, &line);
     }
@@ -64,7 +76,9 @@ fn state(ledger: Option<&Ledger>, rollout: &Rollout, kept: bool) -> &'static str
 
 fn row(place: [&String; 3], rollout: &Rollout, state: &str) -> (Tone, Vec<String>) {
     let tone = if rollout.result == "Succeeded" { Tone::Plain } else { Tone::Bad };
-    let Rollout { release, revision, when, who, result, .. } = rollout;
-    let told = [when, release, revision, result, who].map(|text| printable(text));
+    let Rollout { release, revision, when, who, result, approved, milliseconds, .. } = rollout;
+    let took = format!("{}.{} s", milliseconds / 1_000, milliseconds % 1_000 / 100);
+    let approved = approved.as_deref().unwrap_or("-");
+    let told = [when, release, revision, result, &took, who, approved].map(printable);
     (tone, place.into_iter().cloned().chain(told).chain([state.to_owned()]).collect())
 }

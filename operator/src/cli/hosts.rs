@@ -145,7 +145,9 @@ pub(super) fn hashes(all: &[Looked]) -> BTreeMap<StackKey, String> {
             let of_stack = all.iter().filter(|looked| looked.stack.key == *key);
             let plans = of_stack.flat_map(|looked| {
                 let looks = looked.result.iter().flatten();
-                looks.map(|look| (looked.spec.name.as_str(), look.project.component.as_str(), &look.plan))
+                looks.map(|look| {
+                    (looked.spec.name.as_str(), look.project.component.as_str(), look.plan.hash())
+                })
             });
             (key.clone(), plan::hash_of(plans))
         })

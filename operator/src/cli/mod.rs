@@ -1,6 +1,7 @@
 //! The command line. It calls the same engine as `run`; only this room prints.
 
 mod apply;
+mod approve;
 mod commands;
 mod delete;
 mod history;
@@ -247,6 +248,18 @@ enum Command {
         /// Name of the stack.
         stack: String,
     },
+    /// Let the plan that waits for a person be carried out, and no other: `run` takes it up at its next check.
+    Approve {
+        #[command(flatten)]
+        source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Name of the stack.
+        stack: String,
+        /// Hash of its plan, as `plan` tells.
+        #[arg(value_name = "HASH")]
+        plan: String,
+    },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
     /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
@@ -328,6 +341,9 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         }
         Command::Retry { source, state, stack } => {
             retry::retry(&printer, &Selection { source, state, names: vec![stack] }).await
+        }
+        Command::Approve { source, state, stack, plan } => {
+            approve::approve(&printer, &Selection { source, state, names: vec![stack] }, &plan).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
         Command::Import { import, secrets } => import::import(&printer, &secrets.secrets(), &import).await,

@@ -6,7 +6,7 @@ use super::{adoption, secrets};
 use crate::{desired::Project, observe::Observed, text::printable};
 
 /// What the spec asks for beyond the applied release.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Hash of the desired state.

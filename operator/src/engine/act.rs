@@ -66,17 +66,40 @@ impl Site<'_> {
             return Ok(false);
         }
         let context = self.context(lock, look, who);
-        let started = Instant::now();
         let entry = Entry { what, ..self.entry(&context, look, "a person asks for it") };
+        self.audited(look, entry, apply::retry(self.host, ledger, &context)).await?;
+        Ok(true)
+    }
+
+    /// Keeps that the plan of a look may be carried out, as a person says.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn approve(&self, lock: &HostLock, look: &Look, who: &str) -> Result<(), apply::Error> {
+        let context = self.context(lock, look, who);
+        let what = vec![format!("keep that plan {} is approved", look.plan.hash())];
+        let entry = Entry { what, ..self.entry(&context, look, "a person approves it") };
+        let done = apply::approve(self.host, &look.plan, &look.observed, who, &context);
+        self.audited(look, entry, async { done.await.map(drop) }).await
+    }
+
+    /// Does something that concerns the ledger alone.
+    async fn audited(
+        &self,
+        look: &Look,
+        entry: Entry<'_>,
+        work: impl Future<Output = Result<(), apply::Error>>,
+    ) -> Result<(), apply::Error> {
         self.memory.audit(&entry);
-        let done = apply::retry(self.host, ledger, &context).await;
+        let started = Instant::now();
+        let done = work.await;
         self.memory.audit(&Entry {
             after: Some(State::of(look.observed.applied.as_ref())),
             result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
             seconds: started.elapsed().as_secs_f64(),
             ..entry
         });
-        done.map(|()| true)
+        done
     }
 
     fn context<'a>(&'a self, lock: &'a HostLock, look: &'a Look, who: &str) -> apply::Context<'a> {

@@ -14,7 +14,7 @@ use super::Look;
 use crate::{
     desired::Project,
     diff,
-    plan::Turn,
+    plan::{self, Turn},
     secret::Seals,
     source::{Stack, StackKey},
 };
@@ -60,7 +60,18 @@ type Changes = BTreeMap<String, u64>;
 #[derive(Debug, Default)]
 struct Group {
     hosts: Hosts,
+    /// The plan of each component on each host that was read.
+    plans: BTreeMap<String, BTreeMap<String, Planned>>,
+    /// Which plan of the stack the spec approved, and which plans of hosts that was.
+    granted: Option<(String, BTreeMap<String, BTreeMap<String, String>>)>,
     news: watch::Sender<Changes>,
+}
+
+/// The plan of one component on a host.
+#[derive(Debug)]
+struct Planned {
+    hash: String,
+    waits_for_approval: bool,
 }
 
 /// A host whose turn it is, for as long as this is kept.
@@ -84,6 +95,30 @@ impl Drop for Taken<'_> {
 }
 
 impl Group {
+    /// Whether what the spec approves is the plan of the stack, as it is by all hosts that were read: then it is kept
+    /// what that was for each host, though the plan of the stack is another one as soon as the first of them is done.
+    fn grant(&mut self, stack: &Stack) -> bool {
+        let Some((_, wanted)) = stack.approved_plan() else {
+            self.granted = None;
+            return false;
+        };
+        self.granted.take_if(|(granted, _)| granted != wanted);
+        let plans = self.plans.iter().flat_map(|(host, components)| {
+            components.iter().map(move |(component, plan)| (host.as_str(), component.as_str(), plan))
+        });
+        let hash = plan::hash_of(plans.map(|(host, component, plan)| (host, component, plan.hash.clone())));
+        if hash != wanted || self.granted.is_some() {
+            return false;
+        }
+        let waiting = |components: &BTreeMap<String, Planned>| {
+            let waiting = components.iter().filter(|(_, plan)| plan.waits_for_approval);
+            waiting.map(|(component, plan)| (component.clone(), plan.hash.clone())).collect()
+        };
+        let granted = self.plans.iter().map(|(host, components)| (host.clone(), waiting(components)));
+        self.granted = Some((hash, granted.collect()));
+        true
+    }
+
     fn changed(&self, host: &str) {
         self.news.send_modify(|changes| *changes.entry(host.to_owned()).or_default() += 1);
     }
@@ -137,6 +172,33 @@ impl Turns {
     /// A look at a host shows where it stands.
     pub(super) fn saw(&self, stack: &Stack, host: &str, look: &Look) {
         self.tell(&stack.key, host, Some(&standing(look)));
+        let mut stacks = self.lock();
+        let group = stacks.entry(stack.key.clone()).or_default();
+        let waiting = look.plan.waiting.as_ref();
+        let planned = Planned {
+            hash: look.plan.hash(),
+            waits_for_approval: waiting.is_some_and(|waiting| waiting.reason == reasons::APPROVAL_NEEDED),
+        };
+        group.plans.entry(host.to_owned()).or_default().insert(look.project.component.clone(), planned);
+        group.plans.retain(|name, _| stack.app_hosts().any(|host| host.name.as_str() == name));
+        if group.grant(stack) {
+            group.changed(host);
+        }
+    }
+
+    /// Hash of the plan that the spec approves for a component on a host.
+    pub(super) fn granted(&self, stack: &Stack, host: &str, component: &str) -> Option<String> {
+        let (_, wanted) = stack.approved_plan()?;
+        let stacks = self.lock();
+        let granted = stacks.get(&stack.key).and_then(|group| group.granted.as_ref());
+        let plans = granted.filter(|(hash, _)| hash == wanted).and_then(|(_, hosts)| hosts.get(host));
+        plans?.get(component).cloned()
+    }
+
+    /// Whether a change that waits for approval has it by now.
+    pub(super) fn grants(&self, stack: &Stack, host: &str, look: &Look) -> bool {
+        let waits = look.plan.waiting.as_ref().is_some_and(|one| one.reason == reasons::APPROVAL_NEEDED);
+        waits && self.granted(stack, host, &look.project.component) == Some(look.plan.hash())
     }
 
     /// A host cannot be looked at, or not any more.
@@ -149,7 +211,10 @@ impl Turns {
         let group = stacks.entry(stack.clone()).or_default();
         let before = match standing {
             Some(standing) => group.hosts.insert(host.to_owned(), standing.clone()),
-            None => group.hosts.remove(host),
+            None => {
+                group.plans.remove(host);
+                group.hosts.remove(host)
+            }
         };
         if before.as_ref() != standing {
             group.changed(host);
@@ -409,5 +474,43 @@ mod tests {
         assert_eq!(turns.lock()[&stack.key].hosts[&host].progress, Progress::Rolling);
         drop(taken);
         assert!(turns.lock()[&stack.key].hosts.is_empty(), "it may have failed");
+    }
+
+    #[test]
+    fn the_plan_that_the_spec_approves_is_that_of_all_hosts_and_lasts_though_the_first_is_done() {
+        let text = include_str!("../../../examples/staging.yaml");
+        let mut stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "s.yaml".into());
+        let mut other = stack.spec.hosts[0].clone();
+        other.name = serde_json::from_value("app-2".into()).unwrap();
+        stack.spec.hosts.push(other);
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let look = |desired_hash: &str, waits: bool| {
+            let change = diff::Change { desired_hash: desired_hash.into(), ..diff::Change::default() };
+            let reason = if waits { reasons::APPROVAL_NEEDED } else { reasons::ROLLING_OUT };
+            let waiting = Some(plan::Waiting { reason, message: String::new(), change });
+            let plan = plan::Plan { waiting, ..plan::Plan::default() };
+            let observed = crate::observe::Observed::default();
+            Look { project: project.clone(), observed, drift: Vec::new(), plan }
+        };
+        let turns = Turns::default();
+        let (one, two) = (look("one", true), look("two", true));
+        let hash = plan::hash_of([("app-1", "app", one.plan.hash()), ("app-2", "app", two.plan.hash())]);
+        let approve = |stack: &mut Stack, hash: &str| stack.spec.approved_plan = Some(hash.to_owned());
+        approve(&mut stack, "0000");
+        turns.saw(&stack, "app-1", &one);
+        turns.saw(&stack, "app-2", &two);
+        assert!(!turns.grants(&stack, "app-1", &one));
+        approve(&mut stack, &hash);
+        let mut news = turns.news(&stack.key, "app-1");
+        news.catch_up();
+        turns.saw(&stack, "app-2", &two);
+        assert_ne!(news.of_others(), news.known, "the others hear of it");
+        assert!(turns.grants(&stack, "app-1", &one) && turns.grants(&stack, "app-2", &two));
+        assert!(!turns.grants(&stack, "app-2", &look("another", true)), "exactly that plan");
+        turns.saw(&stack, "app-1", &look("done", false));
+        assert!(turns.grants(&stack, "app-2", &two), "the first is done");
+        approve(&mut stack, "");
+        turns.saw(&stack, "app-1", &one);
+        assert!(!turns.grants(&stack, "app-1", &one), "it is withdrawn");
     }
 }

@@ -239,7 +239,10 @@ impl Check<'_> {
         }
         // What happens while it is looked is heard: the look after this one sees it.
         host.watch().await?;
-        if !self.seen(self.occasion.depth, None).await?.iter().any(Look::has_work) {
+        let looks = self.seen(self.occasion.depth, None).await?;
+        // What was approved just now was not known to the look that showed it.
+        let is_granted = |look: &Look| self.shared.turns.grants(stack, spec.name.as_str(), look);
+        if !looks.iter().any(|look| look.has_work() || is_granted(look)) {
             return Ok(());
         }
         self.refuse_rival(None)?;

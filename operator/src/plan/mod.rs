@@ -1,6 +1,7 @@
 //! The smallest list of actions, and what has to wait. Pure: a plan can only be made from differences.
 
 mod action;
+mod consent;
 mod hold;
 mod repair;
 mod window;
@@ -8,9 +9,10 @@ mod window;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, Upgrade, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, conditions::reasons};
 
 pub use action::Action;
+use consent::Consent;
 pub use hold::{Hold, drain, hold};
 pub use repair::Repair;
 pub use window::closed;
@@ -38,6 +40,9 @@ pub struct Plan {
     /// Whether the host is to be drained, or to serve again; none where it is as it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<bool>,
+    /// By what the change is approved, where the host does not keep that yet.
+    #[serde(skip)]
+    pub approve: Option<String>,
     /// Why the release before comes back: what is in force failed on another host.
     pub take_back: Option<String>,
     /// Why it does not: the way back failed.
@@ -99,6 +104,7 @@ impl Plan {
         let work = self.rollout.is_some()
             || self.take_back.is_some()
             || self.drain.is_some()
+            || self.approve.is_some()
             || self.conclude
             || self.repairs_now().next().is_some();
         self.hold.is_none() && work
@@ -121,10 +127,11 @@ impl Plan {
             format!("roll out revision {} after {from}", change.to_revision)
         });
         let drain = self.drain.map(|drain| if drain { "drain" } else { "take up serving" }.to_owned());
+        let approve = self.approve.as_ref().map(|_| format!("keep that plan {} is approved", self.hash()));
         let conclude = self.conclude && rollout.is_none() && self.repairs_now().next().is_none();
         let conclude = conclude.then(|| "close what was cut".to_owned());
         let repairs = self.repairs_now().map(|repair| repair.action.words());
-        drain.into_iter().chain(repairs).chain(rollout).chain(conclude).collect()
+        drain.into_iter().chain(approve).chain(repairs).chain(rollout).chain(conclude).collect()
     }
 
     /// Why that is done, in words.
@@ -140,8 +147,8 @@ impl Plan {
                 [kind.as_str(), path.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned()
             })
             .collect();
-        let causes: Vec<String> =
-            self.drain.map(|_| "the host's state".to_owned()).into_iter().chain(causes).collect();
+        let state = self.drain.map(|_| "the host's state".to_owned());
+        let causes: Vec<String> = state.into_iter().chain(self.approve.clone()).chain(causes).collect();
         if causes.is_empty() { "nothing is left of what was cut".to_owned() } else { causes.join(", ") }
     }
 
@@ -162,11 +169,10 @@ impl Plan {
     }
 }
 
-/// Hash of the plan of a whole stack, from the plans of its projects by host and component; those of hosts that could
+/// Hash of the plan of a whole stack, from the hashes of the plans of its projects by host and component; those of hosts that could
 /// not be read are not in it.
-pub fn hash_of<'a>(plans: impl IntoIterator<Item = (&'a str, &'a str, &'a Plan)>) -> String {
-    let mut parts: Vec<(&str, &str, String)> =
-        plans.into_iter().map(|(host, component, plan)| (host, component, plan.hash())).collect();
+pub fn hash_of<'a>(plans: impl IntoIterator<Item = (&'a str, &'a str, String)>) -> String {
+    let mut parts: Vec<(&str, &str, String)> = plans.into_iter().collect();
     parts.sort();
     sha256(&serde_json::to_vec(&parts).unwrap_or_default())[..16].to_owned()
 }
@@ -183,6 +189,15 @@ pub enum Turn {
     Failed(String),
 }
 
+/// What the spec says of approved plans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Hash of the plan of a project on a host that it approves: the plan of the whole stack was the one that it names.
+    pub plan: Option<String>,
+    /// Which plan of the whole stack it names, and where.
+    pub named: Option<String>,
+}
+
 /// Who may release a change, and whose turn it is.
 #[derive(Clone, Debug)]
 pub struct Leave {
@@ -192,11 +207,15 @@ pub struct Leave {
     pub turn: Turn,
     /// Why no window is open, and until when.
     pub closed: Option<String>,
+    /// What the spec approves.
+    pub granted: Granted,
+    /// Whether the host is to be drained, or to serve again.
+    pub drain: Option<bool>,
 }
 
 impl From<Approval> for Leave {
     fn from(approval: Approval) -> Self {
-        Self { approval, turn: Turn::Now, closed: None }
+        Self { approval, turn: Turn::Now, closed: None, granted: Granted::default(), drain: None }
     }
 }
 
@@ -213,7 +232,8 @@ pub fn plan(
     let approval = leave.approval;
     let applied_hash = observed.applied.as_ref().map(|applied| applied.desired_hash.clone());
     let desired_hash = change.as_ref().map(|change| change.desired_hash.clone()).or(applied_hash);
-    let plan = Plan { desired_hash: desired_hash.unwrap_or_default(), ..Plan::default() };
+    let desired_hash = desired_hash.unwrap_or_default();
+    let plan = Plan { desired_hash, drain: leave.drain, ..Plan::default() };
     if observed.busy {
         return plan;
     }
@@ -222,7 +242,15 @@ pub fn plan(
         ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
     });
     let plan = Plan { conclude, ..plan };
-    let waiting = change.as_ref().map(|change| reason_to_wait(change, desired, observed, policy, leave));
+    let consent = change.as_ref().map(|change| consent::consent(change, &plan, observed, policy, leave));
+    let waiting = change
+        .as_ref()
+        .zip(consent.as_ref())
+        .map(|(change, consent)| reason_to_wait(change, desired, observed, consent, leave));
+    let is_ready = |reason: &str| [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason);
+    let approve = consent.and_then(|consent| consent.kept_by(leave.granted.named.as_deref()));
+    let approve = approve.filter(|_| waiting.iter().flatten().all(|(reason, _)| is_ready(reason)));
+    let plan = Plan { approve, ..plan };
     if let (Some(None), Some(change)) = (&waiting, &change) {
         // A rollout writes every file and makes every container anew that is not as it should be: repairing towards
         // the release that it replaces would be in vain, and might not even be possible.
@@ -274,7 +302,7 @@ fn reason_to_wait(
     change: &Change,
     desired: &Project,
     observed: &Observed,
-    policy: &PolicySpec,
+    consent: &Consent,
     leave: &Leave,
 ) -> Option<(&'static str, String)> {
     let approval = leave.approval;
@@ -325,11 +353,10 @@ fn reason_to_wait(
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
     let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);
-    if policy.upgrade == Upgrade::Approve && !is_under_way {
-        return Some((
-            reasons::APPROVAL_NEEDED,
-            "policy.upgrade is Approve: a person runs `apply`".to_owned(),
-        ));
+    if let Consent::Needed(message) = consent
+        && !is_under_way
+    {
+        return Some((reasons::APPROVAL_NEEDED, message.clone()));
     }
     if let Some(closed) = leave.closed.as_ref().filter(|_| !is_under_way) {
         return Some((reasons::WINDOW_CLOSED, closed.clone()));

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use tasktracker_crds::{Answer, DriftKind};
+use tasktracker_crds::{Answer, DriftKind, Upgrade};
 
 use super::*;
 use crate::{
@@ -226,9 +226,9 @@ fn the_hash_counts_what_is_done_and_not_what_was_found_beyond_that() {
 #[test]
 fn the_hash_of_a_stack_does_not_depend_on_the_order_of_its_hosts() {
     let plans = [Plan::default(), Plan { desired_hash: "x".to_owned(), ..Plan::default() }];
-    let (one, two) = (("a", "app", &plans[0]), ("b", "app", &plans[1]));
-    assert_eq!(hash_of([one, two]), hash_of([two, one]));
-    assert_ne!(hash_of([one, two]), hash_of([one]), "a host that was not read is not in it");
+    let (one, two) = (("a", "app", plans[0].hash()), ("b", "app", plans[1].hash()));
+    assert_eq!(hash_of([one.clone(), two.clone()]), hash_of([two.clone(), one.clone()]));
+    assert_ne!(hash_of([one.clone(), two]), hash_of([one]), "a host that was not read is not in it");
 }
 
 #[test]
@@ -400,4 +400,46 @@ fn a_change_waits_for_its_turn_and_for_a_window_and_a_cut_one_for_neither() {
     };
     observed.ledger.as_mut().unwrap().intent = Some(intent);
     assert_eq!((reason(&observed, later()), reason(&observed, closed())), (None, None));
+}
+
+#[test]
+fn exactly_the_plan_that_was_approved_goes_ahead() {
+    let (desired, mut observed) = (project("b"), observed("a"));
+    let change = diff::change(&desired, &observed);
+    let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
+    let planned =
+        |observed: &Observed, leave: Leave| plan(&[], change.clone(), &desired, observed, &policy, leave);
+    let by_spec = |plan: Option<String>| Leave {
+        granted: Granted { plan, named: Some("spec.approvedPlan 77".into()) },
+        ..Approval::Policy.into()
+    };
+    let waits = planned(&observed, by_spec(None));
+    let hash = waits.hash();
+    let told = waits.waiting.unwrap();
+    assert_eq!(told.reason, reasons::APPROVAL_NEEDED);
+    assert!(told.message.ends_with("found spec.approvedPlan 77"), "{}", told.message);
+
+    // By the spec: at once, or kept on the host until it may begin.
+    let now = planned(&observed, by_spec(Some(hash.clone())));
+    assert!(now.rollout.is_some() && now.approve.is_some(), "{now:#?}");
+    let closed = planned(&observed, Leave { closed: Some("noon".into()), ..by_spec(Some(hash.clone())) });
+    assert_eq!(closed.waiting.as_ref().unwrap().reason, reasons::WINDOW_CLOSED);
+    assert_eq!(closed.approve.as_deref(), Some("spec.approvedPlan 77"));
+    assert!(closed.has_work() && closed.hash() == hash);
+    assert!(planned(&observed, by_spec(Some("other".into()))).rollout.is_none());
+
+    // Kept on the host: it is enough, as long as it is the same plan.
+    let signature = Signature { epoch: 1, when: "noon".into(), who: "eve".into(), why: String::new() };
+    let keep = |observed: &mut Observed, plan: &str| {
+        let ledger = observed.ledger.take().unwrap();
+        observed.ledger = Some(ledger.with_approval(plan.into(), &signature));
+    };
+    keep(&mut observed, &hash);
+    let kept = planned(&observed, Approval::Policy.into());
+    assert!(kept.rollout.is_some() && kept.approve.is_none());
+    let closed = planned(&observed, Leave { closed: Some("noon".into()), ..by_spec(Some(hash)) });
+    assert!(closed.approve.is_none() && !closed.has_work(), "it is kept again and again");
+    keep(&mut observed, "0123");
+    let told = planned(&observed, Approval::Policy.into()).waiting.unwrap();
+    assert!(told.message.contains("what eve approved (noon) was plan 0123"), "{}", told.message);
 }

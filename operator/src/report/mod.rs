@@ -6,7 +6,7 @@ use tasktracker_crds::{
     conditions::{self, reasons},
 };
 
-use crate::plan::{Hold, Waiting};
+use crate::plan::{self, Hold, Waiting};
 
 /// What one check of one host came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -39,8 +39,8 @@ pub struct HostReport {
     pub waiting: Option<Waiting>,
     /// Why nothing is written at present.
     pub hold: Option<Hold>,
-    /// Hash of the plan that waits.
-    pub waiting_plan: Option<String>,
+    /// Hash of its plan; empty where it could not be read.
+    pub plan: String,
     /// Where the spec names the host no longer: what is there, and how it ends.
     pub retained: Option<String>,
 }
@@ -98,9 +98,19 @@ pub fn status(
         conditions,
         revision: (revisions.len() == 1 && asked.iter().all(|report| report.revision.is_some()))
             .then(|| revisions[0].clone()),
-        waiting_plan: reports.iter().find_map(|report| report.waiting_plan.clone()),
+        waiting_plan: asked.iter().any(waits_for_approval).then(|| stack_plan(&asked)),
         hosts: reports.iter().map(host_status).collect(),
     }
+}
+
+fn waits_for_approval(report: &HostReport) -> bool {
+    report.waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
+}
+
+/// Hash of the plan of the stack, over the hosts that were read.
+fn stack_plan(reports: &[HostReport]) -> String {
+    let read = reports.iter().filter(|report| !report.plan.is_empty());
+    plan::hash_of(read.map(|report| (report.host.as_str(), report.component.as_str(), report.plan.clone())))
 }
 
 fn host_status(report: &HostReport) -> HostStatus {

@@ -133,3 +133,25 @@ fn transition_times_move_only_when_a_condition_flips() {
     let approved = other.conditions.iter().find(|condition| condition.type_ == "Approved").unwrap();
     assert_eq!(approved.last_transition_time, time(1));
 }
+
+#[test]
+fn the_plan_that_waits_is_the_one_of_all_hosts_that_were_read() {
+    let waiting = |reason| {
+        let change = crate::diff::Change::default();
+        Some(crate::plan::Waiting { reason, message: String::new(), change })
+    };
+    let host = |name: &str, plan: &str, waiting| HostReport {
+        host: name.into(),
+        plan: plan.into(),
+        waiting,
+        ..good()
+    };
+    let plan = |reports: &[HostReport]| {
+        status(&TaskTrackerStackStatus::default(), reports, None, &time(1)).waiting_plan
+    };
+    let (one, other) = (host("a", "1", waiting(reasons::APPROVAL_NEEDED)), host("b", "2", None));
+    let unread = HostReport { host: "c".into(), ..failing(false) };
+    let both = crate::plan::hash_of([("b", "app", "2".to_owned()), ("a", "app", "1".to_owned())]);
+    assert_eq!(plan(&[one, other.clone(), unread]), Some(both));
+    assert_eq!(plan(&[host("a", "1", waiting(reasons::WINDOW_CLOSED)), other]), None, "nobody is asked");
+}

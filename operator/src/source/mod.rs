@@ -57,12 +57,24 @@ impl Stack {
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Hash of the plan that may be carried out though changes wait for a person, and where it stands.
+    pub fn approved_plan(&self) -> Option<(&'static str, &str)> {
+        let in_spec = self.spec.approved_plan.as_deref().map(|hash| ("spec.approvedPlan", hash));
+        let annotations = self.resource.metadata.annotations.as_ref();
+        let annotation = annotations.and_then(|annotations| annotations.get(APPROVE_ANNOTATION));
+        let annotation = annotation.map(|hash| (APPROVE_ANNOTATION, hash.as_str()));
+        [in_spec, annotation].into_iter().flatten().find(|(_, hash)| !hash.is_empty())
+    }
+
     /// The hosts on which this version of the operator has something to do.
     pub fn app_hosts(&self) -> impl Iterator<Item = &HostSpec> {
         let deployed = self.spec.app.is_some();
         self.spec.hosts_with(Role::App).filter(move |_| deployed)
     }
 }
+
+/// Annotation that names the plan that may be carried out.
+pub const APPROVE_ANNOTATION: &str = "tasktracker.dev/approve";
 
 /// Where and how a host of a stack is reached, with the identities that the stack's secrets hold.
 ///

@@ -65,6 +65,73 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
 }
 
 #[test]
+fn what_is_approved_is_carried_out_and_nothing_else() {
+    let stage = Stage::new("approve");
+    let closed =
+        "  policy: {upgrade: Approve, rollout: {soak: 1s}, windows: [{cron: '0 0 29 2 *', duration: 1m}]}\n";
+    let write = |revision: &str, more: &str| {
+        stage.write_stack("staging.yaml", &stage.stack("staging", revision, more));
+    };
+    let waiting = |reason: &str| {
+        let mut report = Value::Null;
+        wait_until(format_args!("a change waits: {reason}"), || {
+            report = stage.json(&["status"]).1[0]["report"].clone();
+            report["waiting"]["reason"] == reason
+        });
+        report["waiting"]["message"].as_str().unwrap().to_owned()
+    };
+    let plan = || stage.json(&["plan"]).1[0]["hash"].as_str().unwrap().to_owned();
+    let approve = |hash: &str| {
+        let output = stage.command(&["approve", "staging", hash]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    write("r1", APPROVE);
+    let operator = stage.start_operator();
+    wait_until("the change waits", || operator.log().contains("a change waits"));
+    let (code, said) = approve("0123456789abcdef");
+    assert!(code == Some(1) && said.contains(&format!("found {}", plan())), "{said}");
+    assert_eq!(approve(&plan()).0, Some(0));
+    operator.wait_until_ready("staging");
+    assert_eq!(revision(&stage), "r1");
+    let (code, said) = approve(&plan());
+    assert!(code == Some(1) && said.contains("expected a change that waits"), "{said}");
+
+    // What was approved waits for its window; what is healed meanwhile makes it no other plan, another spec does.
+    write("r2", closed);
+    waiting("ApprovalNeeded");
+    let approved = plan();
+    assert_eq!(approve(&approved), (Some(0), String::new()));
+    waiting("WindowClosed");
+    stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
+    wait_until("the container is back", || healed(&operator, "Missing"));
+    waiting("WindowClosed");
+    assert_eq!(plan(), approved);
+    write("r3", closed);
+    let told = waiting("ApprovalNeeded");
+    assert!(told.contains("what is asked for or what is in force changed since"), "{told}");
+    assert_eq!(approve(&approved).0, Some(1), "another plan than was shown");
+    write("r2", closed);
+    waiting("WindowClosed");
+    assert_eq!(revision(&stage), "r1");
+    write("r2", APPROVE);
+    operator.wait_until_ready("staging");
+    assert_eq!(revision(&stage), "r2");
+    let done = format!("\"what\":[\"roll out revision r2 after r1\"],\"plan\":\"");
+    assert_eq!(operator.log().matches(&done).count(), 2, "began and succeeded, once: {}", operator.log());
+
+    // By the spec, as a commit does it.
+    write("r1", &format!("{APPROVE}  approvedPlan: '00'\n"));
+    assert!(waiting("ApprovalNeeded").contains("found spec.approvedPlan 00"));
+    write("r1", &format!("{APPROVE}  approvedPlan: '{}'\n", plan()));
+    operator.wait_until_ready("staging");
+    assert_eq!(revision(&stage), "r1");
+    let (_, history) = stage.json(&["history"]);
+    let by = |at: usize| history[at]["rollout"]["approved"].as_str().unwrap_or_default().to_owned();
+    assert!(by(0).starts_with("spec.approvedPlan ") && by(1) == by(2) && !by(1).is_empty(), "{history:#}");
+    operator.stop();
+}
+
+#[test]
 fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back() {
     let stage = Stage::new("failing");
     let limits = "  policy: {rollout: {soak: 1s, healthTimeout: 5s}}\n";

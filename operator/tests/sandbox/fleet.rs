@@ -44,6 +44,10 @@ impl Fleet {
 
     /// Asks for a revision on all three; `states` has the state of each host.
     fn write(&self, revision: &str, states: [&str; 3]) {
+        self.write_with(revision, states, POLICY);
+    }
+
+    fn write_with(&self, revision: &str, states: [&str; 3], more: &str) {
         let host = |(number, host, state): (usize, &SandboxHost, &str)| {
             format!(
                 "    - {{name: app-{number}, address: {}, port: {}, roles: [app], hostKeys: [\"{}\"], state: {state}}}\n",
@@ -58,7 +62,7 @@ impl Fleet {
             .enumerate()
             .map(|(at, (one, state))| host((at + 1, one, state)))
             .collect();
-        let text = self.stage.stack("staging", revision, POLICY);
+        let text = self.stage.stack("staging", revision, more);
         let text: String =
             text.lines().filter(|line| !line.contains("name: app-1")).fold(String::new(), |all, line| {
                 let line =
@@ -147,14 +151,24 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     assert_eq!(fleet.served(), ["r1"; 3]);
     let balancer = Balancer::start(fleet.hosts().map(|host| SocketAddr::new(host.address(), 3500)).collect());
 
+    // What is approved is the plan of all three, though it is another one as soon as the first is done.
     let users = Users::start(balancer.address, "fleet");
-    fleet.active("r2");
+    let approve = POLICY.replace("{rollout", "{upgrade: Approve, rollout");
+    fleet.write_with("r2", ["Active"; 3], &approve);
+    wait_until("all wait", || operator.log().matches("reason=\"ApprovalNeeded\"").count() == 3);
+    assert_eq!(fleet.served(), ["r1"; 3]);
+    let (_, plan) = fleet.stage.json(&["plan"]);
+    let by_spec = format!("{approve}  approvedPlan: {}\n", plan[0]["hash"]);
+    fleet.write_with("r2", ["Active"; 3], &by_spec);
     wait_until(format_args!("all have r2: {}", operator.said()), || {
         fleet.served() == ["r2"; 3] && operator.is_ready("staging")
     });
     assert_unnoticed(&fleet.stage.host, "three hosts", &users.stop());
     let ended: Vec<String> =
         fleet.ledgers().iter().map(|ledger| ledger["when"].as_str().unwrap().to_owned()).collect();
+    let approved: Vec<Value> =
+        fleet.ledgers().iter().map(|ledger| ledger["history"][0]["approved"].clone()).collect();
+    assert_eq!(approved, vec![format!("spec.approvedPlan {}", plan[0]["hash"].as_str().unwrap()); 3]);
     let began: Vec<String> = fleet
         .ledgers()
         .iter()
