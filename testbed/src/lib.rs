@@ -2,14 +2,17 @@
 //!
 //! A [`SandboxHost`] has namespaces, a Docker daemon, an SSH server and a host key of its own, and leaves nothing behind,
 //! however its owner ends. A [`LocalHost`] is the same for a machine that already has a Docker daemon, without root.
-//! [`packages`] installs what both need, [`images`] builds images on a host, [`hostile`] has servers that misbehave.
+//! [`packages`] installs what both need, [`images`] builds images on a host, [`hostile`] has servers that misbehave,
+//! [`Users`] and a [`Balancer`] are what stands before a host in production.
 //!
 //! Everything runs in namespaces made here and on loopback. All calls block.
 
+mod balancer;
 mod cache;
 mod demo;
 mod forward;
 pub mod hostile;
+mod http;
 pub mod images;
 mod local;
 pub mod packages;
@@ -17,11 +20,15 @@ mod postgres;
 mod process;
 mod sandbox;
 mod supervisor;
+mod users;
 mod wait;
 
+pub use balancer::Balancer;
 pub use cache::cache_folder;
 pub use demo::DemoHost;
 pub use forward::{Forward, forward, forward_delayed};
+pub use http::http;
 pub use local::LocalHost;
 pub use postgres::PostgresServer;
 pub use sandbox::{Compose, Engine, HostKeyKind, HostOptions, SandboxHost};
+pub use users::{Seen, Users, titles};

@@ -1,13 +1,15 @@
-//! Benchmarks on a real host: `cargo xtask bench noop`, `heal` and `deploy`.
+//! Benchmarks on real hosts: `cargo xtask bench noop`, `heal`, `deploy` and `rollout`.
 //!
 //! What is compared runs in turn, in one run. A table goes to standard output, the same figures as JSON to
 //! `TASKTRACKER_BENCH/NAME.json`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod rollout;
 mod table;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -41,15 +43,22 @@ const RUNS: usize = 5;
 const TRIES: usize = 20;
 
 fn main() -> Result<()> {
-    let name = std::env::args().find(|argument| ["noop", "heal", "deploy"].contains(&argument.as_str()));
+    let names = ["noop", "heal", "deploy", "rollout"];
+    let name = std::env::args().find(|argument| names.contains(&argument.as_str()));
     let mut stage = Stage::start()?;
     let (rows, ratios) = match name.as_deref() {
         Some("noop") => noop(&stage)?,
         Some("heal") => heal(&stage)?,
         Some("deploy") => deploy(&mut stage)?,
-        _ => bail!("expected noop, heal or deploy"),
+        Some("rollout") => rollout::rollout(&mut stage)?,
+        _ => bail!("expected one of {}", names.join(", ")),
     };
-    report(name.as_deref().unwrap_or_default(), &rows, &ratios)
+    report(name.as_deref().unwrap_or_default(), &rows, &ratios)?;
+    let is_noticed = |key: &&&str| key.ends_with("failed_requests") || key.ends_with("lost_writes");
+    let noticed: Vec<&&str> =
+        rows.keys().filter(is_noticed).filter(|key| rows[**key].quantile(1.0) > 0.0).collect();
+    ensure!(noticed.is_empty(), "users noticed something: {noticed:?}");
+    Ok(())
 }
 
 /// A host, the stack for it, and our connection to it.
@@ -65,21 +74,13 @@ struct Stage {
 
 impl Stage {
     fn start() -> Result<Self> {
-        let options = HostOptions { reuse: Some("bench".to_owned()), ..HostOptions::default() };
-        let sandbox = SandboxHost::start("bench", &options)?;
-        let images = PathBuf::from(std::env::var("TASKTRACKER_IMAGES").context("run `cargo xtask bench`")?);
-        for image in ["caddy", "backend-r1", "frontend-r1"] {
-            sandbox.load_image(&images.join(format!("{image}.tar")))?;
-        }
+        let sandbox = host("bench")?;
         let folder = tempfile::tempdir()?;
         let key = folder.path().join("secrets/key/ssh-privatekey");
         fs::create_dir_all(key.parent().context("a file is in a folder")?)?;
         fs::copy(sandbox.identity_file(), &key)?;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-        let file = folder.path().join("staging.yaml");
-        fs::write(&file, stack_text(&sandbox))?;
-        let stack = Folder::new(file, vec!["/opt".into()]).read()?.remove(0).content;
-        let stack = stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        let stack = read_stack(&folder.path().join("staging.yaml"), &stack_text(&sandbox))?;
         let runtime = Runtime::new()?;
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
         let host = runtime.block_on(target(&stack, &stack.spec.hosts[0], &secrets))?;
@@ -133,10 +134,55 @@ impl Stage {
     /// Takes away everything but images, and forgets that it was there.
     fn clear(&mut self) -> Result<()> {
         self.memory = Memory::none();
-        let script = "docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm
-            docker network rm tt-staging; rm -rf /opt/tasktracker/staging; true";
-        self.on_host(script).map(drop)
+        self.on_host(CLEAR).map(drop)
     }
+
+    /// Asks for something else from now on.
+    fn ask(&mut self, text: &str) -> Result<()> {
+        self.stack = read_stack(&self.file(), text)?;
+        Ok(())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("staging.yaml")
+    }
+
+    /// Where the operator as a program finds everything.
+    fn arguments(&self) -> Vec<OsString> {
+        let path = |name: &str| self.folder.path().join(name).into_os_string();
+        let arguments =
+            [("--stacks", "staging.yaml"), ("--secrets-dir", "secrets"), ("--state-dir", "state")];
+        arguments.into_iter().flat_map(|(key, name)| [key.into(), path(name)]).collect()
+    }
+
+    /// A secret that only its owner can read.
+    fn write_value(&self, name: &str, key: &str, value: &[u8]) -> Result<()> {
+        let path = self.folder.path().join("secrets").join(name).join(key);
+        fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+        fs::write(&path, value)?;
+        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?)
+    }
+}
+
+/// Takes away everything but images.
+const CLEAR: &str = "docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm
+    docker network rm tt-staging; rm -rf /opt/tasktracker/staging; true";
+
+/// A host that has the app's images; a later run finds it again.
+fn host(name: &str) -> Result<SandboxHost> {
+    let options = HostOptions { reuse: Some(name.to_owned()), ..HostOptions::default() };
+    let sandbox = SandboxHost::start(name, &options)?;
+    let images = PathBuf::from(std::env::var("TASKTRACKER_IMAGES").context("run `cargo xtask bench`")?);
+    for image in ["caddy", "backend-r1", "frontend-r1"] {
+        sandbox.load_image(&images.join(format!("{image}.tar")))?;
+    }
+    Ok(sandbox)
+}
+
+fn read_stack(file: &Path, text: &str) -> Result<Stack> {
+    fs::write(file, text)?;
+    let stack = Folder::new(file.to_owned(), vec!["/opt".into()]).read()?.remove(0).content;
+    stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))
 }
 
 fn stack_text(sandbox: &SandboxHost) -> String {
@@ -298,11 +344,8 @@ fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
 /// daemon's own time stamps.
 fn restored(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let mut operator = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
-    operator
-        .args(["run", "--listen", "127.0.0.1:0", "--stacks"])
-        .arg(stage.folder.path().join("staging.yaml"));
-    operator.arg("--secrets-dir").arg(stage.folder.path().join("secrets"));
-    operator.arg("--state-dir").arg(stage.folder.path().join("state")).stderr(std::process::Stdio::null());
+    operator.args(["run", "--listen", "127.0.0.1:0"]).args(stage.arguments());
+    operator.stderr(std::process::Stdio::null());
     let mut operator = operator.spawn()?;
     std::thread::sleep(Duration::from_secs(3));
     let result = (0..TRIES).try_for_each(|_| {

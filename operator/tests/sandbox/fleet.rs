@@ -1,23 +1,13 @@
 //! Several hosts with one database server, behind a balancer.
 
-use std::{
-    io::copy,
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use serde_json::Value;
-use tasktracker_testbed::{DemoHost, PostgresServer, SandboxHost};
+use tasktracker_testbed::{Balancer, DemoHost, PostgresServer, SandboxHost, Users, http};
 
 use crate::{
     rollout::{assert_unnoticed, make_bad},
-    stage::{Stage, http, succeeded, wait_until},
-    users::Users,
+    stage::{Stage, succeeded, wait_until},
 };
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 15s}}\n";
@@ -96,52 +86,6 @@ impl Fleet {
     }
 }
 
-/// A balancer as clouds have them: connections go in turn to those hosts whose health check is answered.
-struct Balancer {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-}
-
-impl Balancer {
-    fn start(hosts: Vec<SocketAddr>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let healthy = Arc::new(Mutex::new(hosts.clone()));
-        let (checked, ended) = (healthy.clone(), stop.clone());
-        thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                let is_good = |host: &&SocketAddr| {
-                    http(**host, "GET /api/health/ready").is_some_and(|answer| answer.0 == 200)
-                };
-                *checked.lock().unwrap() = hosts.iter().filter(is_good).copied().collect();
-                thread::sleep(Duration::from_millis(300));
-            }
-        });
-        thread::spawn(move || {
-            for (turn, user) in listener.incoming().enumerate() {
-                let healthy = healthy.lock().unwrap().clone();
-                let (Ok(user), false) = (user, healthy.is_empty()) else { continue };
-                let Ok(host) = TcpStream::connect(healthy[turn % healthy.len()]) else { continue };
-                for (mut from, mut to) in
-                    [(user.try_clone().unwrap(), host.try_clone().unwrap()), (host, user)]
-                {
-                    thread::spawn(move || {
-                        let _ = copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Write);
-                    });
-                }
-            }
-        });
-        Self { address, stop }
-    }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_all() {
     let fleet = Fleet::start("fleet");
@@ -149,10 +93,11 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     let operator = fleet.stage.start_operator();
     operator.wait_until_ready("staging");
     assert_eq!(fleet.served(), ["r1"; 3]);
-    let balancer = Balancer::start(fleet.hosts().map(|host| SocketAddr::new(host.address(), 3500)).collect());
+    let balancer =
+        Balancer::start(fleet.hosts().map(|host| SocketAddr::new(host.address(), 3500)).collect()).unwrap();
 
     // What is approved is the plan of all three, though it is another one as soon as the first is done.
-    let users = Users::start(balancer.address, "fleet");
+    let users = Users::start(balancer.address(), "fleet");
     let approve = POLICY.replace("{rollout", "{upgrade: Approve, rollout");
     fleet.write_with("r2", ["Active"; 3], &approve);
     wait_until("all wait", || operator.log().matches("reason=\"ApprovalNeeded\"").count() == 3);
@@ -184,7 +129,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
         let bad = if number == 1 { "exit 3" } else { "exec /real \"$@\"" };
         make_bad(host, "r3", bad);
     }
-    let users = Users::start(balancer.address, "bad");
+    let users = Users::start(balancer.address(), "bad");
     fleet.active("r3");
     wait_until(format_args!("all have gone back: {}", operator.said()), || {
         let failed = |at: usize| fleet.ledgers()[at]["failed"]["revision"] == "r3";
@@ -216,7 +161,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     // A host that is drained serves whoever comes, and tells the balancer to send nobody.
     let third = SocketAddr::new(fleet.others[1].address(), 3500);
     let health = || http(third, "GET /api/health/ready").unwrap_or_default().0;
-    let users = Users::start(balancer.address, "drain");
+    let users = Users::start(balancer.address(), "drain");
     fleet.write("r2", ["Active", "Active", "Drained"]);
     wait_until("the third host is drained", || health() == 503);
     assert_eq!(http(third, "GET /api/tasks?limit=1").unwrap_or_default().0, 200);

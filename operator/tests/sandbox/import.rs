@@ -13,12 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tasktracker_testbed::DemoHost;
+use tasktracker_testbed::{DemoHost, http, titles};
 
-use crate::{
-    stage::{Stage, http, wait_until},
-    users::titles,
-};
+use crate::stage::{Stage, wait_until};
 
 const TASKS: usize = 10_000;
 const COMPOSE: &str = "
@@ -112,7 +109,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
             scope.spawn(move || add_tasks(api, part * TASKS / 4..(part + 1) * TASKS / 4));
         }
     });
-    let before = titles(api);
+    let before = titles(api).unwrap();
     assert_eq!(before.len(), TASKS);
 
     // The file says all that the containers did, but the secret.
@@ -186,7 +183,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
         let policy =
             stage.on_host("docker inspect --format '{{.HostConfig.RestartPolicy.Name}}' by_hand-backend-1");
         assert_eq!(policy, "always\n", "it is not as it was");
-        assert_eq!(titles(api), before);
+        assert_eq!(titles(api).unwrap(), before);
     };
     is_as_before();
 
@@ -215,7 +212,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
         page_down.as_millis(),
         api_down.as_millis()
     );
-    assert_eq!(titles(api), before);
+    assert_eq!(titles(api).unwrap(), before);
     assert_eq!(stage.on_host("docker volume ls -q | sort"), volumes, "another volume was made");
     let now = containers();
     assert!(now.lines().count() == 3 && now.lines().all(|line| line.starts_with("tt-tasks-app-")), "{now}");
@@ -237,7 +234,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     let (code, plan) = stage.json(&["plan"]);
     assert_eq!(code, 0, "{plan:#}");
     stage.apply();
-    assert_eq!((ids(), titles(api)), (adopted, before.clone()));
+    assert_eq!((ids(), titles(api).unwrap()), (adopted, before.clone()));
     renamed(&stage, &good, &before);
 }
 
@@ -251,7 +248,7 @@ fn renamed(stage: &Stage, good: &str, before: &BTreeSet<String>) {
     assert!(refused(stage, "apply").contains("a person runs `adopt`"));
     let adopted = stage.command(&["adopt", "todo"]);
     assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
-    assert_eq!(titles(SocketAddr::new(stage.host.address(), 8000)), *before);
+    assert_eq!(titles(SocketAddr::new(stage.host.address(), 8000)).unwrap(), *before);
     let names = stage.on_host("docker ps -a --format '{{.Names}}' | sort");
     assert_eq!(names, "tt-todo-app-backend-1\ntt-todo-app-edge-1\ntt-todo-app-frontend-1\n");
     let (code, status) = stage.json(&["status"]);

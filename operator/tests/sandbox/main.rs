@@ -23,4 +23,3 @@ mod rollout;
 mod safety;
 mod secrets;
 mod stage;
-mod users;

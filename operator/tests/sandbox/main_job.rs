@@ -2,10 +2,11 @@
 
 use fantoccini::Locator;
 use serde_json::{Value, json};
+use tasktracker_testbed::http;
 
 use crate::{
     browser::Browser,
-    stage::{Stage, http, wait_until},
+    stage::{Stage, wait_until},
 };
 
 /// One difference made by hand.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tasktracker_testbed::DemoHost;
+use tasktracker_testbed::{DemoHost, http};
 
-use crate::stage::{Running, Stage, http, wait_until};
+use crate::stage::{Running, Stage, wait_until};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 const CONTAINERS: &str = "docker ps -a --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' | sort";

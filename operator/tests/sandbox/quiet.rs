@@ -101,7 +101,7 @@ fn run(stage: &Stage, checks: f64, restarts: usize) {
             operator.metric("tasktracker_reconcile_total", &["result=\"success\""]) >= Some(checks)
         });
         assert_eq!(operator.metric("tasktracker_reconcile_total", &["result=\"error\""]), Some(0.0));
-        let (_, text) = crate::stage::http(operator.metrics, "GET /metrics").unwrap();
+        let (_, text) = tasktracker_testbed::http(operator.metrics, "GET /metrics").unwrap();
         let detected = text.lines().filter(|line| line.starts_with("tasktracker_drift_detected_total"));
         detected.for_each(|line| assert!(line.ends_with(" 0"), "{line}"));
         operator.stop();

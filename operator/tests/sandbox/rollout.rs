@@ -2,18 +2,15 @@
 
 use std::net::SocketAddr;
 
-use tasktracker_testbed::{DemoHost, SandboxHost};
+use tasktracker_testbed::{DemoHost, SandboxHost, Seen, Users, titles};
 
-use crate::{
-    stage::{Stage, succeeded},
-    users::{Seen, Users, titles},
-};
+use crate::stage::{Stage, succeeded};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s}}\n";
 
 /// Nothing failed, and everything that was acknowledged is there.
 pub(crate) fn assert_unnoticed(host: &SandboxHost, what: &str, seen: &Seen) {
-    let there = titles(SocketAddr::new(host.address(), 8000));
+    let there = titles(SocketAddr::new(host.address(), 8000)).unwrap();
     let lost: Vec<&String> = seen.created.difference(&there).collect();
     println!("{what}: {} requests, p99 {} ms", seen.latencies.len(), seen.p99().as_millis());
     assert!(seen.failures.is_empty(), "{what}: {} failed: {:?}", seen.failures.len(), seen.failures);

@@ -10,9 +10,9 @@ use proptest::{
     test_runner::TestRunner,
 };
 use serde_json::Value;
-use tasktracker_testbed::DemoHost;
+use tasktracker_testbed::{DemoHost, http};
 
-use crate::stage::{Stage, http, wait_until};
+use crate::stage::{Stage, wait_until};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 /// Where containers see their secrets, as root of the host does.

@@ -3,8 +3,7 @@
 use std::{
     fmt::Display,
     fs::{self, File},
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
@@ -18,7 +17,7 @@ use tasktracker_operator::{
     host::{self, Host},
     source::{Folder, Secrets, Stack, target},
 };
-use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile};
+use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile, http};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
@@ -288,24 +287,6 @@ pub(crate) fn wait_until(what: impl Display, mut is_so: impl FnMut() -> bool) {
         assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// `METHOD PATH` and, after a newline, a JSON body: status and body of the answer.
-pub(crate) fn http(address: SocketAddr, request: &str) -> Option<(u16, String)> {
-    let (line, body) = request.split_once('\n').unwrap_or((request, ""));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let head = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    let head = if body.is_empty() {
-        head
-    } else {
-        format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
-    };
-    write!(stream, "{head}\r\n{body}").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 impl Running {

@@ -12,63 +12,69 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::stage::http;
+use crate::http;
 
 /// Users at the same time; every other one keeps its connection.
 const USERS: usize = 8;
 /// From the start of one request of a user to that of the next: 200 requests a second in all.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// Every title, page by page.
-pub(crate) fn titles(address: SocketAddr) -> BTreeSet<String> {
+/// The title of every task, page by page; `api` is where the API answers.
+///
+/// # Errors
+/// When it does not, or with something else than tasks.
+pub fn titles(api: SocketAddr) -> Result<BTreeSet<String>> {
     let mut titles = BTreeSet::new();
     let mut after = String::new();
     loop {
-        let (status, body) = http(address, &format!("GET /tasks?limit=200{after}")).unwrap();
-        assert_eq!(status, 200, "{body}");
-        let page: Value = serde_json::from_str(&body).unwrap();
-        titles.extend(
-            page["items"].as_array().unwrap().iter().map(|task| task["title"].as_str().unwrap().to_owned()),
-        );
+        let answer = http(api, &format!("GET /tasks?limit=200{after}"));
+        let (status, body) = answer.context("nobody answered")?;
+        ensure!(status == 200, "{status}: {body}");
+        let page: Value = serde_json::from_str(&body)?;
+        let items = page["items"].as_array().context("a page without items")?;
+        titles.extend(items.iter().filter_map(|task| task["title"].as_str()).map(str::to_owned));
         match page["next"].as_i64() {
             Some(next) => after = format!("&after={next}"),
-            None => return titles,
+            None => return Ok(titles),
         }
     }
 }
 
 /// What users saw.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// How long each request took.
-    pub(crate) latencies: Vec<Duration>,
+    pub latencies: Vec<Duration>,
     /// Requests that were not answered as they should be, in words.
-    pub(crate) failures: Vec<String>,
+    pub failures: Vec<String>,
     /// Titles of tasks whose creation was acknowledged.
-    pub(crate) created: BTreeSet<String>,
+    pub created: BTreeSet<String>,
 }
 
 impl Seen {
     /// The latency that 99 of 100 requests stayed below.
-    pub(crate) fn p99(&self) -> Duration {
+    #[must_use]
+    pub fn p99(&self) -> Duration {
         let mut latencies = self.latencies.clone();
         latencies.sort();
-
         latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default()
     }
 }
 
 /// Users at work.
-pub(crate) struct Users {
+#[derive(Debug)]
+pub struct Users {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Seen>>,
 }
 
 impl Users {
-    /// Begins to ask page and API at the page's address.
-    pub(crate) fn start(page: SocketAddr, name: &str) -> Self {
+    /// Begins to ask page and API at the page's address; `name` is in the titles of the tasks that they make.
+    #[must_use]
+    pub fn start(page: SocketAddr, name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..USERS).map(|number| {
             let user = User { page, keeps: number % 2 == 0, connection: None };
@@ -80,11 +86,15 @@ impl Users {
     }
 
     /// What they have seen until now.
-    pub(crate) fn stop(self) -> Seen {
+    ///
+    /// # Panics
+    /// When one of them did.
+    #[must_use]
+    pub fn stop(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
         for thread in self.threads {
-            let seen = thread.join().unwrap();
+            let seen = thread.join().expect("a user does not panic");
             all.latencies.extend(seen.latencies);
             all.failures.extend(seen.failures);
             all.created.extend(seen.created);

@@ -1,0 +1,26 @@
+//! One request over a connection of its own.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// `METHOD PATH` and, after a newline, a JSON body: status and body of the answer; none where there is none.
+#[must_use]
+pub fn http(address: SocketAddr, request: &str) -> Option<(u16, String)> {
+    let (line, body) = request.split_once('\n').unwrap_or((request, ""));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let head = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let head = if body.is_empty() {
+        head
+    } else {
+        format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+    };
+    write!(stream, "{head}\r\n{body}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
