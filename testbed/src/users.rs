@@ -52,6 +52,8 @@ pub struct Seen {
     pub failures: Vec<String>,
     /// Titles of tasks whose creation was acknowledged.
     pub created: BTreeSet<String>,
+    /// When good answers came.
+    pub answers: Vec<Instant>,
 }
 
 impl Seen {
@@ -61,6 +63,15 @@ impl Seen {
         let mut latencies = self.latencies.clone();
         latencies.sort();
         latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default()
+    }
+
+    /// The longest time in which nobody got a good answer.
+    #[must_use]
+    pub fn longest_silence(&self) -> Duration {
+        let mut answers = self.answers.clone();
+        answers.sort();
+        let gaps = answers.iter().zip(answers.iter().skip(1)).map(|(one, next)| *next - *one);
+        gaps.max().unwrap_or_default()
     }
 }
 
@@ -98,6 +109,7 @@ impl Users {
             all.latencies.extend(seen.latencies);
             all.failures.extend(seen.failures);
             all.created.extend(seen.created);
+            all.answers.extend(seen.answers);
         }
         all
     }
@@ -127,6 +139,7 @@ impl User {
             };
             match self.ask(&request) {
                 Ok(status) if status == wanted => {
+                    seen.answers.push(Instant::now());
                     if wanted == 201 {
                         seen.created.insert(title);
                     }

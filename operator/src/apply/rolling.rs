@@ -163,22 +163,23 @@ impl<'a> Takeover<'a> {
         steps.extend(first.into_iter().map(Step::Place));
         steps.push(Step::Sync);
         self.run(&steps).await?;
-        let beside = compose.beside(old.iter().map(|(service, old)| {
-            let wanted =
-                release.project.services.get(service).map_or(0, |definition| definition.scale as usize);
-            (service.as_str(), old.len() + wanted)
-        }));
-        bring_up(host, &[beside], context).await?;
+        self.bring_beside(&compose, &BTreeMap::new()).await?;
         failpoint::reached("beside");
         let limits = context.rollout;
         let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
         let health = limits.health_timeout.duration();
         let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
-        let proof = verify::Proof { release, services: &new, without: &names, secrets: self.secrets };
-        verify::serving(host, context.lock, &proof, health, limits.soak.duration()).await?;
         // Users are led only to what has answered.
-        let mut steps = self.requests().await?;
-        steps.extend(later.into_iter().map(Step::Place));
+        let deaf = self.deaf().await?;
+        if !deaf.is_empty() {
+            // One container that cannot be reached may be the host's fault, such as an address that another one has, too:
+            // only where the next one cannot be reached either, it is the release's.
+            self.bring_beside(&compose, &deaf).await?;
+            let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
+            self.run(&deaf.iter().map(remove).collect::<Vec<_>>()).await?;
+            self.run(&self.requests().await?.into_values().flatten().collect::<Vec<_>>()).await?;
+        }
+        let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
         steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&compose));
@@ -187,6 +188,48 @@ impl<'a> Takeover<'a> {
         let services = new.iter().copied().chain([self.edge.service.as_str()]).collect();
         let proof = verify::Proof { release, services: &services, without: &names, secrets: self.secrets };
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+    }
+
+    /// Makes the new containers, beside the old ones and beside those of them that cannot be reached, which are given with
+    /// their services; waits until they serve.
+    async fn bring_beside(
+        &self,
+        compose: &Compose<'_>,
+        deaf: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let Self { host, context, prepared, old, .. } = self;
+        let release = &prepared.release;
+        let beside = compose.beside(old.iter().map(|(service, old)| {
+            let wanted =
+                release.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+            let more = deaf.values().filter(|of| *of == service).count();
+            (service.as_str(), old.len() + wanted + more)
+        }));
+        bring_up(host, &[beside], context).await?;
+        let limits = context.rollout;
+        let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
+        let names: BTreeSet<&str> = old.values().flatten().chain(deaf.keys()).map(String::as_str).collect();
+        let proof = verify::Proof { release, services: &new, without: &names, secrets: self.secrets };
+        let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
+        verify::serving(host, context.lock, &proof, health, soak).await
+    }
+
+    /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
+    async fn deaf(&self) -> Result<BTreeMap<String, String>, Error> {
+        let requests = self.requests().await?;
+        match self.run(&requests.values().flatten().cloned().collect::<Vec<_>>()).await {
+            // What answers with an error is reached.
+            Err(Error::Refused { found }) if !found.contains("HTTP/") => {}
+            done => return done.map(|()| BTreeMap::new()),
+        }
+        let mut deaf = BTreeMap::new();
+        for ((name, service), steps) in requests {
+            match self.run(&steps).await {
+                Err(Error::Refused { .. }) => drop(deaf.insert(name, service)),
+                done => done?,
+            }
+        }
+        Ok(deaf)
     }
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
@@ -244,17 +287,17 @@ impl<'a> Takeover<'a> {
         is_seen(&self.edge.service, path)
     }
 
-    /// Requests from the edge to each new container, as users will make them.
-    async fn requests(&self) -> Result<Vec<Step>, Error> {
+    /// Requests from the edge to each new container, as users will make them, by the container's name and service.
+    async fn requests(&self) -> Result<BTreeMap<(String, String), Vec<Step>>, Error> {
         let ask = |url: &str| {
             Step::docker(&["exec", &self.edge.name, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
         };
-        let mut steps = Vec::new();
-        for (service, container) in self.new_containers().await? {
+        let of = |(service, container): (String, String)| {
             let (port, paths) = desired::app::proofs(&service);
-            steps.extend(paths.iter().map(|path| ask(&format!("http://{container}:{port}{path}"))));
-        }
-        Ok(steps)
+            let steps = paths.iter().map(|path| ask(&format!("http://{container}:{port}{path}"))).collect();
+            ((container, service), steps)
+        };
+        Ok(self.new_containers().await?.into_iter().map(of).collect())
     }
 
     /// The new containers: service and name.

@@ -3,13 +3,18 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tasktracker_operator::host::Step;
+use tasktracker_testbed::{DemoHost, Users, titles};
 
-use crate::stage::{Stage, wait_until};
+use crate::{
+    rollout::assert_unnoticed,
+    stage::{Running, Stage, wait_until},
+};
 
 /// Places at which the operator ends itself, in the order in which an apply reaches them.
 const REPAIR: [&str; 6] = ["locked", "looked", "applying", "applied", "proved", "concluded"];
@@ -318,6 +323,38 @@ enum Cut {
     Link,
     /// The Docker daemon is killed.
     Docker,
+    /// The host loses its power.
+    Power,
+}
+
+impl Cut {
+    /// Cuts, and puts right again what an operator cannot.
+    fn strike(self, stage: &Stage, operator: &mut Option<Running>) {
+        match self {
+            Self::Operator => {
+                operator.take().unwrap().kill();
+                *operator = Some(stage.start_operator());
+            }
+            Self::Connection => {
+                stage.host.kill_sshd().unwrap();
+                stage.host.start_sshd().unwrap();
+            }
+            Self::Link => {
+                stage.host.set_link(false).unwrap();
+                std::thread::sleep(Duration::from_secs(2));
+                stage.host.set_link(true).unwrap();
+            }
+            Self::Docker => {
+                stage.host.kill_docker().unwrap();
+                stage.host.start_docker().unwrap();
+            }
+            Self::Power => {
+                stage.host.power_off().unwrap();
+                stage.host.start_docker().unwrap();
+                stage.host.start_sshd().unwrap();
+            }
+        }
+    }
 }
 
 /// The same numbers in the same order from the same seed.
@@ -330,10 +367,74 @@ impl Dice {
     }
 }
 
+/// Cuts rollouts while users are there: who ends with the operator or the connection, users do not notice; where their
+/// containers end, too, nothing that was acknowledged is lost. In the end the wanted release is there, whole.
+fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
+    let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
+    write("r1");
+    stage.apply();
+    let mut operator = Some(stage.start_operator());
+    operator.as_ref().unwrap().wait_until_ready("staging");
+    let mut dice = Dice(seed);
+    let mut silences: BTreeMap<Cut, Duration> = BTreeMap::new();
+    for number in 0..cuts {
+        let cut = [Cut::Docker, Cut::Operator, Cut::Power, Cut::Connection][number % 4];
+        let revision = if number % 2 == 0 { "r2" } else { "r1" };
+        let users = Users::start(stage.page(), &format!("cut-{number}"));
+        write(revision);
+        wait_until("an apply is under way", || ledger(stage)["intent"]["desiredHash"].is_string());
+        std::thread::sleep(Duration::from_millis(dice.below(4_000)));
+        cut.strike(stage, &mut operator);
+        let operator = operator.as_ref().unwrap();
+        wait_until(format_args!("cut {number}, {cut:?}: {revision} serves: {}", operator.said()), || {
+            operator.is_ready("staging")
+                && stage.http(3500, "GET /api/health").1.contains(revision)
+                && ledger(stage)["intent"].is_null()
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let seen = users.stop();
+        let longest = silences.entry(cut).or_default();
+        *longest = (*longest).max(seen.longest_silence());
+        let what = format!("cut {number}, {cut:?}");
+        let (failed, written) = (&ledger(stage)["failed"], stage.json(&["status"]));
+        assert!(failed.is_null() && written.0 == 0, "{what}: {failed:#} {:#}", written.1);
+        if matches!(cut, Cut::Operator | Cut::Connection) {
+            assert_unnoticed(&stage.host, &what, &seen);
+        } else {
+            let there = titles(SocketAddr::new(stage.host.address(), 8000)).unwrap();
+            let lost: Vec<&String> = seen.created.difference(&there).collect();
+            assert!(lost.is_empty() && !seen.created.is_empty(), "{what}: lost {lost:?}");
+        }
+        let left =
+            stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'; docker ps -aq | wc -l");
+        assert_eq!(left, "3\n", "{what}: something was left behind");
+    }
+    operator.unwrap().stop();
+    for (cut, silence) in silences {
+        println!("{cut:?}: nobody was answered for {} ms at most", silence.as_millis());
+    }
+}
+
+#[test]
+fn a_rollout_that_is_cut_ends_with_the_wanted_release_and_loses_nothing() {
+    cut_rollouts(&Stage::new("cut"), 5, 11);
+}
+
+#[test]
+#[ignore = "a hundred cuts: `cargo xtask soak crash`"]
+fn soak_of_rollouts_that_are_cut_under_the_eyes_of_users() {
+    cut_rollouts(&Stage::new("cut-soak"), cuts(100), 5);
+}
+
+/// How many cuts a soak makes.
+fn cuts(usual: usize) -> usize {
+    std::env::var("TASKTRACKER_CUTS").map_or(usual, |text| text.parse().unwrap())
+}
+
 #[test]
 #[ignore = "hundreds of cuts: `cargo xtask soak crash`"]
 fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
-    let cuts: usize = std::env::var("TASKTRACKER_CUTS").map_or(300, |text| text.parse().unwrap());
+    let cuts = cuts(300);
     let stage = Stage::new("crash-soak");
     let write = |revision: &str| stage.write_stack("staging.yaml", &stage.stack("staging", revision, SOAK));
     let settled = |stage: &Stage| {
@@ -355,8 +456,8 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
     let mut dice = Dice(7);
     let mut revision = "r1";
     let mut figures: BTreeMap<Cut, (usize, usize)> = BTreeMap::new();
-    let mut operator = stage.start_operator();
-    operator.wait_until_ready("staging");
+    let mut operator = Some(stage.start_operator());
+    operator.as_ref().unwrap().wait_until_ready("staging");
     for number in 0..cuts {
         let cut = [Cut::Operator, Cut::Connection, Cut::Link, Cut::Docker][number % 4];
         let is_rollout = number / 4 % 2 == 1;
@@ -368,25 +469,8 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
             stage.on_host(disturb);
         }
         std::thread::sleep(Duration::from_millis(dice.below(if is_rollout { 4_000 } else { 1_500 })));
-        match cut {
-            Cut::Operator => {
-                operator.kill();
-                operator = stage.start_operator();
-            }
-            Cut::Connection => {
-                stage.host.kill_sshd().unwrap();
-                stage.host.start_sshd().unwrap();
-            }
-            Cut::Link => {
-                stage.host.set_link(false).unwrap();
-                std::thread::sleep(Duration::from_secs(2));
-                stage.host.set_link(true).unwrap();
-            }
-            Cut::Docker => {
-                stage.host.kill_docker().unwrap();
-                stage.host.start_docker().unwrap();
-            }
-        }
+        cut.strike(&stage, &mut operator);
+        let operator = operator.as_ref().unwrap();
         let processes = std::fmt::from_fn(|formatter| {
             formatter
                 .write_str(&stage.as_root("ps axf -o pid,etimes,args | cut -c1-300; timeout 5 docker ps -a"))
@@ -410,10 +494,14 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         let (count, beyond) = figures.entry(cut).or_default();
         *count += 1;
         *beyond += made.saturating_sub(planned);
-        // While its daemon is gone, nobody knows whether Docker made a container, or heard that it did.
-        assert!(made <= planned || cut == Cut::Docker, "cut {number}, {cut:?}: {:?}", Births::made(&stage));
+        // While its daemon is gone, nobody knows whether Docker made a container, or heard that it did. What a killed
+        // daemon left unstarted keeps its address, of which Docker knows nothing: who gets it, too, is not reached, and
+        // another one is made instead.
+        let left = stage.as_root("pgrep -fx 'runc init' || true");
+        let is_free = cut == Cut::Docker || !left.is_empty();
+        assert!(made <= planned || is_free, "cut {number}, {cut:?}: {:?}", Births::made(&stage));
     }
-    operator.stop();
+    operator.unwrap().stop();
     let seen = reader.stop(&stage);
     let whole = stage.on_host(
         "cd /opt/tasktracker/staging/app/files/edge && sha256sum <Caddyfile && (cat Caddyfile; echo '# mine') | sha256sum",

@@ -100,8 +100,11 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     let answers =
         format!("LISTEN=127.0.0.1:8000 /real & exec caddy respond --listen {address}:8000 --status 500");
     make_bad(&stage.host, "green-but-500", &answers);
+    make_bad(&stage.host, "green-but-deaf", "LISTEN=127.0.0.1:8000 exec /real");
     let users = Users::start(stage.page(), "bad");
-    for revision in ["never-healthy", "ends-at-once", "ends-in-the-soak", "green-but-500", "not-there"] {
+    let all =
+        ["never-healthy", "ends-at-once", "ends-in-the-soak", "green-but-500", "green-but-deaf", "not-there"];
+    for revision in all {
         write(revision);
         let refused = stage.command(&["apply"]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -118,11 +121,18 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
             "{status:#}"
         );
     }
-    assert_unnoticed(&stage.host, "five bad revisions", &users.stop());
+    assert_unnoticed(&stage.host, "six bad revisions", &users.stop());
     let operator = stage.start_operator();
     std::thread::sleep(std::time::Duration::from_secs(3));
     operator.stop();
     write("r1");
     assert_eq!(stage.json(&["status"]).0, 0);
     assert_eq!(there(), before, "something was replaced or left");
+    // One container that cannot be reached is not the release's fault: the next one is.
+    let once = "[ -e /data/seen ] || { touch /data/seen; LISTEN=127.0.0.1:8000 exec /real; }; exec /real";
+    make_bad(&stage.host, "deaf-once", once);
+    write("deaf-once");
+    stage.apply();
+    assert_eq!(stage.json(&["status"]).0, 0);
+    assert_eq!(stage.on_host("docker ps -aq | wc -l"), "3\n");
 }
