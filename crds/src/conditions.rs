@@ -83,4 +83,8 @@ pub mod reasons {
     pub const LOCKED: &str = "Locked";
     /// Writing to the host failed.
     pub const APPLY_FAILED: &str = "ApplyFailed";
+    /// What a rollout needs on the host is not there.
+    pub const PREFLIGHT_FAILED: &str = "PreflightFailed";
+    /// A hook of a rollout did not succeed.
+    pub const HOOK_FAILED: &str = "HookFailed";
 }

@@ -112,10 +112,11 @@ pub struct AcmeSpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HooksSpec {
-    /// Before anything is changed; a failure changes nothing.
+    /// In a container of the new backend, on each host, before anything is changed; a failure changes nothing. What was
+    /// cut runs it again: it must be safe to repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_rollout: Option<HookSpec>,
-    /// After the new release is healthy.
+    /// The same when the new release serves users; where it fails, the release before comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_rollout: Option<HookSpec>,
 }

@@ -30,7 +30,5 @@ fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool,
 fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
     let Some(app) = &spec.app else { return };
     refuse(app.tls.mode != TlsMode::Off, "spec.app.tls.mode");
-    refuse(app.hooks.pre_rollout.is_some(), "spec.app.hooks.preRollout");
-    refuse(app.hooks.post_rollout.is_some(), "spec.app.hooks.postRollout");
     refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
 }

@@ -190,8 +190,8 @@ fn parts(stage: &Stage, since: jiff::Timestamp) -> Result<(f64, f64)> {
         events.iter().filter(of).map(|(when, _, _)| *when)
     };
     let span = |from: Option<f64>, to: Option<f64>| Some(to? - from?);
-    let healthy = span(moments("create", true).next(), moments("health_status: healthy", true).last());
-    let drain = span(moments("kill", false).next(), moments("die", false).last());
+    let healthy = span(moments("create", true).next(), moments("health_status: healthy", true).next_back());
+    let drain = span(moments("kill", false).next(), moments("die", false).next_back());
     Ok((
         healthy.with_context(|| format!("nothing became healthy: {text}"))?,
         drain.with_context(|| format!("nothing ended: {text}"))?,

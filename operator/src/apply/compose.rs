@@ -18,8 +18,13 @@ pub(super) struct Compose<'a> {
 
 impl<'a> Compose<'a> {
     pub(super) fn new(host: &Host, project: &'a Project) -> Self {
+        Self::of_file(host, project, COMPOSE_FILE)
+    }
+
+    /// By another Compose file in the project's folder.
+    pub(super) fn of_file(host: &Host, project: &'a Project, file: &str) -> Self {
         let directory = format!("{}/{}", host.target().directory, project.folder);
-        Self { name: &project.name, file: format!("{directory}/{COMPOSE_FILE}"), directory }
+        Self { name: &project.name, file: format!("{directory}/{file}"), directory }
     }
 
     /// A stray `.env` or `compose.override.yaml` is not obeyed; nothing is pulled or built; nothing is asked.
@@ -54,6 +59,15 @@ impl<'a> Compose<'a> {
         arguments.extend(scales.iter().flat_map(|scale| ["--scale", scale.as_str()]));
         arguments.extend(services.iter().map(|(name, _)| *name));
         self.up(&arguments)
+    }
+
+    /// Runs a program once, in a container like those of a service.
+    pub(super) fn once(&self, container: &str, service: &str, words: &[&str], limit: Duration) -> Step {
+        let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
+        let mut all = vec!["run", "--rm", "--no-deps", "-T", "--name", container];
+        all.extend(["--entrypoint", program, service]);
+        all.extend(arguments);
+        self.run(&all, limit)
     }
 
     /// Makes containers that are not there, and starts nothing.

@@ -2,6 +2,7 @@
 
 mod actions;
 mod compose;
+mod hooks;
 mod rolling;
 mod rollout;
 mod teardown;
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, HooksSpec, RolloutSpec, conditions::reasons};
 
 use crate::{
     desired::{self, Project},
@@ -41,6 +42,8 @@ pub struct Context<'a> {
     pub project: &'a Project,
     /// Time limits.
     pub rollout: &'a RolloutSpec,
+    /// What runs on the way of a rollout.
+    pub hooks: Option<&'a HooksSpec>,
     /// Who owns the project.
     pub owner: String,
     /// Namespace and name of the stack.
@@ -113,6 +116,14 @@ pub enum Error {
         /// What it said.
         found: String,
     },
+    /// A hook did not succeed.
+    #[error("{hook}: expected it to succeed within its time limit, found: {found}")]
+    HookFailed {
+        /// Which one.
+        hook: &'static str,
+        /// How it ended, and the last that it wrote, without secrets.
+        found: String,
+    },
     /// A service does not serve.
     #[error("{}; expected within {} s{}", .faults.join("; "), .limit.as_secs(), said(.logs))]
     Unhealthy {
@@ -133,7 +144,7 @@ impl Error {
     /// Whether trying the same release again is in vain: it was refused or did not serve. What may pass (a lost
     /// connection, a full disk, an image that is not there yet) is tried again.
     pub fn is_of_release(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Unhealthy { .. })
+        matches!(self, Self::Refused { .. } | Self::Unhealthy { .. } | Self::HookFailed { .. })
     }
 
     /// Whether the host said so, rather than nobody: then nothing of it goes on there.
@@ -155,6 +166,7 @@ impl Error {
             Self::Host(error) => error.reason(),
             Self::ImageMissing { .. } => reasons::IMAGE_MISSING,
             Self::Refused { .. } => reasons::APPLY_FAILED,
+            Self::HookFailed { .. } => reasons::HOOK_FAILED,
             Self::Unhealthy { .. } => reasons::UNHEALTHY,
         }
     }
@@ -314,8 +326,13 @@ async fn repair(
         failpoint::reached("applied");
         let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
         let secrets = &observed.secrets;
-        let proof =
-            verify::Proof { release: applied, services: &touched, without: &BTreeSet::new(), secrets };
+        let proof = verify::Proof {
+            release: applied,
+            services: &touched,
+            without: &BTreeSet::new(),
+            beside: None,
+            secrets,
+        };
         verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
     }
     .await;

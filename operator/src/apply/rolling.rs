@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
+use tasktracker_crds::HookSpec;
+
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     compose::Compose,
-    rollout::{bring_up, refusal},
+    hooks,
+    rollout::{POST_HOOK, bring_up, refusal},
     verify,
 };
 use crate::{
@@ -134,8 +137,18 @@ impl<'a> Takeover<'a> {
 
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
     /// does not come so far that it has the traffic is taken away again: the old containers have served all the while.
-    pub(super) async fn carry_out(&self, steps: Vec<Step>) -> Result<(), Error> {
-        match self.take_over(steps).await {
+    pub(super) async fn carry_out(&self, steps: Vec<Step>, after: Option<&HookSpec>) -> Result<(), Error> {
+        let served = async {
+            self.take_over(steps).await?;
+            match after {
+                Some(hook) => {
+                    let parts = (self.prepared, self.secrets);
+                    hooks::run(self.host, POST_HOOK, hook, parts, self.context).await
+                }
+                None => Ok(()),
+            }
+        };
+        match served.await {
             Err(error) if error.is_of_release() => {
                 self.is_release_to_blame(&error).await?;
                 self.take_back().await?;
@@ -186,7 +199,7 @@ impl<'a> Takeover<'a> {
         self.run(&steps).await?;
         failpoint::reached("moved");
         let services = new.iter().copied().chain([self.edge.service.as_str()]).collect();
-        let proof = verify::Proof { release, services: &services, without: &names, secrets: self.secrets };
+        let proof = self.proof(&services, &names);
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
     }
 
@@ -209,7 +222,7 @@ impl<'a> Takeover<'a> {
         let limits = context.rollout;
         let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
         let names: BTreeSet<&str> = old.values().flatten().chain(deaf.keys()).map(String::as_str).collect();
-        let proof = verify::Proof { release, services: &new, without: &names, secrets: self.secrets };
+        let proof = self.proof(&new, &names);
         let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
         verify::serving(host, context.lock, &proof, health, soak).await
     }
@@ -247,8 +260,8 @@ impl<'a> Takeover<'a> {
         failpoint::reached("applied");
         let health = limits.health_timeout.duration();
         let services = release.project.services.keys().map(String::as_str).collect();
-        let proof =
-            verify::Proof { release, services: &services, without: &BTreeSet::new(), secrets: self.secrets };
+        let without = BTreeSet::new();
+        let proof = self.proof(&services, &without);
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
     }
 
@@ -264,6 +277,16 @@ impl<'a> Takeover<'a> {
                 Err(host::Error::Failed { doing, found: error.to_string() }.into())
             }
         }
+    }
+
+    /// That services serve, while the edge is to go on.
+    fn proof<'b>(
+        &'b self,
+        services: &'b BTreeSet<&'b str>,
+        without: &'b BTreeSet<&'b str>,
+    ) -> verify::Proof<'b> {
+        let release = &self.prepared.release;
+        verify::Proof { release, services, without, beside: Some(&self.edge.service), secrets: self.secrets }
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use super::{
     ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
     actions::{place_secret, secret_steps, start},
     compose::Compose,
-    rolling, verify,
+    hooks, rolling, verify,
 };
 use crate::{
     desired::labels,
@@ -30,6 +30,8 @@ use crate::{
 const PULL_LIMIT: Duration = Duration::from_mins(10);
 /// How long after a release was refused it is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(2);
+/// Where the spec has what runs when a release serves.
+pub(super) const POST_HOOK: &str = "app.hooks.postRollout";
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -80,20 +82,9 @@ pub(super) async fn rollout(
         Ok(()) => in_force(host, release, (ledger.clone(), &course), observed, &signature, context).await?,
         Err(error) if error.is_of_release() => {
             let given_back = give_back(host, &stopped, context).await;
-            let found = (error.reason(), error.to_string());
-            let failed = ledger.clone().failed(release, found, &course, &signature);
+            let failed = failed(error, release, (ledger.clone(), &course), observed, &signature, context);
             // What is not given back yet is so by the next check.
-            let failed = Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed };
-            match context.back.as_ref().map(|back| &back.because) {
-                None => failed,
-                // A rollback that failed says nothing of what was tried before.
-                Some(Because::Preferred(_)) => Ledger { failed: ledger.failed.clone(), ..failed },
-                Some(because) => {
-                    let stays =
-                        because.failed_here(observed, &format!("; the way back: {error}"), &signature);
-                    Ledger { failed: stays, ..failed }
-                }
-            }
+            Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed }
         }
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
@@ -105,6 +96,28 @@ pub(super) async fn rollout(
     let replaced = replaced.map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     super::write_ledger(host, &next, stale.chain(replaced), context).await?;
     carried_out.map(|()| prepared.release)
+}
+
+/// The ledger once a release was refused or does not serve.
+fn failed(
+    error: &Error,
+    release: &Release,
+    (ledger, course): (Ledger, &Course),
+    observed: &Observed,
+    signature: &Signature,
+    context: &Context<'_>,
+) -> Ledger {
+    let before = ledger.failed.clone();
+    let failed = ledger.failed(release, (error.reason(), error.to_string()), course, signature);
+    match context.back.as_ref().map(|back| &back.because) {
+        None => failed,
+        // A rollback that failed says nothing of what was tried before.
+        Some(Because::Preferred(_)) => Ledger { failed: before, ..failed },
+        Some(because) => {
+            let stays = because.failed_here(observed, &format!("; the way back: {error}"), signature);
+            Ledger { failed: stays, ..failed }
+        }
+    }
 }
 
 /// The ledger once a release is in force.
@@ -174,6 +187,15 @@ async fn carry_out(
     let missing =
         project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
     steps.extend(missing.map(|name| make("volume", name, context)));
+    let hooks = context.hooks.filter(|_| context.back.is_none());
+    let parts = (prepared, &observed.secrets);
+    if let Some(hook) = hooks.and_then(|hooks| hooks.pre_rollout.as_ref()) {
+        let before = std::mem::take(&mut steps);
+        host.carry_out(context.lock, &project.folder, &before).await.map_err(refusal)?;
+        hooks::run(host, "app.hooks.preRollout", hook, parts, context).await?;
+        failpoint::reached("hooked");
+    }
+    let post_hook = hooks.and_then(|hooks| hooks.post_rollout.as_ref());
     let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
@@ -181,8 +203,24 @@ async fn carry_out(
         steps.extend(remove_idle(takeover.idle()));
     }
     if let Some(takeover) = takeover {
-        return takeover.carry_out(steps).await;
+        return takeover.carry_out(steps, post_hook).await;
     }
+    in_place(host, prepared, (steps, adopted), observed, context).await?;
+    match post_hook {
+        Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
+        None => Ok(()),
+    }
+}
+
+/// Where nothing serves that could go on until the new release does: Compose makes everything anew that is another one.
+async fn in_place(
+    host: &Host,
+    prepared: &Prepared,
+    (mut steps, adopted): (Vec<Step>, &[String]),
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let project = context.project;
     steps.extend(prepared.placements().into_iter().map(Step::Place));
     steps.extend(rolling::stale(observed.files.keys(), &prepared.release));
     steps.push(Step::Sync);
@@ -209,10 +247,11 @@ async fn carry_out(
         release: &prepared.release,
         services: &services,
         without: &BTreeSet::new(),
+        beside: None,
         secrets: &observed.secrets,
     };
-    verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), limits.soak.duration())
-        .await
+    let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
+    verify::serving(host, context.lock, &proof, health, soak).await
 }
 
 /// Makes containers. What a killed daemon or a killed Compose left may be in the way: the release is judged without that.

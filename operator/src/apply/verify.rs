@@ -32,6 +32,8 @@ pub(super) struct Proof<'a> {
     pub(super) services: &'a BTreeSet<&'a str>,
     /// Names of containers that do not count.
     pub(super) without: &'a BTreeSet<&'a str>,
+    /// A service that is not judged, and started all the same where it stands still.
+    pub(super) beside: Option<&'a str>,
     /// What nobody is told.
     pub(super) secrets: &'a Values,
 }
@@ -64,7 +66,7 @@ pub(super) async fn serving(
     limit: Duration,
     soak: Duration,
 ) -> Result<(), Error> {
-    let &Proof { release, services, without, .. } = proof;
+    let &Proof { release, services, without, beside, .. } = proof;
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
     let (mut still_since, mut starts): (Option<Instant>, _) = (None, 0);
@@ -73,17 +75,18 @@ pub(super) async fn serving(
         lock.check()?;
         let project = &release.project;
         let mut containers = host.containers().await?;
-        containers.retain(|container| {
-            container.has_label(COMPOSE_PROJECT, &project.name) && !without.contains(container.name.as_str())
-        });
-        let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
-        ids.sort();
-        // A daemon that was killed in between leaves its containers ended, whatever their restart policy.
+        containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));
+        // A daemon that was killed in between leaves its containers ended, whatever their restart policy: those that
+        // serve until the new ones do, too.
         let is_touched = |one: &&Container| {
             let service = one.labels.get(COMPOSE_SERVICE);
-            is_ours(one, project) && service.is_some_and(|service| services.contains(service.as_str()))
+            let is_named = |name: &String| services.contains(name.as_str()) || beside == Some(name.as_str());
+            is_ours(one, project) && service.is_some_and(is_named)
         };
         let still = standing_still(containers.iter().filter(is_touched));
+        containers.retain(|container| !without.contains(container.name.as_str()));
+        let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
+        ids.sort();
         still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));
         if starts < STARTS && still_since.is_some_and(|since| since.elapsed() >= STILL) {
             let start = actions::start(still.iter().map(String::as_str));

@@ -46,13 +46,13 @@ pub(super) async fn approve(
                 }
                 return Ok(None);
             }
-            site.approve(lock, look, &person()).await?;
+            Box::pin(site.approve(lock, look, &person())).await?;
             Ok(Some(found))
         };
         let kept = match &looked.result {
             // What waits for nobody is left alone.
             Ok(_) if !shown.iter().any(|(waited, _)| *waited) => continue,
-            Ok(_) => looked.under_lock(keep).await,
+            Ok(_) => Box::pin(looked.under_lock(keep)).await,
             Err(error) => Err(anyhow::anyhow!("it could not be read, and is not covered: {error}")),
         };
         match kept {

@@ -343,7 +343,8 @@ pub async fn main(arguments: Arguments) -> ExitCode {
             retry::retry(&printer, &Selection { source, state, names: vec![stack] }).await
         }
         Command::Approve { source, state, stack, plan } => {
-            approve::approve(&printer, &Selection { source, state, names: vec![stack] }, &plan).await
+            let selection = Selection { source, state, names: vec![stack] };
+            Box::pin(approve::approve(&printer, &selection, &plan)).await
         }
         Command::History(selection) => history::history(&printer, &selection).await,
         Command::Import { import, secrets } => import::import(&printer, &secrets.secrets(), &import).await,

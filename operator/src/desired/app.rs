@@ -27,16 +27,19 @@ pub(super) const FRONTEND_PORT: u16 = 8080;
 /// What a container of a service must answer before users are led to it: its port, and paths.
 pub(crate) fn proofs(service: &str) -> (u16, &'static [&'static str]) {
     match service {
-        "backend" => (BACKEND_PORT, &["/health/ready", "/tasks?limit=1"]),
+        BACKEND => (BACKEND_PORT, &["/health/ready", "/tasks?limit=1"]),
         _ => (FRONTEND_PORT, &["/"]),
     }
 }
+
+/// The service that answers the API.
+pub(crate) const BACKEND: &str = "backend";
 
 /// The project `app` of a stack.
 pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
     let name = format!("tt-{}-app", stack.key.name);
     let mut services = BTreeMap::from([
-        ("backend".to_owned(), backend(stack, app)),
+        (BACKEND.to_owned(), backend(stack, app)),
         ("frontend".to_owned(), frontend(stack, app)),
         ("edge".to_owned(), edge(stack, app)),
     ]);
@@ -57,8 +60,8 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
             BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))])
         },
         files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
-        secrets: secrets("backend", &backend_secrets(app)),
-        rolling: ["backend", "frontend"].map(str::to_owned).into(),
+        secrets: secrets(BACKEND, &backend_secrets(app)),
+        rolling: [BACKEND, "frontend"].map(str::to_owned).into(),
         name,
         services,
         adopt: app.adopt.clone(),
@@ -88,7 +91,7 @@ fn backend_secrets(app: &AppSpec) -> BTreeMap<String, SecretKeySpec> {
 
 /// What kind of database a project of the app uses, as its spec names it.
 pub(crate) fn database(project: &Project) -> Option<&'static str> {
-    let backend = project.services.get("backend")?;
+    let backend = project.services.get(BACKEND)?;
     let is_server = backend.environment.contains_key(&format!("{DATABASE_URL}_FILE"));
     Some(if is_server { "postgres" } else { "sqlite" })
 }
@@ -116,7 +119,7 @@ fn see_secrets(
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
 fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
     let digests = app.digests.clone().unwrap_or_default();
-    let digest = if part == "backend" { digests.backend } else { digests.frontend };
+    let digest = if part == BACKEND { digests.backend } else { digests.frontend };
     match digest {
         Some(digest) => format!("{}/{part}@{digest}", app.registry),
         None => format!("{}/{part}:{}", app.registry, stack.spec.revision),
@@ -174,12 +177,12 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
         target: "/data".to_owned(),
         read_only: false,
     });
-    let seen = see_secrets("backend", &backend_secrets(app), &mut environment);
+    let seen = see_secrets(BACKEND, &backend_secrets(app), &mut environment);
     Service {
         environment,
         volumes: data.chain(seen).collect(),
         ..service(
-            image(stack, app, "backend"),
+            image(stack, app, BACKEND),
             *replicas,
             Limits::new(resources),
             healthcheck,

@@ -74,6 +74,26 @@ fn about(seconds: u64) -> String {
     }
 }
 
+/// A port that a project is to publish, and that somebody else has: nothing is begun that would end at that.
+pub fn port_in_the_way(desired: &Project, observed: &Observed) -> Option<String> {
+    let ports = desired.published_ports();
+    let told = |port: u16, found: &str| {
+        let service = publisher(desired, port).unwrap_or("a service");
+        format!(
+            "port {port}: expected it to be free for {service}, found {found}; end that, or change spec.ports"
+        )
+    };
+    if let Some(port) = observed.taken_ports.iter().find(|port| ports.contains(port)) {
+        return Some(told(*port, "something that is no container listening there"));
+    }
+    let adopted = super::adoption::containers(desired, observed);
+    let mut others = observed.others.iter().filter(|other| adopted.iter().all(|one| one.id != other.id));
+    others.find_map(|other| {
+        let taken = other.published.iter().find(|one| one.protocol == "tcp" && ports.contains(&one.port))?;
+        Some(told(taken.port, &format!("the container {}", other.name)))
+    })
+}
+
 fn publisher(project: &Project, port: u16) -> Option<&str> {
     let port = port.to_string();
     let mut services = project.services.iter();

@@ -80,7 +80,7 @@ impl Site<'_> {
         let what = vec![format!("keep that plan {} is approved", look.plan.hash())];
         let entry = Entry { what, ..self.entry(&context, look, "a person approves it") };
         let done = apply::approve(self.host, &look.plan, &look.observed, who, &context);
-        self.audited(look, entry, async { done.await.map(drop) }).await
+        Box::pin(self.audited(look, entry, async { done.await.map(drop) })).await
     }
 
     /// Does something that concerns the ledger alone.
@@ -107,6 +107,7 @@ impl Site<'_> {
             lock,
             project: &look.project,
             rollout: &self.stack.spec.policy.rollout,
+            hooks: self.stack.spec.app.as_ref().map(|app| &app.hooks),
             owner: look.project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: who.to_owned(),

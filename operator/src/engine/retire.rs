@@ -141,6 +141,7 @@ impl Retired<'_> {
             lock,
             project,
             rollout: &self.stack.spec.policy.rollout,
+            hooks: None,
             owner: project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: removal.who.to_owned(),

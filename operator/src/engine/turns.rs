@@ -57,13 +57,16 @@ pub struct Turns {
 /// How often each host came to stand otherwise than before.
 type Changes = BTreeMap<String, u64>;
 
+/// Of each component on each host.
+type ByHost<T> = BTreeMap<String, BTreeMap<String, T>>;
+
 #[derive(Debug, Default)]
 struct Group {
     hosts: Hosts,
     /// The plan of each component on each host that was read.
-    plans: BTreeMap<String, BTreeMap<String, Planned>>,
+    plans: ByHost<Planned>,
     /// Which plan of the stack the spec approved, and which plans of hosts that was.
-    granted: Option<(String, BTreeMap<String, BTreeMap<String, String>>)>,
+    granted: Option<(String, ByHost<String>)>,
     news: watch::Sender<Changes>,
 }
 
@@ -209,12 +212,11 @@ impl Turns {
     fn tell(&self, stack: &StackKey, host: &str, standing: Option<&Standing>) {
         let mut stacks = self.lock();
         let group = stacks.entry(stack.clone()).or_default();
-        let before = match standing {
-            Some(standing) => group.hosts.insert(host.to_owned(), standing.clone()),
-            None => {
-                group.plans.remove(host);
-                group.hosts.remove(host)
-            }
+        let before = if let Some(standing) = standing {
+            group.hosts.insert(host.to_owned(), standing.clone())
+        } else {
+            group.plans.remove(host);
+            group.hosts.remove(host)
         };
         if before.as_ref() != standing {
             group.changed(host);

@@ -150,21 +150,21 @@ pub(super) fn failure(output: &Output) -> Error {
             let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
             Error::ReleaseDamaged { path: path.to_owned(), found: found.to_owned() }
         }
-        Exit::Exited(1) => doing("docker", by_docker(output, words)),
+        Exit::Exited(1) => doing("docker", by_docker(output, &words)),
         Exit::Exited(code) => doing("writing on the host", format!("exit status {code}: {words}")),
         Exit::Signalled | Exit::Lost => doing("writing on the host", format!("ended by a signal: {words}")),
     }
 }
 
 /// Which command it was, how it ended, and its last words.
-fn by_docker(output: &Output, words: String) -> String {
+fn by_docker(output: &Output, words: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
-    let first = said.lines().next().unwrap_or_default();
-    let first = match first.rsplit_once(": exit status ") {
+    let line = said.lines().next().unwrap_or_default();
+    let first = match line.rsplit_once(": exit status ") {
         Some((command, "124" | "137")) => format!("{command}: ended by its time limit"),
-        _ => first.to_owned(),
+        _ => line.to_owned(),
     };
-    if said.lines().count() > 4 { format!("{first}: {words}") } else { words }
+    if said.lines().count() > 4 { format!("{first}: {words}") } else { words.replacen(line, &first, 1) }
 }
 
 #[cfg(test)]

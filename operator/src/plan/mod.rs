@@ -19,7 +19,7 @@ pub use window::closed;
 
 use crate::{
     desired::{Project, app::database, compose::COMPOSE_SERVICE, labels, sha256},
-    diff::{Change, adoption},
+    diff::{self, Change, adoption},
     host::{Container, Health, Made, State},
     observe::Observed,
     secret::Seals,
@@ -306,12 +306,7 @@ fn reason_to_wait(
     leave: &Leave,
 ) -> Option<(&'static str, String)> {
     let approval = leave.approval;
-    let before = observed.applied.as_ref().map(|applied| &applied.project.environment);
-    if let Some(before) = before.filter(|before| **before != desired.environment) {
-        let message = format!(
-            "environment cannot be changed: expected {before}, found {}; make another stack",
-            desired.environment
-        );
+    if let Some(message) = other_environment(desired, observed) {
         return Some((reasons::INVALID_SPEC, message));
     }
     if let Some(reason) = not_to_be_taken(desired, observed, approval) {
@@ -325,6 +320,9 @@ fn reason_to_wait(
     }
     if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
         return Some((reasons::SECRET_MISSING, message.clone()));
+    }
+    if let Some(message) = diff::port_in_the_way(desired, observed) {
+        return Some((reasons::PREFLIGHT_FAILED, message));
     }
     if approval != Approval::Policy {
         return None;
@@ -365,6 +363,14 @@ fn reason_to_wait(
         Turn::Later(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
         _ => None,
     }
+}
+
+/// A host that serves one environment does not become one of another.
+fn other_environment(desired: &Project, observed: &Observed) -> Option<String> {
+    let before = observed.applied.as_ref().map(|applied| &applied.project.environment);
+    let before = before.filter(|before| **before != desired.environment)?;
+    let found = &desired.environment;
+    Some(format!("environment cannot be changed: expected {before}, found {found}; make another stack"))
 }
 
 /// What must not be taken over, or used beside somebody else.

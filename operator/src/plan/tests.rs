@@ -443,3 +443,28 @@ fn exactly_the_plan_that_was_approved_goes_ahead() {
     let told = planned(&observed, Approval::Policy.into()).waiting.unwrap();
     assert!(told.message.contains("what eve approved (noon) was plan 0123"), "{}", told.message);
 }
+
+#[test]
+fn nothing_begins_where_somebody_else_has_a_port_even_for_a_person() {
+    let (desired, mut observed) = (project("b"), observed("a"));
+    let change = diff::change(&desired, &observed);
+    let told = |observed: &Observed| {
+        let plan = plan(&[], change.clone(), &desired, observed, &PolicySpec::default(), Approval::Person);
+        plan.waiting.map(|waiting| (waiting.reason, waiting.message))
+    };
+    assert_eq!(told(&observed), None);
+    observed.others.push(Container {
+        name: "other".into(),
+        published: vec![crate::host::Published { port: 3500, protocol: "tcp".into() }],
+        ..Container::default()
+    });
+    let (reason, message) = told(&observed).unwrap();
+    assert_eq!(reason, "PreflightFailed");
+    assert!(
+        message.contains("port 3500: expected it to be free for edge, found the container other"),
+        "{message}"
+    );
+    observed.others.clear();
+    observed.taken_ports = [8000].into();
+    assert!(told(&observed).unwrap().1.contains("something that is no container listening there"));
+}

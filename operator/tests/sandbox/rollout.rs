@@ -121,7 +121,22 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
             "{status:#}"
         );
     }
-    assert_unnoticed(&stage.host, "six bad revisions", &users.stop());
+    // Nothing is begun where a port cannot be had.
+    stage.as_root("perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 3600, ReuseAddr => 1) or die; sleep 60' >/dev/null 2>&1 & echo $! >/tmp/listener");
+    let moved = stage.stack("staging", "r1", "  ports: {page: 3600}\n");
+    stage.write_stack("staging.yaml", &moved);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let refused = stage.command(&["apply"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("port 3600: expected it to be free for edge, found something"), "{said}");
+    stage.as_root("kill $(cat /tmp/listener)");
+    stage.on_host("docker run -d --name other -p 3600:80 caddy:2.6.2 >/dev/null");
+    let refused = stage.command(&["apply"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("port 3600: expected it to be free for edge, found the container other"), "{said}");
+    stage.on_host("docker rm -f other");
+    assert_unnoticed(&stage.host, "six bad revisions and a port", &users.stop());
+    write("green-but-deaf");
     let operator = stage.start_operator();
     std::thread::sleep(std::time::Duration::from_secs(3));
     operator.stop();
@@ -135,4 +150,68 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     stage.apply();
     assert_eq!(stage.json(&["status"]).0, 0);
     assert_eq!(stage.on_host("docker ps -aq | wc -l"), "3\n");
+}
+
+#[test]
+fn hooks_run_once_each_with_the_new_backend_and_a_failed_one_changes_nothing() {
+    let stage = Stage::new("hooks");
+    let write = |revision: &str, hooks: &str| {
+        let app = format!(
+            "tasktracker, backend: {{secretEnv: {{TOKEN: {{secret: api, key: TOKEN}}}}}}, hooks: {{{hooks}}}}}"
+        );
+        let stack = stage.stack("staging", revision, SOAK).replace("tasktracker}", &app);
+        stage.write_stack("staging.yaml", &stack);
+    };
+    let refused = || {
+        let output = stage.command(&["apply"]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let served = || stage.http(3500, "GET /api/health").1;
+    let there = || {
+        stage.on_host("docker ps -a --format '{{.ID}} {{.Names}} {{.State}}' | sort; cd /opt/tasktracker; find . -type f ! -name .epoch ! -name ledger.json -exec sha256sum {} + | sort")
+    };
+    stage.write_value("api", "TOKEN", b"canary-78");
+    for revision in ["one", "two"] {
+        make_bad(&stage.host, revision, "exec /real \"$@\"");
+    }
+    let note = |name: &str| {
+        format!(
+            "{name}Rollout: {{command: [sh, -c, 'echo {name} $REVISION $(cat $TOKEN_FILE | wc -c) >>/data/hooks']}}"
+        )
+    };
+    let both = format!("{}, {}", note("pre"), note("post"));
+    let noted = || stage.as_root("cat /var/lib/docker/volumes/tt-staging-app-data/_data/hooks");
+    // The data belongs to the user of the real image.
+    write("r1", "");
+    stage.apply();
+    write("one", &both);
+    stage.apply();
+    assert_eq!(noted(), "pre one 9\npost one 9\n");
+
+    let before = there();
+    let users = Users::start(stage.page(), "hooks");
+    write("two", "preRollout: {command: [sh, -c, 'echo no $(cat $TOKEN_FILE); exit 3']}");
+    let said = refused();
+    assert!(
+        said.contains("app.hooks.preRollout") && said.contains("no …") && !said.contains("canary"),
+        "{said}"
+    );
+    assert_eq!(there(), before, "a failed hook changed something");
+    let (_, status) = stage.json(&["status"]);
+    assert_eq!(status[0]["report"]["drift"], serde_json::json!([]), "{status:#}");
+    write("two", "preRollout: {command: [sleep, '600'], timeout: 2s}");
+    let said = refused();
+    assert!(said.contains("ended by its time limit"), "{said}");
+    assert_eq!(there(), before, "a hook without an end changed something");
+    // It has the traffic when this one fails, and gives it back.
+    write("two", "postRollout: {command: [sh, -c, 'exit 4']}");
+    let said = refused();
+    assert!(said.contains("app.hooks.postRollout"), "{said}");
+    assert_eq!((there(), served().contains("\"one\"")), (before, true));
+    write("two", &both);
+    stage.apply();
+    assert_unnoticed(&stage.host, "hooks", &users.stop());
+    assert_eq!(noted(), "pre one 9\npost one 9\npre two 9\npost two 9\n");
+    assert_eq!(stage.json(&["status"]).0, 0);
 }
