@@ -116,8 +116,8 @@ fn what_is_approved_is_carried_out_and_nothing_else() {
     write("r2", APPROVE);
     operator.wait_until_ready("staging");
     assert_eq!(revision(&stage), "r2");
-    let done = format!("\"what\":[\"roll out revision r2 after r1\"],\"plan\":\"");
-    assert_eq!(operator.log().matches(&done).count(), 2, "began and succeeded, once: {}", operator.log());
+    let done = "\"what\":[\"roll out revision r2 after r1\"],\"plan\":\"";
+    assert_eq!(operator.log().matches(done).count(), 2, "began and succeeded, once: {}", operator.log());
 
     // By the spec, as a commit does it.
     write("r1", &format!("{APPROVE}  approvedPlan: '00'\n"));
