@@ -43,7 +43,7 @@ pub(super) struct Takeover<'a> {
 }
 
 /// Whether a container was made for a release.
-fn is_of(container: &Container, release: &Release, service: &str) -> bool {
+pub(super) fn is_of(container: &Container, release: &Release, service: &str) -> bool {
     let hash = release.service_hashes.get(service);
     hash.is_some_and(|hash| container.has_label(labels::SERVICE_HASH, hash))
 }

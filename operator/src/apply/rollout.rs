@@ -1,6 +1,7 @@
 //! Carries out a change: images, network and volumes, files, containers, proof, ledger.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use super::{
     hooks, rolling, verify,
 };
 use crate::{
-    desired::labels,
+    desired::{compose::COMPOSE_SERVICE, labels},
     diff::{self, secrets},
     failpoint,
     host::{self, Container, Host, State, Step},
@@ -196,6 +197,7 @@ async fn carry_out(
         failpoint::reached("hooked");
     }
     let post_hook = hooks.and_then(|hooks| hooks.post_rollout.as_ref());
+    let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
     let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
@@ -209,6 +211,43 @@ async fn carry_out(
     match post_hook {
         Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
         None => Ok(()),
+    }
+}
+
+/// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
+/// users have it back before anything else. What comes of it is what was observed.
+async fn start_what_stands_still<'a>(
+    host: &Host,
+    release: &Release,
+    observed: &'a Observed,
+    context: &Context<'_>,
+) -> Result<Cow<'a, Observed>, Error> {
+    let Some(applied) = observed.applied.as_ref().filter(|_| observed.is_under_way()) else {
+        return Ok(Cow::Borrowed(observed));
+    };
+    let stands_still = |one: &Container| {
+        let service = one.labels.get(COMPOSE_SERVICE);
+        one.is("exited")
+            && service
+                .is_some_and(|service| [applied, release].iter().any(|of| rolling::is_of(one, of, service)))
+    };
+    let still: Vec<&str> =
+        observed.containers.iter().filter(|one| stands_still(one)).map(|one| one.name.as_str()).collect();
+    if still.is_empty() {
+        return Ok(Cow::Borrowed(observed));
+    }
+    let steps = [start(still.iter().copied())];
+    match host.carry_out(context.lock, &context.project.folder, &steps).await.map_err(refusal) {
+        // What does not start is made anew.
+        Err(Error::Refused { .. }) => Ok(Cow::Borrowed(observed)),
+        done => {
+            done?;
+            let mut observed = observed.clone();
+            for container in observed.containers.iter_mut().filter(|one| stands_still(one)) {
+                container.state = State::Running;
+            }
+            Ok(Cow::Owned(observed))
+        }
     }
 }
 

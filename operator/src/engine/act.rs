@@ -138,7 +138,7 @@ impl Site<'_> {
         look: &Look,
         context: &apply::Context<'_>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let outcome = apply::apply(self.host, &look.plan, &look.observed, context).await;
+        let outcome = Box::pin(apply::apply(self.host, &look.plan, &look.observed, context)).await;
         if look.plan.rollout.is_some() {
             let outcome = outcome?;
             if let Some(release) = &outcome.rolled_out {
@@ -170,7 +170,7 @@ impl Site<'_> {
         if !after.has_work() || after.plan.rollout.is_some() {
             return Ok(rolled_out);
         }
-        let repaired = apply::apply(self.host, &after.plan, &after.observed, context).await?;
+        let repaired = Box::pin(apply::apply(self.host, &after.plan, &after.observed, context)).await?;
         Ok(apply::Outcome { repaired: repaired.repaired, ..rolled_out })
     }
 
