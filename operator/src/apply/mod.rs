@@ -1,6 +1,7 @@
 //! The only writer. Does what a plan says, in its order, and looks itself whether it came out.
 
 mod actions;
+mod adopted;
 mod compose;
 mod hooks;
 mod rolling;
@@ -205,7 +206,7 @@ pub async fn apply(
             ledger.intent.as_ref().map(|intent| &intent.stopped).filter(|stopped| !stopped.is_empty())
     {
         // What was to be replaced was stopped when the rollout was cut, and the rollout does not go on.
-        let repaired = rollout::give_back(host, stopped, context).await?;
+        let repaired = adopted::give_back(host, stopped, context).await?;
         let done = ledger.clone().concluded(&context.signature("what was to be replaced runs again"));
         write_ledger(host, &done, [], context).await?;
         return Ok(Outcome { repaired, rolled_out: None });

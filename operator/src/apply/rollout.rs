@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
     actions::{place_secret, secret_steps, start},
+    adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
     hooks, rolling, verify,
 };
@@ -319,7 +320,7 @@ pub(super) fn remove_idle<'a>(
 }
 
 /// The containers of the project as they are now, and every other one.
-async fn ours_and_others(
+pub(super) async fn ours_and_others(
     host: &Host,
     context: &Context<'_>,
 ) -> Result<(Vec<Container>, Vec<Container>), host::Error> {
@@ -335,62 +336,6 @@ pub(super) fn refusal(error: host::Error) -> Error {
         }
         other => other.into(),
     }
-}
-
-/// Stops containers made by hand. Docker would start some of them again by itself, at its own next start.
-fn stop(containers: &[String]) -> Vec<Step> {
-    let on_all = |words: &[&str]| {
-        let names = containers.iter().map(String::as_str);
-        Step::docker(&words.iter().copied().chain(names).collect::<Vec<_>>(), ACTION_LIMIT)
-    };
-    vec![on_all(&["update", "--restart=no"]), on_all(&["stop"])]
-}
-
-/// The running ones among the containers that are to be replaced, and their restart policies; where a rollout was cut,
-/// those that it found running.
-fn to_be_stopped(adopted: &[String], observed: &Observed) -> BTreeMap<String, String> {
-    let intent = observed.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
-    let mut stopped = intent.map(|intent| intent.stopped.clone()).unwrap_or_default();
-    stopped.retain(|name, _| observed.others.iter().any(|other| other.name == *name));
-    let running = observed.others.iter().filter(|container| container.state == State::Running);
-    for container in running.filter(|container| adopted.contains(&container.name)) {
-        let restart = container.details.as_ref().and_then(|details| details.settings.get("restart"));
-        let restart = restart.map_or("no", String::as_str).to_owned();
-        stopped.entry(container.name.clone()).or_insert(restart);
-    }
-    stopped
-}
-
-/// Takes away the containers that do not serve, and starts again what they should have replaced; says so in words.
-pub(super) async fn give_back(
-    host: &Host,
-    stopped: &BTreeMap<String, String>,
-    context: &Context<'_>,
-) -> Result<Vec<String>, Error> {
-    if stopped.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (ours, others) = ours_and_others(host, context).await?;
-    let mut steps = Vec::new();
-    for words in [&["stop"][..], &["rm", "-f"]] {
-        let names = ours.iter().map(|container| container.name.as_str());
-        let all: Vec<&str> = words.iter().copied().chain(names).collect();
-        steps.extend((!ours.is_empty()).then(|| Step::docker(&all, ACTION_LIMIT)));
-    }
-    steps.extend(start_again(stopped, &others));
-    host.carry_out(context.lock, &context.project.folder, &steps).await?;
-    Ok(stopped.keys().map(|name| format!("start {name} again")).collect())
-}
-
-/// Starts containers made by hand again, those of them that are there still, with the restart policies that they had.
-pub(super) fn start_again(stopped: &BTreeMap<String, String>, others: &[Container]) -> Vec<Step> {
-    let is_there = |name: &String| others.iter().any(|other| other.name == *name);
-    let there: Vec<_> = stopped.iter().filter(|(name, _)| is_there(name)).collect();
-    let policy = |restart: &String| format!("--restart={restart}");
-    let update = |name: &str, restart| Step::docker(&["update", &policy(restart), name], QUICK_LIMIT);
-    let updates = there.iter().map(|(name, restart)| update(name, restart));
-    let all = (!there.is_empty()).then(|| start(there.iter().map(|(name, _)| name.as_str())));
-    updates.chain(all).collect()
 }
 
 /// What the host gives every container by itself, seen on those that were just made.
@@ -444,42 +389,7 @@ pub(super) fn make(what: &str, name: &str, context: &Context<'_>) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::host::Details;
-
-    #[test]
-    fn what_is_started_again_is_what_ran_before_the_first_cut_as_it_was() {
-        let container = |name: &str, state: State, restart: &str| Container {
-            name: name.to_owned(),
-            state,
-            details: Some(Details {
-                settings: BTreeMap::from([("restart".to_owned(), restart.to_owned())]),
-                ..Details::default()
-            }),
-            ..Container::default()
-        };
-        let adopted = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let others = vec![
-            container("a", State::Running, "always"),
-            container("b", State::Other("created".to_owned()), "always"),
-            container("c", State::Running, "on-failure:3"),
-            container("stranger", State::Running, "always"),
-        ];
-        let first = to_be_stopped(&adopted, &Observed { others, ..Observed::default() });
-        let expected =
-            [("a", "always"), ("c", "on-failure:3")].map(|(name, policy)| (name.into(), policy.into()));
-        assert_eq!(first, BTreeMap::from(expected));
-        // Cut after `a` was stopped: its policy is "no" by then.
-        let intent = Intent { plan: String::new(), desired_hash: None, stopped: first.clone() };
-        let ledger = Some(Ledger { intent: Some(intent), ..Ledger::empty("o", "s") });
-        let others = vec![
-            container("a", State::Other("created".to_owned()), "no"),
-            container("c", State::Running, "no"),
-        ];
-        assert_eq!(to_be_stopped(&adopted, &Observed { ledger, others, ..Observed::default() }), first);
-    }
 
     #[test]
     fn a_daemon_that_went_away_is_not_the_releases_fault() {

@@ -1,6 +1,6 @@
 //! Takes a project from a host: its containers, its network and its secrets; its data only where a person said so.
 
-use super::{ACTION_LIMIT, Context, Error, rollout::start_again};
+use super::{ACTION_LIMIT, Context, Error, adopted::start_again};
 use crate::{
     host::{FileFact, Host, Step},
     ledger::Ledger,

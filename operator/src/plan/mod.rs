@@ -4,6 +4,7 @@ mod action;
 mod consent;
 mod hold;
 mod repair;
+mod waiting;
 mod window;
 
 use std::collections::BTreeSet;
@@ -12,17 +13,17 @@ use serde::Serialize;
 use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, conditions::reasons};
 
 pub use action::Action;
-use consent::Consent;
 pub use hold::{Hold, drain, hold};
 pub use repair::Repair;
 pub use window::closed;
 
+use waiting::reason_to_wait;
+
 use crate::{
-    desired::{Project, app::database, compose::COMPOSE_SERVICE, labels, sha256},
-    diff::{self, Change, adoption},
-    host::{Container, Health, Made, State},
+    desired::{Project, compose::COMPOSE_SERVICE, sha256},
+    diff::Change,
+    host::{Container, Health, State},
     observe::Observed,
-    secret::Seals,
 };
 
 /// What is to be done with one project on one host.
@@ -108,6 +109,11 @@ impl Plan {
             || self.conclude
             || self.repairs_now().next().is_some();
         self.hold.is_none() && work
+    }
+
+    /// Whether its change waits for a person to approve it.
+    pub fn needs_approval(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
     }
 
     /// The repairs that are carried out now.
@@ -296,176 +302,6 @@ fn all_serve(desired: &Project, observed: &Observed) -> bool {
             observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name)).filter(is_good);
         good.count() == service.scale as usize
     })
-}
-
-fn reason_to_wait(
-    change: &Change,
-    desired: &Project,
-    observed: &Observed,
-    consent: &Consent,
-    leave: &Leave,
-) -> Option<(&'static str, String)> {
-    let approval = leave.approval;
-    if let Some(message) = other_environment(desired, observed) {
-        return Some((reasons::INVALID_SPEC, message));
-    }
-    if let Some(reason) = not_to_be_taken(desired, observed, approval) {
-        return Some(reason);
-    }
-    if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
-        return Some((reasons::LEDGER_MISSING, message));
-    }
-    if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
-        return Some((reasons::DATA_WOULD_BE_LEFT, message));
-    }
-    if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
-        return Some((reasons::SECRET_MISSING, message.clone()));
-    }
-    if let Some(message) = diff::port_in_the_way(desired, observed) {
-        return Some((reasons::PREFLIGHT_FAILED, message));
-    }
-    if approval != Approval::Policy {
-        return None;
-    }
-    let ledger = observed.ledger.as_ref();
-    let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
-    if let Some(failed) = failed.filter(|failed| failed.desired_hash == change.desired_hash) {
-        let message = format!(
-            "this desired state was tried and failed ({}); change it, or run `retry`",
-            failed.message
-        );
-        return Some((reasons::ROLLED_BACK, message));
-    }
-    if let Turn::Failed(found) = &leave.turn {
-        let message = format!("this desired state failed on {found}; change it, or run `retry`");
-        return Some((reasons::ROLLED_BACK, message));
-    }
-    let held = ledger.and_then(|ledger| ledger.held.as_ref());
-    if let Some(held) = held.filter(|held| held.desired_hash == desired.hash(&Seals::new())) {
-        let message = format!(
-            "{} went back to release {} and holds it; change the spec, or run `apply`",
-            held.who, held.release
-        );
-        return Some((reasons::HELD, message));
-    }
-    // What was released once and cut is still released.
-    let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
-    let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);
-    if let Consent::Needed(message) = consent
-        && !is_under_way
-    {
-        return Some((reasons::APPROVAL_NEEDED, message.clone()));
-    }
-    if let Some(closed) = leave.closed.as_ref().filter(|_| !is_under_way) {
-        return Some((reasons::WINDOW_CLOSED, closed.clone()));
-    }
-    match &leave.turn {
-        Turn::Later(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
-        _ => None,
-    }
-}
-
-/// A host that serves one environment does not become one of another.
-fn other_environment(desired: &Project, observed: &Observed) -> Option<String> {
-    let before = observed.applied.as_ref().map(|applied| &applied.project.environment);
-    let before = before.filter(|before| **before != desired.environment)?;
-    let found = &desired.environment;
-    Some(format!("environment cannot be changed: expected {before}, found {found}; make another stack"))
-}
-
-/// What must not be taken over, or used beside somebody else.
-fn not_to_be_taken(
-    desired: &Project,
-    observed: &Observed,
-    approval: Approval,
-) -> Option<(&'static str, String)> {
-    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project.as_str() == desired.name) {
-        let message = format!(
-            "app.adopt.project: expected another name than the stack's own project has, found {}; rename the stack",
-            adopt.project
-        );
-        return Some((reasons::INVALID_SPEC, message));
-    }
-    if let Some(found) = adoption::other_owner(desired, observed).filter(|_| approval != Approval::Adopting) {
-        let message = format!(
-            "app.adopt: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
-        );
-        return Some((reasons::NAME_CONFLICT, message));
-    }
-    if let Some(message) = adoption::volume_in_use(desired, observed) {
-        return Some((reasons::NAME_CONFLICT, message));
-    }
-    None
-}
-
-/// What tells of a ledger that is not there any more.
-fn ledger_missing(observed: &Observed) -> Option<String> {
-    if observed.ledger.is_some() {
-        return None;
-    }
-    let containers = observed.containers.iter().map(|container| format!("the container {}", container.name));
-    let label = format!("labels/{}", labels::OWNER);
-    let is_ours = |made: &&Option<Made>| made.as_ref().is_some_and(|made| made.settings.contains_key(&label));
-    let volumes = observed.volumes.iter().filter(|(_, made)| is_ours(made));
-    let volumes = volumes.map(|(name, _)| format!("the volume {name}"));
-    let remembered =
-        observed.remembered.release.iter().map(|release| format!("release {release} in the state folder"));
-    let signs: Vec<String> = containers.chain(volumes).chain(remembered).collect();
-    (!signs.is_empty()).then(|| {
-        format!(
-            "ledger.json: expected it in the project's folder, found none, though there is {}; look at `plan`, then `apply` or `adopt`: what is as asked for stays as it is",
-            signs.join(", ")
-        )
-    })
-}
-
-/// Which data the desired state would not have any more, or would have to begin anew: that takes a person who says so.
-fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
-    let remedy = "`apply --leave-data` goes on without it; nothing is removed";
-    let ledger = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
-    if let Some(left) = adoption::data_left(desired, observed) {
-        return Some(format!("{left}; name it there, or {remedy}"));
-    }
-    for (name, actual) in desired.adopt.iter().flat_map(|adopt| &adopt.volumes) {
-        if observed.volumes.get(actual.as_str()).is_some_and(Option::is_none) {
-            return Some(format!(
-                "data {name}: expected the volume {actual} of app.adopt on the host, found none; see `docker volume ls` there, or {remedy}"
-            ));
-        }
-    }
-    let remembered = &observed.remembered;
-    let elsewhere =
-        remembered.newer_elsewhere().or(remembered.elsewhere.as_ref().filter(|_| ledger.is_none()));
-    if let Some((host, volume)) = elsewhere {
-        return Some(format!(
-            "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"
-        ));
-    }
-    let before = observed.applied.as_ref().and_then(|applied| database(&applied.project));
-    if let (Some(before), Some(wanted)) = (before, database(desired))
-        && before != wanted
-    {
-        return Some(format!(
-            "data: expected it to stay in app.database.{before}, found {wanted} in the spec; {remedy}"
-        ));
-    }
-    for (name, actual) in ledger.unwrap_or(&observed.remembered.volumes) {
-        match desired.volumes.get(name) {
-            Some(wanted) if wanted == actual => {}
-            other => {
-                let found = other.map_or("none", String::as_str);
-                return Some(format!(
-                    "data {name}: expected it to stay in the volume {actual}, found {found} in the spec; {remedy}"
-                ));
-            }
-        }
-        if observed.volumes.get(actual).is_some_and(Option::is_none) {
-            return Some(format!(
-                "data {name}: expected the volume {actual}, found none on the host; bring it back from a backup, or {remedy}"
-            ));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -468,3 +468,22 @@ fn nothing_begins_where_somebody_else_has_a_port_even_for_a_person() {
     observed.taken_ports = [8000].into();
     assert!(told(&observed).unwrap().1.contains("something that is no container listening there"));
 }
+
+#[test]
+fn an_approval_alone_is_no_sign_that_data_is_here() {
+    let desired = project("b");
+    let change = diff::change(&desired, &Observed::default());
+    let mut observed = Observed::default();
+    observed.remembered.elsewhere = Some(("app-0".into(), "tt-staging-app-data".into()));
+    let reason = |observed: &Observed| {
+        let policy = PolicySpec::default();
+        let plan = plan(&[], change.clone(), &desired, observed, &policy, Approval::Policy);
+        plan.waiting.map(|waiting| waiting.reason)
+    };
+    assert_eq!(reason(&observed), Some(reasons::DATA_WOULD_BE_LEFT));
+    let signature = Signature { epoch: 1, when: "noon".into(), who: "eve".into(), why: String::new() };
+    observed.ledger = Some(Ledger::empty("o", "s").with_approval("0123".into(), &signature));
+    assert_eq!(reason(&observed), Some(reasons::DATA_WOULD_BE_LEFT));
+    observed.ledger.as_mut().unwrap().volumes = desired.volumes.clone();
+    assert_eq!(reason(&observed), None, "what was begun here is here");
+}

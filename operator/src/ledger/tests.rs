@@ -1,0 +1,80 @@
+use tasktracker_crds::Answer;
+
+use super::*;
+use crate::{release::Prepared, source::Stack};
+
+fn item(kind: DriftKind, path: &str) -> DriftItem {
+    DriftItem {
+        host: "h".to_owned(),
+        component: "app".to_owned(),
+        service: Some("s".to_owned()),
+        kind,
+        path: Some(path.to_owned()),
+        wanted: "a".to_owned(),
+        found: "b".to_owned(),
+        first_seen: None,
+        answer: Answer::Heal,
+    }
+}
+
+#[test]
+fn what_was_repaired_three_times_in_vain_is_given_up_until_it_is_gone() {
+    let (kind, path) = (DriftKind::ConfigChanged, "c/ulimits/nofile".to_owned());
+    let cause = [(kind, Some(path.clone()))];
+    let left = [item(kind, &path)];
+    let mut ledger = Ledger::empty("o", "default/a");
+    for _ in 0..TRIES {
+        assert!(!ledger.gave_up(kind, Some(&path)));
+        ledger.attempts = ledger.attempts_after(&cause, &left);
+    }
+    assert!(ledger.gave_up(kind, Some(&path)));
+    // Another difference of the same container was not tried.
+    assert!(!ledger.gave_up(kind, Some(&"c/user".to_owned())));
+    assert_eq!(ledger.attempts_after(&[], &left), ledger.attempts, "looking is no attempt");
+    ledger.attempts = ledger.attempts_after(&[], &[]);
+    assert!(!ledger.gave_up(kind, Some(&path)), "it was gone in between");
+}
+
+#[test]
+fn five_releases_are_kept_and_ten_rollouts_remembered() {
+    let text = include_str!("../../../examples/staging.yaml");
+    let release = |revision: usize| {
+        let text = text.replace("3f2c1ab", &format!("r{revision}"));
+        let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s".into());
+        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
+    };
+    let signature =
+        Signature { epoch: 7, when: "now".to_owned(), who: "me".to_owned(), why: "so".to_owned() };
+    let mut ledger = Ledger::empty("o", "default/staging");
+    ledger.volumes.insert("data".to_owned(), "what-was-left".to_owned());
+    for revision in 0..12 {
+        ledger = ledger.succeeded(&release(revision), &Course::default(), &signature);
+    }
+    let newest: Vec<String> = (7..12).rev().map(|revision| release(revision).id).collect();
+    assert_eq!((&ledger.releases, ledger.history.len()), (&newest, 10));
+    assert_eq!(ledger.volumes["data"], "tt-staging-app-data", "data that a person left is asked for again");
+    assert_eq!((ledger.current.as_ref(), ledger.previous.as_ref()), (newest.first(), newest.get(1)));
+    // Going back to a kept one loses none of the others.
+    let back = ledger.succeeded(&release(9), &Course::default(), &signature);
+    assert_eq!((back.releases.len(), back.kept()), (5, back.releases.clone()));
+    assert_eq!((back.current, back.previous.as_ref()), (Some(newest[2].clone()), newest.first()));
+    // A ledger of an earlier operator names no more than two; they are kept.
+    let old =
+        Ledger { current: Some("aa".to_owned()), previous: Some("bb".to_owned()), ..Ledger::empty("o", "s") };
+    assert_eq!(old.kept(), ["aa", "bb"]);
+}
+
+#[test]
+fn an_intent_stands_until_the_result() {
+    let signature = Signature { epoch: 7, when: String::new(), who: String::new(), why: String::new() };
+    let intent = Intent { plan: "p".to_owned(), desired_hash: None, stopped: BTreeMap::new() };
+    let open = Ledger::empty("o", "default/a").with_intent(intent.clone(), &signature);
+    let read = Ledger::read(&serde_json::to_vec(&open).unwrap()).unwrap();
+    assert_eq!((read.intent.clone(), read.epoch), (Some(intent), 7));
+    assert_eq!(read.concluded(&signature).intent, None);
+    for id in ["../x", "", "g"] {
+        let odd = Ledger { releases: vec![id.to_owned()], ..open.clone() };
+        assert!(Ledger::read(&serde_json::to_vec(&odd).unwrap()).is_err(), "{id}");
+    }
+}
