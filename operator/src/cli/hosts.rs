@@ -3,9 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::bail;
+use serde_json::{Value, json};
 use tasktracker_crds::HostSpec;
 
-use super::{Selection, Verdict, commands::stacks};
+use super::{
+    Selection, Verdict,
+    commands::stacks,
+    printer::{Printer, Tone},
+};
 use crate::{
     engine::{self, Hosts, Look, Memory, Site, Wish},
     host::{Host, HostLock},
@@ -78,7 +83,7 @@ async fn look_at(
 }
 
 impl Looked {
-    /// Looks again, alone on the host, and does something about each project there.
+    /// Looks again, alone on the host, and does something about each project there, where anything may be written.
     pub(super) async fn under_lock<T>(
         &self,
         work: impl AsyncFn(Site<'_>, &HostLock, &Look) -> anyhow::Result<T>,
@@ -93,6 +98,9 @@ impl Looked {
                 Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
             let mut done = Vec::new();
             for look in &site.look(wish).await? {
+                if let Some(hold) = &look.plan.hold {
+                    bail!("nothing is written: {}", hold.message);
+                }
                 done.push(work(site, &lock, look).await?);
             }
             anyhow::Ok(done)
@@ -130,6 +138,49 @@ impl Looked {
             Err(error) => vec![error.report(self.spec.name.as_str(), None)],
         }
     }
+}
+
+/// What a person asks for on a host, told: a line, and fields of a document.
+pub(super) type Told = (String, Value);
+
+/// Does what a person asks for on one host after the other, alone on each, and tells what came of it.
+pub(super) async fn on_each(
+    printer: &Printer,
+    all: impl IntoIterator<Item = &Looked>,
+    work: impl AsyncFn(Site<'_>, &HostLock, &Look) -> anyhow::Result<Option<Told>>,
+) -> Verdict {
+    let mut verdict = Verdict::InSync;
+    let mut documents = Vec::new();
+    for looked in all {
+        let place = json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name });
+        let mut tell = |fields: Value| {
+            let mut document = place.clone();
+            if let (Some(document), Value::Object(fields)) = (document.as_object_mut(), fields) {
+                document.extend(fields);
+            }
+            documents.push(document);
+        };
+        match Box::pin(looked.under_lock(&work)).await {
+            Ok(done) => {
+                for (words, fields) in done.into_iter().flatten() {
+                    if !printer.is_json() {
+                        let title = format!("{} on {}", looked.stack.key, looked.spec.name);
+                        printer.line(Tone::Good, &format!("{title}: {words}"));
+                    }
+                    tell(fields);
+                }
+            }
+            Err(error) => {
+                printer.error(&looked.error_line(&format!("{error:#}")));
+                tell(json!({ "error": format!("{error:#}") }));
+                verdict = Verdict::Failed;
+            }
+        }
+    }
+    if printer.is_json() {
+        printer.json(&documents);
+    }
+    verdict
 }
 
 /// The worst of all.

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::look_at_all,
-    printer::{Printer, Tone},
+    hosts::{look_at_all, on_each},
+    printer::Printer,
 };
 use crate::{
     engine::{Hosts, Look, Site},
@@ -23,38 +23,14 @@ pub(super) async fn rollback(
 ) -> anyhow::Result<Verdict> {
     let hosts = Hosts::default();
     let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
-    let mut verdict = Verdict::InSync;
-    let mut documents = Vec::new();
-    for looked in &all {
-        let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
-        let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
-            Ok(site.rollback(lock, look, release, &person()).await?)
-        };
-        match looked.under_lock(back).await {
-            Ok(outcomes) => {
-                for release in outcomes.into_iter().filter_map(|outcome| outcome.rolled_out) {
-                    let revision = &release.project.revision;
-                    if !printer.is_json() {
-                        let words = format!(
-                            "back to release {} of revision {revision}, until the spec changes",
-                            release.id
-                        );
-                        printer.line(Tone::Good, &format!("{stack} on {host}: {words}"));
-                    }
-                    documents.push(
-                        json!({ "stack": stack, "host": host, "release": release.id, "revision": revision }),
-                    );
-                }
-            }
-            Err(error) => {
-                printer.error(&looked.error_line(&format!("{error:#}")));
-                documents.push(json!({ "stack": stack, "host": host, "error": format!("{error:#}") }));
-                verdict = Verdict::Failed;
-            }
-        }
-    }
-    if printer.is_json() {
-        printer.json(&documents);
-    }
-    Ok(verdict)
+    let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
+        let outcome = site.rollback(lock, look, release, &person()).await?;
+        Ok(outcome.rolled_out.map(|release| {
+            let revision = &release.project.revision;
+            let words =
+                format!("back to release {} of revision {revision}, until the spec changes", release.id);
+            (words, json!({ "release": release.id, "revision": revision }))
+        }))
+    };
+    Ok(on_each(printer, &all, back).await)
 }

@@ -100,6 +100,11 @@ fn what_is_approved_is_carried_out_and_nothing_else() {
     write("r2", closed);
     waiting("ApprovalNeeded");
     let approved = plan();
+    let suspend = "  suspend: {until: '2999-01-01T00:00:00Z', reason: fair}\n";
+    write("r2", &format!("{closed}{suspend}"));
+    let (code, said) = approve(&approved);
+    assert!(code == Some(1) && said.contains("nothing is written"), "{said}");
+    write("r2", closed);
     assert_eq!(approve(&approved), (Some(0), String::new()));
     waiting("WindowClosed");
     stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend)");
