@@ -117,8 +117,13 @@ impl Group {
             let waiting = components.iter().filter(|(_, plan)| plan.needs_approval);
             waiting.map(|(component, plan)| (component.clone(), plan.hash.clone())).collect()
         };
-        let granted = self.plans.iter().map(|(host, components)| (host.clone(), waiting(components)));
-        self.granted = Some((hash, granted.collect()));
+        let granted: ByHost<String> =
+            self.plans.iter().map(|(host, components)| (host.clone(), waiting(components))).collect();
+        // All of them may go at once, in their order, whichever hears of it first.
+        for (host, _) in granted.iter().filter(|(_, plans)| !plans.is_empty()) {
+            self.hosts.entry(host.clone()).and_modify(|standing| standing.held = false);
+        }
+        self.granted = Some((hash, granted));
         true
     }
 
@@ -174,7 +179,9 @@ impl Turns {
 
     /// A look at a host shows where it stands.
     pub(super) fn saw(&self, stack: &Stack, host: &str, look: &Look) {
-        self.tell(&stack.key, host, Some(&standing(look)));
+        // What was approved while it was looked does not keep it back.
+        let held = standing(look).held && !self.grants(stack, host, look);
+        self.tell(&stack.key, host, Some(&Standing { held, ..standing(look) }));
         let mut stacks = self.lock();
         let group = stacks.entry(stack.key.clone()).or_default();
         let planned = Planned { hash: look.plan.hash(), needs_approval: look.plan.needs_approval() };

@@ -138,6 +138,11 @@ fn the_plan_that_the_spec_approves_is_that_of_all_hosts_and_lasts_though_the_fir
     turns.saw(&stack, "app-2", &two);
     assert_ne!(news.of_others(), news.known, "the others hear of it");
     assert!(turns.grants(&stack, "app-1", &one) && turns.grants(&stack, "app-2", &two));
+    let comes_first = Turn::Later("app-1 comes first".into());
+    let second = || turns.of(&stack, "app-2", &project);
+    assert_eq!(second(), comes_first, "it heard of it before the first one did");
+    turns.saw(&stack, "app-1", &one);
+    assert_eq!(second(), comes_first, "a look from before says nothing else");
     assert!(!turns.grants(&stack, "app-2", &look("another", true)), "exactly that plan");
     turns.saw(&stack, "app-1", &look("done", false));
     assert!(turns.grants(&stack, "app-2", &two), "the first is done");
