@@ -11,6 +11,25 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_mins(1);
 const DOCKERD_LOG: &str = "/var/log/dockerd.log";
 
+/// Starts containerd where it does not run, as a service of its own: a Docker daemon that is killed leaves it, and knows
+/// its containers again. As a child of that daemon it would end with it, and leave containers that nobody knows of.
+const CONTAINERD: &str = r#"
+state=/run/docker/containerd
+for process in /proc/[0-9]*; do
+  read -r found <"$process/comm" && [ "$found" = containerd ] && exit
+done 2>/dev/null
+mkdir -p "$state"
+cat >"$state/config.toml" <<END
+version = 2
+root = "/var/lib/docker/containerd/daemon"
+state = "$state/daemon"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "$state/containerd.sock"
+END
+setsid --fork sh -c "exec containerd --config $state/config.toml >>/var/log/containerd.log 2>&1 </dev/null"
+"#;
+
 /// Removes what an earlier run left in the engine's folder, but for images.
 const REMOVE_LEFTOVERS: &str = "
 docker ps -aq | xargs -r docker rm -fv
@@ -30,15 +49,17 @@ impl SandboxHost {
             .with_context(|| format!("waiting for {} at {address}", self.name()))
     }
 
-    /// Starts the Docker daemon and waits until it answers.
+    /// Starts the Docker daemon, and containerd below it, and waits until it answers.
     ///
     /// # Errors
     /// When it does not answer within a minute; the error has the end of its log.
     pub fn start_docker(&self) -> Result<()> {
+        run(self.command("sh").args(["-c", CONTAINERD]))?;
         let script = format!("exec dockerd \"$@\" >>{DOCKERD_LOG} 2>&1 </dev/null");
         let mut command = self.command("setsid");
         command.args(["--fork", "sh", "-c", &script, "dockerd", "--host", "unix:///run/docker.sock"]);
         command.args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
+        command.args(["--containerd", "/run/docker/containerd/containerd.sock"]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         command.arg("--cgroup-parent").arg(format!("/tt-{}", self.id)).args(&self.dockerd_arguments);
         run(&mut command)?;
