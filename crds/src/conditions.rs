@@ -79,12 +79,22 @@ pub mod reasons {
     pub const WINDOW_CLOSED: &str = "WindowClosed";
     /// What was rolled out did not serve, and was taken back.
     pub const ROLLED_BACK: &str = "RolledBack";
+    /// What was rolled out did not serve, and was left for a person to look at.
+    pub const ROLLOUT_HELD: &str = "RolloutHeld";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";
     /// Writing to the host failed.
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// What a rollout needs on the host is not there.
     pub const PREFLIGHT_FAILED: &str = "PreflightFailed";
+    /// Images are on their way to a host.
+    pub const PULLING_IMAGES: &str = "PullingImages";
+    /// A registry does not answer.
+    pub const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+    /// A registry does not accept the login.
+    pub const REGISTRY_DENIED: &str = "RegistryDenied";
+    /// What a registry sends is not what its digest says.
+    pub const DIGEST_MISMATCH: &str = "DigestMismatch";
     /// A hook of a rollout did not succeed.
     pub const HOOK_FAILED: &str = "HookFailed";
 }

@@ -150,6 +150,8 @@ drift_kinds! {
     Unhealthy: Containers, Heal;
     /// A container runs another image.
     ImageChanged: Containers, Heal;
+    /// A tag means another image in its registry than was rolled out.
+    ImageTagMoved: Containers, Report;
     /// A container has another setting.
     ConfigChanged: Containers, Heal;
     /// The network is not there.

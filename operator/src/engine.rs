@@ -5,7 +5,9 @@ mod audit;
 mod deployed;
 mod error;
 mod hosts;
+mod images;
 mod memory;
+mod notifier;
 mod retire;
 mod rivals;
 mod rollback;
@@ -15,7 +17,7 @@ mod vanished;
 mod watcher;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, HostSpec, Layer, conditions::reasons};
@@ -23,6 +25,7 @@ use tasktracker_crds::{DriftItem, HostSpec, Layer, conditions::reasons};
 pub use deployed::{Deployed, DeployedHost, Deployment, is_named};
 pub use error::Error;
 pub use hosts::Hosts;
+pub use images::Images;
 pub use memory::Memory;
 pub use retire::{Removal, Retired, retained};
 pub use rollback::RollbackError;
@@ -83,11 +86,13 @@ pub struct Site<'a> {
     /// What it says of the host.
     pub spec: &'a HostSpec,
     /// The host.
-    pub host: &'a Host,
+    pub host: &'a Arc<Host>,
     /// Where the values of secrets come from.
     pub secrets: &'a Secrets,
     /// The operator's own folder.
     pub memory: &'a Memory,
+    /// What tags mean, and what is on its way.
+    pub images: &'a Arc<Images>,
 }
 
 impl Site<'_> {
@@ -105,20 +110,27 @@ impl Site<'_> {
 
     async fn look_at(&self, project: Project, wish: Wish<'_>) -> Result<Look, host::Error> {
         let Self { host, .. } = self;
-        let observed = self.observe(&project, wish.depth).await?;
-        let first = self.judge(project, observed, wish)?;
+        let (pinned, observed) = self.see(&project, wish.depth).await?;
+        let first = self.judge(pinned, observed, wish)?;
         let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.is_under_way();
         if wish.lock.is_some() || quiet {
             return Ok(first);
         }
         // Something differs, or is under way. Another writer at work, or one that ended just now, would explain it: it is looked again
         // between two moments at which nobody was.
-        let project = first.into_project();
+        drop(first);
         let mut busy = observe::is_busy(host, &project).await?;
-        let mut observed = self.observe(&project, Depth::Whole).await?;
+        let (pinned, mut observed) = self.see(&project, Depth::Whole).await?;
         busy = busy || observe::is_busy(host, &project).await?;
         observed.busy = busy;
-        self.judge(project, observed, wish)
+        self.judge(pinned, observed, wish)
+    }
+
+    /// The host, and the project with what its tags mean.
+    async fn see(&self, project: &Project, depth: Depth) -> Result<(Project, Observed), host::Error> {
+        let mut observed = self.observe(project, depth).await?;
+        let project = Box::pin(self.images.settle(self, project.clone(), &mut observed)).await?;
+        Ok((project, observed))
     }
 
     /// The host, and what the source of secrets has for it.
@@ -228,11 +240,6 @@ fn clock_ahead(observed: &Observed, now: Timestamp) -> Option<i64> {
 }
 
 impl Look {
-    /// The project alone: what was seen once is not kept beside what is seen next.
-    fn into_project(self) -> Project {
-        self.project
-    }
-
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
         self.plan.has_work()

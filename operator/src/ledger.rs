@@ -51,6 +51,9 @@ pub struct Ledger {
     /// Volumes that hold the data of the services: name inside the project, name on the host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
+    /// Digests that tags meant when it was last begun to roll them out, by reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// Compose project made by hand that was taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
@@ -156,6 +159,9 @@ pub struct Failed {
     /// Whether nothing was in force there before: then it may be the host that is not good.
     #[serde(default)]
     pub first: bool,
+    /// Whether everything was left as it was then, for a person to look at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
     /// Its revision.
     pub revision: String,
     /// Reason, as in conditions.
@@ -172,6 +178,7 @@ impl Failed {
             wanted: release.project.hash(&Seals::new()),
             when: signature.when.clone(),
             first: false,
+            left: false,
             revision: release.project.revision.clone(),
             reason: reason.to_owned(),
             message,
@@ -257,6 +264,7 @@ impl Ledger {
             previous: None,
             releases: Vec::new(),
             volumes: BTreeMap::new(),
+            tags: BTreeMap::new(),
             adopted: None,
             compose: None,
             host_defaults: BTreeMap::new(),

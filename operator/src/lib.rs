@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod registry;
 pub mod release;
 pub mod report;
 pub mod secret;

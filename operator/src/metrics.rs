@@ -107,6 +107,7 @@ metrics! {
     reconcile_duration: HistogramVec = "reconcile_duration_seconds" ["phase"] "Duration of a check, by phase.";
     last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host"] "When a check last succeeded.";
     rollout_total: IntCounterVec = "rollout_total" ["result"] "Rollouts, by result.";
+    notifications: IntCounterVec = "notifications_total" ["result"] "Messages to webhooks, by result: sent, failed, or dropped because there were too many.";
     rollout_duration: HistogramVec = "rollout_duration_seconds" [] "Duration of a rollout.";
     ssh_reconnects: IntCounterVec = "ssh_reconnects_total" ["host"] "SSH connections opened.";
 }
@@ -151,6 +152,9 @@ impl Metrics {
         for result in ["success", "error"] {
             self.reconcile_total.with_label_values(&labels.with(&[result]));
             self.rollout_total.with_label_values(&labels.with(&[result]));
+        }
+        for result in ["sent", "failed", "dropped"] {
+            self.notifications.with_label_values(&labels.with(&[result]));
         }
         self.stack_info.with_label_values(&labels.with(&[stack.spec.revision.as_str()])).set(1);
         for host in stack.app_hosts() {
@@ -249,6 +253,11 @@ impl Metrics {
         let result = if succeeded { "success" } else { "error" };
         self.rollout_total.with_label_values(&labels.with(&[result])).inc();
         self.rollout_duration.with_label_values(&labels.with(&[])).observe(seconds);
+    }
+
+    /// A message to a webhook: `sent`, `failed` or `dropped`.
+    pub fn notified(&self, labels: &StackLabels, result: &str) {
+        self.notifications.with_label_values(&labels.with(&[result])).inc();
     }
 
     /// An SSH connection that was opened.

@@ -27,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure_docker_host(&mut |line| say(line))?;
     packages::ensure_browser(&mut |line| say(line))?;
     packages::ensure_postgres(&mut |line| say(line))?;
+    packages::ensure_registry(&mut |line| say(line))?;
     packages::ensure_busybox(&mut |line| say(line))?;
     packages::newer::compose(&mut |line| say(line))?;
     if options.filter.is_none() {

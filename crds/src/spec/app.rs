@@ -134,7 +134,7 @@ pub struct HookSpec {
 }
 
 /// How hosts log in to the registry: one of the three.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.secret), has(self.hostHelper), has(self.command)].filter(x, x).size() == 1").message("registryAuth has exactly one of secret, hostHelper, command"))]
 pub struct RegistryAuthSpec {
@@ -145,10 +145,13 @@ pub struct RegistryAuthSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"), length(max = 64))]
     pub host_helper: Option<String>,
-    /// Command run beside the operator that prints a short-lived password.
+    /// Command run beside the operator that prints a short-lived password, or what a credential helper of Docker prints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     pub command: Option<Vec<Line>>,
+    /// User that goes with what `command` prints, where that is a password alone. Default: AWS, as Amazon ECR wants it.
+    #[serde(default = "ecr_user")]
+    pub username: Line,
 }
 
 /// The task API.
@@ -336,6 +339,10 @@ fn default_replicas() -> u32 {
 
 fn default_hook_timeout() -> Span {
     fixed!("2m")
+}
+
+fn ecr_user() -> Line {
+    fixed!("AWS")
 }
 
 fn same_origin() -> OptionalOrigin {

@@ -28,6 +28,8 @@ pub struct PolicySpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub ignore: Vec<IgnoreSpec>,
+    /// What happens when a tag means another image than was rolled out.
+    pub tags: TagsSpec,
     /// How a change is rolled out.
     pub rollout: RolloutSpec,
     /// What happens to the hosts when the stack is deleted.
@@ -95,6 +97,32 @@ pub struct IgnoreSpec {
     /// Path, or the beginning of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Line>,
+}
+
+/// What happens when a tag means another image in its registry than was rolled out.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TagsSpec {
+    /// Whether the other image is rolled out.
+    pub moved: Moved,
+    /// How often the registry is asked.
+    pub interval: Span,
+}
+
+/// Whether what a tag means now is rolled out.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moved {
+    /// It is reported; what was rolled out stays.
+    #[default]
+    Report,
+    /// It is rolled out, as any other change.
+    Follow,
+}
+
+impl Default for TagsSpec {
+    fn default() -> Self {
+        Self { moved: Moved::default(), interval: span("5m") }
+    }
 }
 
 /// How a change is rolled out.

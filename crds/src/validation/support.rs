@@ -1,6 +1,6 @@
 //! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
 
-use crate::{DockerAccess, OnFailure, TaskTrackerStackSpec, TlsMode};
+use crate::{DockerAccess, TaskTrackerStackSpec, TlsMode};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -12,23 +12,10 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     };
     refuse(spec.monitoring.is_some(), "spec.monitoring");
     refuse(spec.logging.is_some(), "spec.logging");
-    refuse(!spec.notifications.is_empty(), "spec.notifications");
-    unsupported_policy(spec, &mut refuse);
-    unsupported_app(spec, &mut refuse);
+    refuse(spec.app.as_ref().is_some_and(|app| app.tls.mode != TlsMode::Off), "spec.app.tls.mode");
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
     }
     found
-}
-
-fn unsupported_policy(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
-    let policy = &spec.policy;
-    refuse(policy.rollout.on_failure == OnFailure::Hold, "spec.policy.rollout.onFailure");
-}
-
-fn unsupported_app(spec: &TaskTrackerStackSpec, refuse: &mut impl FnMut(bool, &str)) {
-    let Some(app) = &spec.app else { return };
-    refuse(app.tls.mode != TlsMode::Off, "spec.app.tls.mode");
-    refuse(app.registry_auth.is_some(), "spec.app.registryAuth");
 }

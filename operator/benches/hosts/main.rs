@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use table::{Rows, add, put, report};
 use tasktracker_operator::{
-    engine::{Look, Memory, Site, Wish},
+    engine::{Images, Look, Memory, Site, Wish},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -68,6 +68,7 @@ struct Stage {
     host: Arc<Host>,
     secrets: Secrets,
     memory: Memory,
+    images: Arc<Images>,
     sandbox: SandboxHost,
     folder: TempDir,
 }
@@ -85,23 +86,33 @@ impl Stage {
         let secrets = Secrets::new(Some(folder.path().join("secrets")));
         let host = runtime.block_on(target(&stack, &stack.spec.hosts[0], &secrets))?;
         let host = Arc::new(Host::new(host));
-        Ok(Self { runtime, stack, host, secrets, memory: Memory::none(), sandbox, folder })
+        Ok(Self {
+            runtime,
+            stack,
+            host,
+            secrets,
+            memory: Memory::none(),
+            images: Arc::default(),
+            sandbox,
+            folder,
+        })
     }
 
     /// One check, as `run` makes it.
-    async fn check(&self, host: &Host, depth: Depth) -> Result<Look> {
+    async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Look> {
         let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };
         let mut looks = self.site(host).look(wish).await?;
         looks.pop().context("one project")
     }
 
-    fn site<'a>(&'a self, host: &'a Host) -> Site<'a> {
+    fn site<'a>(&'a self, host: &'a Arc<Host>) -> Site<'a> {
         Site {
             stack: &self.stack,
             spec: &self.stack.spec.hosts[0],
             host,
             secrets: &self.secrets,
             memory: &self.memory,
+            images: &self.images,
         }
     }
 
@@ -286,7 +297,7 @@ fn round_trips(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let link = forward_delayed(local, SocketAddr::new(stage.sandbox.address(), 22), one_way)?;
     let mut target = stage.host.target().clone();
     (target.address, target.port) = ("127.0.0.1".to_owned(), link.local().port());
-    let far = Host::new(target);
+    let far = Arc::new(Host::new(target));
     stage.runtime.block_on(stage.check(&far, Depth::Slow))?;
     let near = rows["ours_ms"].quantile(0.5);
     for _ in 0..RUNS * 4 {

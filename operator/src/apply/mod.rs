@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, HooksSpec, RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
     desired::{self, Project},
@@ -76,6 +76,11 @@ pub enum Because {
 }
 
 impl Context<'_> {
+    /// Whether what fails is left as it is, for a person to look at.
+    fn leaves_failures(&self) -> bool {
+        self.rollout.on_failure == OnFailure::Hold && self.back.is_none()
+    }
+
     fn signature(&self, why: &str) -> Signature {
         Signature {
             epoch: self.lock.epoch,
@@ -101,14 +106,16 @@ pub enum Error {
     /// The host, or a program on it.
     #[error(transparent)]
     Host(#[from] host::Error),
-    /// An image is neither on the host nor to be had.
-    #[error(
-        "image {image}: expected it on the host or in the registry, found: {found}; push it, or `docker load` it on the host"
-    )]
+    /// An image that was there, or was there when the release was in force, is not on the host any more.
+    #[error("image {image}: expected it on the host, found none; `docker pull` or `docker load` it there")]
     ImageMissing {
         /// The image.
         image: String,
-        /// What Docker said.
+    },
+    /// Compose does not understand the release: nothing was touched.
+    #[error("docker compose config: expected it to accept the release, found: {found}; nothing was touched")]
+    Invalid {
+        /// What it said.
         found: String,
     },
     /// Compose refused the release.
@@ -145,7 +152,15 @@ impl Error {
     /// Whether trying the same release again is in vain: it was refused or did not serve. What may pass (a lost
     /// connection, a full disk, an image that is not there yet) is tried again.
     pub fn is_of_release(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Unhealthy { .. } | Self::HookFailed { .. })
+        matches!(
+            self,
+            Self::Invalid { .. } | Self::Refused { .. } | Self::Unhealthy { .. } | Self::HookFailed { .. }
+        )
+    }
+
+    /// Whether something of the release may be on the host.
+    fn touched_something(&self) -> bool {
+        !matches!(self, Self::Invalid { .. })
     }
 
     /// Whether the host said so, rather than nobody: then nothing of it goes on there.
@@ -166,6 +181,7 @@ impl Error {
         match self {
             Self::Host(error) => error.reason(),
             Self::ImageMissing { .. } => reasons::IMAGE_MISSING,
+            Self::Invalid { .. } => reasons::PREFLIGHT_FAILED,
             Self::Refused { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
             Self::Unhealthy { .. } => reasons::UNHEALTHY,

@@ -151,7 +151,9 @@ impl<'a> Takeover<'a> {
         match served.await {
             Err(error) if error.is_of_release() => {
                 self.is_release_to_blame(&error).await?;
-                self.take_back().await?;
+                if !self.context.leaves_failures() {
+                    self.take_back().await?;
+                }
                 return Err(error);
             }
             done => done?,

@@ -17,19 +17,19 @@ use super::{
     hooks, rolling, verify,
 };
 use crate::{
-    desired::{compose::COMPOSE_SERVICE, labels},
+    desired::{Project, compose::COMPOSE_SERVICE, labels},
     diff::{self, secrets},
     failpoint,
-    host::{self, Container, Host, State, Step},
+    host::{self, Container, Exit, Host, State, Step},
     ledger::{Course, Failed, Held, Intent, Ledger, Signature},
     observe::{self, Depth, KEY_FILE, Observed},
     plan::Plan,
-    release::{Prepared, Release},
+    registry::exact,
+    release::{COMPOSE_FILE, Prepared, Release},
     secret::SealKey,
+    text::printable,
 };
 
-/// How long one image may take to be pulled.
-const PULL_LIMIT: Duration = Duration::from_mins(10);
 /// How long after a release was refused it is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(2);
 /// Where the spec has what runs when a release serves.
@@ -45,7 +45,7 @@ pub(super) async fn rollout(
     context: &Context<'_>,
 ) -> Result<Release, Error> {
     let started = Instant::now();
-    let images = images(host, context).await?;
+    let images = images(host, observed, context).await?;
     failpoint::reached("prepared");
     let references = &context.project.secrets;
     let secrets = observed.secrets.of(references);
@@ -58,6 +58,7 @@ pub(super) async fn rollout(
     for (name, actual) in &context.project.volumes {
         ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
     }
+    ledger.tags = pinned_tags(context.project);
     let why = if context.back.is_some() { "back to revision" } else { "revision" };
     let signature = context.signature(&format!("{why} {}", release.project.revision));
     let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
@@ -77,7 +78,10 @@ pub(super) async fn rollout(
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
     steps.extend(secret_steps(&secrets));
-    let carried_out = carry_out(host, &prepared, (steps, adopted), observed, context).await;
+    let carried_out = match validate(host, &prepared, context).await {
+        Ok(()) => carry_out(host, &prepared, (steps, adopted), observed, context).await,
+        Err(error) => Err(error),
+    };
     failpoint::reached("proved");
     let course = Course { took: started.elapsed(), ..course };
     let next = match &carried_out {
@@ -85,8 +89,11 @@ pub(super) async fn rollout(
         Err(error) if error.is_of_release() => {
             let given_back = give_back(host, &stopped, context).await;
             let failed = failed(error, release, (ledger.clone(), &course), observed, &signature, context);
+            let left = context.leaves_failures() && stopped.is_empty() && error.touched_something();
             // What is not given back yet is so by the next check.
-            Ledger { intent: intended.intent.clone().filter(|_| given_back.is_err()), ..failed }
+            let intent = intended.intent.clone().filter(|_| given_back.is_err() || left);
+            let tried = failed.failed.clone().map(|failed| Failed { left, ..failed });
+            Ledger { intent, failed: tried, ..failed }
         }
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
@@ -98,6 +105,30 @@ pub(super) async fn rollout(
     let replaced = replaced.map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     super::write_ledger(host, &next, stale.chain(replaced), context).await?;
     carried_out.map(|()| prepared.release)
+}
+
+/// What the tags of a project mean, where that is known.
+fn pinned_tags(project: &Project) -> BTreeMap<String, String> {
+    let pinned = project.images().into_values().filter_map(|image| {
+        let (tagged, digest) = image.split_once('@')?;
+        Some((tagged.to_owned(), digest.to_owned()))
+    });
+    pinned.collect()
+}
+
+/// Asks Compose whether it understands a release, before anything is touched.
+async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
+    let Some(file) = prepared.contents.get(COMPOSE_FILE) else { return Ok(()) };
+    let folder = format!("{}/{}", host.target().directory, context.project.folder);
+    let program =
+        "exec docker compose -p \"$1\" -f - --project-directory \"$2\" --env-file /dev/null config -q";
+    let command = host::shell::command(program, &[&context.project.name, &folder]);
+    let output = host.run(&command, file.clone().into_bytes(), QUICK_LIMIT).await?;
+    match output.exit {
+        Exit::Exited(0) => Ok(()),
+        Exit::Exited(_) => Err(Error::Invalid { found: printable(&output.last_words()) }),
+        Exit::Signalled | Exit::Lost => Err(host::Error::ConnectionLost.into()),
+    }
 }
 
 /// The ledger once a release was refused or does not serve.
@@ -357,27 +388,28 @@ fn may_pass(found: &str) -> bool {
 }
 
 /// The ID of every image.
-async fn images(host: &Host, context: &Context<'_>) -> Result<BTreeMap<String, String>, Error> {
+async fn images(
+    host: &Host,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, String>, Error> {
     let mut images = BTreeMap::new();
     for (service, named) in context.project.images() {
         let pinned = context.back.as_ref().and_then(|back| back.images.get(service));
-        let reference = pinned.map_or(named, String::as_str);
-        images.insert(service.to_owned(), image_id(host, context, reference).await?);
+        let reference = pinned.map_or_else(|| exact(named), String::clone);
+        let id = match observed.supply.there.get(service).filter(|_| pinned.is_none()) {
+            Some(id) => id.clone(),
+            None => image_id(host, &reference).await?,
+        };
+        images.insert(service.to_owned(), id);
     }
     Ok(images)
 }
 
-/// The ID of an image; one that is not on the host is pulled first, apart from `up`.
-async fn image_id(host: &Host, context: &Context<'_>, reference: &str) -> Result<String, Error> {
-    if let Some(image) = host.image(reference).await? {
-        return Ok(image.id);
-    }
-    let missing = |found: String| Error::ImageMissing { image: reference.to_owned(), found };
-    let pull = Step::docker(&["pull", "--quiet", reference], PULL_LIMIT);
-    let pulled = host.carry_out(context.lock, "", &[pull]).await;
-    pulled.map_err(|error| missing(error.to_string()))?;
+/// The ID of an image that is on the host.
+async fn image_id(host: &Host, reference: &str) -> Result<String, Error> {
     let image = host.image(reference).await?;
-    image.map(|image| image.id).ok_or_else(|| missing("nothing after a pull".to_owned()))
+    image.map(|image| image.id).ok_or_else(|| Error::ImageMissing { image: reference.to_owned() })
 }
 
 /// Makes a network or a volume with the labels that show whose it is.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use serde_json::json;
+use tasktracker_crds::OnFailure;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -77,17 +78,34 @@ async fn look_in_peace(
     approval: Approval,
 ) -> anyhow::Result<Vec<Looked>> {
     let started = Instant::now();
-    let mut depth = Depth::Slow;
+    let (mut depth, mut fetched) = (Depth::Slow, false);
     loop {
         let all = look_at_all(selection, hosts, approval, depth).await?;
         let busy =
             all.iter().flat_map(|looked| looked.result.iter().flatten()).any(|look| look.observed.busy);
+        if !busy && !fetched && fetch_images(&all).await {
+            (depth, fetched) = (Depth::Whole, true);
+            continue;
+        }
         if !busy || started.elapsed() > PATIENCE {
             return Ok(all);
         }
         depth = Depth::Whole;
         sleep(PAUSE).await;
     }
+}
+
+/// Pulls on every host what its change waits for; whether there was anything.
+async fn fetch_images(all: &[Looked]) -> bool {
+    let sites = all.iter().filter_map(|looked| Some((looked.site()?, looked.result.as_ref().ok()?)));
+    let fetched = sites.map(async |(site, looks)| {
+        let mut any = false;
+        for look in looks {
+            any |= site.fetch_images(look).await;
+        }
+        any
+    });
+    futures::future::join_all(fetched).await.into_iter().any(|any| any)
 }
 
 /// What was done on a host, by component.
@@ -107,7 +125,8 @@ async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result
         let release = result.as_ref().err().and_then(|error| error.downcast_ref::<apply::Error>());
         if let Some(error) = release.filter(|error| error.is_of_release()) {
             let found = format!("{}: {error}", looked.spec.name);
-            for (done, earlier) in hosts.iter().zip(&mut results) {
+            let goes_back = looked.stack.spec.policy.rollout.on_failure == OnFailure::Rollback;
+            for (done, earlier) in hosts.iter().zip(&mut results).filter(|_| goes_back) {
                 let releases =
                     earlier.iter().flatten().filter_map(|(_, outcome)| outcome.rolled_out.as_ref());
                 let releases: Vec<String> = releases.map(|release| release.id.clone()).collect();

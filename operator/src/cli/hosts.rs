@@ -12,7 +12,7 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    engine::{self, Hosts, Look, Memory, Site, Wish},
+    engine::{self, Hosts, Images, Look, Memory, Site, Wish},
     host::{Host, HostLock},
     observe::Depth,
     plan::{self, Approval},
@@ -33,6 +33,7 @@ pub(super) struct Looked {
 struct Means {
     secrets: Secrets,
     memory: Memory,
+    images: Arc<Images>,
 }
 
 /// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others. `hosts` keeps
@@ -43,7 +44,11 @@ pub(super) async fn look_at_all(
     approval: Approval,
     depth: Depth,
 ) -> anyhow::Result<Vec<Looked>> {
-    let means = Arc::new(Means { secrets: selection.source.secrets(), memory: selection.state.share() });
+    let means = Arc::new(Means {
+        secrets: selection.source.secrets(),
+        memory: selection.state.share(),
+        images: Arc::new(Images::patient()),
+    });
     let mut looks = Vec::new();
     for stack in stacks(selection)? {
         let stack = Arc::new(stack);
@@ -76,8 +81,14 @@ async fn look_at(
         }
     };
     let host = hosts.get(target);
-    let site =
-        Site { stack: &stack, spec: &spec, host: &host, secrets: &means.secrets, memory: &means.memory };
+    let site = Site {
+        stack: &stack,
+        spec: &spec,
+        host: &host,
+        secrets: &means.secrets,
+        memory: &means.memory,
+        images: &means.images,
+    };
     let result = site.look(wish).await.map_err(engine::Error::from);
     Looked { stack, spec, host: Some(host), result, means }
 }
@@ -119,6 +130,7 @@ impl Looked {
             host,
             secrets: &self.means.secrets,
             memory: &self.means.memory,
+            images: &self.means.images,
         })
     }
 

@@ -98,6 +98,14 @@ impl Project {
         ports.filter_map(|port| port.published.parse().ok()).collect()
     }
 
+    /// Names the image of a service by its digest, beside the tag.
+    pub fn pin(&mut self, service: &str, digest: &str) {
+        if let Some(service) = self.services.get_mut(service) {
+            service.image = format!("{}@{digest}", service.image);
+            service.labels.insert(labels::IMAGE.to_owned(), service.image.clone());
+        }
+    }
+
     /// The images that the project needs, by service.
     pub fn images(&self) -> BTreeMap<&str, &str> {
         self.services.iter().map(|(name, service)| (name.as_str(), service.image.as_str())).collect()

@@ -12,7 +12,7 @@ use crate::{
     },
     host::{Container, Health, Made, State},
     ledger::Ledger,
-    observe::Observed,
+    observe::{MovedTag, Observed},
     release::Release,
     text::printable,
 };
@@ -39,12 +39,20 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
         items.extend(orphans(applied, observed));
         items.extend(made_drift(applied, observed));
     }
+    items.extend(moved_tags(observed));
     items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
         item.component = printable(&project.component);
     }
     items
+}
+
+/// Tags that mean another image than was rolled out.
+fn moved_tags(observed: &Observed) -> impl Iterator<Item = DriftItem> {
+    observed.supply.moved.iter().map(|MovedTag { service, reference, applied, found }| {
+        item(DriftKind::ImageTagMoved, Some(service), Some(reference), applied, found)
+    })
 }
 
 /// One difference; whatever is in its texts can be printed.

@@ -15,6 +15,8 @@ use crate::{
 
 /// A disk with less free space than this, in percent, is told.
 const LEAST_FREE_PERCENT: u8 = 5;
+/// Below this, in percent, nothing is begun that needs room.
+const LEAST_FREE_TO_BEGIN: u8 = 2;
 /// A clock that is further off than this, in seconds, is told.
 const LARGEST_SKEW_SECONDS: u64 = 5;
 
@@ -29,7 +31,7 @@ pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftIte
             push(DriftKind::ComposeVersionChanged, None, before, facts.compose.clone());
         }
         for disk in &facts.disks {
-            if let Some(found) = low(disk) {
+            if let Some(found) = below(disk, LEAST_FREE_PERCENT) {
                 let wanted = format!("at least {LEAST_FREE_PERCENT} % free");
                 push(DriftKind::DiskLow, Some(&disk.place), &wanted, found);
             }
@@ -57,12 +59,11 @@ pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftIte
     items
 }
 
-fn low(disk: &Disk) -> Option<String> {
-    if disk.free_percent < LEAST_FREE_PERCENT {
+fn below(disk: &Disk, least: u8) -> Option<String> {
+    if disk.free_percent < least {
         return Some(format!("{} % free", disk.free_percent));
     }
-    (disk.free_inodes_percent < LEAST_FREE_PERCENT)
-        .then(|| format!("{} % of inodes free", disk.free_inodes_percent))
+    (disk.free_inodes_percent < least).then(|| format!("{} % of inodes free", disk.free_inodes_percent))
 }
 
 /// A length of time as coarse as may be, so that it is told in the same words at each check.
@@ -72,6 +73,17 @@ fn about(seconds: u64) -> String {
         120..7_200 => format!("{} min", (seconds + 30) / 60),
         _ => format!("{} h", (seconds + 1_800) / 3_600),
     }
+}
+
+/// A disk without room for another release: nothing is begun that would end at that.
+pub fn no_room(observed: &Observed) -> Option<String> {
+    let disks = observed.facts.iter().flat_map(|facts| &facts.disks);
+    let mut full = disks.filter_map(|disk| Some((&disk.place, below(disk, LEAST_FREE_TO_BEGIN)?)));
+    full.next().map(|(place, found)| {
+        format!(
+            "disk of {place}: expected at least {LEAST_FREE_TO_BEGIN} % free, found {found}; make room there"
+        )
+    })
 }
 
 /// A port that a project is to publish, and that somebody else has: nothing is begun that would end at that.

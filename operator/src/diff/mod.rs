@@ -11,5 +11,5 @@ mod settings;
 
 pub use change::{Change, ChangeItem, change};
 pub use drift::{drift, faults, host_defaults, serving};
-pub use host::port_in_the_way;
+pub use host::{no_room, port_in_the_way};
 pub use ignore::judge;

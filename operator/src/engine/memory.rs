@@ -1,7 +1,8 @@
-//! When differences were first seen: kept in the operator's own folder, so that their age survives a restart.
+//! When differences were first seen, and what people were told: kept in the operator's own folder, so that it survives a
+//! restart.
 //!
-//! One file, `first-seen.json`, replaced as a whole. It is no proof of anything: where it is missing or cannot be
-//! read, ages begin anew.
+//! A file for each, replaced as a whole. They are no proof of anything: where one is missing or cannot be read, it begins
+//! anew.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +14,19 @@ use std::{
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tasktracker_crds::{DriftItem, DriftKind, HostSpec};
 
 use super::{
     audit,
     deployed::{Deployment, Deployments},
 };
-use crate::{observe::Observed, release::Release, source::Stack};
+use crate::{observe::Observed, release::Release, report::news::Told, source::Stack};
+
+/// When differences were first seen.
+const FIRST_SEEN: &str = "first-seen.json";
+/// What people were told of each stack.
+const TOLD: &str = "told.json";
 
 /// What makes a difference the same one at the next check: kind, service, path.
 pub(super) type ItemKey = (DriftKind, Option<String>, Option<String>);
@@ -165,22 +171,43 @@ impl Memory {
             });
             all.entry(stack.to_owned()).or_default().insert(host.clone(), entries.collect());
         }
-        if let Err(error) = replace(folder, &all) {
+        if let Err(error) = replace(folder, FIRST_SEEN, &all) {
             tracing::error!(%error, "when differences were first seen cannot be kept in {}", folder.display());
         }
     }
 
+    /// What people were told of a stack last.
+    pub(super) fn told(&self, stack: &str) -> Told {
+        self.read_file::<BTreeMap<String, Told>>(TOLD).remove(stack).unwrap_or_default()
+    }
+
+    /// Keeps what people were told of a stack; of a stack that is gone, nothing.
+    pub(super) fn keep_told(&self, stack: &str, told: Option<&Told>) {
+        let Some(folder) = &self.folder else { return };
+        let mut all: BTreeMap<String, Told> = self.read_file(TOLD);
+        match told {
+            Some(told) => drop(all.insert(stack.to_owned(), told.clone())),
+            None => drop(all.remove(stack)),
+        }
+        if let Err(error) = replace(folder, TOLD, &all) {
+            tracing::error!(%error, "what people were told cannot be kept in {}", folder.display());
+        }
+    }
+
     fn read(&self) -> All {
-        let Some(folder) = &self.folder else { return All::new() };
-        let text = fs::read(folder.join("first-seen.json")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        self.read_file(FIRST_SEEN)
+    }
+
+    fn read_file<T: Default + DeserializeOwned>(&self, name: &str) -> T {
+        let text = self.folder.as_ref().and_then(|folder| fs::read(folder.join(name)).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 }
 
-fn replace(folder: &Path, all: &All) -> io::Result<()> {
-    let draft = folder.join("first-seen.json.new");
+fn replace(folder: &Path, name: &str, all: &impl Serialize) -> io::Result<()> {
+    let draft = folder.join(format!("{name}.new"));
     fs::write(&draft, serde_json::to_vec_pretty(all)?)?;
-    fs::rename(draft, folder.join("first-seen.json"))
+    fs::rename(draft, folder.join(name))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     diff::{self, Change, ChangeItem},
     host::{self, HostLock},
     ledger::Ledger,
-    observe::Observed,
+    observe::{Observed, Supply},
     plan::{self, Approval},
     release::Release,
     secret::Seals,
@@ -84,6 +84,8 @@ impl Site<'_> {
         let policy = &self.stack.spec.policy;
         let mut observed = look.observed.clone();
         self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
+        // What the spec asks for beyond that is not what is brought back.
+        observed.supply = Supply::default();
         let change = change_to(&release, &observed);
         let project = release.project.clone();
         let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
@@ -93,6 +95,7 @@ impl Site<'_> {
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
         }
+        self.bring_images(&release).await?;
         let back = apply::Back { images: release.images, because };
         let look = Look { project, observed, drift: look.drift.clone(), plan };
         Ok(self.act_on(lock, &look, who, Some(back)).await?)
@@ -103,8 +106,12 @@ impl Site<'_> {
         let ledger = look.observed.ledger.as_ref();
         let current = ledger.and_then(|ledger| ledger.current.clone());
         let kept = ledger.map(Ledger::kept).unwrap_or_default();
-        let kept: Vec<String> = kept.into_iter().filter(|id| Some(id) != current.as_ref()).collect();
+        // Where a failed release was left in place, the one in force is what is gone back to.
+        let is_left = ledger.and_then(|ledger| ledger.failed.as_ref()).is_some_and(|failed| failed.left);
+        let is_other = |id: &String| is_left || Some(id) != current.as_ref();
+        let kept: Vec<String> = kept.into_iter().filter(is_other).collect();
         let before = ledger.and_then(|ledger| ledger.previous.clone());
+        let before = if is_left { current.clone() } else { before };
         let chosen = match wanted {
             Some(wanted) => kept.iter().find(|id| *id == wanted).cloned(),
             None => before.filter(|id| kept.contains(id)),

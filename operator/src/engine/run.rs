@@ -15,7 +15,9 @@ use tasktracker_crds::{Deletion, HostSpec, conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    Hosts, Memory, Turns, is_named, now,
+    Hosts, Memory, Turns, is_named,
+    notifier::Notifier,
+    now,
     retire::retire,
     vanished::Vanished,
     watcher::Watcher,
@@ -60,10 +62,12 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let ready = Arc::new(AtomicBool::new(false));
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
+    let notifier = Notifier::start(settings.secrets.clone(), metrics.clone())?;
     let memory = Arc::new(settings.memory);
     let folder = settings.folder.clone();
     let shared = Arc::new(Shared {
-        watcher: Watcher::new(metrics, memory.clone()),
+        images: Arc::default(),
+        watcher: Watcher::new(metrics, memory.clone(), Some(notifier)),
         hosts: Hosts::default(),
         secrets: settings.secrets,
         is_current: Box::new(move |stack| folder.has(stack)),
@@ -289,7 +293,8 @@ mod tests {
             memory.record(stack, &stack.spec.hosts[0], &release(), None);
         }
         let shared = Arc::new(Shared {
-            watcher: Watcher::new(Arc::new(Metrics::new().unwrap()), memory.clone()),
+            images: Arc::default(),
+            watcher: Watcher::new(Arc::new(Metrics::new().unwrap()), memory.clone(), None),
             hosts: Hosts::default(),
             secrets: Secrets::default(),
             is_current: Box::new(|_| true),

@@ -296,7 +296,8 @@ fn standing(look: &Look) -> Standing {
         }
         None => Progress::Before,
     };
-    let waits = plan.waiting.as_ref().is_some_and(|waiting| waiting.reason != reasons::ROLLING_OUT);
+    let goes_on = [reasons::ROLLING_OUT, reasons::PULLING_IMAGES];
+    let waits = plan.waiting.as_ref().is_some_and(|waiting| !goes_on.contains(&waiting.reason));
     Standing {
         wanted,
         progress,

@@ -8,14 +8,20 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, HostState, TaskTrackerStackStatus, conditions::reasons};
+use tasktracker_crds::{Answer, DriftItem, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons};
 use tokio::time::Instant;
 
-use super::memory::{Memory, Since, item_key};
+use super::{
+    memory::{Memory, Since, item_key},
+    notifier::Notifier,
+};
 use crate::{
     metrics::{Metrics, StackLabels},
     plan,
-    report::{self, HostReport},
+    report::{
+        self, HostReport,
+        news::{Told, news},
+    },
     source::{Stack, StackKey},
 };
 
@@ -33,18 +39,21 @@ struct StackState {
     hosts: BTreeMap<String, Seen>,
     status: TaskTrackerStackStatus,
     refused: bool,
+    told: Told,
 }
 
 /// What is known of every stack.
 pub(super) struct Watcher {
     metrics: Arc<Metrics>,
     memory: Arc<Memory>,
+    notifier: Option<Notifier>,
     stacks: Mutex<BTreeMap<StackKey, StackState>>,
 }
 
 impl Watcher {
-    pub(super) fn new(metrics: Arc<Metrics>, memory: Arc<Memory>) -> Self {
-        Self { metrics, memory, stacks: Mutex::default() }
+    /// Without a notifier, nobody is told anything.
+    pub(super) fn new(metrics: Arc<Metrics>, memory: Arc<Memory>, notifier: Option<Notifier>) -> Self {
+        Self { metrics, memory, notifier, stacks: Mutex::default() }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -57,7 +66,8 @@ impl Watcher {
         let known = self.memory.of(&stack.key.to_string()).into_iter().filter(|(host, _)| is_there(host));
         let hosts =
             known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
-        self.lock().insert(stack.key.clone(), StackState { hosts, ..StackState::default() });
+        let told = self.memory.told(&stack.key.to_string());
+        self.lock().insert(stack.key.clone(), StackState { hosts, told, ..StackState::default() });
         self.metrics.begin(stack);
     }
 
@@ -102,6 +112,7 @@ impl Watcher {
     pub(super) fn end(&self, key: &StackKey) {
         self.lock().remove(key);
         self.memory.keep(&key.to_string(), std::iter::empty());
+        self.memory.keep_told(&key.to_string(), None);
         self.metrics.end(key);
     }
 
@@ -165,7 +176,24 @@ impl Watcher {
             .chain(super::retained(stack, &self.memory))
             .collect();
         state.status = report::status(&state.status, &reports, None, &Time(now));
+        let is_seen = |host: &HostSpec| reports.iter().any(|report| report.host == host.name.as_str());
+        if stack.app_hosts().all(is_seen) {
+            self.tell_people(stack, &reports, state);
+        }
         self.tell_stack(stack, state, now);
+    }
+
+    /// Tells people what is new, and keeps that they were told.
+    fn tell_people(&self, stack: &Stack, reports: &[HostReport], state: &mut StackState) {
+        let key = stack.key.to_string();
+        let (news, told) = news(&key, reports, &state.status, &state.told);
+        if let Some(notifier) = &self.notifier {
+            notifier.tell(stack, &news);
+        }
+        if told != state.told {
+            self.memory.keep_told(&key, Some(&told));
+            state.told = told;
+        }
     }
 
     fn tell_healed(
@@ -247,7 +275,7 @@ mod tests {
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()));
+        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None);
         watcher.begin(&stack);
         let failure = Failure {
             reason: reasons::UNREACHABLE,

@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Hosts, Look, Memory, OPERATOR, Site, Turns, Wish, now, rivals::Rivals, watcher::Watcher};
+use super::{
+    Error, Hosts, Images, Look, Memory, OPERATOR, Site, Turns, Wish, images::waits_for_images, now,
+    rivals::Rivals, watcher::Watcher,
+};
 use crate::{
     desired::sha256,
     failpoint,
@@ -37,6 +40,7 @@ pub(super) struct Shared {
     pub(super) hosts: Hosts,
     pub(super) secrets: Secrets,
     pub(super) memory: Arc<Memory>,
+    pub(super) images: Arc<Images>,
     pub(super) turns: Turns,
     /// Whether the source, read anew, still has exactly this stack.
     pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
@@ -227,6 +231,7 @@ impl Check<'_> {
             host: self.host,
             secrets: &self.shared.secrets,
             memory: &self.shared.memory,
+            images: &self.shared.images,
         }
     }
 
@@ -319,6 +324,9 @@ impl Check<'_> {
                 report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
             }
             shared.watcher.publish(stack, report, now(), self.occasion.woken);
+            if waits_for_images(look) {
+                drop(shared.images.fetch(&self.site(), &look.observed.supply.missing).await);
+            }
         }
         Ok(looks)
     }

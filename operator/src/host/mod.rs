@@ -8,6 +8,7 @@ mod error;
 mod facts;
 mod files;
 mod helper;
+mod registry;
 mod session;
 pub mod shell;
 mod ssh;

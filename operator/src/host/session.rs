@@ -60,7 +60,7 @@ impl Output {
     }
 
     /// The last lines of what it said, on one line.
-    pub(super) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let text = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
         let text = String::from_utf8_lossy(text);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

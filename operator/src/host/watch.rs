@@ -43,7 +43,8 @@ impl Host {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes whoever waits at [`Host::hints`].
+    pub fn wake(&self) {
         self.hints.send_modify(|hints| *hints = Instant::now());
     }
 }

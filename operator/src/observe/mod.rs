@@ -1,6 +1,7 @@
 //! What is there. Reads the host, writes nothing, knows no policy.
 
 mod hold;
+mod supply;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use hold::Hold;
+pub use supply::{MovedTag, Supply};
 
 /// The seal key of a stack, from the folder of one of its projects.
 pub const KEY_FILE: &str = "../.key";
@@ -62,6 +64,8 @@ pub struct Observed {
     pub containers: Vec<Container>,
     /// Every other container of the host.
     pub others: Vec<Container>,
+    /// What is known of the images that the spec asks for.
+    pub supply: Supply,
     /// What images bring along for their containers, by ID.
     pub images: BTreeMap<String, Arc<ImageConfig>>,
     /// The networks that were looked at, by name.

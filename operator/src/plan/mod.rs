@@ -10,7 +10,7 @@ mod window;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tasktracker_crds::{DriftItem, DriftKind, PolicySpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, OnFailure, PolicySpec, conditions::reasons};
 
 pub use action::Action;
 pub use hold::{Hold, drain, hold};
@@ -70,10 +70,15 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether people want it so, rather than that something is wrong.
-    pub fn is_wished(&self) -> bool {
-        [reasons::APPROVAL_NEEDED, reasons::HELD, reasons::ROLLING_OUT, reasons::WINDOW_CLOSED]
-            .contains(&self.reason)
+    /// Whether something is wrong that a person must mend: neither do people want it so, nor does it pass by itself.
+    pub fn needs_person(&self) -> bool {
+        let wished = [reasons::APPROVAL_NEEDED, reasons::HELD, reasons::ROLLING_OUT, reasons::WINDOW_CLOSED];
+        !wished.contains(&self.reason) && !self.is_tried()
+    }
+
+    /// Whether it is worked on, and tried again where that fails.
+    pub fn is_tried(&self) -> bool {
+        [reasons::PULLING_IMAGES, reasons::REGISTRY_UNAVAILABLE].contains(&self.reason)
     }
 }
 
@@ -253,7 +258,9 @@ pub fn plan(
         .as_ref()
         .zip(consent.as_ref())
         .map(|(change, consent)| reason_to_wait(change, desired, observed, consent, leave));
-    let is_ready = |reason: &str| [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason);
+    let is_ready = |reason: &str| {
+        [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason) || observed.supply.is_awaited(reason)
+    };
     let approve = consent.and_then(|consent| consent.kept_by(leave.granted.named.as_deref()));
     let approve = approve.filter(|_| waiting.iter().flatten().all(|(reason, _)| is_ready(reason)));
     let plan = Plan { approve, ..plan };
@@ -280,18 +287,31 @@ pub fn plan(
         let is_secret = waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::SECRET_MISSING);
         return Plan { waiting, conclude: !(is_secret && all_serve(desired, observed)), ..plan };
     }
-    let (mut take_back, mut stranded) = (None, None);
-    if let Turn::Failed(found) = &leave.turn
-        && waiting.is_none()
-        && approval == Approval::Policy
-    {
-        let tried = ledger.and_then(|ledger| ledger.failed.as_ref());
-        let tried = tried.filter(|failed| failed.desired_hash == plan.desired_hash);
-        stranded = tried.map(|failed| failed.message.clone());
-        let before = ledger.and_then(|ledger| ledger.previous.as_ref());
-        take_back = before.filter(|_| tried.is_none()).map(|_| found.clone());
+    if waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::ROLLOUT_HELD) {
+        return Plan { waiting, conclude: false, ..plan };
     }
+    let failed_elsewhere = match &leave.turn {
+        Turn::Failed(found) if waiting.is_none() && approval == Approval::Policy => Some(found),
+        _ => None,
+    };
+    let failed_elsewhere = failed_elsewhere.filter(|_| policy.rollout.on_failure == OnFailure::Rollback);
+    let (take_back, stranded) =
+        failed_elsewhere.map_or((None, None), |found| way_back(found, ledger, &plan.desired_hash));
     Plan { repairs, waiting, take_back, stranded, given_up, ..plan }
+}
+
+/// What is in force failed on another host: that it is taken back here, or, where that was tried in vain, what came of
+/// it.
+fn way_back(
+    found: &str,
+    ledger: Option<&crate::ledger::Ledger>,
+    desired_hash: &str,
+) -> (Option<String>, Option<String>) {
+    let tried = ledger.and_then(|ledger| ledger.failed.as_ref());
+    let tried = tried.filter(|failed| failed.desired_hash == desired_hash);
+    let before = ledger.and_then(|ledger| ledger.previous.as_ref());
+    let take_back = before.filter(|_| tried.is_none()).map(|_| found.to_owned());
+    (take_back, tried.map(|failed| failed.message.clone()))
 }
 
 /// Whether every service has its containers, and all of those are healthy.

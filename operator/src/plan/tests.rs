@@ -147,13 +147,20 @@ fn what_failed_once_is_not_tried_again_by_itself() {
         wanted: String::new(),
         when: String::new(),
         first: false,
+        left: false,
         revision: "new".to_owned(),
         reason: "Unhealthy".to_owned(),
         message: "x".to_owned(),
     };
-    observed.ledger.as_mut().unwrap().failed = Some(failed);
-    let again = plan(&[], change.clone(), &desired, &observed, &PolicySpec::default(), Approval::Policy);
-    assert_eq!(again.rollout, None);
+    observed.ledger.as_mut().unwrap().failed = Some(failed.clone());
+    let again = || plan(&[], change.clone(), &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert_eq!((again().rollout, again().waiting.unwrap().reason), (None, "RolledBack"));
+    // What was left for a person to look at is not even tidied up.
+    let intent = Intent { plan: String::new(), desired_hash: None, stopped: BTreeMap::new() };
+    let ledger = observed.ledger.as_mut().unwrap();
+    (ledger.failed, ledger.intent) = (Some(Failed { left: true, ..failed }), Some(intent));
+    let left = plan(&[], change, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+    assert_eq!((left.has_work(), left.waiting.unwrap().reason), (false, "RolloutHeld"));
     let other = project("newer");
     let change = diff::change(&other, &observed);
     assert!(plan(&[], change, &other, &observed, &PolicySpec::default(), Approval::Policy).rollout.is_some());
@@ -382,12 +389,12 @@ fn a_change_waits_for_its_turn_and_for_a_window_and_a_cut_one_for_neither() {
     let change = diff::change(&desired, &observed);
     let reason = |observed: &Observed, leave: Leave| {
         let plan = plan(&[], change.clone(), &desired, observed, &PolicySpec::default(), leave);
-        plan.waiting.map(|waiting| (waiting.reason, waiting.is_wished()))
+        plan.waiting.map(|waiting| (waiting.reason, waiting.needs_person()))
     };
     let later = || Leave { turn: Turn::Later("app-1 comes first".into()), ..Approval::Policy.into() };
     let closed = || Leave { closed: Some("until noon".into()), ..Approval::Policy.into() };
-    assert_eq!(reason(&observed, later()), Some(("RollingOut", true)));
-    assert_eq!(reason(&observed, closed()), Some(("WindowClosed", true)));
+    assert_eq!(reason(&observed, later()), Some(("RollingOut", false)));
+    assert_eq!(reason(&observed, closed()), Some(("WindowClosed", false)));
     assert_eq!(
         reason(&observed, Leave { approval: Approval::Person, ..closed() }),
         None,

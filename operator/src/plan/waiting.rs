@@ -20,31 +20,24 @@ pub(super) fn reason_to_wait(
     consent: &Consent,
     leave: &Leave,
 ) -> Option<(&'static str, String)> {
-    let approval = leave.approval;
-    if let Some(message) = other_environment(desired, observed) {
-        return Some((reasons::INVALID_SPEC, message));
+    let fault = fault(desired, observed, leave.approval);
+    if fault.is_some() {
+        return fault;
     }
-    if let Some(reason) = not_to_be_taken(desired, observed, approval) {
-        return Some(reason);
-    }
-    if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
-        return Some((reasons::LEDGER_MISSING, message));
-    }
-    if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
-        return Some((reasons::DATA_WOULD_BE_LEFT, message));
-    }
-    if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
-        return Some((reasons::SECRET_MISSING, message.clone()));
-    }
-    if let Some(message) = diff::port_in_the_way(desired, observed) {
-        return Some((reasons::PREFLIGHT_FAILED, message));
-    }
-    if approval != Approval::Policy {
-        return None;
+    if leave.approval != Approval::Policy {
+        return observed.supply.awaited.clone();
     }
     let ledger = observed.ledger.as_ref();
     let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
-    if let Some(failed) = failed.filter(|failed| failed.desired_hash == change.desired_hash) {
+    let failed = failed.filter(|failed| failed.desired_hash == change.desired_hash);
+    if let Some(failed) = failed.filter(|failed| failed.left) {
+        let message = format!(
+            "this desired state was tried and failed ({}), and everything was left as it was then; look at it, then change the spec, or run `retry` or `rollback`",
+            failed.message
+        );
+        return Some((reasons::ROLLOUT_HELD, message));
+    }
+    if let Some(failed) = failed {
         let message = format!(
             "this desired state was tried and failed ({}); change it, or run `retry`",
             failed.message
@@ -74,10 +67,37 @@ pub(super) fn reason_to_wait(
     if let Some(closed) = leave.closed.as_ref().filter(|_| !is_under_way) {
         return Some((reasons::WINDOW_CLOSED, closed.clone()));
     }
+    if let Some(awaited) = &observed.supply.awaited {
+        return Some(awaited.clone());
+    }
     match &leave.turn {
         Turn::Later(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
         _ => None,
     }
+}
+
+/// What is wrong with a change, or what the host lacks for it.
+fn fault(desired: &Project, observed: &Observed, approval: Approval) -> Option<(&'static str, String)> {
+    if let Some(message) = other_environment(desired, observed) {
+        return Some((reasons::INVALID_SPEC, message));
+    }
+    if let Some(reason) = not_to_be_taken(desired, observed, approval) {
+        return Some(reason);
+    }
+    if let Some(message) = ledger_missing(observed).filter(|_| approval == Approval::Policy) {
+        return Some((reasons::LEDGER_MISSING, message));
+    }
+    if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
+        return Some((reasons::DATA_WOULD_BE_LEFT, message));
+    }
+    if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
+        return Some((reasons::SECRET_MISSING, message.clone()));
+    }
+    if let Some(unresolved) = &observed.supply.unresolved {
+        return Some(unresolved.clone());
+    }
+    let in_the_way = diff::port_in_the_way(desired, observed).or_else(|| diff::no_room(observed));
+    in_the_way.map(|message| (reasons::PREFLIGHT_FAILED, message))
 }
 
 /// A host that serves one environment does not become one of another.

@@ -1,5 +1,7 @@
 //! What people, metrics and the resource's status are told. Pure: the writing is left to the engine and the doors.
 
+pub mod news;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tasktracker_crds::{
     Answer, ComponentStatus, DRIFT_ITEMS_PER_HOST, DriftItem, HostStatus, TaskTrackerStackStatus,
@@ -69,6 +71,7 @@ impl HostReport {
     /// wants nothing to be written, and not about what is only reported or waits for approval.
     fn is_worked_on(&self) -> bool {
         let acts = self.rolling_out.is_some()
+            || self.waiting.as_ref().is_some_and(Waiting::is_tried)
             || self.drift.iter().any(|item| item.answer != Answer::Report)
             || (self.waiting.is_none() && (self.drift.is_empty() || !self.healthy));
         self.failure.is_some() || self.busy || (self.hold.is_none() && acts)
@@ -159,7 +162,7 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .collect()
     };
     let stalled = all(|report| {
-        if let Some(waiting) = report.waiting.as_ref().filter(|waiting| !waiting.is_wished()) {
+        if let Some(waiting) = report.waiting.as_ref().filter(|waiting| waiting.needs_person()) {
             return Some((waiting.reason, waiting.message.clone()));
         }
         report

@@ -68,16 +68,17 @@ pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<L
 
 async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
     let fake = FakeSshd::start(script).await;
-    let host = host(fake.port, Limits { answer: limit, program: limit });
+    let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit }));
     let wish = Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None, turns: None };
     let before = memory_to_begin_with();
-    let (secrets, nothing) = (Secrets::default(), Memory::none());
+    let (secrets, nothing, images) = (Secrets::default(), Memory::none(), Arc::default());
     let site = Site {
         stack: &good::STACK,
         spec: &good::STACK.spec.hosts[0],
         host: &host,
         secrets: &secrets,
         memory: &nothing,
+        images: &images,
     };
     let looks = Box::pin(site.look(wish));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");

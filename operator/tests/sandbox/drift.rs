@@ -26,7 +26,7 @@ const DISK_MIB: u32 = 32;
 struct Bench {
     stage: Stage,
     stack: Stack,
-    host: Host,
+    host: std::sync::Arc<Host>,
     runtime: Runtime,
 }
 

@@ -32,7 +32,7 @@ const HOSTILE: [&str; 14] = [
     "\\n\\\\",
 ];
 
-fn host_of(stage: &Stage) -> Host {
+fn host_of(stage: &Stage) -> std::sync::Arc<Host> {
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
     stage.managed().1
 }

@@ -1,6 +1,6 @@
 //! Nothing false and nothing written: checks of a host that nobody touches find nothing and leave it as it is.
 
-use tasktracker_operator::{engine::Wish, host::Host, observe::Depth, plan::Approval};
+use tasktracker_operator::{engine::Wish, observe::Depth, plan::Approval};
 use tasktracker_testbed::{Compose, Engine, HostOptions};
 use tokio::runtime::Runtime;
 
@@ -44,7 +44,7 @@ fn check(stage: &Stage, checks: usize, restarts: usize) {
     let before = everything(stage);
     let started = std::time::Instant::now();
     for run in 0..=restarts {
-        let (stack, host): (_, Host) = stage.managed();
+        let (stack, host) = stage.managed();
         for number in 0..checks / (restarts + 1) {
             let depth = [Depth::Woken, Depth::Whole, Depth::Woken, Depth::Slow][number % 4];
             let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };

@@ -95,6 +95,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     let before = there();
     make_bad(&stage.host, "never-healthy", "exec sleep 600");
     make_bad(&stage.host, "ends-at-once", "echo no room for $(cat $TOKEN_FILE); exit 3");
+    make_bad(&stage.host, "out-of-memory", "exec tail /dev/zero");
     make_bad(&stage.host, "ends-in-the-soak", "/real & sleep 4; kill $!; exit 1");
     let address = "$(tail -n 1 /etc/hosts | cut -f 1)";
     let answers =
@@ -102,8 +103,15 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     make_bad(&stage.host, "green-but-500", &answers);
     make_bad(&stage.host, "green-but-deaf", "LISTEN=127.0.0.1:8000 exec /real");
     let users = Users::start(stage.page(), "bad");
-    let all =
-        ["never-healthy", "ends-at-once", "ends-in-the-soak", "green-but-500", "green-but-deaf", "not-there"];
+    let all = [
+        "never-healthy",
+        "ends-at-once",
+        "out-of-memory",
+        "ends-in-the-soak",
+        "green-but-500",
+        "green-but-deaf",
+        "not-there",
+    ];
     for revision in all {
         write(revision);
         let refused = stage.command(&["apply"]);
@@ -135,7 +143,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("port 3600: expected it to be free for edge, found the container other"), "{said}");
     stage.on_host("docker rm -f other");
-    assert_unnoticed(&stage.host, "six bad revisions and a port", &users.stop());
+    assert_unnoticed(&stage.host, "seven bad revisions and a port", &users.stop());
     write("green-but-deaf");
     let operator = stage.start_operator();
     std::thread::sleep(std::time::Duration::from_secs(3));

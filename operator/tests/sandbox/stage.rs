@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -89,23 +90,24 @@ impl Stage {
     }
 
     /// The stack of a file as the operator reads it, and its host.
-    pub(crate) fn managed(&self) -> (Stack, Host) {
+    pub(crate) fn managed(&self) -> (Stack, Arc<Host>) {
         let folder = Folder::new(self.path("stacks"), vec!["/opt".into()]);
         let stack = folder.read().unwrap().remove(0).content.unwrap();
         let secrets = Secrets::new(Some(self.path("secrets")));
         let host = Host::new(block_on(target(&stack, &stack.spec.hosts[0], &secrets)).unwrap());
-        (stack, host)
+        (stack, Arc::new(host))
     }
 
     /// What the operator's own look finds, asked for directly.
     pub(crate) async fn look(
         &self,
         stack: &Stack,
-        host: &Host,
+        host: &Arc<Host>,
         wish: Wish<'_>,
     ) -> Result<Vec<Look>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
-        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets, memory: &Memory::none() }
+        let (memory, images) = (Memory::none(), Arc::default());
+        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets, memory: &memory, images: &images }
             .look(wish)
             .await
     }

@@ -18,6 +18,7 @@ apt install -y --no-install-recommends "$@"
 for package in "$@"; do
   case $package in
   docker.io) systemctl disable -q docker.service docker.socket containerd.service ;;
+  docker-registry) systemctl disable -q docker-registry.service ;;
   postgresql) systemctl disable -q postgresql.service ;;
   openssh-server) systemctl disable -q ssh.service ssh.socket ;;
   esac

@@ -100,6 +100,14 @@ pub fn ensure_postgres(say: &mut dyn FnMut(&str)) -> Result<()> {
     ensure(&[Package { name: "postgresql", files: &["/usr/share/postgresql-common/pg_wrapper"] }], say)
 }
 
+/// Installs a registry, for [`crate::RegistryServer`].
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
+    ensure(&[Package { name: "docker-registry", files: &["/usr/bin/docker-registry"] }], say)
+}
+
 /// For callers without a place for progress.
 pub(crate) fn quietly(_: &str) {}
 

@@ -1,8 +1,9 @@
-//! Docker's API through stream-local channels: GET only, tolerant of what it does not know, capped.
+//! Docker's API through stream-local channels: GET only but for pulls, tolerant of what it does not know, capped.
 
 mod container;
 mod event;
 mod inspect;
+mod registry;
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +48,7 @@ const CHANNELS: usize = 6;
 /// Images whose configuration is remembered: an image never changes.
 const IMAGES_KEPT: usize = 100;
 
-/// The read path: it has no way to send anything but GET.
+/// The read path: it has no way to send anything but GET, and in [`registry`] pulls of images.
 pub(super) struct DockerReader {
     prefix: String,
     answer_limit: Duration,
@@ -61,12 +62,16 @@ pub(super) struct DockerReader {
 pub struct Image {
     /// ID, `sha256:` and 64 hexadecimal digits.
     pub id: String,
+    /// Digests under which it was pulled, each with its repository; none where it was loaded or built.
+    pub repo_digests: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct ImageAnswer {
     #[serde(rename = "Id")]
     id: String,
+    #[serde(rename = "RepoDigests", default)]
+    repo_digests: Option<Vec<String>>,
 }
 
 /// A network or a volume: what tells whether it is the one that was made.
@@ -144,7 +149,8 @@ impl DockerReader {
         reference: &str,
     ) -> Result<Option<Image>, Error> {
         let answer: Option<ImageAnswer> = self.get(connection, &format!("/images/{reference}/json")).await?;
-        Ok(answer.map(|answer| Image { id: answer.id }))
+        Ok(answer
+            .map(|answer| Image { id: answer.id, repo_digests: answer.repo_digests.unwrap_or_default() }))
     }
 
     /// What an image brings along for its containers, by its ID; asked once.

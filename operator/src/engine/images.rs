@@ -1,0 +1,489 @@
+//! Images before a rollout: what a tag means is settled once for a stack, and images are on the host before anything
+//! there is touched. Registries are asked beside the looks, which do not wait for them.
+
+use std::{
+    collections::BTreeMap,
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tasktracker_crds::{Moved, RegistryAuthSpec, conditions::reasons};
+use tokio::{
+    process::Command,
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{Look, Site};
+use crate::{
+    desired::Project,
+    diff,
+    host::{self, Host},
+    observe::{MovedTag, Observed, Supply},
+    registry::{Login, Refusal, RefusalKind, digest_of, exact, parts, registry_of},
+    release::Release,
+    secret::Secret,
+    source::StackKey,
+};
+
+/// How long a look waits for a registry before it goes on without it.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a person who asks for a plan waits for a registry.
+const PATIENCE_OF_A_PERSON: Duration = Duration::from_mins(1);
+/// How long a registry that refused is not asked again.
+const REST: Duration = Duration::from_secs(10);
+/// Shortest time between two questions for what a tag means.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it is remembered what a tag that nobody asks for meant.
+const REMEMBERED: Duration = Duration::from_hours(1);
+/// How long a program beside the operator may take to print a login.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// What tags mean to each stack, and what is on its way to which host.
+#[derive(Debug)]
+pub struct Images {
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By stack and reference.
+    tags: BTreeMap<(StackKey, String), Tag>,
+    /// By the host's address and the reference.
+    pulls: BTreeMap<(String, String), Pull>,
+}
+
+/// What an image that a spec names by a tag means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Whatever the host has under that name: it was loaded or built there.
+    Local,
+    /// What has this digest in the registry.
+    Digest(String),
+}
+
+#[derive(Debug)]
+struct Tag {
+    meaning: Option<Meaning>,
+    /// Whether it moved, and the policy follows it.
+    followed: bool,
+    /// What the registry said last.
+    found: Option<String>,
+    /// Why the registry did not say so.
+    refused: Option<Refusal>,
+    /// When it was asked last.
+    asked: Option<Instant>,
+    /// There while it is asked.
+    asking: Option<watch::Receiver<()>>,
+    used: Instant,
+}
+
+#[derive(Debug)]
+struct Pull {
+    /// There while it is under way.
+    running: Option<watch::Receiver<()>>,
+    /// Why it failed, and when.
+    refused: Option<(Refusal, Instant)>,
+}
+
+/// Where a login comes from; what is needed for that is at hand.
+#[derive(Clone, Debug)]
+enum Credentials {
+    Fixed(Result<Login, Refusal>),
+    HostHelper(String),
+    Command { words: Vec<String>, username: String },
+    HostsOwn,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { patience: PATIENCE, state: Mutex::default() }
+    }
+}
+
+impl Images {
+    /// For a person's command: it waits for registries.
+    pub fn patient() -> Self {
+        Self { patience: PATIENCE_OF_A_PERSON, ..Self::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settles what the tags of a project mean, and looks which images are on the host where it asks for others than were
+    /// rolled out.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        site: &Site<'_>,
+        mut project: Project,
+        observed: &mut Observed,
+    ) -> Result<Project, host::Error> {
+        let named =
+            project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
+        let named: Vec<(String, String)> = named.filter(|(_, named)| parts(named).2.is_none()).collect();
+        for (service, reference) in named {
+            let applied = known_here(observed, &service, &reference);
+            match self.meaning(site, &reference, applied).await {
+                Ok(Meaning::Local) => {}
+                Ok(Meaning::Digest(digest)) => {
+                    let found = self.found(site, &reference);
+                    if let Some(found) = found.filter(|found| *found != digest) {
+                        let applied = digest.clone();
+                        observed.supply.moved.push(MovedTag {
+                            service: service.clone(),
+                            reference,
+                            applied,
+                            found,
+                        });
+                    }
+                    project.pin(&service, &digest);
+                }
+                Err(refusal) => {
+                    let told = refusal.map_or_else(
+                        || {
+                            (
+                                reasons::PULLING_IMAGES,
+                                format!("image {reference}: its registry is asked for it"),
+                            )
+                        },
+                        |refusal| (refusal.reason(), refusal.message(&reference)),
+                    );
+                    observed.supply.unresolved.get_or_insert(told);
+                }
+            }
+        }
+        if observed.supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
+            self.look_for(site.host, &project, &mut observed.supply).await?;
+        }
+        Ok(project)
+    }
+
+    /// What a tag means: what it moved to where the policy follows it, what it meant here or elsewhere in the stack, and
+    /// else what the registry says. Nothing is wrong as long as that is not known.
+    async fn meaning(
+        self: &Arc<Self>,
+        site: &Site<'_>,
+        reference: &str,
+        applied: Option<Meaning>,
+    ) -> Result<Meaning, Option<Refusal>> {
+        let key = (site.stack.key.clone(), reference.to_owned());
+        let tags = &site.stack.spec.policy.tags;
+        let now = Instant::now();
+        let known = {
+            let mut state = self.state();
+            state.tags.retain(|other, tag| *other == key || tag.used + REMEMBERED > now);
+            let tag = state.tags.entry(key.clone()).or_insert_with(|| Tag::new(now));
+            tag.used = now;
+            if tags.moved == Moved::Follow
+                && let Some(found) = tag.found.clone().map(Meaning::Digest)
+                && (tag.meaning.is_some() || applied.is_some())
+                && applied.as_ref().or(tag.meaning.as_ref()) != Some(&found)
+            {
+                (tag.meaning, tag.followed) = (Some(found), true);
+            }
+            let followed = tag.meaning.clone().filter(|_| tag.followed);
+            followed.or(applied).or_else(|| tag.meaning.clone())
+        };
+        let rest = if known.is_some() { tags.interval.duration().max(SHORTEST_INTERVAL) } else { REST };
+        if known != Some(Meaning::Local) {
+            let done = self.ask(site, key.clone(), rest).await;
+            if let (Some(mut done), None) = (done, &known) {
+                // The sender is gone when it is known.
+                let _ = timeout(self.patience, done.changed()).await;
+            }
+        }
+        known.map_or_else(
+            || {
+                let state = self.state();
+                let tag = state.tags.get(&key);
+                let meaning = tag.and_then(|tag| tag.meaning.clone());
+                meaning.ok_or_else(|| tag.and_then(|tag| tag.refused.clone()))
+            },
+            Ok,
+        )
+    }
+
+    /// What the registry said last of a tag.
+    fn found(&self, site: &Site<'_>, reference: &str) -> Option<String> {
+        let key = (site.stack.key.clone(), reference.to_owned());
+        self.state().tags.get(&key).and_then(|tag| tag.found.clone())
+    }
+
+    /// Asks the registry for a tag beside the looks, where it was not for a while; what is there while it is asked.
+    async fn ask(
+        self: &Arc<Self>,
+        site: &Site<'_>,
+        key: (StackKey, String),
+        rest: Duration,
+    ) -> Option<watch::Receiver<()>> {
+        let now = Instant::now();
+        let is_due = |tag: &Tag| tag.asking.is_none() && tag.asked.is_none_or(|asked| asked + rest <= now);
+        if !self.state().tags.get(&key).is_some_and(is_due) {
+            return self.state().tags.get(&key).and_then(|tag| tag.asking.clone());
+        }
+        let credentials = credentials(site, &key.1).await;
+        let (sender, receiver) = watch::channel(());
+        {
+            let mut state = self.state();
+            let tag = state.tags.get_mut(&key).filter(|tag| is_due(tag))?;
+            (tag.asked, tag.asking) = (Some(now), Some(receiver.clone()));
+        }
+        let (images, host) = (self.clone(), site.host.clone());
+        tokio::spawn(async move {
+            let said = resolve(&host, &key.1, &credentials).await;
+            if let Some(tag) = images.state().tags.get_mut(&key) {
+                tag.asking = None;
+                tag.refused = said.as_ref().err().cloned();
+                match said {
+                    Ok(Meaning::Digest(digest)) => {
+                        tag.found = Some(digest.clone());
+                        tag.meaning.get_or_insert(Meaning::Digest(digest));
+                    }
+                    Ok(Meaning::Local) => drop(tag.meaning.get_or_insert(Meaning::Local)),
+                    Err(_) => {}
+                }
+            }
+            drop(sender);
+            host.wake();
+        });
+        Some(receiver)
+    }
+
+    /// Which images of a project are on the host, and why the others are not.
+    async fn look_for(&self, host: &Host, project: &Project, supply: &mut Supply) -> Result<(), host::Error> {
+        for (service, reference) in project.images() {
+            if let Some(image) = host.image(&exact(reference)).await? {
+                supply.there.insert(service.to_owned(), image.id);
+                continue;
+            }
+            supply.missing.push(reference.to_owned());
+            let state = self.state();
+            let pull = state.pulls.get(&(host.target().endpoint(), reference.to_owned()));
+            let refused = pull.and_then(|pull| pull.refused.as_ref());
+            let refused = refused.filter(|(_, when)| when.elapsed() < REST);
+            let told = refused.map_or_else(
+                || {
+                    let message = format!("image {reference}: it is pulled before anything is touched");
+                    (reasons::PULLING_IMAGES, message)
+                },
+                |(refusal, _)| (refusal.reason(), refusal.message(reference)),
+            );
+            // What is wrong is told before what goes on.
+            if supply.awaited.as_ref().is_none_or(|(reason, _)| *reason == reasons::PULLING_IMAGES) {
+                supply.awaited = Some(told);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to pull what a change waits for, beside the looks; what is there as long as that takes.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        site: &Site<'_>,
+        references: &[String],
+    ) -> Vec<watch::Receiver<()>> {
+        let mut running = Vec::new();
+        for reference in references {
+            let key = (site.host.target().endpoint(), reference.clone());
+            let credentials = credentials(site, reference).await;
+            let (sender, receiver) = watch::channel(());
+            {
+                let mut state = self.state();
+                let known = state.pulls.get(&key);
+                if let Some(under_way) = known.and_then(|pull| pull.running.clone()) {
+                    running.push(under_way);
+                    continue;
+                }
+                state.pulls.insert(key.clone(), Pull { running: Some(receiver.clone()), refused: None });
+            }
+            running.push(receiver);
+            let (images, host) = (self.clone(), site.host.clone());
+            tracing::info!(stack = %site.stack.key, host = %site.spec.name, image = reference, "pulling");
+            tokio::spawn(async move {
+                let pulled = pull(&host, &key.1, &credentials).await;
+                let mut state = images.state();
+                match pulled {
+                    Ok(()) => drop(state.pulls.remove(&key)),
+                    Err(refusal) => {
+                        let refused = Some((refusal, Instant::now()));
+                        state.pulls.insert(key, Pull { running: None, refused });
+                    }
+                }
+                drop(state);
+                drop(sender);
+                host.wake();
+            });
+        }
+        running
+    }
+}
+
+impl Tag {
+    fn new(now: Instant) -> Self {
+        Self {
+            meaning: None,
+            followed: false,
+            found: None,
+            refused: None,
+            asked: None,
+            asking: None,
+            used: now,
+        }
+    }
+}
+
+impl Site<'_> {
+    /// Pulls what the change of a look waits for, and waits until that is done or failed; whether there was anything.
+    pub async fn fetch_images(&self, look: &Look) -> bool {
+        let awaited = waits_for_images(look);
+        if awaited {
+            self.fetch_all(&look.observed.supply.missing).await;
+        }
+        awaited
+    }
+
+    /// Pulls those images of a release that are not on the host any more, where a registry knows them.
+    pub(super) async fn bring_images(&self, release: &Release) -> Result<(), host::Error> {
+        let mut missing = Vec::new();
+        for (service, reference) in release.project.images() {
+            let id = release.images.get(service).map_or(reference, String::as_str);
+            if parts(reference).2.is_some() && self.host.image(id).await?.is_none() {
+                missing.push(reference.to_owned());
+            }
+        }
+        self.fetch_all(&missing).await;
+        Ok(())
+    }
+
+    async fn fetch_all(&self, references: &[String]) {
+        for mut running in self.images.fetch(self, references).await {
+            // Its sender is gone when the pull is over, whatever came of it: the next look tells.
+            let _ = running.changed().await;
+        }
+    }
+}
+
+/// Whether a change waits for images that are on their way, or could be.
+pub(super) fn waits_for_images(look: &Look) -> bool {
+    let waiting = look.plan.waiting.as_ref();
+    look.plan.hold.is_none()
+        && waiting.is_some_and(|waiting| waiting.reason == reasons::PULLING_IMAGES)
+        && !look.observed.supply.missing.is_empty()
+}
+
+/// What a reference means on a host: as it was rolled out there, or was to be.
+fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Meaning> {
+    let applied = observed.applied.as_ref().and_then(|applied| applied.project.services.get(service));
+    let meaning = applied.and_then(|applied| match applied.image.strip_prefix(reference) {
+        Some("") => Some(Meaning::Local),
+        Some(rest) => rest.strip_prefix('@').map(|digest| Meaning::Digest(digest.to_owned())),
+        None => None,
+    });
+    let tried = observed.ledger.as_ref().and_then(|ledger| ledger.tags.get(reference));
+    meaning.or_else(|| tried.map(|digest| Meaning::Digest(digest.clone())))
+}
+
+/// What a reference means, as the host and its registry say. What was loaded or built there is not in any registry; what
+/// was pulled before stands in for a registry that does not answer.
+async fn resolve(host: &Host, reference: &str, credentials: &Credentials) -> Result<Meaning, Refusal> {
+    let image = host.image(reference).await.map_err(Refusal::unavailable)?;
+    let pulled = image.as_ref().and_then(|image| digest_of(reference, &image.repo_digests));
+    if image.is_some() && pulled.is_none() {
+        return Ok(Meaning::Local);
+    }
+    let login = credentials.login(host, registry_of(reference)).await;
+    let said = match login {
+        Ok(login) => host
+            .digest(reference, login.as_ref())
+            .await
+            .unwrap_or_else(|error| Err(Refusal::unavailable(error))),
+        Err(refusal) => Err(refusal),
+    };
+    match (said, pulled) {
+        (Err(refusal), Some(pulled)) if refusal.kind == RefusalKind::Unavailable => {
+            Ok(Meaning::Digest(pulled.to_owned()))
+        }
+        (said, _) => said.map(Meaning::Digest),
+    }
+}
+
+async fn pull(host: &Host, reference: &str, credentials: &Credentials) -> Result<(), Refusal> {
+    let login = credentials.login(host, registry_of(reference)).await?;
+    host.pull(reference, login.as_ref()).await.unwrap_or_else(|error| Err(Refusal::unavailable(error)))?;
+    let wanted = exact(reference);
+    let image = host.image(&wanted).await.map_err(Refusal::unavailable)?;
+    image
+        .map(drop)
+        .ok_or_else(|| Refusal { kind: RefusalKind::Missing, found: "nothing after a pull".to_owned() })
+}
+
+/// Where the login for a reference comes from: what the spec says counts for the app's own registry.
+async fn credentials(site: &Site<'_>, reference: &str) -> Credentials {
+    let app = site.stack.spec.app.as_ref();
+    let registry = app.map(|app| format!("{}/", app.registry));
+    let is_its_own = registry.is_some_and(|registry| registry_of(&registry) == registry_of(reference));
+    let Some(auth) = app.and_then(|app| app.registry_auth.as_ref()).filter(|_| is_its_own) else {
+        return Credentials::HostsOwn;
+    };
+    let RegistryAuthSpec { secret, host_helper, command, username } = auth;
+    if let Some(secret) = secret {
+        let login = async {
+            let password = site.secrets.get(secret, "password").await?;
+            let username = site.secrets.get(secret, "username").await?;
+            Ok(Login {
+                username: trimmed(username.reveal()),
+                password: Secret::new(trimmed(password.reveal()).into()),
+            })
+        };
+        let login: Result<Login, crate::source::SecretError> = login.await;
+        return Credentials::Fixed(login.map_err(Refusal::denied));
+    }
+    if let Some(helper) = host_helper {
+        return Credentials::HostHelper(helper.clone());
+    }
+    let words = command.iter().flatten().map(ToString::to_string).collect();
+    Credentials::Command { words, username: username.to_string() }
+}
+
+fn trimmed(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.trim_ascii_end()).into_owned()
+}
+
+impl Credentials {
+    async fn login(&self, host: &Host, registry: &str) -> Result<Option<Login>, Refusal> {
+        let of_host = async |helper| {
+            host.login(registry, helper).await.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
+        };
+        match self {
+            Self::Fixed(login) => login.clone().map(Some),
+            Self::HostHelper(helper) => of_host(Some(helper.as_str())).await,
+            Self::HostsOwn => of_host(None).await,
+            Self::Command { words, username } => {
+                let failed = |found: String| {
+                    Refusal::denied(format!("app.registryAuth.command: {found}; run it to see what it says"))
+                };
+                let limited = timeout(COMMAND_LIMIT, printed(words)).await;
+                let printed = limited
+                    .map_err(|_| failed(format!("no answer within {} s", COMMAND_LIMIT.as_secs())))?
+                    .map_err(failed)?;
+                if printed.trim_ascii_start().starts_with(b"{") {
+                    return Login::of_helper(&printed).map(Some).map_err(failed);
+                }
+                let password = Secret::new(printed.trim_ascii_end().to_vec());
+                Ok(Some(Login { username: username.clone(), password }))
+            }
+        }
+    }
+}
+
+/// What a program prints; what it says beside that is not shown, for it may be a secret, too.
+async fn printed(words: &[String]) -> Result<Vec<u8>, String> {
+    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = command.output().await.map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(output.stdout) } else { Err(output.status.to_string()) }
+}

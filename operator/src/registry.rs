@@ -1,0 +1,308 @@
+//! Image references, logins and what a registry refuses. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE};
+use serde::Deserialize;
+use serde_json::json;
+use tasktracker_crds::conditions::reasons;
+
+use crate::secret::Secret;
+
+/// Docker's own registry, as references leave it out and as logins name it.
+const DOCKER_HUB: (&str, &str) = ("docker.io", "index.docker.io");
+
+/// A login to a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// User.
+    pub username: String,
+    /// Password, or a token.
+    pub password: Secret,
+}
+
+impl Login {
+    /// The header with which Docker is told of a login, for the one request that needs it: `X-Registry-Auth`.
+    pub(crate) fn header(&self) -> Secret {
+        let password = String::from_utf8_lossy(self.password.reveal());
+        let text = json!({ "username": self.username, "password": password }).to_string();
+        Secret::new(URL_SAFE.encode(text).into_bytes())
+    }
+
+    /// Reads what a credential helper of Docker prints.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing of it is told.
+    pub fn of_helper(text: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Printed {
+            username: String,
+            secret: String,
+        }
+        let read: Printed = serde_json::from_slice(text)
+            .map_err(|_| "expected JSON with Username and Secret, found something else".to_owned())?;
+        Ok(Self { username: read.username, password: Secret::new(read.secret.into_bytes()) })
+    }
+}
+
+/// Where Docker's own configuration of a user says that a login is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Nowhere.
+    Nowhere,
+    /// In the configuration itself.
+    Here(Login),
+    /// With a credential helper, by its name without `docker-credential-`.
+    Helper(String),
+}
+
+/// Reads a `config.json` of Docker for a login to a registry.
+///
+/// # Errors
+/// What is wrong with it; nothing of it is told.
+pub fn kept_login(config: &[u8], registry: &str) -> Result<Kept, String> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Config {
+        auths: BTreeMap<String, Auth>,
+        cred_helpers: BTreeMap<String, String>,
+        creds_store: Option<String>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Auth {
+        auth: String,
+    }
+    let unreadable = || "expected a config.json of Docker, found something else".to_owned();
+    let config: Config = serde_json::from_slice(config).map_err(|_| unreadable())?;
+    let is_it = |key: &&String| host_of_key(key) == registry_key(registry);
+    if let Some(helper) = config.cred_helpers.iter().find(|(key, _)| is_it(key)) {
+        return Ok(Kept::Helper(helper.1.clone()));
+    }
+    let Some((_, auth)) = config.auths.iter().find(|(key, _)| is_it(key)) else { return Ok(Kept::Nowhere) };
+    match config.creds_store {
+        Some(store) => Ok(Kept::Helper(store)),
+        None if auth.auth.is_empty() => Ok(Kept::Nowhere),
+        None => {
+            let text = STANDARD.decode(&auth.auth).map_err(|_| unreadable())?;
+            let text = String::from_utf8(text).map_err(|_| unreadable())?;
+            let (username, password) = text.split_once(':').ok_or_else(unreadable)?;
+            let password = Secret::new(password.as_bytes().to_vec());
+            Ok(Kept::Here(Login { username: username.to_owned(), password }))
+        }
+    }
+}
+
+/// The registry of a reference, with its port.
+pub fn registry_of(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => DOCKER_HUB.0,
+    }
+}
+
+/// A registry as credential helpers are asked for it.
+pub fn registry_key(registry: &str) -> &str {
+    if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry }
+}
+
+/// A key of Docker's configuration may be a whole address.
+fn host_of_key(key: &str) -> &str {
+    let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// A reference in parts: repository, tag and digest.
+pub fn parts(reference: &str) -> (&str, Option<&str>, Option<&str>) {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag), digest),
+        _ => (name, None, digest),
+    }
+}
+
+/// The reference by which Docker knows an image for certain: the digest alone where there is one.
+pub fn exact(reference: &str) -> String {
+    match parts(reference) {
+        (repository, _, Some(digest)) => format!("{repository}@{digest}"),
+        _ => reference.to_owned(),
+    }
+}
+
+/// A repository with everything that short names leave out.
+fn whole_name(repository: &str) -> String {
+    match (registry_of(repository), repository.contains('/')) {
+        (registry, false) => format!("{registry}/library/{repository}"),
+        (registry, true) if !repository.starts_with(registry) => format!("{registry}/{repository}"),
+        _ => repository.to_owned(),
+    }
+}
+
+/// The digest under which an image was pulled from the repository of a reference, of those that Docker remembers.
+pub fn digest_of<'a>(reference: &str, repo_digests: &'a [String]) -> Option<&'a str> {
+    let wanted = whole_name(parts(reference).0);
+    let mut known = repo_digests.iter().filter_map(|known| known.split_once('@'));
+    known.find(|(repository, _)| whole_name(repository) == wanted).map(|(_, digest)| digest)
+}
+
+/// Whether a text is a digest that may stand in a reference.
+pub fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Why an image cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub kind: RefusalKind,
+    /// What Docker, or whoever was asked, said.
+    pub found: String,
+}
+
+/// What kind of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The registry does not answer, or not in time.
+    Unavailable,
+    /// It does not accept the login, or there is none.
+    Denied,
+    /// It does not have the image.
+    Missing,
+    /// What it sends is not what its digest says.
+    Mismatch,
+}
+
+impl Refusal {
+    /// Judges an answer of Docker by its status and its words: the words of a pull come without a status.
+    pub fn judge(status: Option<u16>, found: &str) -> Self {
+        let words = found.to_lowercase();
+        let says = |all: &[&str]| all.iter().any(|one| words.contains(one));
+        let kind = if says(&[
+            "verification failed",
+            "digest mismatch",
+            "unexpected commit digest",
+            "does not match",
+        ]) {
+            RefusalKind::Mismatch
+        } else if matches!(status, Some(401 | 403))
+            || says(&["unauthorized", "denied", "no basic auth credentials", "authentication required"])
+        {
+            RefusalKind::Denied
+        } else if status == Some(404)
+            || says(&["not found", "manifest unknown", "name unknown", "does not exist"])
+        {
+            RefusalKind::Missing
+        } else {
+            RefusalKind::Unavailable
+        };
+        Self { kind, found: crate::text::printable(found) }
+    }
+
+    /// Nobody answered.
+    pub fn unavailable(found: impl fmt::Display) -> Self {
+        Self { kind: RefusalKind::Unavailable, found: crate::text::printable(&found.to_string()) }
+    }
+
+    /// There is no login to ask with.
+    pub fn denied(found: impl fmt::Display) -> Self {
+        Self { kind: RefusalKind::Denied, found: crate::text::printable(&found.to_string()) }
+    }
+
+    /// The reason for conditions, events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self.kind {
+            RefusalKind::Unavailable => reasons::REGISTRY_UNAVAILABLE,
+            RefusalKind::Denied => reasons::REGISTRY_DENIED,
+            RefusalKind::Missing => reasons::IMAGE_MISSING,
+            RefusalKind::Mismatch => reasons::DIGEST_MISMATCH,
+        }
+    }
+
+    /// What is to be told of an image.
+    pub fn message(&self, reference: &str) -> String {
+        let (expected, remedy) = match self.kind {
+            RefusalKind::Unavailable => ("an answer of its registry", "it is asked again"),
+            RefusalKind::Denied => {
+                ("its registry to accept the login", "see app.registryAuth, or `docker login` on the host")
+            }
+            RefusalKind::Missing => {
+                ("it on the host or in the registry", "push it, or `docker load` it on the host")
+            }
+            RefusalKind::Mismatch => ("what its digest says", "push it anew, or name another digest"),
+        };
+        format!("image {reference}: expected {expected}, found: {}; {remedy}", self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn references_are_taken_apart() {
+        assert_eq!(parts("a.example:5000/t/backend"), ("a.example:5000/t/backend", None, None));
+        assert_eq!(parts("a.example:5000/t/backend:r1"), ("a.example:5000/t/backend", Some("r1"), None));
+        let whole = format!("t/backend:r1@{DIGEST}");
+        assert_eq!(parts(&whole), ("t/backend", Some("r1"), Some(DIGEST)));
+        assert_eq!(exact(&whole), format!("t/backend@{DIGEST}"));
+        assert_eq!(exact("caddy:2"), "caddy:2");
+        let registries = ["a.example/t:r", "localhost/t", "127.0.0.1:5000/t", "caddy:2", "caddy/caddy"];
+        let found = registries.map(registry_of);
+        assert_eq!(found, ["a.example", "localhost", "127.0.0.1:5000", "docker.io", "docker.io"]);
+    }
+
+    #[test]
+    fn a_digest_counts_for_its_own_repository_only() {
+        let known = vec![format!("caddy@{DIGEST}"), "a.example/t@sha256:b".to_owned()];
+        assert_eq!(digest_of("docker.io/library/caddy:2.6", &known), Some(DIGEST));
+        assert_eq!(digest_of("a.example/t:r1", &known), Some("sha256:b"));
+        assert_eq!(digest_of("b.example/t:r1", &known), None);
+        assert!(is_digest(DIGEST) && !is_digest("sha256:b") && !is_digest(&DIGEST.replace("aa", "AA")));
+    }
+
+    #[test]
+    fn a_login_is_where_dockers_configuration_says() {
+        let config =
+            br#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYTpzcw=="}, "b.example": {}},
+            "credHelpers": {"c.example:5000": "ecr-login"}}"#;
+        let login = Login { username: "user".to_owned(), password: Secret::new(b"pa:ss".to_vec()) };
+        assert_eq!(kept_login(config, "docker.io"), Ok(Kept::Here(login)));
+        assert_eq!(kept_login(config, "b.example"), Ok(Kept::Nowhere));
+        assert_eq!(kept_login(config, "c.example:5000"), Ok(Kept::Helper("ecr-login".to_owned())));
+        assert_eq!(kept_login(config, "d.example"), Ok(Kept::Nowhere));
+        let store = br#"{"auths": {"b.example": {}}, "credsStore": "pass"}"#;
+        assert_eq!(kept_login(store, "b.example"), Ok(Kept::Helper("pass".to_owned())));
+        assert_eq!(kept_login(b"{}", "b.example"), Ok(Kept::Nowhere));
+        let told = kept_login(br#"{"auths": {"b.example": {"auth": "canary"}}}"#, "b.example").unwrap_err();
+        assert!(!told.contains("canary"), "{told}");
+    }
+
+    #[test]
+    fn what_a_helper_prints_is_a_login_and_is_not_told_otherwise() {
+        let login = Login::of_helper(br#"{"ServerURL": "x", "Username": "u", "Secret": "p"}"#).unwrap();
+        assert_eq!((login.username.as_str(), login.password.reveal()), ("u", &b"p"[..]));
+        assert!(!Login::of_helper(b"canary").unwrap_err().contains("canary"));
+        let header = login.header();
+        assert_eq!(URL_SAFE.decode(header.reveal()).unwrap(), br#"{"password":"p","username":"u"}"#);
+    }
+
+    #[test]
+    fn refusals_are_told_apart_by_what_docker_says() {
+        let kind = |status, found| Refusal::judge(status, found).kind;
+        assert_eq!(kind(Some(401), "x"), RefusalKind::Denied);
+        assert_eq!(kind(None, "Head \"https://a/v2/\": no basic auth credentials"), RefusalKind::Denied);
+        assert_eq!(kind(Some(404), "manifest for a:r1 not found: manifest unknown"), RefusalKind::Missing);
+        assert_eq!(
+            kind(Some(500), "dial tcp 127.0.0.1:5000: connect: connection refused"),
+            RefusalKind::Unavailable
+        );
+        assert_eq!(kind(None, "manifest verification failed for digest sha256:aa"), RefusalKind::Mismatch);
+    }
+}

@@ -1,0 +1,148 @@
+//! Images from a real registry with passwords that cease to be accepted: what tags mean is settled once, and whatever
+//! keeps an image from being had, the release before serves.
+
+use serde_json::Value;
+use tasktracker_testbed::{HostOptions, RegistryServer};
+
+use crate::stage::{Running, Stage, wait_until};
+
+const LABEL: &str = "docker inspect --format '{{index .Config.Labels \"tasktracker.dev/image\"}}' $(docker ps -q --filter label=com.docker.compose.service=backend)";
+
+struct Scene {
+    stage: Stage,
+    registry: RegistryServer,
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let dockerd_arguments = vec!["--insecure-registry=10.213.0.0/16".to_owned()];
+        let stage = Stage::with(name, HostOptions { dockerd_arguments, ..HostOptions::default() });
+        // What an earlier run pulled, from a registry that was at another port.
+        stage.as_root("docker images --format '{{.Repository}}' | grep '^10.213' | sort -u | while read -r r; do docker images --digests --format '{{.Repository}}@{{.Digest}}' $r; done | xargs -r docker rmi -f");
+        let registry = RegistryServer::start_at(stage.host.gateway()).unwrap();
+        stage.write_value("registry", "username", RegistryServer::user().as_bytes());
+        stage.write_value("registry", "password", RegistryServer::password(1).as_bytes());
+        Self { stage, registry }
+    }
+
+    fn push(&self, image: &str, name: &str) -> String {
+        let image = format!("registry.example.com/tasktracker/{image}");
+        self.registry.push(&self.stage.host, &image, &format!("tasktracker/{name}")).unwrap()
+    }
+
+    fn push_revision(&self, image: &str, revision: &str) -> String {
+        self.push(&format!("frontend:{image}"), &format!("frontend:{revision}"));
+        self.push(&format!("backend:{image}"), &format!("backend:{revision}"))
+    }
+
+    fn write(&self, revision: &str, auth: &str, policy: &str) {
+        let more = format!("  policy: {{rollout: {{soak: 1s}}, tags: {{interval: 1s{policy}}}}}\n");
+        let text = self.stage.stack("staging", revision, &more);
+        let app = format!("registry: {}/tasktracker, registryAuth: {{{auth}}}", self.registry.address());
+        self.stage
+            .write_stack("staging.yaml", &text.replace("registry: registry.example.com/tasktracker", &app));
+    }
+
+    fn image(&self) -> String {
+        self.stage.on_host(LABEL).trim().to_owned()
+    }
+
+    /// What `status` says a change waits for: reason and message.
+    fn waits(&self) -> (String, String) {
+        let (_, status) = self.stage.json(&["status"]);
+        let waiting = &status[0]["report"]["waiting"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&waiting["reason"]), text(&waiting["message"]))
+    }
+
+    /// The operator says what is wrong, and what serves goes on.
+    fn is_told(&self, operator: &Running, reason: &str) {
+        wait_until(format_args!("{reason} is told; log:\n{}", operator.said()), || {
+            operator.log().contains(&format!("reason=\"{reason}\""))
+        });
+        assert_eq!(self.stage.http(3500, "GET /api/tasks").0, 200, "{reason}: what serves goes on");
+    }
+}
+
+#[test]
+fn a_tag_is_settled_once_and_whatever_the_registry_does_the_release_before_serves() {
+    let mut scene = Scene::new("registry");
+    let first = scene.push_revision("r1", "one");
+    scene.write("one", "secret: registry", "");
+    let operator = scene.stage.start_operator();
+    operator.wait_until_ready("staging");
+    let named = format!("{}/tasktracker/backend:one", scene.registry.address());
+    assert_eq!(scene.image(), format!("{named}@{first}"));
+    let left = format!("grep -rlF '{}' /opt/tasktracker \"$HOME\" || true", RegistryServer::password(1));
+    assert_eq!(scene.stage.on_host(&left), "", "the login stays nowhere on the host");
+
+    // The tag moves: what was rolled out stays, until the policy says otherwise.
+    let second = scene.push("backend:r2", "backend:one");
+    assert_ne!(first, second);
+    let moved =
+        || operator.metric("tasktracker_drift_detected_total", &["kind=\"ImageTagMoved\""]) >= Some(1.0);
+    wait_until("a moved tag is told", moved);
+    assert_eq!(scene.image(), format!("{named}@{first}"));
+    scene.write("one", "secret: registry", ", moved: Follow");
+    wait_until("a moved tag is followed", || scene.image() == format!("{named}@{second}"));
+    operator.wait_until_ready("staging");
+
+    // The password is not accepted any more; a command that mints another one is.
+    scene.push_revision("r1", "two");
+    scene.registry.accept(2).unwrap();
+    scene.write("two", "secret: registry", "");
+    scene.is_told(&operator, "RegistryDenied");
+    let said = format!("{:?} {}", scene.waits(), operator.log());
+    assert!(!said.contains("canary-of-the-registry"), "{said}");
+    let minted = scene.stage.path("minted");
+    std::fs::write(&minted, RegistryServer::password(2)).unwrap();
+    let auth = format!("command: [cat, {}], username: {}", minted.display(), RegistryServer::user());
+    scene.write("two", &auth, "");
+    wait_until("another login is used", || scene.image().contains("backend:two@"));
+    operator.wait_until_ready("staging");
+
+    // It is not there, and then there without the image.
+    scene.registry.stop().unwrap();
+    scene.write("three", &auth, "");
+    scene.is_told(&operator, "RegistryUnavailable");
+    scene.registry.go_on().unwrap();
+    scene.is_told(&operator, "ImageMissing");
+    operator.stop();
+}
+
+#[test]
+fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
+    let scene = Scene::new("pulls");
+    let helper = "#!/bin/sh\nread -r registry\nprintf '{\"ServerURL\":\"%s\",\"Username\":\"canary-user\",\"Secret\":\"canary-of-the-registry-1\"}' \"$registry\"\n";
+    let program = "/usr/local/bin/docker-credential-canary";
+    scene.stage.host.write_file(program, helper).unwrap();
+    scene.stage.as_root(&format!("chmod 755 {program}"));
+    scene.push_revision("r1", "one");
+    let auth = "hostHelper: canary";
+    scene.write("one", auth, "");
+    let operator = scene.stage.start_operator();
+    operator.wait_until_ready("staging");
+
+    let damaged = scene.push_revision("r2", "two");
+    scene.registry.damage(&damaged).unwrap();
+    let digests = format!("{auth}}}, digests: {{backend: \"{damaged}\"");
+    scene.write("one", &digests, "");
+    scene.is_told(&operator, "DigestMismatch");
+    assert!(scene.waits().1.contains(&damaged), "{:?}", scene.waits());
+
+    // A registry that does not answer for a while: what differs on the host is repaired meanwhile, and then it goes on.
+    let other = scene.push("backend:r1", "backend:three");
+    let before = scene.image();
+    scene.registry.signal("STOP").unwrap();
+    scene.write("one", &format!("{auth}}}, backend: {{env: {{A: b}}}}, digests: {{backend: \"{other}\""), "");
+    // What has the same content is there already; it is taken away so that it has to be pulled.
+    wait_until("it waits for the image", || scene.waits().0 == "PullingImages");
+    scene.stage.on_host("docker rm -f tt-staging-app-frontend-1");
+    wait_until("it is repaired meanwhile", || {
+        scene.stage.on_host("docker ps --filter name=frontend --format '{{.Status}}'").contains("healthy")
+    });
+    assert_eq!((scene.image(), scene.stage.http(3500, "GET /api/tasks").0), (before, 200));
+    scene.registry.signal("CONT").unwrap();
+    wait_until(format_args!("it goes on; log:\n{}", operator.said()), || scene.image().ends_with(&other));
+    operator.stop();
+}
