@@ -3,7 +3,10 @@
 //! What must survive the operator is in it: the release in force, what an apply was about when it was cut, what was
 //! tried in vain. It is written before anything else is, and again when that is done.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{DriftItem, DriftKind};
@@ -54,6 +57,10 @@ pub struct Ledger {
     /// Digests that tags meant when it was last begun to roll them out, by reference.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Images from registries that releases have, each as `REPOSITORY@DIGEST`, by release: they are removed from the host
+    /// with the last release that has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pulled: BTreeMap<String, Vec<String>>,
     /// Compose project made by hand that was taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
@@ -265,6 +272,7 @@ impl Ledger {
             releases: Vec::new(),
             volumes: BTreeMap::new(),
             tags: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             adopted: None,
             compose: None,
             host_defaults: BTreeMap::new(),
@@ -294,6 +302,17 @@ impl Ledger {
     pub fn kept(&self) -> Vec<String> {
         let named = self.current.iter().chain(&self.previous).filter(|id| !self.releases.contains(id));
         self.releases.iter().chain(named).cloned().collect()
+    }
+
+    /// The same without the images of releases that are not kept, and those of them that no other release has.
+    #[must_use]
+    pub fn without_old_images(mut self) -> (Self, Vec<String>) {
+        let kept = self.kept();
+        let (pulled, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.pulled).into_iter().partition(|(release, _)| kept.contains(release));
+        let is_left = |image: &String| !pulled.values().flatten().any(|other| other == image);
+        let old: BTreeSet<String> = old.into_values().flatten().filter(is_left).collect();
+        (Self { pulled, ..self }, old.into_iter().collect())
     }
 
     /// Before the first step of an apply.

@@ -214,7 +214,7 @@ pub async fn apply(
     }
     let observed = &*observed;
     if plan.rollout.is_some() {
-        let release = rollout::rollout(host, plan, observed, context).await?;
+        let release = Box::pin(rollout::rollout(host, plan, observed, context)).await?;
         return Ok(Outcome { rolled_out: Some(release), ..Outcome::default() });
     }
     if let Some(ledger) = &observed.ledger

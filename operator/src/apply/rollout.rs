@@ -53,12 +53,7 @@ pub(super) async fn rollout(
     let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
-    let mut ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
-    ledger = ledger.taken_over(&context.owner, &context.stack);
-    for (name, actual) in &context.project.volumes {
-        ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
-    }
-    ledger.tags = pinned_tags(context.project);
+    let ledger = ledger_before(release, observed, context);
     let why = if context.back.is_some() { "back to revision" } else { "revision" };
     let signature = context.signature(&format!("{why} {}", release.project.revision));
     let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
@@ -98,13 +93,46 @@ pub(super) async fn rollout(
         // What was cut goes on without us, or is another writer's; what may pass is tried again: the intent stays.
         Err(error) => return Err(error.clone()),
     };
+    let Err(error) = carried_out else {
+        clear_away(host, release, (next, adopted), observed, context).await?;
+        return Ok(prepared.release);
+    };
+    super::write_ledger(host, &next, [], context).await?;
+    Err(error)
+}
+
+/// Writes the ledger once a release serves, and removes what it took the place of: secrets that it does not have, what it
+/// was to replace, images that no release that is kept has.
+async fn clear_away(
+    host: &Host,
+    release: &Release,
+    (ledger, adopted): (Ledger, &[String]),
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
     let stale = observed.applied.iter().flat_map(|applied| applied.seals.keys());
-    let stale = stale.filter(|path| carried_out.is_ok() && !release.seals.contains_key(*path));
+    let stale = stale.filter(|path| !release.seals.contains_key(*path));
     let stale = stale.map(|path| Step::Remove { path: path.clone() });
-    let replaced = adopted.iter().filter(|_| carried_out.is_ok());
-    let replaced = replaced.map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
-    super::write_ledger(host, &next, stale.chain(replaced), context).await?;
-    carried_out.map(|()| prepared.release)
+    let replaced = adopted.iter().map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
+    let (ledger, old) = ledger.without_old_images();
+    let forget = (!old.is_empty()).then_some(Step::ForgetImages { references: old });
+    super::write_ledger(host, &ledger, stale.chain(replaced).chain(forget), context).await
+}
+
+/// The ledger as it goes into a rollout, with what is known of the release's data and images.
+fn ledger_before(release: &Release, observed: &Observed, context: &Context<'_>) -> Ledger {
+    let project = context.project;
+    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
+    let mut ledger = ledger.taken_over(&context.owner, &context.stack);
+    for (name, actual) in &project.volumes {
+        ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
+    }
+    ledger.tags = pinned_tags(project);
+    let pulled: Vec<String> = pulled(project).collect();
+    if !pulled.is_empty() {
+        ledger.pulled.insert(release.id.clone(), pulled);
+    }
+    ledger
 }
 
 /// What the tags of a project mean, where that is known.
@@ -114,6 +142,11 @@ fn pinned_tags(project: &Project) -> BTreeMap<String, String> {
         Some((tagged.to_owned(), digest.to_owned()))
     });
     pinned.collect()
+}
+
+/// Images of a project that come from a registry, without their tags.
+fn pulled(project: &Project) -> impl Iterator<Item = String> {
+    project.images().into_values().filter(|image| image.contains('@')).map(exact)
 }
 
 /// Asks Compose whether it understands a release, before anything is touched.

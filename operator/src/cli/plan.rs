@@ -133,6 +133,12 @@ fn print_look(printer: &Printer, host: &str, look: &Look, files: &FileDiffs) {
             printer.line(Tone::Dim, &words);
             print_file(printer, Some(&item.path), files);
         }
+        if let Some(service) = &change.restarts {
+            let words = format!(
+                "    restart {service} itself is another one: nobody is answered while it is made anew"
+            );
+            printer.line(Tone::Attention, &words);
+        }
     }
     if let Some(waiting) = &plan.waiting {
         printer.line(Tone::Attention, &format!("    waits   {}: {}", waiting.reason, waiting.message));

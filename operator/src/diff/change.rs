@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use super::{adoption, secrets};
-use crate::{desired::Project, observe::Observed, text::printable};
+use crate::{
+    desired::{self, Project},
+    observe::Observed,
+    text::printable,
+};
 
 /// What the spec asks for beyond the applied release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -19,6 +23,9 @@ pub struct Change {
     pub to_revision: String,
     /// What differs.
     pub items: Vec<ChangeItem>,
+    /// Service that leads traffic to the others and is made anew itself: users may notice that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<String>,
     /// Names of containers made by hand that are replaced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adopts: Vec<String>,
@@ -61,9 +68,20 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
         from_release: applied.map(|release| printable(&release.id)),
         from_revision: applied.map(|release| printable(&release.project.revision)),
         to_revision: desired.revision.clone(),
+        restarts: restarts(desired, applied.map(|release| &release.project)),
         items,
         adopts: adopted.into_iter().map(|container| container.name.clone()).collect(),
     })
+}
+
+/// The service whose container leads traffic to the others, where its definition is another one. Its files it takes up
+/// while it goes on.
+fn restarts(desired: &Project, applied: Option<&Project>) -> Option<String> {
+    let applied = applied?;
+    let is_other = |name: &String| {
+        applied.services.get(name).is_some_and(|before| desired.services.get(name) != Some(before))
+    };
+    desired.services.keys().find(|name| desired::is_reloaded(name) && is_other(name)).cloned()
 }
 
 fn compare(desired: &Project, applied: Option<&Project>, items: &mut Vec<ChangeItem>) {
@@ -152,6 +170,18 @@ mod tests {
         let first = change(&project("", ""), &Observed::default()).unwrap();
         assert_eq!(first.from_revision, None);
         assert_eq!(change(&project("", ""), &applied(project("", ""))), None);
+    }
+
+    #[test]
+    fn a_plan_says_that_the_edge_itself_is_made_anew() {
+        let before = applied(project("", ""));
+        let other = "tasktracker, edge: {image: \"caddy:2.8\"}}";
+        let restarts = |desired: &Project| change(desired, &before).unwrap().restarts;
+        assert_eq!(restarts(&project("tasktracker}", other)).as_deref(), Some("edge"));
+        assert_eq!(restarts(&project("3f2c1ab", "4a5b6c7")), None);
+        let mut reloaded = project("", "");
+        reloaded.files.insert("files/edge/Caddyfile".to_owned(), "another one".to_owned());
+        assert_eq!(restarts(&reloaded), None, "a file is taken up while it goes on");
     }
 
     #[test]

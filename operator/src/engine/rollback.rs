@@ -148,6 +148,7 @@ fn change_to(release: &Release, observed: &Observed) -> Change {
             to: release.id.clone(),
         }],
         adopts: Vec::new(),
+        restarts: None,
     })
 }
 

@@ -13,6 +13,8 @@ const APPLY: &str = include_str!("programs/apply.sh");
 const STEPS: &str = include_str!("programs/steps.sh");
 /// How long all steps that are not docker's may take together.
 const OWN_LIMIT: Duration = Duration::from_mins(1);
+/// How long removing one image may take.
+const FORGET_LIMIT: Duration = Duration::from_secs(30);
 /// What docker may take beyond its time limit until it is killed.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -53,6 +55,12 @@ pub enum Step {
     KeepReleases {
         /// IDs of the releases.
         ids: Vec<String>,
+    },
+    /// Removes images by their digests, but for those that a stored release of any project names and those that a
+    /// container has. One that stays is no failure.
+    ForgetImages {
+        /// `REPOSITORY@DIGEST` of each.
+        references: Vec<String>,
     },
     /// Runs `docker` with nothing of the user's environment but `PATH`, `HOME` and the Docker configuration.
     Docker {
@@ -111,6 +119,10 @@ impl Step {
             Self::Sync => "S".to_owned(),
             Self::SetAside { path, time } => format!("A {} {time}", encoded(path.as_bytes())),
             Self::KeepReleases { ids } => format!("K {}", ids.join(" ")),
+            Self::ForgetImages { references } => {
+                let all: Vec<String> = references.iter().map(|one| encoded(one.as_bytes())).collect();
+                format!("I {}", all.join(" "))
+            }
             Self::Docker { arguments, limit } => {
                 let words: Vec<String> = arguments.iter().map(|word| encoded(word.as_bytes())).collect();
                 format!("D {} {}", limit.as_secs().max(1), words.join(" "))
@@ -134,6 +146,9 @@ pub(super) fn input(steps: &[Step]) -> Vec<u8> {
 pub(super) fn limit(steps: &[Step]) -> Duration {
     let docker = steps.iter().map(|step| match step {
         Step::Docker { limit, .. } => *limit + KILL_LIMIT,
+        Step::ForgetImages { references } => {
+            FORGET_LIMIT.saturating_mul(u32::try_from(references.len()).unwrap_or(u32::MAX))
+        }
         _ => Duration::ZERO,
     });
     docker.sum::<Duration>() + OWN_LIMIT
@@ -184,11 +199,12 @@ mod tests {
             Step::Sync,
             Step::SetAside { path: "x y".to_owned(), time: "20260131".to_owned() },
             Step::KeepReleases { ids: vec!["0a".to_owned()] },
+            Step::ForgetImages { references: vec!["a@sha256:0".to_owned(), "b@sha256:0".to_owned()] },
             Step::docker(&["compose", "up\n"], Duration::from_secs(7)),
         ];
         let text = String::from_utf8(input(&steps)).unwrap();
         let verbs: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(verbs, ["F", "C", "M", "P", "R", "S", "A", "K", "D", "END"]);
-        assert_eq!(limit(&steps), OWN_LIMIT + KILL_LIMIT + Duration::from_secs(7));
+        assert_eq!(verbs, ["F", "C", "M", "P", "R", "S", "A", "K", "I", "D", "END"]);
+        assert_eq!(limit(&steps), OWN_LIMIT + 2 * FORGET_LIMIT + KILL_LIMIT + Duration::from_secs(7));
     }
 }

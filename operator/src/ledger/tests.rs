@@ -78,3 +78,23 @@ fn an_intent_stands_until_the_result() {
         assert!(Ledger::read(&serde_json::to_vec(&odd).unwrap()).is_err(), "{id}");
     }
 }
+
+#[test]
+fn images_go_with_the_last_release_that_has_them() {
+    let images = |names: &[&str]| names.iter().map(|name| format!("a/{name}@sha256:0")).collect::<Vec<_>>();
+    let ledger = Ledger {
+        current: Some("cc".to_owned()),
+        releases: vec!["cc".to_owned(), "bb".to_owned()],
+        pulled: [
+            ("aa".to_owned(), images(&["backend:1", "caddy"])),
+            ("bb".to_owned(), images(&["backend:2", "caddy"])),
+            ("cc".to_owned(), images(&["backend:3", "caddy"])),
+        ]
+        .into(),
+        ..Ledger::empty("o", "default/a")
+    };
+    let (ledger, old) = ledger.without_old_images();
+    assert_eq!(old, images(&["backend:1"]));
+    assert_eq!(ledger.pulled.keys().collect::<Vec<_>>(), ["bb", "cc"]);
+    assert_eq!(ledger.clone().without_old_images(), (ledger, Vec::new()), "nothing is removed twice");
+}

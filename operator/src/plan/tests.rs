@@ -5,9 +5,9 @@ use tasktracker_crds::{Answer, DriftKind, Upgrade};
 use super::*;
 use crate::{
     diff,
-    host::Made,
-    host::Source,
+    host::{Disk, Facts, Made, Source},
     ledger::{Failed, Intent, Ledger, Signature},
+    observe::Supply,
     release::Prepared,
     source::Stack,
 };
@@ -381,6 +381,49 @@ fn what_failed_on_another_host_is_not_tried_and_goes_where_it_is_unless_that_was
     let change = diff::change(&newer, &observed);
     let refused = plan(&[], change, &newer, &observed, &PolicySpec::default(), leave);
     assert_eq!((refused.rollout, refused.waiting.unwrap().reason), (None, "RolledBack"));
+}
+
+#[test]
+fn a_change_waits_for_room_and_for_images_even_where_a_person_asks_for_it() {
+    let (desired, mut observed) = (project("b"), observed("a"));
+    let change = diff::change(&desired, &observed);
+    let reason = |observed: &Observed, approval| {
+        let plan = plan(&[], change.clone(), &desired, observed, &PolicySpec::default(), approval);
+        plan.waiting.map(|waiting| (waiting.reason, waiting.needs_person()))
+    };
+    let both = |observed: &Observed| [Approval::Policy, Approval::Person].map(|who| reason(observed, who));
+    let awaited = |reason| Some((reason, "image x".to_owned()));
+    observed.supply.awaited = awaited("PullingImages");
+    assert_eq!(both(&observed), [Some(("PullingImages", false)); 2]);
+    observed.supply.awaited = awaited("RegistryDenied");
+    assert_eq!(both(&observed), [Some(("RegistryDenied", true)); 2]);
+    // Where it is not known what a tag means, there is nothing to approve either.
+    observed.supply.unresolved = awaited("RegistryUnavailable");
+    let approve = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
+    let plan = plan(&[], change.clone(), &desired, &observed, &approve, Approval::Policy);
+    assert_eq!(plan.waiting.unwrap().reason, "RegistryUnavailable");
+    observed.supply = Supply::default();
+    assert_eq!(both(&observed), [None, None]);
+    let disk = |free_percent, free_inodes_percent| {
+        let disk = Disk { place: "/".to_owned(), free_percent, free_inodes_percent };
+        Observed { facts: Some(Facts { disks: vec![disk], ..facts() }), ..observed.clone() }
+    };
+    assert_eq!(both(&disk(2, 2)), [None, None]);
+    assert_eq!(both(&disk(1, 50)), [Some(("PreflightFailed", true)); 2]);
+    assert_eq!(both(&disk(50, 1)), [Some(("PreflightFailed", true)); 2]);
+}
+
+fn facts() -> Facts {
+    Facts {
+        user: String::new(),
+        compose: String::new(),
+        engine: String::new(),
+        api: (1, 41),
+        disks: Vec::new(),
+        forwarding: None,
+        seconds: None,
+        taken: tokio::time::Instant::now(),
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ mod tests {
             to_revision: "r2".to_owned(),
             items: Vec::new(),
             adopts: Vec::new(),
+            restarts: None,
         };
         HostReport {
             host: name.to_owned(),

@@ -2,7 +2,9 @@
 //! keeps an image from being had, the release before serves.
 
 use serde_json::Value;
-use tasktracker_testbed::{HostOptions, RegistryServer};
+use tasktracker_operator::host::Step;
+use tasktracker_testbed::{DemoHost, HostOptions, RegistryServer};
+use tokio::runtime::Runtime;
 
 use crate::stage::{Running, Stage, wait_until};
 
@@ -117,7 +119,8 @@ fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
     let program = "/usr/local/bin/docker-credential-canary";
     scene.stage.host.write_file(program, helper).unwrap();
     scene.stage.as_root(&format!("chmod 755 {program}"));
-    scene.push_revision("r1", "one");
+    let first = scene.push_revision("r1", "one");
+    let repository = format!("{}/tasktracker/backend", scene.registry.address());
     let auth = "hostHelper: canary";
     scene.write("one", auth, "");
     let operator = scene.stage.start_operator();
@@ -131,11 +134,17 @@ fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
     assert!(scene.waits().1.contains(&damaged), "{:?}", scene.waits());
 
     // A registry that does not answer for a while: what differs on the host is repaired meanwhile, and then it goes on.
-    let other = scene.push("backend:r1", "backend:three");
+    let tagged = "registry.example.com/tasktracker/backend";
+    let labelled = format!(
+        "docker create --name labelled {tagged}:r1 && docker commit --change 'LABEL a=b' labelled {tagged}:labelled && docker rm labelled"
+    );
+    scene.stage.on_host(&labelled);
+    let other = scene.push("backend:labelled", "backend:three");
+    scene.stage.on_host(&format!("docker rmi {tagged}:labelled"));
+    assert_ne!(first, other);
     let before = scene.image();
     scene.registry.signal("STOP").unwrap();
     scene.write("one", &format!("{auth}}}, backend: {{env: {{A: b}}}}, digests: {{backend: \"{other}\""), "");
-    // What has the same content is there already; it is taken away so that it has to be pulled.
     wait_until("it waits for the image", || scene.waits().0 == "PullingImages");
     scene.stage.on_host("docker rm -f tt-staging-app-frontend-1");
     wait_until("it is repaired meanwhile", || {
@@ -144,5 +153,26 @@ fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
     assert_eq!((scene.image(), scene.stage.http(3500, "GET /api/tasks").0), (before, 200));
     scene.registry.signal("CONT").unwrap();
     wait_until(format_args!("it goes on; log:\n{}", operator.said()), || scene.image().ends_with(&other));
+    operator.wait_until_ready("staging");
     operator.stop();
+
+    // What no stored release names any more is removed, and nothing else.
+    let (named, used) = (format!("{repository}@{first}"), format!("{repository}@{other}"));
+    let forget = |references: [&String; 2]| {
+        let (_, host) = scene.stage.managed();
+        let references = references.map(Clone::clone).to_vec();
+        Runtime::new().unwrap().block_on(async {
+            let lock = host.lock("0000000000000000").await.unwrap();
+            host.carry_out(&lock, "staging/app", &[Step::ForgetImages { references }]).await.unwrap();
+            lock.release().await;
+        });
+    };
+    let there = |image: &str| scene.stage.host.docker(&["image", "inspect", image]).is_ok();
+    forget([&named, &used]);
+    assert!(there(&named) && there(&used));
+    scene.stage.on_host(&format!(
+        "cd /opt/tasktracker/staging/app/releases && rm -r $(grep -l {first} */manifest.json | cut -d / -f 1)"
+    ));
+    forget([&named, &used]);
+    assert!(!there(&named) && there(&used));
 }

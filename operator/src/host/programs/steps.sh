@@ -4,7 +4,7 @@
 # Steps, every text in base64: "F path number" renames a staged file into its place; "M path mode" makes a folder and
 # sets its mode; "P path mode" sets a mode; "R path" removes a file; "S" makes sure that files are on
 # the disk; "A path time" sets aside what stands at a path; "K releases…" removes every other stored release;
-# "D seconds words…" runs docker.
+# "I images…" removes images that no stored release names; "D seconds words…" runs docker.
 # Exit 75: a program of another writer still runs; 76: another writer took over; 73: cannot write; 1: docker failed.
 umask 022
 base=$1 project=$1${2:+/$2} epoch=$3 staging=$4
@@ -70,6 +70,10 @@ run() { # $1: seconds; the rest: arguments of docker. What it says is cut, its s
   rm -rf -- "$staging"
   exit 1
 }
+forget() { # $1: REPOSITORY@DIGEST. What any stored release names stays, and docker keeps what a container has
+  grep -qsF -e "${1#*@}" "$base"/*/*/releases/*/manifest.json ||
+    timeout -k 5 25 env -i PATH="$PATH" HOME="$HOME" docker -H unix:///var/run/docker.sock rmi "$1" </dev/null >/dev/null 2>&1
+}
 while read -r verb first second rest; do
   case $verb in
     F) put "$(plain "$first")" "$second" ;;
@@ -83,6 +87,7 @@ while read -r verb first second rest; do
         case " $first $second $rest " in *" ${stored##*/} "*) ;; *) rm -rf -- "$stored" ;; esac
       done
       ;;
+    I) for word in $first $second $rest; do forget "$(plain "$word")"; done ;;
     D)
       set --
       for word in $second $rest; do set -- "$@" "$(plain "$word")"; done
