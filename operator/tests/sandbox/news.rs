@@ -68,7 +68,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     make_bad(&stage.host, "bad", r#"echo "<!channel>" no room for $(cat $TOKEN_FILE); exec sleep 600"#);
     let write = |revision: &str, policy: &str| {
         let more = format!(
-            "  policy: {{rollout: {{soak: 1s, healthTimeout: 4s, onFailure: Hold}}{policy}}}
+            "  policy: {{rollout: {{soak: 1s, drainTimeout: 1s, healthTimeout: 4s, onFailure: Hold}}{policy}}}
   notifications: [{{slack: {{webhookSecret: webhook, channel: '#ops'}}, on: [Succeeded, RolledBack, ApprovalNeeded]}}]\n"
         );
         let text = stage.stack("staging", revision, &more);
