@@ -91,7 +91,9 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     // What was told once is not told again by the next operator.
     operator.stop();
     let operator = stage.start_operator();
-    wait_until("it looked again", || operator.log().contains("a change waits"));
+    wait_until("it looked again", || operator.log().matches("a change waits").count() == 2);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    told(2, &["waits for approval"]);
     write("bad", "");
     told(3, &["revision bad failed on app-1", "&lt;!channel&gt; no room for …"]);
     let status = || stage.json(&["status"]).1[0]["report"]["waiting"]["reason"].clone();
