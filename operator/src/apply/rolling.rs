@@ -18,7 +18,7 @@ use crate::{
     desired::{self, compose::COMPOSE_SERVICE, labels},
     failpoint,
     host::{self, Container, Host, Placement, Source, State, Step},
-    observe::Observed,
+    observe::{self, Observed},
     release::{COMPOSE_FILE, Prepared, Release},
     secret::Values,
 };
@@ -192,7 +192,12 @@ impl<'a> Takeover<'a> {
             self.bring_beside(&compose, &deaf).await?;
             let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
             self.run(&deaf.iter().map(remove).collect::<Vec<_>>()).await?;
-            self.run(&self.requests().await?.into_values().flatten().collect::<Vec<_>>()).await?;
+            for ((name, _), urls) in self.requests().await? {
+                self.ask(&urls).await.map_err(|error| match error {
+                    Error::Refused { found } => Error::Refused { found: format!("{name}: {found}") },
+                    other => other,
+                })?;
+            }
         }
         let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
         steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
@@ -232,19 +237,32 @@ impl<'a> Takeover<'a> {
     /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
     async fn deaf(&self) -> Result<BTreeMap<String, String>, Error> {
         let requests = self.requests().await?;
-        match self.run(&requests.values().flatten().cloned().collect::<Vec<_>>()).await {
-            // What answers with an error is reached.
-            Err(Error::Refused { found }) if !found.contains("HTTP/") => {}
+        match self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await {
+            Err(Error::Refused { .. }) => {}
             done => return done.map(|()| BTreeMap::new()),
         }
         let mut deaf = BTreeMap::new();
-        for ((name, service), steps) in requests {
-            match self.run(&steps).await {
+        for ((name, service), urls) in requests {
+            match self.ask(&urls).await {
+                // What answers with an error is reached.
+                Err(Error::Refused { found }) if found.contains("HTTP/") => {
+                    return Err(Error::Refused { found: format!("{name}: {found}") });
+                }
                 Err(Error::Refused { .. }) => drop(deaf.insert(name, service)),
                 done => done?,
             }
         }
         Ok(deaf)
+    }
+
+    /// Requests from the edge, one after the other.
+    async fn ask(&self, urls: &[String]) -> Result<(), Error> {
+        let words = ["exec", self.edge.name.as_str(), "wget", "-q", "-O", "/dev/null"];
+        let words: Vec<&str> = words.into_iter().chain(urls.iter().map(String::as_str)).collect();
+        if urls.is_empty() {
+            return Ok(());
+        }
+        self.run(&[Step::docker(&words, QUICK_LIMIT)]).await
     }
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
@@ -257,14 +275,29 @@ impl<'a> Takeover<'a> {
             Step::docker(&all.collect::<Vec<_>>(), limit)
         };
         let stop = on_old(&["stop"], limits.drain_timeout.duration() + ACTION_LIMIT);
-        let up = Compose::new(host, context.project).up(&[]);
-        self.run(&[stop, on_old(&["rm", "-f"], ACTION_LIMIT), up]).await?;
+        self.run(&[stop, on_old(&["rm", "-f"], ACTION_LIMIT)]).await?;
+        if !self.is_whole().await? {
+            self.run(&[Compose::new(host, context.project).up(&[])]).await?;
+        }
         failpoint::reached("applied");
         let health = limits.health_timeout.duration();
         let services = release.project.services.keys().map(String::as_str).collect();
         let without = BTreeSet::new();
         let proof = self.proof(&services, &without);
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+    }
+
+    /// Whether every service has its containers by now, as the release wants them and running: then Compose has nothing
+    /// to do.
+    async fn is_whole(&self) -> Result<bool, Error> {
+        let release = &self.prepared.release;
+        let all = self.host.containers().await?;
+        let number = |service: &str| {
+            let ours = all.iter().filter(|one| observe::is_ours(one, &release.project));
+            ours.filter(|one| one.state == State::Running && is_of(one, release, service)).count()
+        };
+        let services = &release.project.services;
+        Ok(services.iter().all(|(name, service)| number(name) == service.scale as usize))
     }
 
     /// Refuses to blame a release where what led the traffic before stands still: no release does that, a daemon that was
@@ -312,15 +345,12 @@ impl<'a> Takeover<'a> {
         is_seen(&self.edge.service, path)
     }
 
-    /// Requests from the edge to each new container, as users will make them, by the container's name and service.
-    async fn requests(&self) -> Result<BTreeMap<(String, String), Vec<Step>>, Error> {
-        let ask = |url: &str| {
-            Step::docker(&["exec", &self.edge.name, "wget", "-q", "-O", "/dev/null", url], QUICK_LIMIT)
-        };
+    /// What users will ask each new container for, by the container's name and service.
+    async fn requests(&self) -> Result<BTreeMap<(String, String), Vec<String>>, Error> {
         let of = |(service, container): (String, String)| {
             let (port, paths) = desired::app::proofs(&service);
-            let steps = paths.iter().map(|path| ask(&format!("http://{container}:{port}{path}"))).collect();
-            ((container, service), steps)
+            let urls = paths.iter().map(|path| format!("http://{container}:{port}{path}")).collect();
+            ((container, service), urls)
         };
         Ok(self.new_containers().await?.into_iter().map(of).collect())
     }

@@ -67,6 +67,7 @@ fn a_waiting_change_is_never_smuggled_in_by_healing() {
 #[test]
 fn what_is_approved_is_carried_out_and_nothing_else() {
     let stage = Stage::new("approve");
+    stage.on_host("for part in backend frontend; do docker tag registry.example.com/tasktracker/$part:r2 registry.example.com/tasktracker/$part:r3; done");
     let closed =
         "  policy: {upgrade: Approve, rollout: {soak: 1s}, windows: [{cron: '0 0 29 2 *', duration: 1m}]}\n";
     let write = |revision: &str, more: &str| {
