@@ -293,6 +293,11 @@ impl Ledger {
         self.current.is_none() && self.previous.is_none() && self.volumes.is_empty()
     }
 
+    /// A failed release that was left as it was, as long as nothing was done about it.
+    pub fn left(&self) -> Option<&Failed> {
+        self.failed.as_ref().filter(|failed| failed.left && self.intent.is_some())
+    }
+
     /// What to write into the project's folder.
     pub fn placement(&self) -> Placement {
         inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())

@@ -10,7 +10,9 @@ use tasktracker_crds::conditions::reasons;
 use crate::secret::Secret;
 
 /// Docker's own registry, as references leave it out and as logins name it.
-const DOCKER_HUB: (&str, &str) = ("docker.io", "index.docker.io");
+const DOCKER_HUB: (&str, &str) = ("docker.io", "https://index.docker.io/v1/");
+/// User by which a credential helper says that the secret is an identity token.
+const TOKEN_USER: &str = "<token>";
 
 /// A login to a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +27,12 @@ impl Login {
     /// The header with which Docker is told of a login, for the one request that needs it: `X-Registry-Auth`.
     pub(crate) fn header(&self) -> Secret {
         let password = String::from_utf8_lossy(self.password.reveal());
-        let text = json!({ "username": self.username, "password": password }).to_string();
+        let text = if self.username == TOKEN_USER {
+            json!({ "identitytoken": password })
+        } else {
+            json!({ "username": self.username, "password": password })
+        };
+        let text = text.to_string();
         Secret::new(URL_SAFE.encode(text).into_bytes())
     }
 
@@ -53,8 +60,13 @@ pub enum Kept {
     Nowhere,
     /// In the configuration itself.
     Here(Login),
-    /// With a credential helper, by its name without `docker-credential-`.
-    Helper(String),
+    /// With a credential helper.
+    Helper {
+        /// Its name without `docker-credential-`.
+        helper: String,
+        /// What it is asked for.
+        key: String,
+    },
 }
 
 /// Reads a `config.json` of Docker for a login to a registry.
@@ -73,16 +85,22 @@ pub fn kept_login(config: &[u8], registry: &str) -> Result<Kept, String> {
     #[serde(default)]
     struct Auth {
         auth: String,
+        #[serde(rename = "identitytoken")]
+        identity_token: String,
     }
     let unreadable = || "expected a config.json of Docker, found something else".to_owned();
     let config: Config = serde_json::from_slice(config).map_err(|_| unreadable())?;
-    let is_it = |key: &&String| host_of_key(key) == registry_key(registry);
-    if let Some(helper) = config.cred_helpers.iter().find(|(key, _)| is_it(key)) {
-        return Ok(Kept::Helper(helper.1.clone()));
+    let is_it = |key: &&String| host_of_key(key) == host_of_key(registry_key(registry));
+    if let Some((key, helper)) = config.cred_helpers.iter().find(|(key, _)| is_it(key)) {
+        return Ok(Kept::Helper { helper: helper.clone(), key: key.clone() });
     }
-    let Some((_, auth)) = config.auths.iter().find(|(key, _)| is_it(key)) else { return Ok(Kept::Nowhere) };
+    let Some((key, auth)) = config.auths.iter().find(|(key, _)| is_it(key)) else { return Ok(Kept::Nowhere) };
     match config.creds_store {
-        Some(store) => Ok(Kept::Helper(store)),
+        Some(helper) => Ok(Kept::Helper { helper, key: key.clone() }),
+        None if !auth.identity_token.is_empty() => {
+            let password = Secret::new(auth.identity_token.clone().into_bytes());
+            Ok(Kept::Here(Login { username: TOKEN_USER.to_owned(), password }))
+        }
         None if auth.auth.is_empty() => Ok(Kept::Nowhere),
         None => {
             let text = STANDARD.decode(&auth.auth).map_err(|_| unreadable())?;
@@ -135,10 +153,13 @@ pub fn exact(reference: &str) -> String {
 
 /// A repository with everything that short names leave out.
 fn whole_name(repository: &str) -> String {
-    match (registry_of(repository), repository.contains('/')) {
-        (registry, false) => format!("{registry}/library/{repository}"),
-        (registry, true) if !repository.starts_with(registry) => format!("{registry}/{repository}"),
-        _ => repository.to_owned(),
+    let registry = registry_of(repository);
+    let path =
+        repository.strip_prefix(registry).and_then(|path| path.strip_prefix('/')).unwrap_or(repository);
+    if registry == DOCKER_HUB.0 && !path.contains('/') {
+        format!("{registry}/library/{path}")
+    } else {
+        format!("{registry}/{path}")
     }
 }
 
@@ -262,6 +283,7 @@ mod tests {
     fn a_digest_counts_for_its_own_repository_only() {
         let known = vec![format!("caddy@{DIGEST}"), "a.example/t@sha256:b".to_owned()];
         assert_eq!(digest_of("docker.io/library/caddy:2.6", &known), Some(DIGEST));
+        assert_eq!(digest_of("docker.io/caddy:2.6", &known), Some(DIGEST));
         assert_eq!(digest_of("a.example/t:r1", &known), Some("sha256:b"));
         assert_eq!(digest_of("b.example/t:r1", &known), None);
         assert!(is_digest(DIGEST) && !is_digest("sha256:b") && !is_digest(&DIGEST.replace("aa", "AA")));
@@ -275,10 +297,15 @@ mod tests {
         let login = Login { username: "user".to_owned(), password: Secret::new(b"pa:ss".to_vec()) };
         assert_eq!(kept_login(config, "docker.io"), Ok(Kept::Here(login)));
         assert_eq!(kept_login(config, "b.example"), Ok(Kept::Nowhere));
-        assert_eq!(kept_login(config, "c.example:5000"), Ok(Kept::Helper("ecr-login".to_owned())));
+        let helper =
+            |helper: &str, key: &str| Ok(Kept::Helper { helper: helper.to_owned(), key: key.to_owned() });
+        assert_eq!(kept_login(config, "c.example:5000"), helper("ecr-login", "c.example:5000"));
         assert_eq!(kept_login(config, "d.example"), Ok(Kept::Nowhere));
-        let store = br#"{"auths": {"b.example": {}}, "credsStore": "pass"}"#;
-        assert_eq!(kept_login(store, "b.example"), Ok(Kept::Helper("pass".to_owned())));
+        let store = br#"{"auths": {"https://b.example/v1/": {}}, "credsStore": "pass"}"#;
+        assert_eq!(kept_login(store, "b.example"), helper("pass", "https://b.example/v1/"));
+        let token = br#"{"auths": {"b.example": {"auth": "dTpw", "identitytoken": "t"}}}"#;
+        let Ok(Kept::Here(token)) = kept_login(token, "b.example") else { panic!("a token is a login") };
+        assert_eq!(URL_SAFE.decode(token.header().reveal()).unwrap(), br#"{"identitytoken":"t"}"#);
         assert_eq!(kept_login(b"{}", "b.example"), Ok(Kept::Nowhere));
         let told = kept_login(br#"{"auths": {"b.example": {"auth": "canary"}}}"#, "b.example").unwrap_err();
         assert!(!told.contains("canary"), "{told}");

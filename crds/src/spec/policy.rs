@@ -121,7 +121,7 @@ pub enum Moved {
 
 impl Default for TagsSpec {
     fn default() -> Self {
-        Self { moved: Moved::default(), interval: span("5m") }
+        Self { moved: Moved::default(), interval: span("1h") }
     }
 }
 

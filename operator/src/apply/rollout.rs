@@ -127,7 +127,10 @@ fn ledger_before(release: &Release, observed: &Observed, context: &Context<'_>) 
     for (name, actual) in &project.volumes {
         ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
     }
-    ledger.tags = pinned_tags(project);
+    // What the spec asks for still means the same when an earlier release is gone back to.
+    if context.back.is_none() {
+        ledger.tags = pinned_tags(project);
+    }
     let pulled: Vec<String> = pulled(project).collect();
     if !pulled.is_empty() {
         ledger.pulled.insert(release.id.clone(), pulled);

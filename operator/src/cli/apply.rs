@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, hashes, look_at_all},
+    hosts::{Looked, Reach, hashes, look_at_all},
     printer::{Printer, Tone},
 };
 use crate::{
     apply,
-    engine::{Hosts, Look, Memory, Site, Wish},
+    engine::{Look, Memory, Site, Wish},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -32,8 +32,8 @@ pub(super) async fn apply(
     wanted: Option<&str>,
     approval: Approval,
 ) -> anyhow::Result<Verdict> {
-    let hosts = Hosts::default();
-    let all = look_in_peace(selection, &hosts, approval).await?;
+    let reach = Reach::default();
+    let all = look_in_peace(selection, &reach, approval).await?;
     if let Some(wanted) = wanted {
         let found: Vec<String> = hashes(&all).into_values().collect();
         if !found.iter().any(|found| found == wanted) || found.len() > 1 {
@@ -74,13 +74,13 @@ pub(super) async fn apply(
 /// of where the lock is asked for.
 async fn look_in_peace(
     selection: &Selection,
-    hosts: &Hosts,
+    reach: &Reach,
     approval: Approval,
 ) -> anyhow::Result<Vec<Looked>> {
     let started = Instant::now();
     let (mut depth, mut fetched) = (Depth::Slow, false);
     loop {
-        let all = look_at_all(selection, hosts, approval, depth).await?;
+        let all = look_at_all(selection, reach, approval, depth).await?;
         let busy =
             all.iter().flat_map(|looked| looked.result.iter().flatten()).any(|look| look.observed.busy);
         if !busy && !fetched && fetch_images(&all).await {

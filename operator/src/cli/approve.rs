@@ -8,11 +8,11 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Looked, hashes, look_at_all, on_each},
+    hosts::{Looked, Reach, hashes, look_at_all, on_each},
     printer::Printer,
 };
 use crate::{
-    engine::{Hosts, Look, Site},
+    engine::{Look, Site},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -24,8 +24,8 @@ pub(super) async fn approve(
     selection: &Selection,
     wanted: &str,
 ) -> anyhow::Result<Verdict> {
-    let hosts = Hosts::default();
-    let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
+    let reach = Reach::default();
+    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     for (stack, found) in hashes(&all) {
         if found != wanted {
             bail!(

@@ -4,11 +4,10 @@ use serde_json::json;
 
 use super::{
     Selection, Verdict,
-    hosts::look_at_all,
+    hosts::{Reach, look_at_all},
     printer::{Printer, Tone, table},
 };
 use crate::{
-    engine::Hosts,
     ledger::{Ledger, Rollout},
     observe::Depth,
     plan::Approval,
@@ -17,7 +16,7 @@ use crate::{
 
 /// `history`
 pub(super) async fn history(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
-    let all = look_at_all(selection, &Hosts::default(), Approval::Policy, Depth::Woken).await?;
+    let all = look_at_all(selection, &Reach::default(), Approval::Policy, Depth::Woken).await?;
     let mut verdict = Verdict::InSync;
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for looked in &all {

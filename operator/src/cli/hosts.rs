@@ -36,18 +36,29 @@ struct Means {
     images: Arc<Images>,
 }
 
-/// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others. `hosts` keeps
-/// connections from one call to the next.
+/// What one command keeps from one look to the next: connections, and what tags mean.
+pub(super) struct Reach {
+    hosts: Hosts,
+    images: Arc<Images>,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self { hosts: Hosts::default(), images: Arc::new(Images::patient()) }
+    }
+}
+
+/// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others.
 pub(super) async fn look_at_all(
     selection: &Selection,
-    hosts: &Hosts,
+    reach: &Reach,
     approval: Approval,
     depth: Depth,
 ) -> anyhow::Result<Vec<Looked>> {
     let means = Arc::new(Means {
         secrets: selection.source.secrets(),
         memory: selection.state.share(),
-        images: Arc::new(Images::patient()),
+        images: reach.images.clone(),
     });
     let mut looks = Vec::new();
     for stack in stacks(selection)? {
@@ -58,7 +69,7 @@ pub(super) async fn look_at_all(
                 stack.clone(),
                 spec,
                 means.clone(),
-                hosts,
+                reach,
                 Wish { approval, depth, lock: None, turns: None },
             ));
         }
@@ -70,7 +81,7 @@ async fn look_at(
     stack: Arc<Stack>,
     spec: HostSpec,
     means: Arc<Means>,
-    hosts: &Hosts,
+    reach: &Reach,
     wish: Wish<'_>,
 ) -> Looked {
     let target = match target(&stack, &spec, &means.secrets).await {
@@ -80,7 +91,7 @@ async fn look_at(
             return Looked { stack, spec, host: None, result, means };
         }
     };
-    let host = hosts.get(target);
+    let host = reach.hosts.get(target);
     let site = Site {
         stack: &stack,
         spec: &spec,

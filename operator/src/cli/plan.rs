@@ -7,12 +7,12 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, hashes, look_at_all, verdict},
+    hosts::{Looked, Reach, hashes, look_at_all, verdict},
     printer::{Printer, Tone},
     text_diff,
 };
 use crate::{
-    engine::{Hosts, Look},
+    engine::Look,
     host::Host,
     observe::{self, Depth},
     plan::{Approval, Repair},
@@ -24,8 +24,8 @@ type FileDiffs = BTreeMap<String, Vec<String>>;
 
 /// `plan`
 pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
-    let hosts = Hosts::default();
-    let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
+    let reach = Reach::default();
+    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     let hashes = hashes(&all);
     let mut documents = Vec::new();
     let mut titled = None;

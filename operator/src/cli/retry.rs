@@ -5,11 +5,11 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{look_at_all, on_each},
+    hosts::{Reach, look_at_all, on_each},
     printer::Printer,
 };
 use crate::{
-    engine::{Hosts, Look, Site},
+    engine::{Look, Site},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -17,8 +17,8 @@ use crate::{
 
 /// `retry`
 pub(super) async fn retry(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
-    let hosts = Hosts::default();
-    let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
+    let reach = Reach::default();
+    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     let again = async |site: Site<'_>, lock: &HostLock, look: &Look| {
         let again = site.retry(lock, look, &person()).await?;
         let words = if again { "what failed is tried again" } else { "nothing failed" };

@@ -5,11 +5,11 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{look_at_all, on_each},
+    hosts::{Reach, look_at_all, on_each},
     printer::Printer,
 };
 use crate::{
-    engine::{Hosts, Look, Site},
+    engine::{Look, Site},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -21,8 +21,8 @@ pub(super) async fn rollback(
     selection: &Selection,
     release: Option<&str>,
 ) -> anyhow::Result<Verdict> {
-    let hosts = Hosts::default();
-    let all = look_at_all(selection, &hosts, Approval::Policy, Depth::Slow).await?;
+    let reach = Reach::default();
+    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
         let outcome = site.rollback(lock, look, release, &person()).await?;
         Ok(outcome.rolled_out.map(|release| {

@@ -8,12 +8,12 @@ use tasktracker_crds::DriftItem;
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, look_at_all, verdict},
+    hosts::{Looked, Reach, look_at_all, verdict},
     plan::headline,
     printer::{Printer, Tone, table},
 };
 use crate::{
-    engine::{self, Hosts, Memory, now},
+    engine::{self, Memory, now},
     observe::Depth,
     plan::Approval,
     report::HostReport,
@@ -29,11 +29,11 @@ type Line = (Tone, String);
 /// `status`
 pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool) -> anyhow::Result<Verdict> {
     let memory = selection.state.share();
-    let hosts = Hosts::default();
+    let reach = Reach::default();
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();
     loop {
-        let all = look_at_all(selection, &hosts, Approval::Policy, depth).await?;
+        let all = look_at_all(selection, &reach, Approval::Policy, depth).await?;
         let reports = reports(&all, &memory);
         if !watch {
             print(printer, &reports);

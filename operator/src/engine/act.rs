@@ -62,8 +62,7 @@ impl Site<'_> {
         let failed = ledger.failed.as_ref().map(|failed| format!("try revision {} again", failed.revision));
         let attempts = (!ledger.attempts.is_empty()).then(|| "try again what did not hold".to_owned());
         let what: Vec<String> = failed.into_iter().chain(attempts).collect();
-        let is_left = ledger.failed.as_ref().is_some_and(|failed| failed.left);
-        if what.is_empty() || (ledger.intent.is_some() && !is_left) {
+        if what.is_empty() || (ledger.intent.is_some() && ledger.left().is_none()) {
             return Ok(false);
         }
         let context = self.context(lock, look, who);

@@ -2,17 +2,17 @@
 //! there is touched. Registries are asked beside the looks, which do not wait for them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tasktracker_crds::{Moved, RegistryAuthSpec, conditions::reasons};
+use tasktracker_crds::{HostSpec, Moved, RegistryAuthSpec, conditions::reasons};
 use tokio::{
     process::Command,
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Look, Site};
@@ -21,7 +21,7 @@ use crate::{
     diff,
     host::{self, Host},
     observe::{MovedTag, Observed, Supply},
-    registry::{Login, Refusal, RefusalKind, digest_of, exact, parts, registry_of},
+    registry::{Login, Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
     release::Release,
     secret::Secret,
     source::StackKey,
@@ -31,6 +31,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How long a person who asks for a plan waits for a registry.
 const PATIENCE_OF_A_PERSON: Duration = Duration::from_mins(1);
+/// How long the other hosts of a stack may take to be looked at before it is asked what a tag means.
+const SIBLINGS: Duration = Duration::from_secs(10);
+/// How often it is looked whether they were, while a look waits.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How soon it is looked again whether they were.
+const WAKE: Duration = Duration::from_millis(500);
 /// How long a registry that refused is not asked again.
 const REST: Duration = Duration::from_secs(10);
 /// Shortest time between two questions for what a tag means.
@@ -53,6 +59,8 @@ struct State {
     tags: BTreeMap<(StackKey, String), Tag>,
     /// By the host's address and the reference.
     pulls: BTreeMap<(String, String), Pull>,
+    /// Since when a stack is known, and which of its hosts were looked at.
+    seen: BTreeMap<StackKey, (Instant, BTreeSet<String>)>,
 }
 
 /// What an image that a spec names by a tag means.
@@ -124,8 +132,13 @@ impl Images {
         let named =
             project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
         let named: Vec<(String, String)> = named.filter(|(_, named)| parts(named).2.is_none()).collect();
-        for (service, reference) in named {
+        let known = |(service, reference): (String, String)| {
             let applied = known_here(observed, &service, &reference);
+            (service, reference, applied)
+        };
+        let named: Vec<(String, String, Option<Meaning>)> = named.into_iter().map(known).collect();
+        self.saw(site, &named);
+        for (service, reference, applied) in named {
             match self.meaning(site, &reference, applied).await {
                 Ok(Meaning::Local) => {}
                 Ok(Meaning::Digest(digest)) => {
@@ -184,9 +197,15 @@ impl Images {
             {
                 (tag.meaning, tag.followed) = (Some(found), true);
             }
+            tag.followed &= tags.moved == Moved::Follow;
             let followed = tag.meaning.clone().filter(|_| tag.followed);
             followed.or(applied).or_else(|| tag.meaning.clone())
         };
+        if known.is_none() && !self.wait_for_siblings(site).await {
+            wake_soon(site.host.clone());
+            return Err(None);
+        }
+        let known = known.or_else(|| self.state().tags.get(&key).and_then(|tag| tag.meaning.clone()));
         let rest = if known.is_some() { tags.interval.duration().max(SHORTEST_INTERVAL) } else { REST };
         if known != Some(Meaning::Local) {
             let done = self.ask(site, key.clone(), rest).await;
@@ -204,6 +223,42 @@ impl Images {
             },
             Ok,
         )
+    }
+
+    /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
+    fn siblings_were_seen(&self, site: &Site<'_>) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
+        let is_seen = |host: &HostSpec| host.name == site.spec.name || seen.1.contains(host.name.as_str());
+        site.stack.app_hosts().all(is_seen) || seen.0 + SIBLINGS <= now
+    }
+
+    /// Waits until they were, as long as a look may wait; whether that is so.
+    async fn wait_for_siblings(&self, site: &Site<'_>) -> bool {
+        let started = Instant::now();
+        while !self.siblings_were_seen(site) {
+            if started.elapsed() >= self.patience {
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+        true
+    }
+
+    /// A host of a stack was looked at: what the tags mean there is what they are to mean on the others.
+    fn saw(&self, site: &Site<'_>, named: &[(String, String, Option<Meaning>)]) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for (_, reference, applied) in named {
+            if let Some(applied) = applied {
+                let key = (site.stack.key.clone(), reference.clone());
+                let tag = state.tags.entry(key).or_insert_with(|| Tag::new(now));
+                tag.meaning.get_or_insert_with(|| applied.clone());
+            }
+        }
+        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
+        seen.1.insert(site.spec.name.to_string());
     }
 
     /// What the registry said last of a tag.
@@ -237,13 +292,13 @@ impl Images {
             if let Some(tag) = images.state().tags.get_mut(&key) {
                 tag.asking = None;
                 tag.refused = said.as_ref().err().cloned();
-                match said {
-                    Ok(Meaning::Digest(digest)) => {
+                if let Ok((meaning, by_registry)) = said {
+                    if let Meaning::Digest(digest) = &meaning
+                        && by_registry
+                    {
                         tag.found = Some(digest.clone());
-                        tag.meaning.get_or_insert(Meaning::Digest(digest));
                     }
-                    Ok(Meaning::Local) => drop(tag.meaning.get_or_insert(Meaning::Local)),
-                    Err(_) => {}
+                    tag.meaning.get_or_insert(meaning);
                 }
             }
             drop(sender);
@@ -262,8 +317,8 @@ impl Images {
             supply.missing.push(reference.to_owned());
             let state = self.state();
             let pull = state.pulls.get(&(host.target().endpoint(), reference.to_owned()));
+            // It is told while it is tried again, too.
             let refused = pull.and_then(|pull| pull.refused.as_ref());
-            let refused = refused.filter(|(_, when)| when.elapsed() < REST);
             let told = refused.map_or_else(
                 || {
                     let message = format!("image {reference}: it is pulled before anything is touched");
@@ -292,12 +347,15 @@ impl Images {
             let (sender, receiver) = watch::channel(());
             {
                 let mut state = self.state();
-                let known = state.pulls.get(&key);
-                if let Some(under_way) = known.and_then(|pull| pull.running.clone()) {
-                    running.push(under_way);
+                let pull = state.pulls.entry(key.clone()).or_insert(Pull { running: None, refused: None });
+                if let Some(under_way) = &pull.running {
+                    running.push(under_way.clone());
                     continue;
                 }
-                state.pulls.insert(key.clone(), Pull { running: Some(receiver.clone()), refused: None });
+                if pull.refused.as_ref().is_some_and(|(_, when)| when.elapsed() < REST) {
+                    continue;
+                }
+                pull.running = Some(receiver.clone());
             }
             running.push(receiver);
             let (images, host) = (self.clone(), site.host.clone());
@@ -368,10 +426,19 @@ impl Site<'_> {
 
 /// Whether a change waits for images that are on their way, or could be.
 pub(super) fn waits_for_images(look: &Look) -> bool {
+    let supply = &look.observed.supply;
     let waiting = look.plan.waiting.as_ref();
     look.plan.hold.is_none()
-        && waiting.is_some_and(|waiting| waiting.reason == reasons::PULLING_IMAGES)
-        && !look.observed.supply.missing.is_empty()
+        && waiting.is_some_and(|waiting| supply.is_awaited(waiting.reason))
+        && !supply.missing.is_empty()
+}
+
+/// Looks again after a while though nothing happened on the host.
+fn wake_soon(host: Arc<Host>) {
+    tokio::spawn(async move {
+        sleep(WAKE).await;
+        host.wake();
+    });
 }
 
 /// What a reference means on a host: as it was rolled out there, or was to be.
@@ -379,34 +446,41 @@ fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Mea
     let applied = observed.applied.as_ref().and_then(|applied| applied.project.services.get(service));
     let meaning = applied.and_then(|applied| match applied.image.strip_prefix(reference) {
         Some("") => Some(Meaning::Local),
-        Some(rest) => rest.strip_prefix('@').map(|digest| Meaning::Digest(digest.to_owned())),
+        Some(rest) => {
+            let digest = rest.strip_prefix('@').filter(|digest| is_digest(digest));
+            digest.map(|digest| Meaning::Digest(digest.to_owned()))
+        }
         None => None,
     });
     let tried = observed.ledger.as_ref().and_then(|ledger| ledger.tags.get(reference));
+    let tried = tried.filter(|digest| is_digest(digest));
     meaning.or_else(|| tried.map(|digest| Meaning::Digest(digest.clone())))
 }
 
-/// What a reference means, as the host and its registry say. What was loaded or built there is not in any registry; what
-/// was pulled before stands in for a registry that does not answer.
-async fn resolve(host: &Host, reference: &str, credentials: &Credentials) -> Result<Meaning, Refusal> {
+/// What a reference means, and whether its registry said so. What was loaded or built on the host is not in any registry.
+/// Where that cannot be told apart, and where the registry does not say anything, the image that is there stands in.
+async fn resolve(
+    host: &Host,
+    reference: &str,
+    credentials: &Credentials,
+) -> Result<(Meaning, bool), Refusal> {
     let image = host.image(reference).await.map_err(Refusal::unavailable)?;
     let pulled = image.as_ref().and_then(|image| digest_of(reference, &image.repo_digests));
     if image.is_some() && pulled.is_none() {
-        return Ok(Meaning::Local);
+        return Ok((Meaning::Local, false));
     }
     let login = credentials.login(host, registry_of(reference)).await;
     let said = match login {
-        Ok(login) => host
-            .digest(reference, login.as_ref())
-            .await
-            .unwrap_or_else(|error| Err(Refusal::unavailable(error))),
+        Ok(login) => {
+            let said = host.digest(reference, login.as_ref()).await;
+            said.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
+        }
         Err(refusal) => Err(refusal),
     };
-    match (said, pulled) {
-        (Err(refusal), Some(pulled)) if refusal.kind == RefusalKind::Unavailable => {
-            Ok(Meaning::Digest(pulled.to_owned()))
-        }
-        (said, _) => said.map(Meaning::Digest),
+    match (said, pulled.filter(|digest| is_digest(digest))) {
+        (Ok(digest), _) => Ok((Meaning::Digest(digest), true)),
+        (Err(_), Some(pulled)) => Ok((Meaning::Digest(pulled.to_owned()), false)),
+        (Err(refusal), None) => Err(refusal),
     }
 }
 

@@ -48,13 +48,15 @@ pub(super) struct Notifier(mpsc::Sender<Message>);
 
 impl Notifier {
     /// Starts the task that sends; it ends with this.
-    pub(super) fn start(secrets: Secrets, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        let connector =
-            HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
+    pub(super) fn start(secrets: Secrets, metrics: Arc<Metrics>) -> Self {
+        // A container image may have no certificates of its own.
+        let roots = HttpsConnectorBuilder::new().with_native_roots();
+        let roots = roots.unwrap_or_else(|_| HttpsConnectorBuilder::new().with_webpki_roots());
+        let connector = roots.https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(send_all(receiver, Sender { secrets, client, metrics }));
-        Ok(Self(sender))
+        Self(sender)
     }
 
     /// Hands over what is new of a stack, for everybody who wants to know it.

@@ -86,6 +86,8 @@ impl Site<'_> {
         self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
         // What the spec asks for beyond that is not what is brought back.
         observed.supply = Supply::default();
+        // It needs no room that is not taken already.
+        observed.facts = None;
         let change = change_to(&release, &observed);
         let project = release.project.clone();
         let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
@@ -95,7 +97,9 @@ impl Site<'_> {
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
         }
-        self.bring_images(&release).await?;
+        if let apply::Because::Preferred(_) = because {
+            self.bring_images(&release).await?;
+        }
         let back = apply::Back { images: release.images, because };
         let look = Look { project, observed, drift: look.drift.clone(), plan };
         Ok(self.act_on(lock, &look, who, Some(back)).await?)
@@ -107,7 +111,7 @@ impl Site<'_> {
         let current = ledger.and_then(|ledger| ledger.current.clone());
         let kept = ledger.map(Ledger::kept).unwrap_or_default();
         // Where a failed release was left in place, the one in force is what is gone back to.
-        let is_left = ledger.and_then(|ledger| ledger.failed.as_ref()).is_some_and(|failed| failed.left);
+        let is_left = ledger.and_then(Ledger::left).is_some();
         let is_other = |id: &String| is_left || Some(id) != current.as_ref();
         let kept: Vec<String> = kept.into_iter().filter(is_other).collect();
         let before = ledger.and_then(|ledger| ledger.previous.clone());

@@ -62,7 +62,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let ready = Arc::new(AtomicBool::new(false));
     let server =
         tokio::spawn(server::serve(settings.listen, Told { metrics: metrics.clone(), ready: ready.clone() }));
-    let notifier = Notifier::start(settings.secrets.clone(), metrics.clone())?;
+    let notifier = Notifier::start(settings.secrets.clone(), metrics.clone());
     let memory = Arc::new(settings.memory);
     let folder = settings.folder.clone();
     let shared = Arc::new(Shared {

@@ -7,6 +7,8 @@ use crate::registry::{self, Kept, Login, Refusal};
 
 /// How long a credential helper on the host may take.
 const HELPER_LIMIT: Duration = Duration::from_secs(30);
+/// How credential helpers say that they have no login.
+const NOT_FOUND: &[u8] = b"credentials not found";
 /// Prints the configuration that Docker's own client has for the user.
 const READ_CONFIG: &str = r#"cat "${DOCKER_CONFIG:-$HOME/.docker}/config.json" 2>/dev/null || echo '{}'"#;
 
@@ -45,34 +47,29 @@ impl Host {
         helper: Option<&str>,
     ) -> Result<Result<Option<Login>, Refusal>, Error> {
         if let Some(helper) = helper {
-            return self.ask_helper(registry, helper).await;
+            return self.ask_helper(registry::registry_key(registry), helper).await;
         }
         let command = shell::command(READ_CONFIG, &[]);
         let output = self.run(&command, Vec::new(), self.target.limits.program).await?;
         match registry::kept_login(&output.success("reading Docker's configuration")?.stdout, registry) {
             Ok(Kept::Nowhere) => Ok(Ok(None)),
             Ok(Kept::Here(login)) => Ok(Ok(Some(login))),
-            Ok(Kept::Helper(helper)) => self.ask_helper(registry, &helper).await,
+            Ok(Kept::Helper { helper, key }) => self.ask_helper(&key, &helper).await,
             Err(found) => Ok(Err(Refusal::denied(format!("~/.docker/config.json on the host: {found}")))),
         }
     }
 
-    async fn ask_helper(
-        &self,
-        registry: &str,
-        helper: &str,
-    ) -> Result<Result<Option<Login>, Refusal>, Error> {
+    async fn ask_helper(&self, key: &str, helper: &str) -> Result<Result<Option<Login>, Refusal>, Error> {
         let program = format!("docker-credential-{helper}");
         let command = shell::command("exec \"$1\" get", &[&program]);
-        let asked = registry::registry_key(registry).as_bytes().to_vec();
-        let output = self.run(&command, asked, HELPER_LIMIT).await?;
+        let output = self.run(&command, key.as_bytes().to_vec(), HELPER_LIMIT).await?;
         let login = match output.exit {
             Exit::Lost => return Err(Error::ConnectionLost),
-            Exit::Exited(0) => registry::Login::of_helper(&output.stdout),
+            Exit::Exited(0) => Login::of_helper(&output.stdout),
+            // As Docker's own client has it, it goes on without a login then.
+            _ if output.stdout.starts_with(NOT_FOUND) => return Ok(Ok(None)),
             other => Err(format!("it failed ({other:?}); run it on the host to see what it says")),
         };
-        Ok(login
-            .map(Some)
-            .map_err(|found| Refusal::denied(format!("`{program} get` for {registry}: {found}"))))
+        Ok(login.map(Some).map_err(|found| Refusal::denied(format!("`{program} get` for {key}: {found}"))))
     }
 }

@@ -20,6 +20,15 @@ pub(super) fn reason_to_wait(
     consent: &Consent,
     leave: &Leave,
 ) -> Option<(&'static str, String)> {
+    let left = observed.ledger.as_ref().and_then(Ledger::left);
+    let left = left.filter(|failed| failed.desired_hash == change.desired_hash);
+    if let Some(failed) = left.filter(|_| leave.approval == Approval::Policy) {
+        let message = format!(
+            "this desired state was tried and failed ({}), and everything was left as it was then; look at it, then change the spec, or run `retry` or `rollback`",
+            failed.message
+        );
+        return Some((reasons::ROLLOUT_HELD, message));
+    }
     let fault = fault(desired, observed, leave.approval);
     if fault.is_some() {
         return fault;
@@ -30,13 +39,6 @@ pub(super) fn reason_to_wait(
     let ledger = observed.ledger.as_ref();
     let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
     let failed = failed.filter(|failed| failed.desired_hash == change.desired_hash);
-    if let Some(failed) = failed.filter(|failed| failed.left) {
-        let message = format!(
-            "this desired state was tried and failed ({}), and everything was left as it was then; look at it, then change the spec, or run `retry` or `rollback`",
-            failed.message
-        );
-        return Some((reasons::ROLLOUT_HELD, message));
-    }
     if let Some(failed) = failed {
         let message = format!(
             "this desired state was tried and failed ({}); change it, or run `retry`",
@@ -96,7 +98,8 @@ fn fault(desired: &Project, observed: &Observed, approval: Approval) -> Option<(
     if let Some(unresolved) = &observed.supply.unresolved {
         return Some(unresolved.clone());
     }
-    let in_the_way = diff::port_in_the_way(desired, observed).or_else(|| diff::no_room(observed));
+    let room = || diff::no_room(observed).filter(|_| !observed.is_under_way());
+    let in_the_way = diff::port_in_the_way(desired, observed).or_else(room);
     in_the_way.map(|message| (reasons::PREFLIGHT_FAILED, message))
 }
 

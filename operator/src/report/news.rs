@@ -1,13 +1,13 @@
 //! What people are told of a stack once, rather than shown as long as it lasts. Pure.
 
 use serde::{Deserialize, Serialize};
-use tasktracker_crds::{
-    NotificationEvent, TaskTrackerStackStatus,
-    conditions::{self, reasons},
-};
+use tasktracker_crds::{Answer, NotificationEvent, TaskTrackerStackStatus, conditions::reasons};
 
 use super::HostReport;
+use crate::plan::Waiting;
 
+/// How the reason begins on the host on which something was tried.
+const TRIED: &str = "this desired state was tried";
 /// Longest text of one message, in characters.
 const LONGEST: usize = 1500;
 
@@ -19,10 +19,10 @@ pub struct Told {
     pub known: bool,
     /// The releases that were in force, by host.
     pub in_force: String,
-    /// Hash of the desired state that was taken back.
+    /// The revision that failed.
     pub rolled_back: Option<String>,
-    /// Hash of the plan that waits for a person.
-    pub waiting_plan: Option<String>,
+    /// Hashes of the plans that wait for a person, by host.
+    pub waiting_plans: Option<String>,
 }
 
 /// One message.
@@ -49,7 +49,6 @@ pub fn news(
         news.push(News { event, text });
     };
     let mut next = told.clone();
-    let is_true = |kind: &str| status.conditions.iter().any(|one| one.type_ == kind && one.status == "True");
     let in_force: Vec<String> = asked
         .iter()
         .filter_map(|report| Some(format!("{}={}", report.host, report.release.as_ref()?)))
@@ -60,7 +59,7 @@ pub fn news(
             return (news, next);
         }
         (next.known, next.in_force) = (true, in_force);
-    } else if is_true(conditions::READY) && in_force != told.in_force {
+    } else if asked.iter().all(|report| serves(report)) && in_force != told.in_force {
         let hosts: Vec<&str> = asked.iter().map(|report| report.host.as_str()).collect();
         let revision = status.revision.as_deref().unwrap_or("several");
         add(
@@ -69,36 +68,57 @@ pub fn news(
         );
         next.in_force = in_force;
     }
+    // What a host that could not be looked at waits for is not known.
+    let is_known = asked.iter().all(|report| report.failure.is_none() || report.waiting.is_some());
     let waits = |reason: &'static str| {
         let waiting = asked.iter().filter_map(|report| Some((report, report.waiting.as_ref()?)));
         waiting.filter(move |(_, waiting)| waiting.reason == reason)
     };
-    let failed = waits(reasons::ROLLED_BACK).chain(waits(reasons::ROLLOUT_HELD)).next();
-    let hash = failed.map(|(_, waiting)| waiting.change.desired_hash.clone());
-    if let Some((report, waiting)) = failed.filter(|_| hash != told.rolled_back) {
+    // The host on which it failed says more than those that only heard of it.
+    let failed = waits(reasons::ROLLOUT_HELD).chain(waits(reasons::ROLLED_BACK));
+    let failed = failed.max_by_key(|(_, waiting)| waiting.message.contains(TRIED));
+    let revision = failed.map(|(_, waiting)| waiting.change.to_revision.clone());
+    if let Some((report, waiting)) = failed.filter(|_| revision != told.rolled_back) {
         let to = &waiting.change.to_revision;
-        let what = if waiting.reason == reasons::ROLLED_BACK { "was taken back" } else { "failed" };
-        let text = format!("{stack}: revision {to} {what} on {}: {}", report.host, waiting.message);
+        let text = format!("{stack}: revision {to} failed on {}: {}", report.host, waiting.message);
         add(NotificationEvent::RolledBack, text);
     }
-    next.rolled_back = hash;
-    if let Some(plan) = status.waiting_plan.as_ref().filter(|plan| Some(*plan) != told.waiting_plan.as_ref())
-    {
-        let changes: Vec<String> = waits(reasons::APPROVAL_NEEDED)
-            .map(|(report, waiting)| {
-                let from = waiting.change.from_revision.as_deref().unwrap_or("nothing");
-                format!("{}: revision {from} to {}", report.host, waiting.change.to_revision)
-            })
-            .collect();
-        let name = stack.rsplit('/').next().unwrap_or(stack);
-        let text = format!(
-            "{stack}: plan {plan} waits for approval ({}); see `plan`, then `approve {name} {plan}`",
-            changes.join("; ")
-        );
-        add(NotificationEvent::ApprovalNeeded, text);
+    if revision.is_some() || is_known {
+        next.rolled_back = revision;
     }
-    next.waiting_plan.clone_from(&status.waiting_plan);
+    let waiting: Vec<_> = waits(reasons::APPROVAL_NEEDED).collect();
+    let plans: Vec<String> =
+        waiting.iter().map(|(report, _)| format!("{}={}", report.host, report.plan)).collect();
+    let plans = (!plans.is_empty()).then(|| plans.join(" "));
+    let is_new = plans.is_some() && plans != told.waiting_plans;
+    if let Some(plan) = status.waiting_plan.as_ref().filter(|_| is_new) {
+        add(NotificationEvent::ApprovalNeeded, approval_needed(stack, plan, &waiting));
+    }
+    if plans.is_some() || is_known {
+        next.waiting_plans = plans;
+    }
     (news, next)
+}
+
+fn approval_needed(stack: &str, plan: &str, waiting: &[(&&HostReport, &Waiting)]) -> String {
+    let changes: Vec<String> = waiting
+        .iter()
+        .map(|(report, waiting)| {
+            let from = waiting.change.from_revision.as_deref().unwrap_or("nothing");
+            format!("{}: revision {from} to {}", report.host, waiting.change.to_revision)
+        })
+        .collect();
+    let (changes, name) = (changes.join("; "), stack.rsplit('/').next().unwrap_or(stack));
+    format!("{stack}: plan {plan} waits for approval ({changes}); see `plan`, then `approve {name} {plan}`")
+}
+
+/// Whether a host has what is asked for, and it serves. What is only reported is no reason to say nothing.
+fn serves(report: &HostReport) -> bool {
+    let HostReport { failure, waiting, rolling_out, .. } = report;
+    let is_quiet =
+        failure.is_none() && waiting.is_none() && rolling_out.is_none() && !report.busy && !report.cut;
+    let is_told_only = report.drift.iter().all(|item| item.answer == Answer::Report);
+    is_quiet && is_told_only && report.healthy && report.release.is_some()
 }
 
 /// A text as Slack shows it literally: nothing in it is a link, or calls people.
@@ -109,8 +129,13 @@ pub fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{diff::Change, plan::Waiting, report};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use tasktracker_crds::{DriftItem, DriftKind};
+
+    use crate::{
+        diff::Change,
+        report::{self, Failure},
+    };
 
     fn host(name: &str, release: &str, waiting: Option<&'static str>) -> HostReport {
         let change = Change {
@@ -133,6 +158,20 @@ mod tests {
         }
     }
 
+    fn drift() -> DriftItem {
+        DriftItem {
+            host: "a".to_owned(),
+            component: "app".to_owned(),
+            service: None,
+            kind: DriftKind::ImageTagMoved,
+            path: None,
+            wanted: String::new(),
+            found: String::new(),
+            first_seen: None,
+            answer: Answer::Heal,
+        }
+    }
+
     fn tell(reports: &[HostReport], told: &mut Told) -> Vec<String> {
         let now = Time("2026-01-31T18:00:00Z".parse().unwrap());
         let status = report::status(&TaskTrackerStackStatus::default(), reports, None, &now);
@@ -150,6 +189,11 @@ mod tests {
         let all = [host("a", "2", None), host("b", "2", None)];
         assert_eq!(tell(&all, told), ["Succeeded default/staging: revision r1 is in force on a, b"]);
         assert!(tell(&all, told).is_empty());
+        let mut third = [host("a", "3", None), host("b", "3", None)];
+        third[0].drift.push(drift());
+        assert!(tell(&third, told).is_empty(), "something is to be repaired");
+        third[0].drift = vec![DriftItem { answer: Answer::Report, ..drift() }];
+        assert_eq!(tell(&third, told).len(), 1, "what is only reported keeps nobody from being told");
         let kept: Told = serde_json::from_str(&serde_json::to_string(told).unwrap()).unwrap();
         assert_eq!(&kept, told);
     }
@@ -158,11 +202,24 @@ mod tests {
     fn a_way_back_is_told_once_and_again_when_it_happens_again() {
         let told = &mut Told { known: true, in_force: "a=1".to_owned(), ..Told::default() };
         let failed = [host("a", "1", Some(reasons::ROLLED_BACK))];
-        let text = "RolledBack default/staging: revision r2 was taken back on a: it did not serve";
+        let text = "RolledBack default/staging: revision r2 failed on a: it did not serve";
         assert_eq!(tell(&failed, told), [text]);
         assert!(tell(&failed, told).is_empty());
+        // A look that failed is not the end of it.
+        let failure =
+            Failure { reason: "Unreachable", message: String::new(), reachable: false, stalled: false };
+        let unknown = HostReport { failure: Some(failure), ..host("a", "1", None) };
+        assert!(tell(&[unknown], told).is_empty() && tell(&failed, told).is_empty());
         assert!(tell(&[host("a", "1", None)], told).is_empty());
         assert_eq!(tell(&failed, told), [text]);
+        // Another host that only heard of it has nothing new to say.
+        let mut both =
+            [host("a", "1", Some(reasons::ROLLED_BACK)), host("b", "1", Some(reasons::ROLLOUT_HELD))];
+        both[0].waiting.as_mut().unwrap().message = "this desired state failed on b".to_owned();
+        both[1].waiting.as_mut().unwrap().message = format!("{TRIED} and failed");
+        assert!(tell(&both, told).is_empty());
+        let found = tell(&both, &mut Told { known: true, ..Told::default() });
+        assert!(found[0].contains("failed on b: this desired"), "{found:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Collected, Empty, Limited};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -95,6 +95,11 @@ impl DockerReader {
         let asked = timeout(SILENCE_LIMIT, self.send(connection, (Method::POST, path), login)).await;
         let Ok(response) = asked else { return Ok(Err(silent())) };
         let (status, mut body) = response?;
+        if status != StatusCode::OK {
+            let body = timeout(ANSWER_LIMIT, Limited::new(body, THING_LIMIT).collect()).await;
+            let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+            return Ok(Err(Refusal::judge(Some(status.as_u16()), &said(&body))));
+        }
         let (mut line, mut refused) = (Vec::new(), None);
         loop {
             let Ok(next) = timeout(SILENCE_LIMIT, body.frame()).await else { return Ok(Err(silent())) };
@@ -113,9 +118,6 @@ impl DockerReader {
             if line.len() > THING_LIMIT {
                 return Ok(Err(Refusal::unavailable("a line without end")));
             }
-        }
-        if status != StatusCode::OK {
-            return Ok(Err(Refusal::judge(Some(status.as_u16()), &said(&line))));
         }
         Ok(refused.map_or(Ok(()), |found| Err(Refusal::judge(None, &found))))
     }
