@@ -20,7 +20,7 @@ impl Scene {
         let dockerd_arguments = vec!["--insecure-registry=10.213.0.0/16".to_owned()];
         let stage = Stage::with(name, HostOptions { dockerd_arguments, ..HostOptions::default() });
         // What an earlier run pulled, from a registry that was at another port.
-        stage.as_root("docker images --format '{{.Repository}}' | grep '^10.213' | sort -u | while read -r r; do docker images --digests --format '{{.Repository}}@{{.Digest}}' $r; done | xargs -r docker rmi -f");
+        stage.as_root("docker images --digests --format '{{.Repository}}@{{.Digest}} {{.Repository}}:{{.Tag}}' | tr ' ' '\\n' | grep '^10.213' | grep -v '<none>' | sort -u | xargs -rn 1 docker rmi -f || true");
         let registry = RegistryServer::start_at(stage.host.gateway()).unwrap();
         stage.write_value("registry", "username", RegistryServer::user().as_bytes());
         stage.write_value("registry", "password", RegistryServer::password(1).as_bytes());
