@@ -210,8 +210,10 @@ impl Images {
         if known != Some(Meaning::Local) {
             let done = self.ask(site, key.clone(), rest).await;
             if let (Some(mut done), None) = (done, &known) {
-                // The sender is gone when it is known.
-                let _ = timeout(self.patience, done.changed()).await;
+                // The sender is gone when it is known. The task wakes only the host that it was begun for.
+                if timeout(self.patience, done.changed()).await.is_err() {
+                    wake_soon(site.host.clone());
+                }
             }
         }
         known.map_or_else(
