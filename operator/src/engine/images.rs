@@ -312,9 +312,18 @@ impl Images {
     /// Which images of a project are on the host, and why the others are not.
     async fn look_for(&self, host: &Host, project: &Project, supply: &mut Supply) -> Result<(), host::Error> {
         for (service, reference) in project.images() {
-            if let Some(image) = host.image(&exact(reference)).await? {
-                supply.there.insert(service.to_owned(), image.id);
-                continue;
+            match host.image(&exact(reference)).await {
+                Ok(None) => {}
+                Ok(Some(image)) => {
+                    supply.there.insert(service.to_owned(), image.id);
+                    continue;
+                }
+                // A daemon that cannot tell of one image is looked at all the same.
+                Err(error @ host::Error::DockerApi { .. }) => {
+                    supply.awaited = Some((reasons::PREFLIGHT_FAILED, format!("image {reference}: {error}")));
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             supply.missing.push(reference.to_owned());
             let state = self.state();

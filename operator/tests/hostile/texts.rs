@@ -112,7 +112,7 @@ async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() 
         manifest["project"][part].as_object_mut().unwrap().values_mut().for_each(|value| soil(value, false));
         manifest["desiredHash"] = json!(NASTY);
         let looks = look(kept(&ledger, &bytes(&manifest))).await;
-        assert!(looks.is_ok(), "{part}");
+        assert!(looks.is_ok(), "{part}: {looks:?}");
         check_texts(part, &looks);
     }
 }
