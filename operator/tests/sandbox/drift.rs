@@ -127,9 +127,16 @@ fn every_kind(name: &str, options: HostOptions) {
     let unseen: Vec<DriftKind> = DriftKind::ALL
         .iter()
         .filter(|kind| !seen.contains(kind))
-        // Secrets come into containers later, and a running service's own configuration is asked for later.
+        // Seen with secrets (`secrets.rs`), with a registry (`registry.rs`), and field by field; no service has a
+        // configuration of its own to be asked for yet.
         .filter(|kind| {
-            ![DriftKind::SecretMoved, DriftKind::ConfigNotLoaded, DriftKind::ConfigChanged].contains(kind)
+            ![
+                DriftKind::SecretMoved,
+                DriftKind::ImageTagMoved,
+                DriftKind::ConfigNotLoaded,
+                DriftKind::ConfigChanged,
+            ]
+            .contains(kind)
         })
         .copied()
         .collect();
