@@ -40,11 +40,12 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.ports) || [self.ports.page, self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].all(p, [self.ports.page, self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].filter(q, q == p).size() == 1)").message("each port in ports is used once"),
+    validation = Rule::new("!has(self.ports) || [self.ports.page, self.ports.api, self.ports.http, self.ports.https, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].all(p, [self.ports.page, self.ports.api, self.ports.http, self.ports.https, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].filter(q, q == p).size() == 1)").message("each port in ports is used once"),
     validation = Rule::new("!has(self.app) || self.hosts.exists(h, h.roles.exists(r, r == 'app'))").message("app needs a host with the role app"),
     validation = Rule::new("!has(self.monitoring) || has(self.monitoring.use) || self.hosts.exists(h, h.roles.exists(r, r == 'monitoring'))").message("monitoring needs a host with the role monitoring, or use"),
     validation = Rule::new("!has(self.logging) || has(self.logging.use) || self.hosts.exists(h, h.roles.exists(r, r == 'logging'))").message("logging needs a host with the role logging, or use"),
     validation = Rule::new("!has(self.app) || !has(self.app.database) || !has(self.app.database.sqlite) || self.hosts.filter(h, h.roles.exists(r, r == 'app')).size() <= 1").message("database.sqlite is for one app host: use postgres for several"),
+    validation = Rule::new("!has(self.app) || !has(self.app.tls) || self.app.tls.mode != 'Acme' || self.hosts.filter(h, h.roles.exists(r, r == 'app')).size() <= 1").message("tls.mode Acme is for one app host, which the authority asks: use Secret for several"),
     validation = Rule::new("self.hosts.all(h, !has(h.jump) || self.hosts.exists(o, o.name == h.jump && o.name != h.name))").message("jump names another host of this stack")
 )]
 pub struct TaskTrackerStackSpec {

@@ -33,6 +33,7 @@ pub use run::{Settings, run};
 pub use turns::Turns;
 
 use crate::{
+    certificate,
     desired::{self, Project, compose},
     diff,
     host::{self, Host, HostLock},
@@ -137,6 +138,8 @@ impl Site<'_> {
     async fn observe(&self, project: &Project, depth: Depth) -> Result<Observed, host::Error> {
         let mut observed = observe::observe(self.host, project, depth).await?;
         self.secrets.add(&mut observed.secrets, &project.secrets).await;
+        let shown = observed.certificate.as_ref().and_then(|shown| shown.as_ref().ok());
+        certificate::refuse_unusable(project, &mut observed.secrets, shown, now());
         if let Some(applied) = &observed.applied {
             self.secrets.add(&mut observed.secrets, &applied.project.secrets).await;
         }
@@ -167,7 +170,7 @@ impl Site<'_> {
         let mut left: Vec<_> = known.hosts.iter().filter(|(_, host)| is_left(host)).collect();
         left.sort_by_key(|(_, host)| host.overtaken);
         let elsewhere = left.into_iter().find_map(|(name, host)| {
-            let volume = host.components.get(component)?.project.volumes.values().next()?;
+            let (_, volume) = host.components.get(component)?.project.data().next()?;
             Some((name.clone(), volume.clone()))
         });
         observed.remembered = Remembered {
@@ -249,6 +252,11 @@ impl Look {
     pub fn report(&self, host: &str) -> HostReport {
         let applied = self.observed.applied.as_ref();
         let waiting = self.plan.waiting.clone();
+        let (certificate, uncertified) = match self.observed.certificate.clone() {
+            Some(Ok(certificate)) => (Some(certificate), None),
+            Some(Err(found)) => (None, Some(found)),
+            None => (None, None),
+        };
         HostReport {
             host: host.to_owned(),
             component: self.project.component.clone(),
@@ -258,7 +266,11 @@ impl Look {
             failure: not_converging(&self.plan.given_up).or_else(|| stranded(self.plan.stranded.as_deref())),
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),
-            healthy: applied.is_some_and(|release| diff::serving(release, &self.observed)),
+            healthy: applied.is_some_and(|release| diff::serving(release, &self.observed))
+                && !certificate.as_ref().is_some_and(|certificate| certificate.is_over(now()))
+                && uncertified.is_none(),
+            certificate,
+            uncertified,
             drift: self.drift.clone(),
             rolling_out: self.plan.rollout.as_ref().map(|change| change.to_revision.clone()),
             plan: self.plan.hash(),

@@ -4,6 +4,7 @@
 //! `plan`, `apply`, `report`. `docs/architecture.md` is the map.
 
 pub mod apply;
+pub mod certificate;
 pub mod cli;
 pub mod desired;
 pub mod diff;

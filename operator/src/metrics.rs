@@ -103,6 +103,7 @@ metrics! {
     drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
     host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
     component_healthy: IntGaugeVec = "component_healthy" ["host", "component"] "Whether every service of the component serves.";
+    certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["host"] "Until when the certificate holds that users are shown.";
     reconcile_total: IntCounterVec = "reconcile_total" ["result"] "Checks, by result.";
     reconcile_duration: HistogramVec = "reconcile_duration_seconds" ["phase"] "Duration of a check, by phase.";
     last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host"] "When a check last succeeded.";
@@ -202,6 +203,15 @@ impl Metrics {
         let component = labels.with(&[&report.host, &report.component]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
         self.set_drift(labels, report);
+        match &report.certificate {
+            Some(certificate) => {
+                #[expect(clippy::cast_precision_loss, reason = "seconds of a date")]
+                self.certificate_expiry
+                    .with_label_values(&host)
+                    .set(certificate.not_after.as_second() as f64);
+            }
+            None => drop(self.certificate_expiry.remove_label_values(&host)),
+        }
         if report.failure.is_none() {
             self.last_success.with_label_values(&host).set(now_seconds);
         }

@@ -5,6 +5,7 @@ use crate::process::run;
 use crate::{cache, packages};
 use anyhow::{Context, Result};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -61,11 +62,14 @@ pub fn save(host: &dyn DemoHost, tag: &str, archive: &Path) -> Result<()> {
 /// When the packages cannot be downloaded or Docker refuses.
 pub fn caddy(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let tree = packages::ensure_caddy(say)?;
-    let archive = crate::cache_folder()?.join("images/caddy-2.6.2.tar");
+    let script = include_str!("images/caddy.sh");
+    // What was kept is of this recipe.
+    let mut recipe = DefaultHasher::new();
+    script.hash(&mut recipe);
+    let archive = crate::cache_folder()?.join(format!("images/caddy-2.6.2-{:016x}.tar", recipe.finish()));
     if !archive.exists() {
         say(&format!("building the image {CADDY}"));
         let root = tempfile::tempdir_in(crate::cache_folder()?)?;
-        let script = include_str!("images/caddy.sh");
         let docker = host.docker_command();
         let mut command = Command::new("bash");
         command.args(["-c", script, "bash"]).args([&tree, root.path()]).arg(CADDY);

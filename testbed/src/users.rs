@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::http;
+use crate::{TlsClient, http, tls::TlsStream};
 
 /// Users at the same time; every other one keeps its connection.
 const USERS: usize = 8;
@@ -86,9 +86,19 @@ impl Users {
     /// Begins to ask page and API at the page's address; `name` is in the titles of the tasks that they make.
     #[must_use]
     pub fn start(page: SocketAddr, name: &str) -> Self {
+        Self::begin(page, None, name)
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn start_over_tls(page: SocketAddr, client: &TlsClient, name: &str) -> Self {
+        Self::begin(page, Some(client), name)
+    }
+
+    fn begin(page: SocketAddr, client: Option<&TlsClient>, name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..USERS).map(|number| {
-            let user = User { page, keeps: number % 2 == 0, connection: None };
+            let user = User { page, client: client.cloned(), keeps: number % 2 == 0, connection: None };
             let (stop, name) = (stop.clone(), format!("{name}-{number}"));
             std::thread::spawn(move || user.work(&name, &stop))
         });
@@ -117,8 +127,50 @@ impl Users {
 
 struct User {
     page: SocketAddr,
+    /// How it asks over TLS, where it does.
+    client: Option<TlsClient>,
     keeps: bool,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<BufReader<Connection>>,
+}
+
+/// A user's connection, with or without TLS.
+enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Connection {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(data),
+            Self::Tls(stream) => stream.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 impl User {
@@ -188,18 +240,22 @@ impl User {
     }
 
     /// The kept connection, unless the server has ended it meanwhile; a new one otherwise.
-    fn connection(&mut self) -> std::io::Result<BufReader<TcpStream>> {
+    fn connection(&mut self) -> std::io::Result<BufReader<Connection>> {
         if let Some(kept) = self.connection.take() {
-            kept.get_ref().set_nonblocking(true)?;
-            let ended = kept.get_ref().peek(&mut [0]).is_ok();
-            kept.get_ref().set_nonblocking(false)?;
+            let socket = kept.get_ref().socket();
+            socket.set_nonblocking(true)?;
+            let ended = socket.peek(&mut [0]).is_ok();
+            socket.set_nonblocking(false)?;
             if !ended {
                 return Ok(kept);
             }
         }
+        if let Some(client) = &self.client {
+            return Ok(BufReader::new(Connection::Tls(Box::new(client.connect(self.page)?))));
+        }
         let stream = TcpStream::connect_timeout(&self.page, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
-        Ok(BufReader::new(stream))
+        Ok(BufReader::new(Connection::Plain(stream)))
     }
 }

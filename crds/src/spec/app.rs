@@ -15,13 +15,14 @@ use crate::scalars::{
 /// The app: backend, frontend and the edge in front of them.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.tls) || self.tls.mode == 'Off' || (has(self.publicUrl) && self.publicUrl.startsWith('https://'))").message("TLS needs publicUrl with https://: the certificate is for its host"))]
 pub struct AppSpec {
     /// Registry host and path in front of `/backend:REVISION` and `/frontend:REVISION`.
     pub registry: Registry,
     /// Digests that win over the tag, for promotion between environments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digests: Option<DigestsSpec>,
-    /// Where users find the page.
+    /// Where users find the page. With TLS, the certificate is for its host, and plain HTTP leads there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Origin>,
     /// TLS at the edge.
@@ -73,7 +74,8 @@ pub struct TlsSpec {
     /// Where certificates come from.
     #[serde(default)]
     pub mode: TlsMode,
-    /// Secret with `tls.crt` and `tls.key`, for mode Secret.
+    /// Secret with `tls.crt` (the certificate and what leads from it to an authority) and `tls.key`, both PEM, for mode
+    /// Secret. Another value is taken up without a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretName>,
     /// Account and directory, for mode Acme.
@@ -87,11 +89,11 @@ pub enum TlsMode {
     /// No TLS at the edge.
     #[default]
     Off,
-    /// The edge's own authority.
+    /// The edge's own authority, which nobody trusts unless told to.
     Internal,
     /// A certificate from a Secret.
     Secret,
-    /// An ACME authority.
+    /// An ACME authority, which asks the edge on the ports 80 and 443.
     Acme,
 }
 
@@ -106,6 +108,9 @@ pub struct AcmeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^https://[A-Za-z0-9.:/_-]+$"), length(max = 512))]
     pub directory: Option<String>,
+    /// Secret with `ca.crt`, PEM: who vouches for the directory itself. Default: the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret: Option<SecretName>,
 }
 
 /// Commands run with the new image around a rollout.

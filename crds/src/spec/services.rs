@@ -125,6 +125,10 @@ ports! {
     page = 3500,
     /// The API alone.
     api = 8000,
+    /// With TLS, in the place of `page`: leads to `https`.
+    http = 80,
+    /// With TLS, in the place of `page`: the page, and the API under `/api`.
+    https = 443,
     /// Prometheus.
     prometheus = 9090,
     /// Alertmanager.

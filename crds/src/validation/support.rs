@@ -1,6 +1,6 @@
 //! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
 
-use crate::{DockerAccess, TaskTrackerStackSpec, TlsMode};
+use crate::{DockerAccess, TaskTrackerStackSpec};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -12,7 +12,6 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     };
     refuse(spec.monitoring.is_some(), "spec.monitoring");
     refuse(spec.logging.is_some(), "spec.logging");
-    refuse(spec.app.as_ref().is_some_and(|app| app.tls.mode != TlsMode::Off), "spec.app.tls.mode");
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ACTION_LIMIT;
 use crate::{
-    desired::Project,
+    desired::{EDGE, Project},
     host::{Host, Step},
     release::COMPOSE_FILE,
 };
@@ -75,11 +75,13 @@ impl<'a> Compose<'a> {
         self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)
     }
 
-    /// Makes a running service take up its files: Caddy validates before it switches; anything else is restarted.
+    /// Makes a running service take up its files: Caddy validates before it switches, and reads certificates anew where
+    /// its configuration is the same; anything else is restarted.
     pub(super) fn reload(&self, service: &str) -> Step {
-        let caddy = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"];
+        let caddy =
+            ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile", "--force"];
         let words: Vec<&str> = match service {
-            "edge" => ["exec", "-T", service].into_iter().chain(caddy).collect(),
+            EDGE => ["exec", "-T", service].into_iter().chain(caddy).collect(),
             _ => vec!["restart", service],
         };
         self.run(&words, ACTION_LIMIT)

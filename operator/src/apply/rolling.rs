@@ -40,6 +40,8 @@ pub(super) struct Takeover<'a> {
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
     edge: Edge,
+    /// Whether that one may have taken up something else than the release that serves.
+    astray: bool,
 }
 
 /// Whether a container was made for a release.
@@ -59,14 +61,23 @@ fn is_seen(edge: &str, path: &str) -> bool {
     path.starts_with(&format!("files/{edge}/"))
 }
 
-/// Whether the edge has to take up another configuration. Who serves, it asks for each request.
+/// Whether the edge has to take up another configuration, or another certificate. Who serves, it asks for each request.
 pub(super) fn is_read_anew(edge: &str, before: &Release, after: &Release) -> bool {
     let is_read = |path: &str| is_seen(edge, path) && !path.starts_with(desired::UPSTREAMS);
+    let secrets = format!("{}/{edge}/", desired::SECRETS_FOLDER);
     let of = |release: &Release| -> BTreeMap<String, String> {
         let files = release.files.iter().filter(|(path, _)| is_read(path));
-        files.map(|(path, record)| (path.clone(), record.sha256.clone())).collect()
+        let files = files.map(|(path, record)| (path.clone(), record.sha256.clone()));
+        let seals = release.seals.iter().filter(|(path, _)| path.starts_with(&secrets));
+        files.chain(seals.map(|(path, seal)| (path.clone(), seal.clone()))).collect()
     };
     of(before) != of(after)
+}
+
+/// Whether the edge may have taken up something else than what is in force: of a release that was tried.
+pub(super) fn may_have_read_another(observed: &Observed) -> bool {
+    let has_failed = observed.ledger.as_ref().is_some_and(|ledger| ledger.failed.is_some());
+    observed.applied.is_none() || observed.is_under_way() || has_failed
 }
 
 /// The container that leads traffic to the others.
@@ -127,6 +138,7 @@ impl<'a> Takeover<'a> {
             there,
             idle,
             edge,
+            astray: may_have_read_another(observed),
         })
     }
 
@@ -337,7 +349,8 @@ impl<'a> Takeover<'a> {
         if !self.edge.stays {
             return Some(compose.up(&["--no-deps", service]));
         }
-        is_read_anew(service, self.before, &self.prepared.release).then(|| compose.reload(service))
+        let is_other = self.astray || is_read_anew(service, self.before, &self.prepared.release);
+        is_other.then(|| compose.reload(service))
     }
 
     /// Whether a file is one that the edge sees.

@@ -17,7 +17,7 @@ use super::{
     hooks, rolling, verify,
 };
 use crate::{
-    desired::{Project, compose::COMPOSE_SERVICE, labels},
+    desired::{EDGE, Project, compose::COMPOSE_SERVICE, edge, labels},
     diff::{self, secrets},
     failpoint,
     host::{self, Container, Exit, Host, State, Step},
@@ -256,6 +256,7 @@ async fn carry_out(
     let missing =
         project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
     steps.extend(missing.map(|name| make("volume", name, context)));
+    steps.extend(own_data(prepared, observed));
     let hooks = context.hooks.filter(|_| context.back.is_none());
     let parts = (prepared, &observed.secrets);
     if let Some(hook) = hooks.and_then(|hooks| hooks.pre_rollout.as_ref()) {
@@ -280,6 +281,21 @@ async fn carry_out(
         Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
         None => Ok(()),
     }
+}
+
+/// What the edge keeps is its own before it is made: Docker makes volumes for root, and Caddy's image has nothing there that
+/// says otherwise.
+fn own_data(Prepared { release, .. }: &Prepared, observed: &Observed) -> Option<Step> {
+    let volume = release.project.volumes.get(edge::VOLUME)?;
+    let image = release.images.get(EDGE)?;
+    if rolling::Edge::running(release, observed).is_some_and(|edge| edge.stays) {
+        return None;
+    }
+    let mounted = format!("{volume}:{}", edge::DATA);
+    let words = "run --rm --pull never --network none --read-only --user 0:0 --security-opt no-new-privileges:true \
+                 --cap-drop ALL --cap-add CHOWN --cap-add DAC_READ_SEARCH --entrypoint chown -v";
+    let words = words.split_whitespace().chain([&*mounted, image, "-R", edge::USER, edge::DATA]);
+    Some(Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT))
 }
 
 /// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
@@ -342,7 +358,8 @@ async fn in_place(
     let edge = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays);
     let is_other = |edge: &rolling::Edge| {
         let before = observed.applied.as_ref();
-        before.is_some_and(|before| rolling::is_read_anew(&edge.service, before, &prepared.release))
+        rolling::may_have_read_another(observed)
+            || before.is_some_and(|before| rolling::is_read_anew(&edge.service, before, &prepared.release))
     };
     start.extend(edge.filter(is_other).map(|edge| compose.reload(&edge.service)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;

@@ -6,9 +6,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, actions};
 use crate::{
-    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+    certificate::{self, Certificate},
+    desired::{
+        EDGE, Tls,
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+    },
     diff,
-    host::{self, Container, Health, Host, HostLock, State},
+    host::{self, Container, Health, Host, HostLock, Shown, State},
     observe::{Observed, is_ours},
     release::Release,
     secret::Values,
@@ -46,8 +50,12 @@ impl Proof<'_> {
             let is_asked = service.is_some_and(|service| self.services.contains(service.as_str()));
             is_asked && (one.state != State::Running || one.health != Health::Healthy)
         };
+        self.logs_of(host, containers.iter().filter(is_bad)).await
+    }
+
+    async fn logs_of(&self, host: &Host, containers: impl Iterator<Item = &Container>) -> Vec<String> {
         let mut logs = Vec::new();
-        for container in containers.iter().filter(is_bad).take(LOGS) {
+        for container in containers.take(LOGS) {
             let lines = host.log(&container.id).await.unwrap_or_default();
             let lines: Vec<String> =
                 lines.iter().map(|line| printable(&self.secrets.redacted(line))).collect();
@@ -58,8 +66,57 @@ impl Proof<'_> {
     }
 }
 
-/// Waits until services of a release serve, and have served without a break for `soak`.
+/// Waits until services of a release serve, and have served without a break for `soak`; of the edge, until it shows users
+/// the certificate that the release wants.
 pub(super) async fn serving(
+    host: &Host,
+    lock: &HostLock,
+    proof: &Proof<'_>,
+    limit: Duration,
+    soak: Duration,
+) -> Result<(), Error> {
+    healthy(host, lock, proof, limit, soak).await?;
+    match &proof.release.project.tls {
+        Some(tls) if proof.services.contains(EDGE) => certified(host, lock, proof, tls, limit).await,
+        _ => Ok(()),
+    }
+}
+
+async fn certified(
+    host: &Host,
+    lock: &HostLock,
+    proof: &Proof<'_>,
+    tls: &Tls,
+    limit: Duration,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    let project = &proof.release.project;
+    let given = certificate::given(project, proof.secrets).and_then(Result::ok);
+    loop {
+        lock.check()?;
+        let found = match host.shown(tls.port, &tls.name).await? {
+            Shown::Forbidden => return Ok(()),
+            Shown::Nothing(found) => found,
+            Shown::Certificate(der) => match Certificate::read(&der, &tls.name) {
+                Ok(shown) if given.as_ref().is_none_or(|given| given.fingerprint == shown.fingerprint) => {
+                    return Ok(());
+                }
+                Ok(_) => "another one than the secret has".to_owned(),
+                Err(found) => found,
+            },
+        };
+        if started.elapsed() > limit {
+            let all = host.containers().await?;
+            let is_edge = |one: &&Container| is_ours(one, project) && one.has_label(COMPOSE_SERVICE, EDGE);
+            let logs = proof.logs_of(host, all.iter().filter(is_edge)).await;
+            let fault = format!("{EDGE}: expected to show a certificate for {}, found {found}", tls.name);
+            return Err(Error::Unhealthy { faults: vec![fault], logs, limit });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn healthy(
     host: &Host,
     lock: &HostLock,
     proof: &Proof<'_>,

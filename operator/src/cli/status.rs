@@ -90,6 +90,7 @@ fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> 
         if let Some(failure) = &report.failure {
             lines.push((Tone::Bad, format!("  {host}: {}", failure.message)));
         }
+        lines.extend(certificate(report, now));
         if let Some(retained) = &report.retained {
             lines.push((Tone::Attention, format!("  {host}: {retained}")));
         }
@@ -107,6 +108,22 @@ fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> 
         lines.extend(table(&["HOST", "LAYER", "AGE", "DRIFT", "WANTED", "FOUND"], &drift));
     }
     lines
+}
+
+/// What is wrong with the certificate that users are shown.
+fn certificate(report: &HostReport, now: Option<Timestamp>) -> Option<Line> {
+    let host = &report.host;
+    if let Some(found) = &report.uncertified {
+        return Some((Tone::Bad, format!("  {host}: users are shown no certificate: {found}")));
+    }
+    let (certificate, now) = report.certificate.as_ref().zip(now)?;
+    let line = |words: &str| {
+        format!("  {host}: the certificate for {} {words} {}", certificate.name, certificate.not_after)
+    };
+    if certificate.is_over(now) {
+        return Some((Tone::Bad, line("ended")));
+    }
+    certificate.is_late(now).then(|| (Tone::Attention, line("is not renewed yet, and ends")))
 }
 
 fn drift_row(item: &DriftItem, now: Option<Timestamp>) -> (Tone, Vec<String>) {

@@ -5,20 +5,16 @@ use std::collections::BTreeMap;
 use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec, SecretKeySpec};
 
 use super::{
-    Project, SECRETS_FOLDER, caddyfile,
-    compose::{Healthcheck, Limits, Logging, Mount, PublishedPort, Service, literal},
-    labels,
+    EDGE, Project, SECRETS_FOLDER, caddyfile,
+    compose::{Healthcheck, Limits, Logging, Mount, Service, literal},
+    edge, labels,
 };
 use crate::source::Stack;
 
-/// Port of the page on the edge, inside its container.
-pub(super) const EDGE_PAGE_PORT: u16 = 3500;
-/// Port of the API on the edge, inside its container.
-pub(super) const EDGE_API_PORT: u16 = 8000;
 /// Port of the backend, inside its container.
 pub(super) const BACKEND_PORT: u16 = 8000;
 /// Where a service sees its secrets, inside its container.
-const SECRETS_INSIDE: &str = "/run/secrets";
+pub(super) const SECRETS_INSIDE: &str = "/run/secrets";
 /// The backend's variable that names a database server.
 const DATABASE_URL: &str = "DATABASE_URL";
 /// Port of the frontend, inside its container.
@@ -41,12 +37,18 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
     let mut services = BTreeMap::from([
         (BACKEND.to_owned(), backend(stack, app)),
         ("frontend".to_owned(), frontend(stack, app)),
-        ("edge".to_owned(), edge(stack, app)),
+        (EDGE.to_owned(), edge::edge(stack, app)),
     ]);
     for service in services.values_mut() {
         service.labels = service_labels(stack, &service.image);
     }
     let adopted = app.adopt.as_ref().and_then(|adopt| adopt.volumes.get("data")).map(ToString::to_string);
+    let data = app.database.sqlite.iter().map(|_| ("data", adopted.clone()));
+    let volumes = data.chain(edge::keeps_data(app).then_some((edge::VOLUME, None)));
+    let volume = |(inside, actual): (&str, Option<String>)| {
+        (inside.to_owned(), actual.unwrap_or_else(|| format!("{name}-{inside}")))
+    };
+    let of_edge = secrets(EDGE, &edge::secrets(app));
     Project {
         component: "app".to_owned(),
         folder: format!("{}/app", stack.key.name),
@@ -54,14 +56,11 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         environment: stack.spec.environment.to_string(),
         revision: stack.spec.revision.to_string(),
         network: format!("tt-{}", stack.key.name),
-        volumes: if app.database.postgres.is_some() {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([("data".to_owned(), adopted.unwrap_or_else(|| format!("{name}-data")))])
-        },
-        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render())]),
-        secrets: secrets(BACKEND, &backend_secrets(app)),
+        volumes: volumes.map(volume).collect(),
+        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render(app))]),
+        secrets: secrets(BACKEND, &backend_secrets(app)).into_iter().chain(of_edge).collect(),
         rolling: [BACKEND, "frontend"].map(str::to_owned).into(),
+        tls: edge::tls(stack, app),
         name,
         services,
         adopt: app.adopt.clone(),
@@ -108,12 +107,17 @@ fn see_secrets(
     environment: &mut BTreeMap<String, String>,
 ) -> Option<Mount> {
     environment.extend(from.keys().map(|name| (format!("{name}_FILE"), format!("{SECRETS_INSIDE}/{name}"))));
-    (!from.is_empty()).then(|| Mount {
+    (!from.is_empty()).then(|| secrets_mount(service))
+}
+
+/// The folder of a service's secrets, as it sees it.
+pub(super) fn secrets_mount(service: &str) -> Mount {
+    Mount {
         kind: "bind".to_owned(),
         source: format!("./{SECRETS_FOLDER}/{service}"),
         target: SECRETS_INSIDE.to_owned(),
         read_only: true,
-    })
+    }
 }
 
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
@@ -126,7 +130,8 @@ fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
     }
 }
 
-fn service(
+/// A service with what is the same for all of ours.
+pub(super) fn service(
     image: String,
     scale: u32,
     limits: Limits,
@@ -152,7 +157,7 @@ fn service(
 }
 
 /// A little more than the drain itself, so that Docker's SIGKILL is never what ends it.
-fn stop_grace(stack: &Stack) -> String {
+pub(super) fn stop_grace(stack: &Stack) -> String {
     format!("{}s", stack.spec.policy.rollout.drain_timeout.duration().as_secs() + 5)
 }
 
@@ -207,29 +212,6 @@ fn frontend(stack: &Stack, app: &AppSpec) -> Service {
             healthcheck,
             stop_grace(stack),
         )
-    }
-}
-
-fn edge(stack: &Stack, app: &AppSpec) -> Service {
-    let limits = Limits { cap_add: vec!["NET_BIND_SERVICE".to_owned()], ..Limits::new(&app.edge.resources) };
-    let healthcheck =
-        Healthcheck::program(&["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]);
-    let files = Mount {
-        kind: "bind".to_owned(),
-        source: "./files/edge".to_owned(),
-        target: "/etc/caddy".to_owned(),
-        read_only: true,
-    };
-    let ports = &stack.spec.ports;
-    Service {
-        user: Some("65532:65532".to_owned()),
-        ports: vec![
-            PublishedPort::tcp(ports.page.0, EDGE_PAGE_PORT),
-            PublishedPort::tcp(ports.api.0, EDGE_API_PORT),
-        ],
-        volumes: vec![files],
-        tmpfs: ["/config", "/data"].map(|path| format!("{path}:uid=65532,gid=65532,mode=0700")).to_vec(),
-        ..service(app.edge.image.to_string(), 1, limits, healthcheck, stop_grace(stack))
     }
 }
 

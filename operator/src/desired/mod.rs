@@ -3,6 +3,7 @@
 pub(crate) mod app;
 mod caddyfile;
 pub mod compose;
+pub(crate) mod edge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,9 +63,21 @@ pub struct Project {
     /// to those that the one file in [`UPSTREAMS`] names.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub rolling: BTreeSet<String>,
+    /// Whom users find over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// What it takes over when it is rolled out first; no part of what it is from then on.
     #[serde(skip)]
     pub adopt: Option<AdoptSpec>,
+}
+
+/// Whom users find over TLS, and where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Tls {
+    /// The name that the certificate is for: of a host, or its address.
+    pub name: String,
+    /// Port of the host.
+    pub port: u16,
 }
 
 impl Project {
@@ -90,6 +103,11 @@ impl Project {
     /// Whether the operator made a volume of this name: one that was adopted has another.
     pub fn makes_volume(&self, actual: &str) -> bool {
         self.volumes.keys().any(|name| actual == format!("{}-{name}", self.name))
+    }
+
+    /// Volumes with data of users: name inside the project, name on the host. What the edge keeps is made again.
+    pub fn data(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.volumes.iter().filter(|(name, _)| is_data(name))
     }
 
     /// TCP ports of the host that its services are published on.
@@ -118,6 +136,9 @@ pub fn for_host(stack: &Stack, host: &HostSpec) -> Vec<Project> {
     app.map(|app| app_project(stack, app)).into_iter().collect()
 }
 
+/// The service that leads traffic to the others.
+pub const EDGE: &str = "edge";
+
 /// Folder below a project's own that holds the secrets of its services, a folder each.
 pub const SECRETS_FOLDER: &str = "secrets";
 
@@ -135,9 +156,14 @@ pub fn is_upstream(path: &str) -> bool {
     below.is_some_and(|rest| rest.contains('/'))
 }
 
+/// Whether a volume, by its name inside a project, holds data of users.
+pub fn is_data(volume: &str) -> bool {
+    volume != edge::VOLUME
+}
+
 /// Whether a service takes up changed files while it goes on serving.
 pub fn is_reloaded(service: &str) -> bool {
-    service == "edge"
+    service == EDGE
 }
 
 /// SHA-256 in hexadecimal digits.

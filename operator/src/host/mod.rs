@@ -14,6 +14,7 @@ pub mod shell;
 mod ssh;
 mod steps;
 mod target;
+mod tls;
 mod traffic;
 mod watch;
 
@@ -38,6 +39,7 @@ pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
 pub use steps::{Placement, Source, Step};
 pub use target::{Limits, Target};
+pub use tls::Shown;
 pub use traffic::Traffic;
 
 use docker::DockerReader;
@@ -57,6 +59,7 @@ pub struct Host {
     hints: signal::Sender<Instant>,
     known_stacks: Lock<BTreeSet<String>>,
     inspected: Lock<BTreeMap<String, Vec<String>>>,
+    shown: Lock<BTreeMap<(u16, String), Shown>>,
     traffic: Arc<Traffic>,
 }
 
@@ -107,6 +110,7 @@ impl Host {
             hints: signal::Sender::new(Instant::now()),
             known_stacks: Lock::default(),
             inspected: Lock::default(),
+            shown: Lock::default(),
             traffic: Arc::default(),
         }
     }
@@ -266,6 +270,25 @@ impl Host {
     pub async fn volume(&self, name: &str) -> Result<Option<Made>, Error> {
         let link = self.link().await?;
         self.forget_broken(link.docker.volume(&link.connection, name).await).await
+    }
+
+    /// The certificate that a TCP port of the host shows for a name.
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn shown(&self, port: u16, name: &str) -> Result<Shown, Error> {
+        let link = self.link().await?;
+        let asked = tls::shown(&link.connection, port, name, self.target.limits.answer).await;
+        let shown = self.forget_broken(asked).await?;
+        let mut kept = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert((port, name.to_owned()), shown.clone());
+        Ok(shown)
+    }
+
+    /// What it showed when it was last asked.
+    pub fn shown_before(&self, port: u16, name: &str) -> Option<Shown> {
+        let kept = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&(port, name.to_owned())).cloned()
     }
 
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by

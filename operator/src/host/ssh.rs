@@ -9,7 +9,7 @@ use std::{
 };
 
 use russh::{
-    Channel, ChannelStream, Disconnect, Preferred,
+    Channel, ChannelOpenFailure, ChannelStream, Disconnect, Preferred,
     client::{self, AuthResult, Handle, Msg},
     keys::{
         Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
@@ -101,6 +101,24 @@ impl Connection {
             .map_err(|_| Error::ConnectionLost)
     }
 
+    /// A channel to a TCP port of the host, from the host itself.
+    pub(super) async fn tunnel(&self, port: u16) -> Result<Tunnel, Error> {
+        let home = "127.0.0.1";
+        let opened = self.handle.channel_open_direct_tcpip(home, port.into(), home, 0);
+        let opened = timeout(STEP_LIMIT, opened).await.map_err(|_| Error::TimedOut {
+            doing: format!("opening port {port} of the host"),
+            limit: STEP_LIMIT,
+        })?;
+        match opened {
+            Ok(channel) => Ok(Tunnel::Open(Box::new(channel.into_stream()))),
+            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
+                Ok(Tunnel::Forbidden)
+            }
+            Err(russh::Error::ChannelOpenFailure(_)) => Ok(Tunnel::Refused),
+            Err(_) => Err(Error::ConnectionLost),
+        }
+    }
+
     /// A channel to a Unix socket of the host.
     pub(super) async fn socket(&self, path: &str) -> Result<ChannelStream<Msg>, Error> {
         let channel = timeout(STEP_LIMIT, self.handle.channel_open_direct_streamlocal(path))
@@ -114,6 +132,16 @@ impl Connection {
             })?;
         Ok(channel.into_stream())
     }
+}
+
+/// What came of asking for a TCP port of the host.
+pub(super) enum Tunnel {
+    /// A channel to it.
+    Open(Box<ChannelStream<Msg>>),
+    /// Nothing listens there.
+    Refused,
+    /// sshd forbids TCP forwarding.
+    Forbidden,
 }
 
 enum Handshake {

@@ -12,9 +12,12 @@ use std::{
 use futures::future::try_join_all;
 
 use crate::{
+    certificate::Certificate,
     desired::{Project, compose::COMPOSE_PROJECT, labels},
     diff::adoption,
-    host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted},
+    host::{
+        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted, Shown,
+    },
     ledger::{LEDGER_FILE, Ledger},
     release::Release,
     secret::{SealKey, Values},
@@ -82,6 +85,8 @@ pub struct Observed {
     pub mounts: Mounts,
     /// Ports of ours on which something listens that is no container.
     pub taken_ports: BTreeSet<u16>,
+    /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could look.
+    pub certificate: Option<Result<Certificate, String>>,
     /// The key by which secrets are remembered there.
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
@@ -162,6 +167,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     }
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
     observed.taken_ports = taken_ports(host, project, &observed).await?;
+    observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
     Ok(Observed { networks, volumes, engine, facts: Some(facts), ..observed })
 }
 
@@ -244,6 +250,26 @@ async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Re
     let processes: Vec<u32> = running.iter().map(|(_, process)| *process).collect();
     let (host, inside) = host.mounts(stack, &processes, state).await?;
     Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
+}
+
+/// The certificate that the edge of a release shows. While it shows one, it is asked on the slow rota.
+async fn certificate(
+    host: &Host,
+    applied: Option<&Release>,
+    depth: Depth,
+) -> Result<Option<Result<Certificate, String>>, Error> {
+    let Some(tls) = applied.and_then(|applied| applied.project.tls.as_ref()) else { return Ok(None) };
+    let before = host.shown_before(tls.port, &tls.name);
+    let before = before.filter(|shown| depth < Depth::Slow && matches!(shown, Shown::Certificate(_)));
+    let shown = match before {
+        Some(shown) => shown,
+        None => host.shown(tls.port, &tls.name).await?,
+    };
+    Ok(match shown {
+        Shown::Certificate(der) => Some(Certificate::read(&der, &tls.name)),
+        Shown::Nothing(found) => Some(Err(found)),
+        Shown::Forbidden => None,
+    })
 }
 
 /// Ports of ours on which something listens though no container has them. What a container that just ended leaves

@@ -4,7 +4,7 @@ use tasktracker_crds::conditions::reasons;
 
 use super::{Approval, Leave, Turn, consent::Consent};
 use crate::{
-    desired::{Project, app::database, labels},
+    desired::{Project, app::database, is_data, labels},
     diff::{self, Change, adoption},
     host::Made,
     ledger::Ledger,
@@ -188,7 +188,9 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
             "data: expected it to stay in app.database.{before}, found {wanted} in the spec; {remedy}"
         ));
     }
-    for (name, actual) in ledger.unwrap_or(&observed.remembered.volumes) {
+    let before = ledger.unwrap_or(&observed.remembered.volumes).iter();
+    // What the edge made for itself is left where it is not wanted any more.
+    for (name, actual) in before.filter(|(name, _)| is_data(name) || desired.volumes.contains_key(*name)) {
         match desired.volumes.get(name) {
             Some(wanted) if wanted == actual => {}
             other => {

@@ -8,7 +8,10 @@ use tasktracker_crds::{
     conditions::{self, reasons},
 };
 
-use crate::plan::{self, Hold, Waiting};
+use crate::{
+    certificate::Certificate,
+    plan::{self, Hold, Waiting},
+};
 
 /// What one check of one host came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -33,6 +36,10 @@ pub struct HostReport {
     pub revision: Option<String>,
     /// Whether every service of it serves.
     pub healthy: bool,
+    /// The certificate that users are shown.
+    pub certificate: Option<Certificate>,
+    /// Why users are shown none, where they should be.
+    pub uncertified: Option<String>,
     /// Every difference from it.
     pub drift: Vec<DriftItem>,
     /// Revision of a change that is being rolled out.
@@ -92,8 +99,10 @@ pub fn status(
 ) -> TaskTrackerStackStatus {
     // What is left on a host that nothing asks for is told, and is no fault.
     let asked: Vec<HostReport> = reports.iter().filter(|report| report.retained.is_none()).cloned().collect();
-    let conditions =
-        facts(&asked).into_iter().map(|fact| condition(&old.conditions, fact, generation, now)).collect();
+    let conditions = facts(&asked, now)
+        .into_iter()
+        .map(|fact| condition(&old.conditions, fact, generation, now))
+        .collect();
     let mut revisions: Vec<&String> = asked.iter().filter_map(|report| report.revision.as_ref()).collect();
     revisions.dedup();
     TaskTrackerStackStatus {
@@ -152,8 +161,8 @@ fn fact(kind: &'static str, faults: &[(&'static str, String)]) -> Fact {
     }
 }
 
-fn facts(reports: &[HostReport]) -> Vec<Fact> {
-    let all = |fault: fn(&HostReport) -> Option<(&'static str, String)>| -> Vec<_> {
+fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
+    let all = |fault: &dyn Fn(&HostReport) -> Option<(&'static str, String)>| -> Vec<_> {
         reports
             .iter()
             .filter_map(|report| {
@@ -161,7 +170,7 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             })
             .collect()
     };
-    let stalled = all(|report| {
+    let stalled = all(&|report| {
         if let Some(waiting) = report.waiting.as_ref().filter(|waiting| waiting.needs_person()) {
             return Some((waiting.reason, waiting.message.clone()));
         }
@@ -172,18 +181,17 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
             .map(|failure| (failure.reason, failure.message.clone()))
     });
     let failing =
-        all(|report| report.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())));
-    let unsynced = all(sync_fault);
-    let unhealthy =
-        all(|report| (!report.healthy).then(|| (reasons::UNHEALTHY, "not every service serves".to_owned())));
-    let unreachable = all(|report| {
+        all(&|report| report.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())));
+    let unsynced = all(&sync_fault);
+    let unhealthy = all(&|report| health_fault(report, now));
+    let unreachable = all(&|report| {
         report
             .failure
             .as_ref()
             .filter(|failure| !failure.reachable)
             .map(|failure| (failure.reason, failure.message.clone()))
     });
-    let unapproved = all(|report| {
+    let unapproved = all(&|report| {
         report
             .waiting
             .as_ref()
@@ -201,6 +209,23 @@ fn facts(reports: &[HostReport]) -> Vec<Fact> {
         fact(conditions::HOSTS_REACHABLE, &unreachable),
         fact(conditions::APPROVED, &unapproved),
     ]
+}
+
+fn health_fault(report: &HostReport, now: &Time) -> Option<(&'static str, String)> {
+    if let Some(over) = report.certificate.as_ref().filter(|certificate| certificate.is_over(now.0)) {
+        let Certificate { name, not_after, .. } = over;
+        let message = format!(
+            "expected a certificate for {name} that holds, found one that ended {not_after}; renew it, or see the edge's log"
+        );
+        return Some((reasons::CERTIFICATE_EXPIRED, message));
+    }
+    if let Some(found) = &report.uncertified {
+        return Some((
+            reasons::UNHEALTHY,
+            format!("edge: expected to show users a certificate, found {found}"),
+        ));
+    }
+    (!report.healthy).then(|| (reasons::UNHEALTHY, "not every service serves".to_owned()))
 }
 
 /// A condition that is true when something is not normal, as kstatus wants it.

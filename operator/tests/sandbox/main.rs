@@ -25,3 +25,4 @@ mod rollout;
 mod safety;
 mod secrets;
 mod stage;
+mod tls;

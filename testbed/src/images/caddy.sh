@@ -17,7 +17,7 @@ printf 'root:x:0:\nnobody:x:65534:\n' >"$root/etc/group"
 
 busybox=$(find "$tree" -type f -path '*bin/busybox')
 cp "$busybox" "$root/bin/busybox"
-for applet in cat id ls nc ps sh sleep wget; do
+for applet in cat chown id ls nc ps sh sleep wget; do
   ln -s busybox "$root/bin/$applet"
 done
 

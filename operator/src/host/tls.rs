@@ -1,0 +1,111 @@
+//! Which certificate a port of the host shows, through a channel to it.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, ClientConfig, DigitallySignedStruct, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, ServerName, UnixTime},
+    },
+};
+
+use super::{
+    Error,
+    ssh::{Connection, Tunnel},
+};
+use crate::text::printable;
+
+/// What a port of the host shows to whoever asks for a name over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A certificate, in DER form; whoever shows it has its key. Who vouches for it is not asked.
+    Certificate(Vec<u8>),
+    /// None, and why.
+    Nothing(String),
+    /// It cannot be asked: sshd forbids TCP forwarding.
+    Forbidden,
+}
+
+/// Asks a port of the host for the certificate of a name.
+pub(super) async fn shown(
+    connection: &Connection,
+    port: u16,
+    name: &str,
+    limit: std::time::Duration,
+) -> Result<Shown, Error> {
+    let stream = match connection.tunnel(port).await? {
+        Tunnel::Open(stream) => stream,
+        Tunnel::Refused => return Ok(Shown::Nothing(format!("nothing listens on port {port}"))),
+        Tunnel::Forbidden => return Ok(Shown::Forbidden),
+    };
+    let Ok(name) = ServerName::try_from(name.to_owned()) else {
+        return Ok(Shown::Nothing(format!("{} is no name of a host", printable(name))));
+    };
+    let config = match config() {
+        Ok(config) => config,
+        Err(error) => return Ok(Shown::Nothing(error.to_string())),
+    };
+    let shaken = timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
+    Ok(match shaken {
+        Err(_) => Shown::Nothing(format!("no answer within {} s", limit.as_secs())),
+        Ok(Err(error)) => Shown::Nothing(printable(&error.to_string())),
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let first = chain.and_then(|chain| chain.first());
+            first.map_or_else(
+                || Shown::Nothing("no certificate".to_owned()),
+                |first| Shown::Certificate(first.to_vec()),
+            )
+        }
+    })
+}
+
+fn config() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let anybody = Arc::new(Anybody(provider.clone()));
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth())
+}
+
+/// Lets anybody show any certificate that they have the key of: it is looked at, and nothing is told to them.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
