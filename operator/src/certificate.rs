@@ -96,7 +96,12 @@ pub(crate) fn given(project: &Project, values: &Values) -> Option<Result<Certifi
 
 /// Takes a certificate that users would not accept from what can be had: it is told as missing, and what is in force stays
 /// so. One that is `shown` already, and ended meanwhile, is no reason to refuse anything else.
-pub(crate) fn refuse_unusable(project: &Project, values: &mut Values, shown: Option<&Certificate>, now: Timestamp) {
+pub(crate) fn refuse_unusable(
+    project: &Project,
+    values: &mut Values,
+    shown: Option<&Certificate>,
+    now: Timestamp,
+) {
     let found = match given(project, values) {
         Some(Err(found)) => found,
         Some(Ok(given)) if given.is_over(now) && shown != Some(&given) => {

@@ -51,6 +51,33 @@ fn rules_run_here_as_on_the_api_server() {
 }
 
 #[test]
+fn a_certificate_needs_a_name_and_where_it_comes_from() {
+    let app = |more: &str| good_with("tasktracker}", &format!("tasktracker, {more}}}"));
+    let name = "publicUrl: \"https://tasks.example.com\"";
+    let acme = format!("{name}, tls: {{mode: Acme, acme: {{email: \"a@example.com\"}}}}");
+    for good in [format!("{name}, tls: {{mode: Internal}}"), acme.clone()] {
+        read_stack(&app(&good)).unwrap();
+    }
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let host =
+        format!("    - {{name: app-2, address: b.example.com, roles: [app], hostKeys: [\"{key}\"]}}\n");
+    let several = app(&format!("{acme}, database: {{postgres: {{urlSecret: db}}}}"));
+    let several = several.replace("  ssh:", &format!("{host}  ssh:"));
+    let bad = [
+        (app("tls: {mode: Internal}"), "TLS needs publicUrl with https://"),
+        (app("publicUrl: \"http://a.example.com\", tls: {mode: Internal}"), "TLS needs publicUrl"),
+        (app(&format!("{name}, tls: {{mode: Secret}}")), "tls.mode Secret needs tls.secret"),
+        (app(&format!("{name}, tls: {{mode: Acme}}")), "tls.mode Acme needs tls.acme"),
+        (several, "tls.mode Acme is for one app host"),
+        (good_with("  ssh:", "  ports: {https: 8000}\n  ssh:"), "each port in ports is used once"),
+    ];
+    for (text, words) in bad {
+        let told = mistakes(&text);
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn parts_that_are_not_built_are_refused() {
     let text = good_with(
         "  ssh:",

@@ -39,6 +39,23 @@ fn of<'a>(told: &'a [(String, String, String)], kind: &str) -> (&'a str, &'a str
 }
 
 #[test]
+fn without_a_certificate_that_holds_nobody_is_served() {
+    let ending = |second| {
+        let moment = |second| k8s_openapi::jiff::Timestamp::from_second(second).unwrap();
+        let name = "tasks.example.com".to_owned();
+        let (not_before, not_after) = (moment(0), moment(second));
+        Certificate { name, not_before, not_after, fingerprint: "00".to_owned() }
+    };
+    let report = |second| HostReport { certificate: Some(ending(second)), ..good() };
+    assert_eq!(of(&told(report(2)), "Healthy"), ("True", "Succeeded"));
+    for kind in ["Healthy", "Ready"] {
+        assert_eq!(of(&told(report(1)), kind), ("False", "CertificateExpired"));
+        let uncertified = HostReport { uncertified: Some("nothing listens".to_owned()), ..good() };
+        assert_eq!(of(&told(uncertified), kind), ("False", "Unhealthy"));
+    }
+}
+
+#[test]
 fn a_good_host_makes_a_ready_stack() {
     let told = told(good());
     for kind in ["Ready", "InSync", "Healthy", "HostsReachable", "Approved"] {
