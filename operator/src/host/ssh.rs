@@ -126,7 +126,7 @@ impl Connection {
             .map_err(|_| Error::TimedOut { doing: format!("opening {path}"), limit: STEP_LIMIT })?
             .map_err(|error| match error {
                 russh::Error::ChannelOpenFailure(reason) => Error::DockerUnavailable {
-                    found: format!("sshd refused a channel to {path} ({reason:?}): the daemon does not run, or sshd forbids stream-local forwarding"),
+                    found: format!("sshd refused a channel to {path} ({reason:?}): the daemon does not run, or sshd forbids stream-local forwarding, as AllowTcpForwarding no does, too"),
                 },
                 _ => Error::ConnectionLost,
             })?;
