@@ -111,12 +111,33 @@ async fn fetch_images(all: &[Looked]) -> bool {
 /// What was done on a host, by component.
 type Done = Vec<(String, apply::Outcome)>;
 
-/// Applies to one host of a stack after the other. A release that fails on one of them is tried on no other, and those
+/// What a host of a stack lacks for its change, in words.
+fn lacking(hosts: &[Looked]) -> Option<String> {
+    let looks = hosts
+        .iter()
+        .flat_map(|looked| looked.result.iter().flatten().map(move |look| (&looked.spec.name, look)));
+    let mut lacking = looks.filter_map(|(name, look)| Some(format!("{name}: {}", look.plan.lacking()?)));
+    lacking.next()
+}
+
+/// Applies to one host of a stack after the other, where none of them lacks anything for it. A release that fails on one of them is tried on no other, and those
 /// that have it already go back.
 async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<Done>> {
     let mut results: Vec<anyhow::Result<Done>> = Vec::new();
     let mut failed = None;
+    let lacking = lacking(hosts);
+    let is_change = |looked: &Looked| {
+        looked
+            .result
+            .iter()
+            .flatten()
+            .any(|look| look.plan.rollout.is_some() && !look.observed.is_under_way())
+    };
     for looked in hosts {
+        if let Some(found) = lacking.as_ref().filter(|_| is_change(looked)) {
+            results.push(Err(anyhow!("nothing is begun: {found}")));
+            continue;
+        }
         if let Some(failed) = &failed {
             results.push(Err(anyhow!("not tried here: it failed on {failed}")));
             continue;

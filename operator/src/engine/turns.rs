@@ -30,6 +30,8 @@ pub(super) struct Standing {
     missed: bool,
     /// Whether nothing is rolled out there for a reason of its own: a hold, say, or a person who is waited for.
     held: bool,
+    /// What it lacks for what is asked for, in words.
+    unfit: Option<String>,
 }
 
 /// How far a host came with what is asked for.
@@ -303,7 +305,20 @@ fn standing(look: &Look) -> Standing {
         progress,
         missed: applied.is_some_and(|applied| !diff::serving(applied, observed)),
         held: waits || plan.hold.is_some(),
+        unfit: plan.lacking().map(str::to_owned),
     }
+}
+
+/// Why nothing is begun yet: not all that can be looked at know of it and have what they need for it.
+fn obstacle<'a>(
+    mut others: impl Iterator<Item = (&'a String, &'a Standing)>,
+    wanted: &str,
+) -> Option<String> {
+    others.find_map(|(name, standing)| match &standing.unfit {
+        _ if standing.wanted != wanted => Some(format!("{name} is looked at first")),
+        Some(found) => Some(format!("nothing is begun before {name} has what it needs: {found}")),
+        None => None,
+    })
 }
 
 /// What `me` may do, by where all hosts stand; `order` has every host that the spec names.
@@ -330,7 +345,12 @@ fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) 
         .collect();
     let is_done = |one: &Standing| matches!(one.progress, Progress::Done(_)) && !one.missed;
     let is_proved = others().any(|(_, standing)| standing.filter(same).is_some_and(is_done));
+    let is_missed = hosts.get(me).is_some_and(|mine| mine.missed);
     if !is_proved {
+        let known = others().filter_map(|(name, standing)| Some((name, standing?)));
+        if let Some(obstacle) = obstacle(known, wanted).filter(|_| !is_missed) {
+            return Turn::Later(obstacle);
+        }
         // The one that is first in the spec's order among those that can be looked at shows whether it is any good.
         // One that does not know of it yet is about to.
         let is_before = |name: &&String| {
@@ -345,7 +365,7 @@ fn decide(order: &[String], hosts: &Hosts, me: &str, wanted: &str, most: usize) 
     if let Some(name) = rolling.first().filter(|_| rolling.len() >= most) {
         return Turn::Later(format!("{name} is being rolled out"));
     }
-    if hosts.get(me).is_some_and(|mine| mine.missed) {
+    if is_missed {
         return Turn::Now;
     }
     // The spec's order counts among the others, too: whoever comes late to a look would be passed by.

@@ -116,6 +116,20 @@ impl Plan {
         self.hold.is_none() && work
     }
 
+    /// What the host lacks for its change, in words: room, a port, images.
+    pub fn lacking(&self) -> Option<&str> {
+        let lacking = [
+            reasons::PREFLIGHT_FAILED,
+            reasons::PULLING_IMAGES,
+            reasons::IMAGE_MISSING,
+            reasons::REGISTRY_UNAVAILABLE,
+            reasons::REGISTRY_DENIED,
+            reasons::DIGEST_MISMATCH,
+        ];
+        let waiting = self.waiting.as_ref().filter(|waiting| lacking.contains(&waiting.reason));
+        waiting.filter(|_| self.hold.is_none()).map(|waiting| waiting.message.as_str())
+    }
+
     /// Whether its change waits for a person to approve it.
     pub fn needs_approval(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)

@@ -34,10 +34,11 @@ impl Fleet {
 
     /// Asks for a revision on all three; `states` has the state of each host.
     fn write(&self, revision: &str, states: [&str; 3]) {
-        self.write_with(revision, states, POLICY);
+        self.write_with(revision, states, "", POLICY);
     }
 
-    fn write_with(&self, revision: &str, states: [&str; 3], more: &str) {
+    /// The same with more in the spec of the app, and at the end of the whole.
+    fn write_with(&self, revision: &str, states: [&str; 3], app: &str, more: &str) {
         let host = |(number, host, state): (usize, &SandboxHost, &str)| {
             format!(
                 "    - {{name: app-{number}, address: {}, port: {}, roles: [app], hostKeys: [\"{}\"], state: {state}}}\n",
@@ -53,10 +54,10 @@ impl Fleet {
             .map(|(at, (one, state))| host((at + 1, one, state)))
             .collect();
         let text = self.stage.stack("staging", revision, more);
+        let app = format!("tasktracker, database: {{postgres: {{urlSecret: tasks}}}}{app}}}");
         let text: String =
             text.lines().filter(|line| !line.contains("name: app-1")).fold(String::new(), |all, line| {
-                let line =
-                    line.replace("tasktracker}", "tasktracker, database: {postgres: {urlSecret: tasks}}}");
+                let line = line.replace("tasktracker}", &app);
                 let more = if line == "  hosts:" { hosts.as_str() } else { "" };
                 format!("{all}{line}\n{more}")
             });
@@ -99,12 +100,12 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     // What is approved is the plan of all three, though it is another one as soon as the first is done.
     let users = Users::start(balancer.address(), "fleet");
     let approve = POLICY.replace("{rollout", "{upgrade: Approve, rollout");
-    fleet.write_with("r2", ["Active"; 3], &approve);
+    fleet.write_with("r2", ["Active"; 3], "", &approve);
     wait_until("all wait", || operator.log().matches("reason=\"ApprovalNeeded\"").count() == 3);
     assert_eq!(fleet.served(), ["r1"; 3]);
     let (_, plan) = fleet.stage.json(&["plan"]);
     let by_spec = format!("{approve}  approvedPlan: {}\n", plan[0]["hash"]);
-    fleet.write_with("r2", ["Active"; 3], &by_spec);
+    fleet.write_with("r2", ["Active"; 3], "", &by_spec);
     wait_until(format_args!("all have r2: {}", operator.said()), || {
         fleet.served() == ["r2"; 3] && operator.is_ready("staging")
     });
@@ -171,5 +172,88 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     fleet.active("r2");
     wait_until("it serves again", || health() == 200 && operator.is_ready("staging"));
     assert_unnoticed(&fleet.stage.host, "a host is drained", &users.stop());
+    operator.stop();
+}
+
+#[test]
+fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
+    let fleet = Fleet::start("fleet-bad");
+    let stage = &fleet.stage;
+    let limits = POLICY.replace("15s", "5s").replace("soak: 1s", "soak: 2s");
+    let write = |revision: &str, app: &str, more: &str| {
+        fleet.write_with(revision, ["Active"; 3], app, &format!("{limits}{more}"));
+    };
+    write("r1", "", "");
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    let containers = || -> Vec<String> {
+        let script = "docker ps -a --format '{{.ID}} {{.Names}} {{.State}}' | sort";
+        fleet.hosts().map(|host| succeeded(&mut host.command_as_deploy(script))).collect()
+    };
+    let before = containers();
+    let address = "$(tail -n 1 /etc/hosts | cut -f 1)";
+    let answers =
+        format!("LISTEN=127.0.0.1:8000 /real & exec caddy respond --listen {address}:8000 --status 500");
+    let bad = [
+        ("never-healthy", "exec sleep 600"),
+        ("ends-at-once", "exit 3"),
+        ("out-of-memory", "exec tail /dev/zero"),
+        ("ends-in-the-soak", "/real & sleep 3; kill $!; exit 1"),
+        ("green-but-500", &answers),
+        ("green-but-deaf", "LISTEN=127.0.0.1:8000 exec /real"),
+        ("hook", "exec /real \"$@\""),
+    ];
+    for (revision, script) in bad {
+        fleet.hosts().for_each(|host| make_bad(host, revision, script));
+    }
+    let balancer =
+        Balancer::start(fleet.hosts().map(|host| SocketAddr::new(host.address(), 3500)).collect()).unwrap();
+    let users = Users::start(balancer.address(), "bad");
+    for (revision, _) in bad {
+        let hook = ", hooks: {postRollout: {command: [sh, -c, 'exit 4']}}";
+        write(revision, if revision == "hook" { hook } else { "" }, "");
+        wait_until(format_args!("{revision} was tried: {}", operator.said()), || {
+            fleet.ledgers()[0]["failed"]["revision"] == revision
+        });
+    }
+    // What one of them lacks keeps all of them from beginning.
+    let listener = "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 3600, ReuseAddr => 1) or die; sleep 120' >/dev/null 2>&1 &";
+    succeeded(fleet.others[1].command("sh").args(["-c", listener]));
+    thread::sleep(Duration::from_secs(1));
+    let lacking = |reason: &str| {
+        let all = || stage.json(&["status"]).1;
+        let is_told =
+            || all().as_array().unwrap().iter().any(|host| host["report"]["waiting"]["reason"] == reason);
+        wait_until(format_args!("{reason} is told: {}", operator.said()), is_told);
+        // A person's own wish begins nothing, either.
+        let refused = stage.command(&["apply"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains("nothing is begun: app-3"), "{said}");
+        thread::sleep(Duration::from_secs(2));
+    };
+    write("r1", "", "  ports: {page: 3600}\n");
+    lacking("PreflightFailed");
+    for image in ["backend", "frontend"] {
+        let name = format!("registry.example.com/tasktracker/{image}");
+        for host in [&stage.host, &fleet.others[0]] {
+            succeeded(&mut host.command_as_deploy(&format!("docker tag {name}:r1 {name}:on-two")));
+        }
+    }
+    write("on-two", "", "");
+    lacking("ImageMissing");
+    assert_unnoticed(&stage.host, "nine bad revisions on three hosts", &users.stop());
+    assert_eq!((containers(), fleet.served()), (before, vec!["r1".to_owned(); 3]), "{}", operator.log());
+    write("r1", "", "");
+    wait_until(format_args!("all is well: {}", operator.said()), || operator.is_ready("staging"));
+    let tried: Vec<Vec<String>> = fleet
+        .ledgers()
+        .iter()
+        .map(|ledger| {
+            let history = ledger["history"].as_array().unwrap().iter();
+            history.map(|entry| entry["revision"].as_str().unwrap().to_owned()).collect()
+        })
+        .collect();
+    let all = bad.iter().rev().map(|(revision, _)| *revision).chain(["r1"]).collect::<Vec<_>>();
+    assert_eq!(tried, [all, vec!["r1"], vec!["r1"]], "each once, on the first alone");
     operator.stop();
 }

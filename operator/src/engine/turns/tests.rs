@@ -4,7 +4,7 @@ const ORDER: [&str; 3] = ["a", "b", "c"];
 
 #[expect(clippy::unnecessary_wraps, reason = "beside hosts of which nothing is known")]
 fn one(progress: Progress) -> Option<Standing> {
-    Some(Standing { wanted: "new".into(), progress, missed: false, held: false })
+    Some(Standing { wanted: "new".into(), progress, missed: false, held: false, unfit: None })
 }
 
 fn before() -> Option<Standing> {
@@ -46,6 +46,18 @@ fn one_comes_first_and_then_as_many_as_may_be_unavailable() {
 }
 
 #[test]
+fn nothing_is_begun_that_one_of_them_cannot_take() {
+    let unfit = || before().map(|one| Standing { held: true, unfit: Some("no room".into()), ..one });
+    let told = turns([before(), before(), unfit()], 1);
+    assert_eq!(told[0], Turn::Later("nothing is begun before c has what it needs: no room".into()));
+    assert_eq!(now([done(), before(), unfit()], 1), ["b"], "what was begun goes on");
+    assert_eq!(now([down(before()), before(), unfit()], 1), ["a"], "who is missed is mended");
+    let old = || one(Progress::Done(None)).map(|one| Standing { wanted: "old".into(), ..one });
+    assert_eq!(turns([before(), before(), old()], 1)[0], Turn::Later("c is looked at first".into()));
+    assert_eq!(now([before(), before(), None], 2), ["a"], "one that cannot be looked at is not waited for");
+}
+
+#[test]
 fn who_is_missed_counts_as_unavailable_and_may_be_mended_all_the_same() {
     assert_eq!(now([None, before(), before()], 1), ["a"], "the one that cannot be looked at");
     assert_eq!(now([None, before(), before()], 2), ["a", "b"]);
@@ -84,7 +96,8 @@ fn what_failed_on_one_is_tried_on_no_other_and_taken_back() {
     let late = one(Progress::Done(None)).map(|one| Standing { wanted: "old".into(), ..one });
     assert_eq!(now([late, before(), before()], 1), ["a"], "the first one does not know of it yet");
     let other = failed(time(2)).map(|standing| Standing { wanted: "old".into(), ..standing });
-    assert_eq!(turns([before(), other, before()], 1)[0], Turn::Now, "another desired state failed");
+    let told = turns([before(), other, before()], 1)[0].clone();
+    assert_eq!(told, Turn::Later("b is looked at first".into()), "another desired state failed");
 }
 
 #[test]
