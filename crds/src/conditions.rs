@@ -59,8 +59,8 @@ pub mod reasons {
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// An image is neither on the host nor in the registry.
     pub const IMAGE_MISSING: &str = "ImageMissing";
-    /// The certificate that users are shown holds no longer.
-    pub const CERTIFICATE_EXPIRED: &str = "CertificateExpired";
+    /// The certificate that users are shown does not hold: not any more, or not yet.
+    pub const CERTIFICATE_NOT_VALID: &str = "CertificateNotValid";
     /// A service did not become healthy.
     pub const UNHEALTHY: &str = "Unhealthy";
     /// The stack is suspended: nothing is written.

@@ -13,6 +13,9 @@ use x509_cert::{der::Decode, time::Time};
 
 use crate::{
     desired::{Project, edge, sha256},
+    diff::secrets,
+    observe::Observed,
+    release::Release,
     secret::{Secret, Values},
 };
 
@@ -59,9 +62,12 @@ impl Certificate {
         })
     }
 
-    /// Whether it holds no longer.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.not_after <= now
+    /// Why it does not hold, in words: not any more, or not yet.
+    pub fn fault(&self, now: Timestamp) -> Option<String> {
+        if self.not_after <= now {
+            return Some(format!("one that ended {}", self.not_after));
+        }
+        (self.not_before > now).then(|| format!("one that does not hold before {}", self.not_before))
     }
 
     /// Whether so little of its life is left that it should have been renewed.
@@ -94,29 +100,39 @@ pub(crate) fn given(project: &Project, values: &Values) -> Option<Result<Certifi
     Some(read_pair(&project.tls.as_ref()?.name, value(&chain)?, value(&key)?))
 }
 
+/// The certificate that a release was rolled out with, where its source still has it.
+pub(crate) fn applied(release: &Release, observed: &Observed) -> Option<Certificate> {
+    let [chain, _] = edge::certificate_files();
+    let is_applied = secrets::has_applied_value(release, &chain, observed);
+    given(&release.project, &observed.secrets).filter(|_| is_applied)?.ok()
+}
+
 /// Takes a certificate that users would not accept from what can be had: it is told as missing, and what is in force stays
-/// so. One that is `shown` already, and ended meanwhile, is no reason to refuse anything else.
-pub(crate) fn refuse_unusable(
-    project: &Project,
-    values: &mut Values,
-    shown: Option<&Certificate>,
-    now: Timestamp,
-) {
-    let found = match given(project, values) {
-        Some(Err(found)) => found,
-        Some(Ok(given)) if given.is_over(now) && shown != Some(&given) => {
-            format!("one that ended {}", given.not_after)
-        }
-        _ => return,
+/// so. One that is in force already, and ended meanwhile, is no reason to refuse anything else.
+pub(crate) fn refuse_unusable(project: &Project, observed: &mut Observed, now: Timestamp) {
+    let found = match given(project, &observed.secrets) {
+        Some(Err(found)) => Some(found),
+        Some(Ok(given)) => given.fault(now).filter(|_| !is_in_force(project, observed)),
+        None => None,
     };
+    let Some(found) = found else { return };
     let [chain, _] = edge::certificate_files();
     let (Some(reference), Some(tls)) = (project.secrets.get(&chain), &project.tls) else { return };
     let message = format!(
         "secret {}: expected a certificate for {} in {} and its key in tls.key, found {found}",
         reference.secret, tls.name, reference.key
     );
-    values.known.remove(reference);
-    values.missing.insert(reference.clone(), message);
+    observed.secrets.known.remove(reference);
+    observed.secrets.missing.insert(reference.clone(), message);
+}
+
+/// Whether the certificate that a project's edge is given is the one that was rolled out last.
+fn is_in_force(project: &Project, observed: &Observed) -> bool {
+    let [chain, _] = edge::certificate_files();
+    let applied = observed.applied.as_ref().and_then(|applied| applied.seals.get(&chain));
+    let key = observed.seal_key.as_ref();
+    let now = key.and_then(|key| observed.secrets.sealed(&project.secrets, key).remove(&chain));
+    now.is_some() && applied == now.as_ref()
 }
 
 #[cfg(test)]
@@ -168,9 +184,10 @@ mod tests {
             fingerprint: String::new(),
         };
         let told: Vec<(bool, bool)> = [0, 500, 501, 599, 600, 700]
-            .map(|now| (certificate.is_late(at(now)), certificate.is_over(at(now))))
+            .map(|now| (certificate.is_late(at(now)), certificate.fault(at(now)).is_some()))
             .to_vec();
         let (fresh, late, over) = ((false, false), (true, false), (true, true));
         assert_eq!(told, [fresh, fresh, late, late, over, over]);
+        assert!(certificate.fault(at(-1)).unwrap().contains("does not hold before"));
     }
 }

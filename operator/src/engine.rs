@@ -138,11 +138,10 @@ impl Site<'_> {
     async fn observe(&self, project: &Project, depth: Depth) -> Result<Observed, host::Error> {
         let mut observed = observe::observe(self.host, project, depth).await?;
         self.secrets.add(&mut observed.secrets, &project.secrets).await;
-        let shown = observed.certificate.as_ref().and_then(|shown| shown.as_ref().ok());
-        certificate::refuse_unusable(project, &mut observed.secrets, shown, now());
         if let Some(applied) = &observed.applied {
             self.secrets.add(&mut observed.secrets, &applied.project.secrets).await;
         }
+        certificate::refuse_unusable(project, &mut observed, now());
         self.remember(project, &mut observed);
         Ok(observed)
     }
@@ -267,7 +266,7 @@ impl Look {
             release: applied.map(|release| release.id.clone()),
             revision: applied.map(|release| release.project.revision.clone()),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed))
-                && !certificate.as_ref().is_some_and(|certificate| certificate.is_over(now()))
+                && certificate.as_ref().is_none_or(|certificate| certificate.fault(now()).is_none())
                 && uncertified.is_none(),
             certificate,
             uncertified,

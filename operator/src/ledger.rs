@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tasktracker_crds::{DriftItem, DriftKind};
 
 use crate::{
+    desired,
     host::Placement,
     release::{FORMAT, Release, inline},
     secret::Seals,
@@ -340,11 +341,14 @@ impl Ledger {
         let mut releases = vec![release.id.clone()];
         releases.extend(self.releases.into_iter().filter(|id| *id != release.id));
         releases.truncate(KEPT);
+        // What is no data and not wanted any more is there all the same.
+        let left = self.volumes.into_iter().filter(|(name, _)| !desired::is_data(name));
+        let volumes = left.chain(release.project.volumes.clone()).collect();
         Self {
             current: Some(release.id.clone()),
             previous: previous.filter(|id| releases.contains(id)),
             releases,
-            volumes: release.project.volumes.clone(),
+            volumes,
             intent: None,
             attempts: Vec::new(),
             failed: None,

@@ -64,7 +64,7 @@ pub struct DigestsSpec {
 }
 
 /// TLS at the edge.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.mode != 'Secret' || has(self.secret)").message("tls.mode Secret needs tls.secret"),
@@ -81,6 +81,17 @@ pub struct TlsSpec {
     /// Account and directory, for mode Acme.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme: Option<AcmeSpec>,
+    /// For how many days browsers that came over TLS come so again, on every port of that name (HSTS). Before TLS is given
+    /// up, 0 makes those that come by forget it.
+    #[serde(default = "default_hsts_days")]
+    #[schemars(range(min = 0, max = 730))]
+    pub hsts_days: u32,
+}
+
+impl Default for TlsSpec {
+    fn default() -> Self {
+        Self { mode: TlsMode::default(), secret: None, acme: None, hsts_days: default_hsts_days() }
+    }
 }
 
 /// Where certificates come from.
@@ -340,6 +351,10 @@ impl Default for EdgeSpec {
 
 fn default_replicas() -> u32 {
     1
+}
+
+fn default_hsts_days() -> u32 {
+    365
 }
 
 fn default_hook_timeout() -> Span {

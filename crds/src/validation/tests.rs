@@ -55,8 +55,13 @@ fn a_certificate_needs_a_name_and_where_it_comes_from() {
     let app = |more: &str| good_with("tasktracker}", &format!("tasktracker, {more}}}"));
     let name = "publicUrl: \"https://tasks.example.com\"";
     let acme = format!("{name}, tls: {{mode: Acme, acme: {{email: \"a@example.com\"}}}}");
-    for good in [format!("{name}, tls: {{mode: Internal}}"), acme.clone()] {
-        read_stack(&app(&good)).unwrap();
+    let internal = app(&format!("{name}, tls: {{mode: Internal}}"));
+    let with_ports =
+        |text: &str, ports: &str| text.replace("  ssh:", &format!("  ports: {{{ports}}}\n  ssh:"));
+    for good in
+        [internal.clone(), app(&acme), with_ports(GOOD, "page: 80"), with_ports(&internal, "page: 443")]
+    {
+        read_stack(&good).unwrap();
     }
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let host =
@@ -69,7 +74,8 @@ fn a_certificate_needs_a_name_and_where_it_comes_from() {
         (app(&format!("{name}, tls: {{mode: Secret}}")), "tls.mode Secret needs tls.secret"),
         (app(&format!("{name}, tls: {{mode: Acme}}")), "tls.mode Acme needs tls.acme"),
         (several, "tls.mode Acme is for one app host"),
-        (good_with("  ssh:", "  ports: {https: 8000}\n  ssh:"), "each port in ports is used once"),
+        (with_ports(&internal, "https: 8000"), "each port in ports is used once"),
+        (with_ports(&internal, "https: 80"), "each port in ports is used once"),
     ];
     for (text, words) in bad {
         let told = mistakes(&text);

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::{ACTION_LIMIT, Context, QUICK_LIMIT, compose::Compose, rollout::make};
+use super::{
+    ACTION_LIMIT, Context, QUICK_LIMIT,
+    compose::Compose,
+    rollout::{edge_volume, make},
+};
 use crate::{
-    desired::sha256,
+    desired::{self, sha256},
     diff::secrets,
     host::{Placement, Source, Step},
     observe::Observed,
     plan::Action,
+    release::Release,
     secret::Secret,
 };
 
 /// The steps of one action.
 pub(super) fn steps(
     action: &Action,
+    applied: &Release,
     observed: &Observed,
     compose: &Compose<'_>,
     context: &Context<'_>,
@@ -38,8 +44,13 @@ pub(super) fn steps(
         Action::Restart { container, .. } => docker(&["restart", container]),
         Action::Reload { service } => vec![compose.reload(service)],
         Action::Start { container, .. } => vec![start([container.as_str()])],
-        Action::Create { service } => vec![compose.up(&["--no-deps", "--no-recreate", service])],
-        Action::Recreate { service } => vec![compose.up(&["--no-deps", "--force-recreate", service])],
+        Action::Create { service } | Action::Recreate { service } => {
+            let is_edge = desired::is_reloaded(service);
+            let volume = if is_edge { edge_volume(applied, observed, context) } else { Vec::new() };
+            let how =
+                if matches!(action, Action::Create { .. }) { "--no-recreate" } else { "--force-recreate" };
+            volume.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
 use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
+    certificate,
     desired::{self, Project},
     failpoint,
     host::{self, Host, HostLock, Step},
@@ -331,7 +332,7 @@ async fn repair(
         }
         unsynced = is_file;
         steps.extend(match group {
-            [action] => actions::steps(action, observed, &compose, context),
+            [action] => actions::steps(action, applied, observed, &compose, context),
             starts => vec![actions::start(starts.iter().filter_map(|action| action.started()))],
         });
     }
@@ -349,6 +350,7 @@ async fn repair(
             without: &BTreeSet::new(),
             beside: None,
             secrets,
+            certificate: certificate::applied(applied, observed),
         };
         verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
     }

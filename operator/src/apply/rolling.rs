@@ -9,18 +9,20 @@ use tasktracker_crds::HookSpec;
 
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
+    actions::secret_steps,
     compose::Compose,
     hooks,
     rollout::{POST_HOOK, bring_up, refusal},
     verify,
 };
 use crate::{
+    certificate,
     desired::{self, compose::COMPOSE_SERVICE, labels},
+    diff::secrets,
     failpoint,
     host::{self, Container, Host, Placement, Source, State, Step},
     observe::{self, Observed},
     release::{COMPOSE_FILE, Prepared, Release},
-    secret::Values,
 };
 
 /// What is replaced while it serves.
@@ -32,10 +34,8 @@ pub(super) struct Takeover<'a> {
     before: &'a Release,
     /// Names of its containers, by service.
     old: BTreeMap<String, Vec<String>>,
-    /// What nobody is told.
-    secrets: &'a Values,
-    /// Paths of the project's files.
-    there: Vec<String>,
+    /// What was there before.
+    observed: &'a Observed,
     /// Containers of the same services that serve nobody.
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
@@ -57,6 +57,11 @@ pub(super) fn stale<'a>(there: impl IntoIterator<Item = &'a String>, release: &R
     stale.into_iter().map(|path| Step::Remove { path: path.clone() }).collect()
 }
 
+/// Whether a file is a secret of a service.
+pub(super) fn is_secret_of(service: &str, path: &str) -> bool {
+    path.starts_with(&format!("{}/{service}/", desired::SECRETS_FOLDER))
+}
+
 fn is_seen(edge: &str, path: &str) -> bool {
     path.starts_with(&format!("files/{edge}/"))
 }
@@ -64,11 +69,10 @@ fn is_seen(edge: &str, path: &str) -> bool {
 /// Whether the edge has to take up another configuration, or another certificate. Who serves, it asks for each request.
 pub(super) fn is_read_anew(edge: &str, before: &Release, after: &Release) -> bool {
     let is_read = |path: &str| is_seen(edge, path) && !path.starts_with(desired::UPSTREAMS);
-    let secrets = format!("{}/{edge}/", desired::SECRETS_FOLDER);
     let of = |release: &Release| -> BTreeMap<String, String> {
         let files = release.files.iter().filter(|(path, _)| is_read(path));
         let files = files.map(|(path, record)| (path.clone(), record.sha256.clone()));
-        let seals = release.seals.iter().filter(|(path, _)| path.starts_with(&secrets));
+        let seals = release.seals.iter().filter(|(path, _)| is_secret_of(edge, path));
         files.chain(seals.map(|(path, seal)| (path.clone(), seal.clone()))).collect()
     };
     of(before) != of(after)
@@ -127,15 +131,13 @@ impl<'a> Takeover<'a> {
             }
         }
         let before = observed.applied.as_ref()?;
-        let there = observed.files.keys().cloned().collect();
         (!old.is_empty()).then_some(Self {
             host,
             context,
             prepared,
             before,
             old,
-            secrets: &observed.secrets,
-            there,
+            observed,
             idle,
             edge,
             astray: may_have_read_another(observed),
@@ -149,12 +151,17 @@ impl<'a> Takeover<'a> {
 
     /// Brings the release up beside what serves, proves it, leads the traffic to it and lets the old containers go. What
     /// does not come so far that it has the traffic is taken away again: the old containers have served all the while.
-    pub(super) async fn carry_out(&self, steps: Vec<Step>, after: Option<&HookSpec>) -> Result<(), Error> {
+    pub(super) async fn carry_out(
+        &self,
+        steps: Vec<Step>,
+        secrets_of_edge: Vec<Step>,
+        after: Option<&HookSpec>,
+    ) -> Result<(), Error> {
         let served = async {
-            self.take_over(steps).await?;
+            self.take_over(steps, secrets_of_edge).await?;
             match after {
                 Some(hook) => {
-                    let parts = (self.prepared, self.secrets);
+                    let parts = (self.prepared, &self.observed.secrets);
                     hooks::run(self.host, POST_HOOK, hook, parts, self.context).await
                 }
                 None => Ok(()),
@@ -180,7 +187,7 @@ impl<'a> Takeover<'a> {
         })
     }
 
-    async fn take_over(&self, mut steps: Vec<Step>) -> Result<(), Error> {
+    async fn take_over(&self, mut steps: Vec<Step>, secrets_of_edge: Vec<Step>) -> Result<(), Error> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
         let compose = Compose::new(host, context.project);
@@ -211,8 +218,9 @@ impl<'a> Takeover<'a> {
                 })?;
             }
         }
-        let mut steps: Vec<Step> = later.into_iter().map(Step::Place).collect();
-        steps.extend(stale(self.there.iter().chain(self.before.files.keys()), release));
+        let mut steps: Vec<Step> =
+            secrets_of_edge.into_iter().chain(later.into_iter().map(Step::Place)).collect();
+        steps.extend(stale(self.observed.files.keys().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&compose));
         self.run(&steps).await?;
@@ -333,7 +341,10 @@ impl<'a> Takeover<'a> {
         without: &'b BTreeSet<&'b str>,
     ) -> verify::Proof<'b> {
         let release = &self.prepared.release;
-        verify::Proof { release, services, without, beside: Some(&self.edge.service), secrets: self.secrets }
+        let secrets = &self.observed.secrets;
+        let certificate = certificate::given(&release.project, secrets).and_then(Result::ok);
+        let beside = Some(self.edge.service.as_str());
+        verify::Proof { release, services, without, beside, secrets, certificate }
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {
@@ -380,6 +391,16 @@ impl<'a> Takeover<'a> {
         Ok(new.collect())
     }
 
+    /// Puts back the edge's secrets of the release before, where their source still has them.
+    fn secrets_of_before(&self) -> Vec<Step> {
+        let Self { observed, before, .. } = self;
+        let values = observed.secrets.of(&before.project.secrets).into_iter();
+        let of_edge = values.filter(|(path, _)| {
+            is_secret_of(&self.edge.service, path) && secrets::has_applied_value(before, path, observed)
+        });
+        secret_steps(&of_edge.collect())
+    }
+
     /// The old release serves still, or again: its files are in force, and nothing is left of the other one.
     async fn take_back(&self) -> Result<(), Error> {
         let Self { host, context, prepared, before, .. } = self;
@@ -396,7 +417,8 @@ impl<'a> Takeover<'a> {
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend(stale(self.there.iter().chain(prepared.release.files.keys()), before));
+        steps.extend(self.secrets_of_before());
+        steps.extend(stale(self.observed.files.keys().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&Compose::new(host, context.project)));
         let new = self.new_containers().await?;

@@ -17,6 +17,7 @@ use super::{
     hooks, rolling, verify,
 };
 use crate::{
+    certificate,
     desired::{EDGE, Project, compose::COMPOSE_SERVICE, edge, labels},
     diff::{self, secrets},
     failpoint,
@@ -72,9 +73,15 @@ pub(super) async fn rollout(
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    steps.extend(secret_steps(&secrets));
+    // Those of the edge come with its other files.
+    let (of_edge, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        secrets.into_iter().partition(|(path, _)| rolling::is_secret_of(EDGE, path));
+    steps.extend(secret_steps(&others));
     let carried_out = match validate(host, &prepared, context).await {
-        Ok(()) => carry_out(host, &prepared, (steps, adopted), observed, context).await,
+        Ok(()) => {
+            let parts = (steps, secret_steps(&of_edge), adopted);
+            carry_out(host, &prepared, parts, observed, context).await
+        }
         Err(error) => Err(error),
     };
     failpoint::reached("proved");
@@ -245,7 +252,7 @@ fn seal_key(observed: &Observed) -> Result<SealKey, Error> {
 async fn carry_out(
     host: &Host,
     prepared: &Prepared,
-    (mut steps, adopted): (Vec<Step>, &[String]),
+    (mut steps, secrets_of_edge, adopted): (Vec<Step>, Vec<Step>, &[String]),
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -253,10 +260,12 @@ async fn carry_out(
     if observed.networks.get(&project.network).is_none_or(Option::is_none) {
         steps.push(make("network", &project.network, context));
     }
-    let missing =
-        project.volumes.values().filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
+    let data = project.data().map(|(_, name)| name);
+    let missing = data.filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
     steps.extend(missing.map(|name| make("volume", name, context)));
-    steps.extend(own_data(prepared, observed));
+    if rolling::Edge::running(&prepared.release, observed).is_none_or(|edge| !edge.stays) {
+        steps.extend(edge_volume(&prepared.release, observed, context));
+    }
     let hooks = context.hooks.filter(|_| context.back.is_none());
     let parts = (prepared, &observed.secrets);
     if let Some(hook) = hooks.and_then(|hooks| hooks.pre_rollout.as_ref()) {
@@ -274,8 +283,9 @@ async fn carry_out(
         steps.extend(remove_idle(takeover.idle()));
     }
     if let Some(takeover) = takeover {
-        return takeover.carry_out(steps, post_hook).await;
+        return takeover.carry_out(steps, secrets_of_edge, post_hook).await;
     }
+    steps.extend(secrets_of_edge);
     in_place(host, prepared, (steps, adopted), observed, context).await?;
     match post_hook {
         Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
@@ -283,19 +293,20 @@ async fn carry_out(
     }
 }
 
-/// What the edge keeps is its own before it is made: Docker makes volumes for root, and Caddy's image has nothing there that
-/// says otherwise.
-fn own_data(Prepared { release, .. }: &Prepared, observed: &Observed) -> Option<Step> {
-    let volume = release.project.volumes.get(edge::VOLUME)?;
-    let image = release.images.get(EDGE)?;
-    if rolling::Edge::running(release, observed).is_some_and(|edge| edge.stays) {
-        return None;
-    }
+/// Where the edge keeps what it makes, before it is made itself: there, and its own. Docker makes volumes for root, and
+/// Caddy's image has nothing there that says otherwise.
+pub(super) fn edge_volume(release: &Release, observed: &Observed, context: &Context<'_>) -> Vec<Step> {
+    let (Some(volume), Some(image)) = (release.project.volumes.get(edge::VOLUME), release.images.get(EDGE))
+    else {
+        return Vec::new();
+    };
+    let is_missing = observed.volumes.get(volume).is_none_or(Option::is_none);
     let mounted = format!("{volume}:{}", edge::DATA);
     let words = "run --rm --pull never --network none --read-only --user 0:0 --security-opt no-new-privileges:true \
                  --cap-drop ALL --cap-add CHOWN --cap-add DAC_READ_SEARCH --entrypoint chown -v";
     let words = words.split_whitespace().chain([&*mounted, image, "-R", edge::USER, edge::DATA]);
-    Some(Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT))
+    let own = Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT);
+    is_missing.then(|| make("volume", volume, context)).into_iter().chain([own]).collect()
 }
 
 /// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
@@ -373,6 +384,7 @@ async fn in_place(
         without: &BTreeSet::new(),
         beside: None,
         secrets: &observed.secrets,
+        certificate: certificate::given(project, &observed.secrets).and_then(Result::ok),
     };
     let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
     verify::serving(host, context.lock, &proof, health, soak).await

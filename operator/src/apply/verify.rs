@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, actions};
 use crate::{
-    certificate::{self, Certificate},
+    certificate::Certificate,
     desired::{
         EDGE, Tls,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
@@ -40,6 +40,8 @@ pub(super) struct Proof<'a> {
     pub(super) beside: Option<&'a str>,
     /// What nobody is told.
     pub(super) secrets: &'a Values,
+    /// The certificate that users are to be shown, where it is known.
+    pub(super) certificate: Option<Certificate>,
 }
 
 impl Proof<'_> {
@@ -90,15 +92,14 @@ async fn certified(
     limit: Duration,
 ) -> Result<(), Error> {
     let started = Instant::now();
-    let project = &proof.release.project;
-    let given = certificate::given(project, proof.secrets).and_then(Result::ok);
+    let (project, wanted) = (&proof.release.project, proof.certificate.as_ref());
     loop {
         lock.check()?;
         let found = match host.shown(tls.port, &tls.name).await? {
             Shown::Forbidden => return Ok(()),
             Shown::Nothing(found) => found,
             Shown::Certificate(der) => match Certificate::read(&der, &tls.name) {
-                Ok(shown) if given.as_ref().is_none_or(|given| given.fingerprint == shown.fingerprint) => {
+                Ok(shown) if wanted.is_none_or(|wanted| wanted.fingerprint == shown.fingerprint) => {
                     return Ok(());
                 }
                 Ok(_) => "another one than the secret has".to_owned(),

@@ -120,8 +120,8 @@ fn certificate(report: &HostReport, now: Option<Timestamp>) -> Option<Line> {
     let line = |words: &str| {
         format!("  {host}: the certificate for {} {words} {}", certificate.name, certificate.not_after)
     };
-    if certificate.is_over(now) {
-        return Some((Tone::Bad, line("ended")));
+    if let Some(fault) = certificate.fault(now) {
+        return Some((Tone::Bad, format!("  {host}: the certificate for {} is {fault}", certificate.name)));
     }
     certificate.is_late(now).then(|| (Tone::Attention, line("is not renewed yet, and ends")))
 }

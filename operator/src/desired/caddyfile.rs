@@ -42,9 +42,6 @@ const DRAINED: &str = "@drained {
 		}
 		respond @drained 503";
 
-/// What browsers are told that came over TLS: to come so again, for a year.
-const HSTS: &str = "header Strict-Transport-Security max-age=31536000";
-
 /// A proxy to a service, indented by `depth` tabs from its second line on.
 fn proxy(service: &str, port: u16, depth: usize) -> String {
     let lines = PROXY.replace("SERVICE", service).replace("PORT", &port.to_string());
@@ -140,8 +137,10 @@ fn tls_sites(mode: TlsMode, app: &AppSpec) -> String {
         TlsMode::Internal => "\n\ttls internal".to_owned(),
         TlsMode::Off | TlsMode::Acme => String::new(),
     };
+    let seconds = u64::from(app.tls.hsts_days) * 24 * 60 * 60;
+    let hsts = format!("header Strict-Transport-Security max-age={seconds}");
     let site =
-        |addresses: &str, what: &str| format!("{addresses} {{{tls}\n\t{HSTS}\n\timport {what}\n}}\n\n");
+        |addresses: &str, what: &str| format!("{addresses} {{{tls}\n\t{hsts}\n\timport {what}\n}}\n\n");
     format!(
         "{}{}{}:{HTTP_PORT} {{
 	route {{

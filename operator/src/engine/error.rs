@@ -111,6 +111,8 @@ impl Error {
             failure: Some(failure),
             release: before.release,
             revision: before.revision,
+            certificate: before.certificate,
+            uncertified: before.uncertified,
             drift: before
                 .drift
                 .into_iter()

@@ -1,8 +1,8 @@
 //! Going back to a release that a host keeps: a person's wish, which holds until the spec's next change.
 
-use super::{Look, Site};
+use super::{Look, Site, now};
 use crate::{
-    apply,
+    apply, certificate,
     diff::{self, Change, ChangeItem},
     host::{self, HostLock},
     ledger::Ledger,
@@ -84,6 +84,7 @@ impl Site<'_> {
         let policy = &self.stack.spec.policy;
         let mut observed = look.observed.clone();
         self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
+        certificate::refuse_unusable(&release.project, &mut observed, now());
         // What the spec asks for beyond that is not what is brought back.
         observed.supply = Supply::default();
         // It needs no room that is not taken already.

@@ -278,7 +278,7 @@ impl Host {
     /// When the host cannot be reached.
     pub async fn shown(&self, port: u16, name: &str) -> Result<Shown, Error> {
         let link = self.link().await?;
-        let asked = tls::shown(&link.connection, port, name, self.target.limits.answer).await;
+        let asked = tls::shown(&link.connection, port, name).await;
         let shown = self.forget_broken(asked).await?;
         let mut kept = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert((port, name.to_owned()), shown.clone());

@@ -105,11 +105,7 @@ impl Connection {
     pub(super) async fn tunnel(&self, port: u16) -> Result<Tunnel, Error> {
         let home = "127.0.0.1";
         let opened = self.handle.channel_open_direct_tcpip(home, port.into(), home, 0);
-        let opened = timeout(STEP_LIMIT, opened).await.map_err(|_| Error::TimedOut {
-            doing: format!("opening port {port} of the host"),
-            limit: STEP_LIMIT,
-        })?;
-        match opened {
+        match opened.await {
             Ok(channel) => Ok(Tunnel::Open(Box::new(channel.into_stream()))),
             Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
                 Ok(Tunnel::Forbidden)

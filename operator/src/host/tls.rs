@@ -1,6 +1,6 @@
 //! Which certificate a port of the host shows, through a channel to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_rustls::{
@@ -19,6 +19,9 @@ use super::{
 };
 use crate::text::printable;
 
+/// How long it may take until a port shows its certificate.
+const LIMIT: Duration = Duration::from_secs(3);
+
 /// What a port of the host shows to whoever asks for a name over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
@@ -31,12 +34,12 @@ pub enum Shown {
 }
 
 /// Asks a port of the host for the certificate of a name.
-pub(super) async fn shown(
-    connection: &Connection,
-    port: u16,
-    name: &str,
-    limit: std::time::Duration,
-) -> Result<Shown, Error> {
+pub(super) async fn shown(connection: &Connection, port: u16, name: &str) -> Result<Shown, Error> {
+    let asked = timeout(LIMIT, ask(connection, port, name)).await;
+    asked.unwrap_or_else(|_| Ok(Shown::Nothing(format!("no answer within {} s", LIMIT.as_secs()))))
+}
+
+async fn ask(connection: &Connection, port: u16, name: &str) -> Result<Shown, Error> {
     let stream = match connection.tunnel(port).await? {
         Tunnel::Open(stream) => stream,
         Tunnel::Refused => return Ok(Shown::Nothing(format!("nothing listens on port {port}"))),
@@ -49,11 +52,9 @@ pub(super) async fn shown(
         Ok(config) => config,
         Err(error) => return Ok(Shown::Nothing(error.to_string())),
     };
-    let shaken = timeout(limit, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
-    Ok(match shaken {
-        Err(_) => Shown::Nothing(format!("no answer within {} s", limit.as_secs())),
-        Ok(Err(error)) => Shown::Nothing(printable(&error.to_string())),
-        Ok(Ok(stream)) => {
+    Ok(match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Err(error) => Shown::Nothing(printable(&error.to_string())),
+        Ok(stream) => {
             let chain = stream.get_ref().1.peer_certificates();
             let first = chain.and_then(|chain| chain.first());
             first.map_or_else(

@@ -252,7 +252,8 @@ async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Re
     Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
 }
 
-/// The certificate that the edge of a release shows. While it shows one, it is asked on the slow rota.
+/// The certificate that the edge of a release shows. While it shows one, it is asked on the slow rota; else
+/// whenever everything is read.
 async fn certificate(
     host: &Host,
     applied: Option<&Release>,
@@ -260,7 +261,10 @@ async fn certificate(
 ) -> Result<Option<Result<Certificate, String>>, Error> {
     let Some(tls) = applied.and_then(|applied| applied.project.tls.as_ref()) else { return Ok(None) };
     let before = host.shown_before(tls.port, &tls.name);
-    let before = before.filter(|shown| depth < Depth::Slow && matches!(shown, Shown::Certificate(_)));
+    let rota = |shown: &Shown| {
+        if matches!(shown, Shown::Certificate(_)) { Depth::Slow } else { Depth::Whole }
+    };
+    let before = before.filter(|shown| depth < rota(shown));
     let shown = match before {
         Some(shown) => shown,
         None => host.shown(tls.port, &tls.name).await?,

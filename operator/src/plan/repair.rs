@@ -99,6 +99,7 @@ pub(super) fn wait_for_person(repairs: &mut [Repair], drift: &[DriftItem], obser
         .iter()
         .filter(|item| item.kind == DriftKind::VolumeMissing)
         .filter_map(|item| item.path.as_ref())
+        .filter(|name| project.data().any(|(_, actual)| actual == *name))
         .collect();
     let waits = |service: &str| {
         let mounts = project.services.get(service).into_iter().flat_map(|service| &service.volumes);
@@ -170,13 +171,16 @@ fn files_behind(item: &DriftItem, applied: &Release, desired: &Project, observed
     files.chain(secrets.filter_map(|file| write_secret(file, applied, observed))).collect()
 }
 
-/// A service whose file was repaired takes it up again.
+/// A service whose file was repaired takes it up again. Who reads secrets when it starts has them still; who takes them up
+/// while it goes on may have taken up what was there.
 fn reload(item: &DriftItem) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
-    // A secret is put back as the service read it.
-    let is_file =
-        item.path.as_ref().is_some_and(|path| path.starts_with("files/") && !desired::is_upstream(path));
-    item.service.clone().filter(|_| changed && is_file).map(|service| Action::Reload { service })
+    let service = item.service.clone()?;
+    let is_read_anew = item.path.as_ref().is_some_and(|path| {
+        let is_file = path.starts_with("files/") && !desired::is_upstream(path);
+        is_file || (desired::is_reloaded(&service) && path.starts_with(desired::SECRETS_FOLDER))
+    });
+    (changed && is_read_anew).then_some(Action::Reload { service })
 }
 
 /// What a bigger action on the same service does anyway is not done apart.

@@ -189,8 +189,7 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
         ));
     }
     let before = ledger.unwrap_or(&observed.remembered.volumes).iter();
-    // What the edge made for itself is left where it is not wanted any more.
-    for (name, actual) in before.filter(|(name, _)| is_data(name) || desired.volumes.contains_key(*name)) {
+    for (name, actual) in before.filter(|(name, _)| is_data(name)) {
         match desired.volumes.get(name) {
             Some(wanted) if wanted == actual => {}
             other => {

@@ -212,12 +212,14 @@ fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
 }
 
 fn health_fault(report: &HostReport, now: &Time) -> Option<(&'static str, String)> {
-    if let Some(over) = report.certificate.as_ref().filter(|certificate| certificate.is_over(now.0)) {
-        let Certificate { name, not_after, .. } = over;
+    if let Some(certificate) = &report.certificate
+        && let Some(found) = certificate.fault(now.0)
+    {
+        let name = &certificate.name;
         let message = format!(
-            "expected a certificate for {name} that holds, found one that ended {not_after}; renew it, or see the edge's log"
+            "expected a certificate for {name} that holds, found {found}; renew it, or see the edge's log"
         );
-        return Some((reasons::CERTIFICATE_EXPIRED, message));
+        return Some((reasons::CERTIFICATE_NOT_VALID, message));
     }
     if let Some(found) = &report.uncertified {
         return Some((

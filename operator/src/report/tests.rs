@@ -49,7 +49,7 @@ fn without_a_certificate_that_holds_nobody_is_served() {
     let report = |second| HostReport { certificate: Some(ending(second)), ..good() };
     assert_eq!(of(&told(report(2)), "Healthy"), ("True", "Succeeded"));
     for kind in ["Healthy", "Ready"] {
-        assert_eq!(of(&told(report(1)), kind), ("False", "CertificateExpired"));
+        assert_eq!(of(&told(report(1)), kind), ("False", "CertificateNotValid"));
         let uncertified = HostReport { uncertified: Some("nothing listens".to_owned()), ..good() };
         assert_eq!(of(&told(uncertified), kind), ("False", "Unhealthy"));
     }

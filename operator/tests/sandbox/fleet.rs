@@ -240,7 +240,7 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
         }
     }
     write("on-two", "", "");
-    lacking("ImageMissing");
+    lacking("RegistryUnavailable");
     assert_unnoticed(&stage.host, "nine bad revisions on three hosts", &users.stop());
     assert_eq!((containers(), fleet.served()), (before, vec!["r1".to_owned(); 3]), "{}", operator.log());
     write("r1", "", "");

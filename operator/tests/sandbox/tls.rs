@@ -30,6 +30,10 @@ fn edge(stage: &Stage) -> String {
     stage.on_host(&format!("docker inspect --format '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {EDGE}"))
 }
 
+fn edge_runs(stage: &Stage) -> bool {
+    !stage.on_host(&format!("docker ps -q --filter name={EDGE}")).is_empty()
+}
+
 /// An authority of a test's own.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -42,17 +46,21 @@ impl Authority {
 
     /// A certificate that holds until the first day of a year, and its key.
     fn issue(&self, name: &str, until: i32) -> (String, String) {
+        self.issue_from(name, 2020, until)
+    }
+
+    fn issue_from(&self, name: &str, from: i32, until: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
 
-fn write_pair(stage: &Stage, (chain, key): &(String, String)) {
-    stage.write_value("web", "tls.crt", chain.as_bytes());
-    stage.write_value("web", "tls.key", key.as_bytes());
+fn write_pair(stage: &Stage, secret: &str, (chain, key): &(String, String)) {
+    stage.write_value(secret, "tls.crt", chain.as_bytes());
+    stage.write_value(secret, "tls.key", key.as_bytes());
 }
 
 fn expiry(running: &Running) -> Option<f64> {
@@ -77,17 +85,18 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
         (authority.issue("other.test", 2040), "not for tasks.test"),
         ((authority.issue(NAME, 2040).0, authority.issue(NAME, 2040).1), "another certificate's"),
         (authority.issue(NAME, 2021), "ended 2021"),
+        (authority.issue_from(NAME, 2039, 2040), "does not hold before 2039"),
     ];
     stage.write_stack("staging.yaml", &with_tls(&stage, "mode: Secret, secret: web"));
     for (pair, words) in &refused {
-        write_pair(&stage, pair);
+        write_pair(&stage, "web", pair);
         let told = stage.command(&["apply"]);
         let said =
             [told.stdout, told.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         assert!(!told.status.success() && said.contains(words), "{said}");
         assert_eq!(stage.on_host("docker ps -aq"), "", "{words}");
     }
-    write_pair(&stage, &authority.issue(NAME, 2040));
+    write_pair(&stage, "web", &authority.issue(NAME, 2040));
     let running = stage.start_operator();
     running.wait_until_ready("staging");
     let page = port(&stage, 443);
@@ -108,7 +117,7 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
 
     let (before, shown) = (edge(&stage), client.shown(page).unwrap());
     let users = Users::start_over_tls(page, &client, "renewal");
-    write_pair(&stage, &authority.issue(NAME, 2041));
+    write_pair(&stage, "web", &authority.issue(NAME, 2041));
     let is_new = || client.shown(page).unwrap() != shown && running.is_ready("staging");
     wait_until("the new certificate is shown", is_new);
     std::thread::sleep(Duration::from_millis(500));
@@ -119,7 +128,7 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
     // A bad one changes nothing, and is told.
     let shown = client.shown(page).unwrap();
     for (pair, words) in &refused {
-        write_pair(&stage, pair);
+        write_pair(&stage, "web", pair);
         wait_until(format_args!("{words} is told"), || {
             let waiting = &status(&stage)["waiting"];
             let message = waiting["message"].as_str().unwrap_or_default();
@@ -128,6 +137,54 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
     }
     assert_eq!((edge(&stage), client.shown(page).unwrap()), (before, shown));
     running.stop();
+}
+
+#[test]
+fn users_are_shown_the_certificate_that_is_in_force_whatever_becomes_of_a_change() {
+    let stage = Stage::new("tls-change");
+    let authority = Authority::new();
+    let client = TlsClient::new(NAME, &authority.0.pem()).unwrap();
+    let page = port(&stage, 443);
+    let first = with_tls(&stage, "mode: Secret, secret: web");
+    write_pair(&stage, "web", &authority.issue(NAME, 2040));
+    stage.write_stack("staging.yaml", &first);
+    stage.apply();
+    let shown = client.shown(page).unwrap();
+
+    // Another name, another secret, and a revision that fails when it has the traffic.
+    write_pair(&stage, "other", &authority.issue("other.test", 2040));
+    let bad = first.replace(NAME, "other.test").replace("secret: web", "secret: other");
+    let hook =
+        "tls: {mode: Secret, secret: other}, hooks: {postRollout: {command: [/backend, no-such-thing]}}";
+    let bad = bad.replace("tls: {mode: Secret, secret: other}", hook);
+    stage.write_stack("staging.yaml", &bad.replace("revision: r1", "revision: r2"));
+    let refused = stage.command(&["apply"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("app.hooks.postRollout"), "{said}");
+    assert_eq!(client.shown(page).unwrap(), shown);
+    stage.write_stack("staging.yaml", &first);
+    assert_eq!(stage.json(&["status"]).0, 0);
+
+    // A file that somebody changed, and that the edge took up: both are taken back.
+    let folder = "/opt/tasktracker/staging/app/secrets/edge";
+    let (chain, key) = authority.issue(NAME, 2050);
+    stage.as_root(&format!("printf '%s' '{chain}' >{folder}/tls.crt; printf '%s' '{key}' >{folder}/tls.key"));
+    stage.on_host(&format!("docker exec {EDGE} caddy reload --config /etc/caddy/Caddyfile --force 2>&1"));
+    assert_ne!(client.shown(page).unwrap(), shown);
+    stage.apply();
+    assert_eq!(client.shown(page).unwrap(), shown);
+
+    // While another value waits, the edge is made anew with the one in force, and nobody is told otherwise.
+    let waits = first.replace("{rollout", "{upgrade: Approve, rollout");
+    stage.write_stack("staging.yaml", &waits);
+    write_pair(&stage, "web", &authority.issue(NAME, 2041));
+    let operator = stage.start_operator();
+    wait_until("the new value waits", || operator.log().contains("ApprovalNeeded"));
+    stage.on_host(&format!("docker rm -f {EDGE}"));
+    wait_until("the edge is back", || client.shown(page).is_ok_and(|again| again == shown));
+    wait_until(format_args!("it is healed: {}", operator.said()), || operator.log().contains("healed: edge"));
+    assert!(!operator.log().contains("ERROR"), "{}", operator.log());
+    operator.stop();
 }
 
 #[test]
@@ -146,6 +203,12 @@ fn the_edges_own_authority_outlives_its_container() {
     wait_until("the edge is back", || client.shown(page).is_ok_and(|again| again == shown));
     assert_eq!(stage.on_host(&root), authority);
     wait_until("it is told", || running.is_ready("staging"));
+    // What the edge keeps is no data: without it, it begins anew.
+    stage.on_host(&format!("docker rm -f {EDGE} && docker volume rm tt-staging-app-edge"));
+    let is_anew = || client.shown(page).is_err() && running.is_ready("staging") && edge_runs(&stage);
+    wait_until(format_args!("the edge has an authority again: {}", running.said()), is_anew);
+    let client = TlsClient::new(NAME, &stage.on_host(&root)).unwrap();
+    client.shown(page).unwrap();
     // A drained host says so with and without TLS.
     stage.write_stack("staging.yaml", &internal.replace("roles: [app]", "roles: [app], state: Drained"));
     let is_drained = || {
@@ -159,8 +222,13 @@ fn the_edges_own_authority_outlives_its_container() {
     let is_plain = || stage.http(3500, "GET /").0 == 200 && running.is_ready("staging");
     wait_until("the page is there without TLS", is_plain);
     assert!(client.ask(page, "GET /").is_err() && expiry(&running).is_none());
-    assert!(stage.on_host("docker volume ls -q").contains("tt-staging-app-edge"));
+    let volumes = || stage.on_host("docker volume ls -q");
+    assert!(volumes().contains("tt-staging-app-edge"));
     running.stop();
+    std::fs::remove_file(stage.path("stacks/staging.yaml")).unwrap();
+    let deleted = stage.command(&["delete", "staging", "--volumes"]);
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stderr));
+    assert_eq!(volumes(), "", "keys are left");
 }
 
 /// Starts another Caddy on the host, which is an authority for whoever shows that a name is theirs; its root certificate.
