@@ -23,6 +23,15 @@ pub(super) async fn rollback(
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
     let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
+    let looks = all.iter().filter_map(|looked| Some((looked.site()?, looked.result.as_ref().ok()?)));
+    let brought = looks.map(async |(site, looks)| {
+        for look in looks {
+            if let Err(error) = site.bring_images_back(look, release).await {
+                tracing::debug!(host = %site.spec.name, %error, "nothing is pulled");
+            }
+        }
+    });
+    futures::future::join_all(brought).await;
     let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
         let outcome = site.rollback(lock, look, release, &person()).await?;
         Ok(outcome.rolled_out.map(|release| {

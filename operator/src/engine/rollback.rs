@@ -43,6 +43,16 @@ impl From<host::Error> for RollbackError {
 }
 
 impl Site<'_> {
+    /// Pulls what a kept release needs and the host does not have any more. It may take long: before the host's lock is
+    /// asked for. What does not come of it is told where the release is gone back to.
+    ///
+    /// # Errors
+    /// When there is no such release, or the host cannot be asked.
+    pub async fn bring_images_back(&self, look: &Look, wanted: Option<&str>) -> Result<(), RollbackError> {
+        let release = self.kept_release(look, wanted).await?;
+        Ok(self.bring_images(&release).await?)
+    }
+
     /// Goes back to a kept release, or to the one before the current one, and holds there until the spec changes.
     ///
     /// # Errors
@@ -97,9 +107,6 @@ impl Site<'_> {
         let refused = refused.or_else(|| plan.waiting.as_ref().map(|waiting| waiting.message.clone()));
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
-        }
-        if let apply::Because::Preferred(_) = because {
-            self.bring_images(&release).await?;
         }
         let back = apply::Back { images: release.images, because };
         let look = Look { project, observed, drift: look.drift.clone(), plan };

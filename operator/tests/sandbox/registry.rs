@@ -168,6 +168,14 @@ fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
         });
     };
     let there = |image: &str| scene.stage.host.docker(&["image", "inspect", image]).is_ok();
+    // A person goes back to a release whose image is not there any more: it is pulled.
+    scene.stage.on_host(&format!("docker rmi {named} {tagged}:r1"));
+    assert!(!there(&named));
+    for wanted in [&first, &other] {
+        let output = scene.stage.command(&["rollback", "staging"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(scene.image().ends_with(wanted), "{wanted}: {}", scene.image());
+    }
     forget([&named, &used]);
     assert!(there(&named) && there(&used));
     scene.stage.on_host(&format!(
