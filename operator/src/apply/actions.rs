@@ -42,7 +42,7 @@ pub(super) fn steps(
         Action::Rename { container, to, .. } => quick(&["rename", container, to]),
         Action::Unpause { container, .. } => quick(&["unpause", container]),
         Action::Restart { container, .. } => docker(&["restart", container]),
-        Action::Reload { service } => vec![compose.reload(service)],
+        Action::Reload { service, anew } => vec![compose.reload(service, *anew)],
         Action::Start { container, .. } => vec![start([container.as_str()])],
         Action::Create { service } | Action::Recreate { service } => {
             let is_edge = desired::is_reloaded(service);

@@ -75,13 +75,15 @@ impl<'a> Compose<'a> {
         self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)
     }
 
-    /// Makes a running service take up its files: Caddy validates before it switches, and reads certificates anew where
-    /// its configuration is the same; anything else is restarted.
-    pub(super) fn reload(&self, service: &str) -> Step {
-        let caddy =
-            ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile", "--force"];
+    /// Makes a running service take up its files: Caddy validates before it switches, and does nothing where it has the same
+    /// configuration, but for what is to be `anew`, such as a certificate; anything else is restarted.
+    pub(super) fn reload(&self, service: &str, anew: bool) -> Step {
+        let caddy = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"];
         let words: Vec<&str> = match service {
-            EDGE => ["exec", "-T", service].into_iter().chain(caddy).collect(),
+            EDGE => {
+                let words = ["exec", "-T", service].into_iter().chain(caddy);
+                words.chain(anew.then_some("--force")).collect()
+            }
             _ => vec!["restart", service],
         };
         self.run(&words, ACTION_LIMIT)

@@ -4,6 +4,7 @@ mod actions;
 mod adopted;
 mod compose;
 mod hooks;
+mod kept;
 mod rolling;
 mod rollout;
 mod teardown;
@@ -20,6 +21,7 @@ use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions:
 use crate::{
     certificate,
     desired::{self, Project},
+    diff::secrets,
     failpoint,
     host::{self, Host, HostLock, Step},
     ledger::{Intent, Ledger, Signature},
@@ -235,7 +237,7 @@ pub async fn apply(
         }
         (_, Some(ledger)) if plan.conclude => {
             let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
-            write_ledger(host, &done, [], context).await?;
+            write_ledger(host, &done, forget_kept(observed), context).await?;
         }
         _ => {}
     }
@@ -291,6 +293,11 @@ pub async fn approve(
     let ledger = ledger.with_approval(hash, &signature);
     write_ledger(host, &ledger, [], context).await?;
     Ok(ledger)
+}
+
+/// Removes the values of secrets that were kept for a way back.
+fn forget_kept(observed: &Observed) -> impl Iterator<Item = Step> {
+    secrets::kept(observed).map(|path| Step::Remove { path: path.clone() })
 }
 
 /// Writes the ledger, removes what it does not name any more, and then does what must not be done before.

@@ -9,16 +9,15 @@ use tasktracker_crds::HookSpec;
 
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
-    actions::secret_steps,
     compose::Compose,
     hooks,
+    kept::Kept,
     rollout::{POST_HOOK, bring_up, refusal},
     verify,
 };
 use crate::{
     certificate,
     desired::{self, compose::COMPOSE_SERVICE, labels},
-    diff::secrets,
     failpoint,
     host::{self, Container, Host, Placement, Source, State, Step},
     observe::{self, Observed},
@@ -30,6 +29,8 @@ pub(super) struct Takeover<'a> {
     host: &'a Host,
     context: &'a Context<'a>,
     prepared: &'a Prepared,
+    /// Secrets of the release that serves.
+    kept: &'a Kept,
     /// The release that serves.
     before: &'a Release,
     /// Names of its containers, by service.
@@ -40,8 +41,6 @@ pub(super) struct Takeover<'a> {
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
     edge: Edge,
-    /// Whether that one may have taken up something else than the release that serves.
-    astray: bool,
 }
 
 /// Whether a container was made for a release.
@@ -66,22 +65,30 @@ fn is_seen(edge: &str, path: &str) -> bool {
     path.starts_with(&format!("files/{edge}/"))
 }
 
-/// Whether the edge has to take up another configuration, or another certificate. Who serves, it asks for each request.
-pub(super) fn is_read_anew(edge: &str, before: &Release, after: &Release) -> bool {
+/// Makes the edge take up its configuration, or its certificate, where that may be another one than it has. Who serves, it
+/// asks for each request.
+pub(super) fn reload(
+    edge: &str,
+    (before, after): (Option<&Release>, &Release),
+    observed: &Observed,
+    compose: &Compose<'_>,
+) -> Option<Step> {
     let is_read = |path: &str| is_seen(edge, path) && !path.starts_with(desired::UPSTREAMS);
-    let of = |release: &Release| -> BTreeMap<String, String> {
+    let files = |release: &Release| -> BTreeMap<String, String> {
         let files = release.files.iter().filter(|(path, _)| is_read(path));
-        let files = files.map(|(path, record)| (path.clone(), record.sha256.clone()));
-        let seals = release.seals.iter().filter(|(path, _)| is_secret_of(edge, path));
-        files.chain(seals.map(|(path, seal)| (path.clone(), seal.clone()))).collect()
+        files.map(|(path, record)| (path.clone(), record.sha256.clone())).collect()
     };
-    of(before) != of(after)
-}
-
-/// Whether the edge may have taken up something else than what is in force: of a release that was tried.
-pub(super) fn may_have_read_another(observed: &Observed) -> bool {
+    let seals = |release: &Release| -> BTreeMap<String, String> {
+        let seals = release.seals.iter().filter(|(path, _)| is_secret_of(edge, path));
+        seals.map(|(path, seal)| (path.clone(), seal.clone())).collect()
+    };
+    let is_other_file = before.is_some_and(|before| files(before) != files(after));
+    let is_other_secret = before.is_some_and(|before| seals(before) != seals(after));
+    // Of a release that was tried, it may have taken up anything.
     let has_failed = observed.ledger.as_ref().is_some_and(|ledger| ledger.failed.is_some());
-    observed.applied.is_none() || observed.is_under_way() || has_failed
+    let is_astray = observed.is_under_way() || has_failed;
+    let anew = is_other_secret || (is_astray && !seals(after).is_empty());
+    (is_other_file || anew || is_astray).then(|| compose.reload(edge, anew))
 }
 
 /// The container that leads traffic to the others.
@@ -113,7 +120,7 @@ impl<'a> Takeover<'a> {
     pub(super) fn new(
         host: &'a Host,
         context: &'a Context<'a>,
-        prepared: &'a Prepared,
+        (prepared, kept): (&'a Prepared, &'a Kept),
         observed: &'a Observed,
     ) -> Option<Self> {
         let release = &prepared.release;
@@ -131,17 +138,7 @@ impl<'a> Takeover<'a> {
             }
         }
         let before = observed.applied.as_ref()?;
-        (!old.is_empty()).then_some(Self {
-            host,
-            context,
-            prepared,
-            before,
-            old,
-            observed,
-            idle,
-            edge,
-            astray: may_have_read_another(observed),
-        })
+        (!old.is_empty()).then_some(Self { host, context, prepared, kept, before, old, observed, idle, edge })
     }
 
     /// Containers of services that are taken over, and that serve nobody.
@@ -360,8 +357,8 @@ impl<'a> Takeover<'a> {
         if !self.edge.stays {
             return Some(compose.up(&["--no-deps", service]));
         }
-        let is_other = self.astray || is_read_anew(service, self.before, &self.prepared.release);
-        is_other.then(|| compose.reload(service))
+        let releases = (Some(self.before), &self.prepared.release);
+        reload(service, releases, self.observed, compose)
     }
 
     /// Whether a file is one that the edge sees.
@@ -391,16 +388,6 @@ impl<'a> Takeover<'a> {
         Ok(new.collect())
     }
 
-    /// Puts back the edge's secrets of the release before, where their source still has them.
-    fn secrets_of_before(&self) -> Vec<Step> {
-        let Self { observed, before, .. } = self;
-        let values = observed.secrets.of(&before.project.secrets).into_iter();
-        let of_edge = values.filter(|(path, _)| {
-            is_secret_of(&self.edge.service, path) && secrets::has_applied_value(before, path, observed)
-        });
-        secret_steps(&of_edge.collect())
-    }
-
     /// The old release serves still, or again: its files are in force, and nothing is left of the other one.
     async fn take_back(&self) -> Result<(), Error> {
         let Self { host, context, prepared, before, .. } = self;
@@ -417,7 +404,7 @@ impl<'a> Takeover<'a> {
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend(self.secrets_of_before());
+        steps.extend(self.kept.give_back_to(&self.edge.service));
         steps.extend(stale(self.observed.files.keys().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&Compose::new(host, context.project)));

@@ -11,10 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
-    actions::{place_secret, secret_steps, start},
+    actions::{place_secret, start},
     adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
-    hooks, rolling, verify,
+    hooks,
+    kept::Kept,
+    rolling, verify,
 };
 use crate::{
     certificate,
@@ -27,7 +29,7 @@ use crate::{
     plan::Plan,
     registry::exact,
     release::{COMPOSE_FILE, Prepared, Release},
-    secret::SealKey,
+    secret::{SealKey, Seals},
     text::printable,
 };
 
@@ -48,10 +50,8 @@ pub(super) async fn rollout(
     let started = Instant::now();
     let images = images(host, observed, context).await?;
     failpoint::reached("prepared");
-    let references = &context.project.secrets;
-    let secrets = observed.secrets.of(references);
-    let key = if secrets.is_empty() { observed.seal_key.clone() } else { Some(seal_key(observed)?) };
-    let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
+    let secrets = observed.secrets.of(&context.project.secrets);
+    let (key, seals) = sealed(observed, context)?;
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let ledger = ledger_before(release, observed, context);
@@ -73,14 +73,13 @@ pub(super) async fn rollout(
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    // Those of the edge come with its other files.
-    let (of_edge, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        secrets.into_iter().partition(|(path, _)| rolling::is_secret_of(EDGE, path));
-    steps.extend(secret_steps(&others));
+    let kept = Kept::new(&secrets, observed);
+    let (first, of_edge) = kept.bring(secrets);
+    steps.extend(first);
     let carried_out = match validate(host, &prepared, context).await {
         Ok(()) => {
-            let parts = (steps, secret_steps(&of_edge), adopted);
-            carry_out(host, &prepared, parts, observed, context).await
+            let parts = (steps, of_edge, adopted);
+            carry_out(host, &prepared, parts, &kept, observed, context).await
         }
         Err(error) => Err(error),
     };
@@ -101,10 +100,12 @@ pub(super) async fn rollout(
         Err(error) => return Err(error.clone()),
     };
     let Err(error) = carried_out else {
-        clear_away(host, release, (next, adopted), observed, context).await?;
+        clear_away(host, release, (next, adopted), &kept, observed, context).await?;
         return Ok(prepared.release);
     };
-    super::write_ledger(host, &next, [], context).await?;
+    let stays = !error.touched_something() || next.failed.as_ref().is_some_and(|failed| failed.left);
+    let back = kept.give_back().chain(kept.forget()).filter(|_| !stays);
+    super::write_ledger(host, &next, back, context).await?;
     Err(error)
 }
 
@@ -114,6 +115,7 @@ async fn clear_away(
     host: &Host,
     release: &Release,
     (ledger, adopted): (Ledger, &[String]),
+    kept: &Kept,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -123,7 +125,8 @@ async fn clear_away(
     let replaced = adopted.iter().map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     let (ledger, old) = ledger.without_old_images();
     let forget = (!old.is_empty()).then_some(Step::ForgetImages { references: old });
-    super::write_ledger(host, &ledger, stale.chain(replaced).chain(forget), context).await
+    let then = stale.chain(kept.forget()).chain(replaced).chain(forget);
+    super::write_ledger(host, &ledger, then, context).await
 }
 
 /// The ledger as it goes into a rollout, with what is known of the release's data and images.
@@ -238,6 +241,15 @@ impl Because {
     }
 }
 
+/// The key of secrets, where there is one or there are any, and the keyed hashes of the project's.
+fn sealed(observed: &Observed, context: &Context<'_>) -> Result<(Option<SealKey>, Seals), Error> {
+    let references = &context.project.secrets;
+    let has_any = !observed.secrets.of(references).is_empty();
+    let key = if has_any { Some(seal_key(observed)?) } else { observed.seal_key.clone() };
+    let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
+    Ok((key, seals))
+}
+
 /// The key that is there; a new one where a secret is to be remembered for the first time.
 fn seal_key(observed: &Observed) -> Result<SealKey, Error> {
     if let Some(key) = &observed.seal_key {
@@ -253,6 +265,7 @@ async fn carry_out(
     host: &Host,
     prepared: &Prepared,
     (mut steps, secrets_of_edge, adopted): (Vec<Step>, Vec<Step>, &[String]),
+    kept: &Kept,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -276,7 +289,8 @@ async fn carry_out(
     }
     let post_hook = hooks.and_then(|hooks| hooks.post_rollout.as_ref());
     let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
-    let takeover = rolling::Takeover::new(host, context, prepared, observed).filter(|_| adopted.is_empty());
+    let takeover =
+        rolling::Takeover::new(host, context, (prepared, kept), observed).filter(|_| adopted.is_empty());
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
     } else if let Some(takeover) = &takeover {
@@ -366,13 +380,10 @@ async fn in_place(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    let edge = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays);
-    let is_other = |edge: &rolling::Edge| {
-        let before = observed.applied.as_ref();
-        rolling::may_have_read_another(observed)
-            || before.is_some_and(|before| rolling::is_read_anew(&edge.service, before, &prepared.release))
-    };
-    start.extend(edge.filter(is_other).map(|edge| compose.reload(&edge.service)));
+    if let Some(edge) = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays) {
+        let releases = (observed.applied.as_ref(), &prepared.release);
+        start.extend(rolling::reload(&edge.service, releases, observed, &compose));
+    }
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
     failpoint::reached("applied");

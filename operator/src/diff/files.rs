@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
-use super::drift::item;
+use super::{drift::item, secrets};
 use crate::{
     desired::{self, SECRETS_FOLDER},
     host::FileFact,
@@ -76,7 +76,8 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .flat_map(|path| parents(path).chain([path.as_str()]))
         .chain(OWN)
         .collect();
-    let is_known = |path: &str| known.contains(path) || path.starts_with("releases/");
+    let is_known =
+        |path: &str| known.contains(path) || path.starts_with("releases/") || secrets::is_kept(path);
     let known_owner = |path: &str| {
         owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned)
     };

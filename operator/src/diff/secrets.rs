@@ -20,6 +20,54 @@ const OUTER_MODE: u32 = 0o700;
 /// Permission bits of a service's folder of secrets, which its containers see.
 const INNER_MODE: u32 = 0o755;
 
+/// Folder with the values of the release in force while a rollout brings others: what does not serve is taken back with
+/// them, though their source has them no longer.
+const KEPT: &str = "secrets/.before";
+/// Permission bits of those.
+pub(crate) const KEPT_MODE: u32 = 0o400;
+
+/// Where the value of a secret file is kept while a rollout brings another.
+pub(crate) fn kept_path(path: &str) -> String {
+    format!("{KEPT}/{}", path.strip_prefix(SECRETS_FOLDER).unwrap_or(path).trim_start_matches('/'))
+}
+
+/// Whether a path is among those that are kept.
+pub(crate) fn is_kept(path: &str) -> bool {
+    path.strip_prefix(KEPT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Those that are.
+pub(crate) fn kept(observed: &Observed) -> impl Iterator<Item = &String> {
+    observed
+        .files
+        .iter()
+        .filter(|(path, fact)| is_kept(path) && fact.sha256().is_some())
+        .map(|(path, _)| path)
+}
+
+/// Whether a secret file does not have the value that it should have.
+pub(crate) fn is_of_value(item: &DriftItem) -> bool {
+    let kinds = [DriftKind::FileChanged, DriftKind::FileMissing, DriftKind::NotAFile, DriftKind::SecretMoved];
+    kinds.contains(&item.kind) && item.path.as_deref().is_some_and(|path| path.starts_with(SECRETS_FOLDER))
+}
+
+/// SHA-256 of the file at a path, where that has the value that a release was applied with.
+fn applied_hash(applied: &Release, path: &str, at: &str, observed: &Observed) -> Option<String> {
+    let sha256 = observed.files.get(at)?.sha256()?;
+    let seal = observed.seal_key.as_ref()?.seal(path, sha256);
+    (applied.seals.get(path) == Some(&seal)).then(|| sha256.to_owned())
+}
+
+/// SHA-256 of the value that a release was applied with, where the host keeps that.
+pub(crate) fn kept_hash(applied: &Release, path: &str, observed: &Observed) -> Option<String> {
+    applied_hash(applied, path, &kept_path(path), observed)
+}
+
+/// SHA-256 of a secret file, where that has the value that a release was applied with.
+pub(crate) fn live_hash(applied: &Release, path: &str, observed: &Observed) -> Option<String> {
+    applied_hash(applied, path, path, observed)
+}
+
 /// The folders of secret files and their permission bits, from the top.
 pub(crate) fn folders<'a>(paths: impl IntoIterator<Item = &'a String>) -> Vec<(String, u32)> {
     let mut inner: Vec<String> =
@@ -83,7 +131,9 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
             None => (DriftKind::FileMissing, "nothing".to_owned()),
             Some(other) => (DriftKind::NotAFile, words(other)),
         };
-        let moved = kind != DriftKind::NotAFile && !has_applied_value(applied, path, observed);
+        let moved = kind != DriftKind::NotAFile
+            && !has_applied_value(applied, path, observed)
+            && kept_hash(applied, path, observed).is_none();
         let (kind, wanted) = if moved {
             (
                 DriftKind::SecretMoved,

@@ -216,15 +216,24 @@ impl Images {
                 }
             }
         }
-        known.map_or_else(
-            || {
-                let state = self.state();
-                let tag = state.tags.get(&key);
-                let meaning = tag.and_then(|tag| tag.meaning.clone());
-                meaning.ok_or_else(|| tag.and_then(|tag| tag.refused.clone()))
-            },
-            Ok,
-        )
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let refused = {
+            let state = self.state();
+            let tag = state.tags.get(&key);
+            if let Some(meaning) = tag.and_then(|tag| tag.meaning.clone()) {
+                return Ok(meaning);
+            }
+            tag.and_then(|tag| tag.refused.clone())
+        };
+        // The host that asked may lack what was loaded on this one.
+        if refused.is_some() && is_local(site.host, reference).await {
+            let mut state = self.state();
+            let tag = state.tags.entry(key).or_insert_with(|| Tag::new(now));
+            return Ok(tag.meaning.get_or_insert(Meaning::Local).clone());
+        }
+        Err(refused)
     }
 
     /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
@@ -466,6 +475,12 @@ fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Mea
     let tried = observed.ledger.as_ref().and_then(|ledger| ledger.tags.get(reference));
     let tried = tried.filter(|digest| is_digest(digest));
     meaning.or_else(|| tried.map(|digest| Meaning::Digest(digest.clone())))
+}
+
+/// Whether a host has an image that comes from no registry: it was loaded or built there.
+async fn is_local(host: &Host, reference: &str) -> bool {
+    let image = host.image(reference).await.ok().flatten();
+    image.is_some_and(|image| digest_of(reference, &image.repo_digests).is_none())
 }
 
 /// What a reference means, and whether its registry said so. What was loaded or built on the host is not in any registry.

@@ -67,6 +67,9 @@ pub enum Action {
     Reload {
         /// Compose service.
         service: String,
+        /// Whether it takes up what its configuration only names, too, such as a certificate.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        anew: bool,
     },
     /// Give a container its own name back.
     Rename {
@@ -125,7 +128,7 @@ impl Action {
             Self::RemoveFile { path } => format!("remove {path}"),
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),
-            Self::Reload { service } => format!("reload {service}"),
+            Self::Reload { service, .. } => format!("reload {service}"),
             Self::Rename { container, to, .. } => format!("rename {container} to {to}"),
             Self::Unpause { container, .. } => format!("unpause {container}"),
             Self::Start { container, .. } => format!("start {container}"),
@@ -173,7 +176,7 @@ impl Action {
             | Self::CreateNetwork { .. }
             | Self::ReplaceNetwork { .. }
             | Self::RemoveOrphan { .. } => None,
-            Self::Reload { service }
+            Self::Reload { service, .. }
             | Self::Rename { service, .. }
             | Self::Unpause { service, .. }
             | Self::Start { service, .. }

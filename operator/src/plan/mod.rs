@@ -21,7 +21,7 @@ use waiting::reason_to_wait;
 
 use crate::{
     desired::{Project, compose::COMPOSE_SERVICE, sha256},
-    diff::Change,
+    diff::{Change, secrets},
     host::{Container, Health, State},
     observe::Observed,
 };
@@ -266,6 +266,10 @@ pub fn plan(
     let conclude = ledger.is_some_and(|ledger| {
         ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
     });
+    // What was kept for a way back is not needed any more.
+    let is_over =
+        ledger.is_none_or(|ledger| ledger.intent.is_none()) && !drift.iter().any(secrets::is_of_value);
+    let conclude = conclude || (is_over && secrets::kept(observed).next().is_some());
     let plan = Plan { conclude, ..plan };
     let consent = change.as_ref().map(|change| consent::consent(change, &plan, observed, policy, leave));
     let waiting = change

@@ -176,11 +176,10 @@ fn files_behind(item: &DriftItem, applied: &Release, desired: &Project, observed
 fn reload(item: &DriftItem) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
     let service = item.service.clone()?;
-    let is_read_anew = item.path.as_ref().is_some_and(|path| {
-        let is_file = path.starts_with("files/") && !desired::is_upstream(path);
-        is_file || (desired::is_reloaded(&service) && path.starts_with(desired::SECRETS_FOLDER))
-    });
-    (changed && is_read_anew).then_some(Action::Reload { service })
+    let path = item.path.as_ref().filter(|_| changed)?;
+    let anew = desired::is_reloaded(&service) && path.starts_with(desired::SECRETS_FOLDER);
+    let is_file = path.starts_with("files/") && !desired::is_upstream(path);
+    (is_file || anew).then_some(Action::Reload { service, anew })
 }
 
 /// What a bigger action on the same service does anyway is not done apart.
@@ -227,11 +226,17 @@ fn order(action: &Action) -> (u8, bool) {
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
 }
 
-/// The value that the release was applied with, where the source still has it.
+/// The value that the release was applied with, where the source still has it, or the host keeps it.
 fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
-    let value = observed.secrets.known.get(applied.project.secrets.get(path)?)?;
-    let action = || Action::WriteSecret { path: path.to_owned(), secret: value.clone() };
-    secrets::has_applied_value(applied, path, observed).then(action)
+    let reference = applied.project.secrets.get(path)?;
+    let path = path.to_owned();
+    if secrets::has_applied_value(applied, &path, observed) {
+        let secret = observed.secrets.known.get(reference)?.clone();
+        return Some(Action::WriteSecret { path, secret });
+    }
+    let sha256 = secrets::kept_hash(applied, &path, observed)?;
+    let source = Source::Copy(secrets::kept_path(&path));
+    Some(Action::WriteFile { path, mode: secrets::SECRET_MODE, sha256, source })
 }
 
 /// A folder of secrets, a secret whose content is right, or the key, with other permission bits.

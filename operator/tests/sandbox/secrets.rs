@@ -12,7 +12,10 @@ use proptest::{
 use serde_json::Value;
 use tasktracker_testbed::{DemoHost, http};
 
-use crate::stage::{Stage, wait_until};
+use crate::{
+    rollout::make_bad,
+    stage::{Stage, wait_until},
+};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 /// Where containers see their secrets, as root of the host does.
@@ -175,6 +178,63 @@ fn any_bytes_arrive_as_they_are() {
         }
         assert_eq!(stage.json(&["plan"]).0, 0);
     }
+}
+
+/// Every file of secrets on the host, with what is in it.
+fn on_disk(stage: &Stage) -> String {
+    stage.as_root("cd /opt/tasktracker/staging/app/secrets && find . -type f | sort | xargs -I{} sh -c 'echo {} $(cat {})'")
+}
+
+#[test]
+fn a_value_with_which_nothing_serves_goes_back_with_its_release() {
+    let stage = Stage::new("secret-back");
+    make_bad(&stage.host, "picky", "grep -q bad $TOKEN_FILE && exit 3; exec /real \"$@\"");
+    let limits = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 5s}}\n";
+    let stack = with_secrets(&stage, &["TOKEN"], limits).replace("revision: r1", "revision: picky");
+    stage.write_value("api", "TOKEN", b"good");
+    // The data belongs to the user of the real image.
+    stage.write_stack("staging.yaml", &stack.replace("picky", "r1"));
+    stage.apply();
+    stage.write_stack("staging.yaml", &stack);
+    stage.apply();
+    let good = "./backend/TOKEN good\n";
+    let before = containers(&stage);
+    let is_as_before = || {
+        assert_eq!((on_disk(&stage).as_str(), containers(&stage)), (good, before.clone()));
+        let (_, status) = stage.json(&["status"]);
+        assert_eq!(kinds(&serde_json::json!([status[0]["report"]])), Vec::<String>::new(), "{status:#}");
+    };
+    // Its source has the value no longer: the host does, for as long as it may be needed.
+    stage.write_value("api", "TOKEN", b"bad");
+    let refused = stage.command(&["apply"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    is_as_before();
+    stage.on_host("docker restart $(docker ps -qf label=com.docker.compose.service=backend)");
+    wait_until("it serves again", || stage.http(3500, "GET /api/health/ready").0 == 200);
+
+    // The same when it is cut in the middle, by whoever comes next.
+    stage.write_value("api", "TOKEN", b"also bad");
+    assert!(stage.ends_at("applying", &["apply"]));
+    assert_eq!(on_disk(&stage), "./.before/backend/TOKEN good\n./backend/TOKEN also bad\n");
+    let operator = stage.start_operator();
+    wait_until(format_args!("it is taken back: {}", operator.said()), || operator.log().contains("ERROR"));
+    operator.stop();
+    is_as_before();
+
+    // And where the value is wanted no longer by then.
+    stage.write_value("api", "TOKEN", b"bad again");
+    assert!(stage.ends_at("applying", &["apply"]));
+    stage.write_value("api", "TOKEN", b"good");
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    wait_until("nothing is left", || on_disk(&stage) == good);
+    operator.stop();
+    is_as_before();
+
+    // What serves needs no other value to be kept.
+    stage.write_value("api", "TOKEN", b"better");
+    stage.apply();
+    assert_eq!(on_disk(&stage), "./backend/TOKEN better\n");
 }
 
 #[test]
