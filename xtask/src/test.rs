@@ -86,6 +86,6 @@ fn run_tests(filter: Option<&str>) -> Result<()> {
     command.env("TASKTRACKER_IMAGES", images::folder());
     command.env("INSTA_UPDATE", "no");
     command.args(filter);
-    command.args(["--", "--test-threads=3"]);
+    command.args(["--", "--test-threads=4"]);
     run_program(&mut command)
 }

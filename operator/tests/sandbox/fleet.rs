@@ -241,7 +241,9 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
     };
     write("r1", "", "  ports: {page: 3600}\n");
     lacking("PreflightFailed");
-    [&stage.host, &fleet.others[0]].into_iter().for_each(|host| tag(host, "on-two"));
+    for host in [&stage.host, &fleet.others[0]] {
+        tag(host, "on-two");
+    }
     write("on-two", "", "");
     lacking("RegistryUnavailable");
     assert_unnoticed(&stage.host, "nine bad revisions on three hosts", &users.stop());
