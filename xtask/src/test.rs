@@ -78,7 +78,7 @@ fn check_bans() -> Result<()> {
     Ok(())
 }
 
-/// All tests, at most three at a time: each of those on real hosts starts one of its own, and waits most of the time.
+/// All tests, at most four at a time: each of those on real hosts starts one of its own, and waits most of the time.
 fn run_tests(filter: Option<&str>) -> Result<()> {
     step("running tests");
     let mut command = cargo();
