@@ -120,8 +120,8 @@ fn lacking(hosts: &[Looked]) -> Option<String> {
     lacking.next()
 }
 
-/// Applies to one host of a stack after the other, where none of them lacks anything for it. A release that fails on one of them is tried on no other, and those
-/// that have it already go back.
+/// Applies to one host of a stack after the other, where none of them lacks anything for it. A release that fails on one of
+/// them is tried on no other, and those that have it already go back.
 async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<Done>> {
     let mut results: Vec<anyhow::Result<Done>> = Vec::new();
     let mut failed = None;

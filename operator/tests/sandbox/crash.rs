@@ -377,6 +377,17 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
     operator.as_ref().unwrap().wait_until_ready("staging");
     let mut dice = Dice(seed);
     let mut silences: BTreeMap<Cut, Duration> = BTreeMap::new();
+    // What the same costs users while nothing is rolled out: more than that, a rollout must not.
+    for cut in [Cut::Docker, Cut::Power] {
+        let users = Users::start(stage.page(), &format!("calm-{cut:?}"));
+        std::thread::sleep(Duration::from_secs(1));
+        cut.strike(stage, &mut operator);
+        wait_until("it serves again", || stage.http(3500, "GET /api/health/ready").0 == 200);
+        std::thread::sleep(Duration::from_secs(1));
+        let silence = users.stop().longest_silence();
+        println!("{cut:?} without a rollout: nobody was answered for {} ms", silence.as_millis());
+        wait_until("all is well", || operator.as_ref().is_some_and(|one| one.is_ready("staging")));
+    }
     for number in 0..cuts {
         let cut = [Cut::Docker, Cut::Operator, Cut::Power, Cut::Connection][number % 4];
         let revision = if number % 2 == 0 { "r2" } else { "r1" };
@@ -404,6 +415,7 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
             let there = titles(SocketAddr::new(stage.host.address(), 8000)).unwrap();
             let lost: Vec<&String> = seen.created.difference(&there).collect();
             assert!(lost.is_empty() && !seen.created.is_empty(), "{what}: lost {lost:?}");
+            println!("{what}: nobody was answered for {} ms", seen.longest_silence().as_millis());
         }
         let left =
             stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'; docker ps -aq | wc -l");
