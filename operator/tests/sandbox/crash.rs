@@ -367,6 +367,17 @@ impl Dice {
     }
 }
 
+/// How often each container was started since a moment.
+fn starts(stage: &Stage, since: &str) -> BTreeMap<String, u32> {
+    let format = "{{.Actor.Attributes.name}}";
+    let script = format!("docker events --since {since} --until 0s --filter event=start --format '{format}'");
+    let mut starts = BTreeMap::new();
+    for name in stage.on_host(&script).lines() {
+        *starts.entry(name.to_owned()).or_default() += 1;
+    }
+    starts
+}
+
 /// Cuts rollouts while users are there: who ends with the operator or the connection, users do not notice; where their
 /// containers end, too, nothing that was acknowledged is lost. In the end the wanted release is there, whole.
 fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
@@ -395,6 +406,7 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
         write(revision);
         wait_until("an apply is under way", || ledger(stage)["intent"]["desiredHash"].is_string());
         std::thread::sleep(Duration::from_millis(dice.below(4_000)));
+        let struck = stage.on_host("date +%s.%N");
         cut.strike(stage, &mut operator);
         let operator = operator.as_ref().unwrap();
         wait_until(format_args!("cut {number}, {cut:?}: {revision} serves: {}", operator.said()), || {
@@ -415,7 +427,11 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
             let there = titles(SocketAddr::new(stage.host.address(), 8000)).unwrap();
             let lost: Vec<&String> = seen.created.difference(&there).collect();
             assert!(lost.is_empty() && !seen.created.is_empty(), "{what}: lost {lost:?}");
+            // Who ended with the host or the daemon came back once: nothing of ours ended it again.
+            let started = starts(stage, struck.trim());
+            let again: Vec<_> = started.iter().filter(|(_, times)| **times > 1).collect();
             println!("{what}: nobody was answered for {} ms", seen.longest_silence().as_millis());
+            assert!(started.contains_key("tt-staging-app-edge-1") && again.is_empty(), "{what}: {started:?}");
         }
         let left =
             stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'; docker ps -aq | wc -l");
