@@ -33,9 +33,8 @@ pub use run::{Settings, run};
 pub use turns::Turns;
 
 use crate::{
-    certificate,
     desired::{self, Project, compose},
-    diff,
+    diff::{self, certificate},
     host::{self, Host, HostLock},
     observe::{self, Depth, Observed, Remembered},
     plan::{self, Approval, Granted, Leave, Plan},

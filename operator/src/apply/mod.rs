@@ -5,6 +5,7 @@ mod adopted;
 mod compose;
 mod hooks;
 mod kept;
+mod record;
 mod rolling;
 mod rollout;
 mod teardown;
@@ -19,9 +20,8 @@ use std::{
 use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
-    certificate,
     desired::{self, Project},
-    diff::secrets,
+    diff::{certificate, secrets},
     failpoint,
     host::{self, Host, HostLock, Step},
     ledger::{Intent, Ledger, Signature},

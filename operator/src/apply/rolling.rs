@@ -16,8 +16,8 @@ use super::{
     verify,
 };
 use crate::{
-    certificate,
     desired::{self, compose::COMPOSE_SERVICE, labels},
+    diff::certificate,
     failpoint,
     host::{self, Container, Host, Placement, Source, State, Step},
     observe::{self, Observed},

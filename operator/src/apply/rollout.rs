@@ -6,26 +6,25 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::conditions::reasons;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    ACTION_LIMIT, Because, Context, Error, QUICK_LIMIT,
+    ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     actions::{place_secret, start},
     adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
     hooks,
     kept::Kept,
+    record::{failed, in_force, ledger_before},
     rolling, verify,
 };
 use crate::{
-    certificate,
-    desired::{EDGE, Project, compose::COMPOSE_SERVICE, edge, labels},
-    diff::{self, secrets},
+    desired::{EDGE, compose::COMPOSE_SERVICE, edge, labels},
+    diff::{certificate, secrets},
     failpoint,
     host::{self, Container, Exit, Host, State, Step},
-    ledger::{Course, Failed, Held, Intent, Ledger, Signature},
-    observe::{self, Depth, KEY_FILE, Observed},
+    ledger::{Course, Failed, Intent, Ledger},
+    observe::{self, KEY_FILE, Observed},
     plan::Plan,
     registry::exact,
     release::{COMPOSE_FILE, Prepared, Release},
@@ -129,39 +128,6 @@ async fn clear_away(
     super::write_ledger(host, &ledger, then, context).await
 }
 
-/// The ledger as it goes into a rollout, with what is known of the release's data and images.
-fn ledger_before(release: &Release, observed: &Observed, context: &Context<'_>) -> Ledger {
-    let project = context.project;
-    let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
-    let mut ledger = ledger.taken_over(&context.owner, &context.stack);
-    for (name, actual) in &project.volumes {
-        ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
-    }
-    // What the spec asks for still means the same when an earlier release is gone back to.
-    if context.back.is_none() {
-        ledger.tags = pinned_tags(project);
-    }
-    let pulled: Vec<String> = pulled(project).collect();
-    if !pulled.is_empty() {
-        ledger.pulled.insert(release.id.clone(), pulled);
-    }
-    ledger
-}
-
-/// What the tags of a project mean, where that is known.
-fn pinned_tags(project: &Project) -> BTreeMap<String, String> {
-    let pinned = project.images().into_values().filter_map(|image| {
-        let (tagged, digest) = image.split_once('@')?;
-        Some((tagged.to_owned(), digest.to_owned()))
-    });
-    pinned.collect()
-}
-
-/// Images of a project that come from a registry, without their tags.
-fn pulled(project: &Project) -> impl Iterator<Item = String> {
-    project.images().into_values().filter(|image| image.contains('@')).map(exact)
-}
-
 /// Asks Compose whether it understands a release, before anything is touched.
 async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
     let Some(file) = prepared.contents.get(COMPOSE_FILE) else { return Ok(()) };
@@ -174,70 +140,6 @@ async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Re
         Exit::Exited(0) => Ok(()),
         Exit::Exited(_) => Err(Error::Invalid { found: printable(&output.last_words()) }),
         Exit::Signalled | Exit::Lost => Err(host::Error::ConnectionLost.into()),
-    }
-}
-
-/// The ledger once a release was refused or does not serve.
-fn failed(
-    error: &Error,
-    release: &Release,
-    (ledger, course): (Ledger, &Course),
-    observed: &Observed,
-    signature: &Signature,
-    context: &Context<'_>,
-) -> Ledger {
-    let before = ledger.failed.clone();
-    let failed = ledger.failed(release, (error.reason(), error.to_string()), course, signature);
-    match context.back.as_ref().map(|back| &back.because) {
-        None => failed,
-        // A rollback that failed says nothing of what was tried before.
-        Some(Because::Preferred(_)) => Ledger { failed: before, ..failed },
-        Some(because) => {
-            let stays = because.failed_here(observed, &format!("; the way back: {error}"), signature);
-            Ledger { failed: stays, ..failed }
-        }
-    }
-}
-
-/// The ledger once a release is in force.
-async fn in_force(
-    host: &Host,
-    release: &Release,
-    (ledger, course): (Ledger, &Course),
-    observed: &Observed,
-    signature: &Signature,
-    context: &Context<'_>,
-) -> Result<Ledger, Error> {
-    let compose = Some(host.facts().await?.compose);
-    let host_defaults = host_defaults(host, release, context).await?;
-    let because = context.back.as_ref().map(|back| &back.because);
-    let held = because.and_then(|because| because.held(release, &context.who));
-    let failed = because.and_then(|because| because.failed_here(observed, "", signature));
-    let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
-    let adopted = adopt.or(ledger.adopted.clone());
-    Ok(Ledger {
-        adopted,
-        compose,
-        host_defaults,
-        failed,
-        held,
-        ..ledger.succeeded(release, course, signature)
-    })
-}
-
-impl Because {
-    /// That a release is held, where a person prefers it.
-    fn held(&self, release: &Release, who: &str) -> Option<Held> {
-        let Self::Preferred(desired_hash) = self else { return None };
-        let (release, desired_hash) = (release.id.clone(), desired_hash.clone());
-        Some(Held { release, desired_hash, who: who.to_owned() })
-    }
-
-    /// That what was in force is not tried again, where it failed on another host.
-    fn failed_here(&self, observed: &Observed, more: &str, signature: &Signature) -> Option<Failed> {
-        let Self::FailedElsewhere(found) = self else { return None };
-        let message = format!("on {found}{more}");
-        Some(Failed::new(observed.applied.as_ref()?, reasons::ROLLED_BACK, message, signature))
     }
 }
 
@@ -443,17 +345,6 @@ pub(super) fn refusal(error: host::Error) -> Error {
         }
         other => other.into(),
     }
-}
-
-/// What the host gives every container by itself, seen on those that were just made.
-async fn host_defaults(
-    host: &Host,
-    release: &Release,
-    context: &Context<'_>,
-) -> Result<BTreeMap<String, String>, host::Error> {
-    let observed = observe::observe(host, context.project, Depth::Woken).await?;
-    let images = observe::images(host, release).await?;
-    Ok(diff::host_defaults(&Observed { applied: Some(release.clone()), images, ..observed }))
 }
 
 /// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.

@@ -1,6 +1,7 @@
 //! Two differences, kept apart: drift (applied against observed) and change (desired against applied). Pure.
 
 pub(crate) mod adoption;
+pub(crate) mod certificate;
 mod change;
 mod drift;
 mod files;

@@ -1,29 +1,30 @@
 //! Images before a rollout: what a tag means is settled once for a stack, and images are on the host before anything
 //! there is touched. Registries are asked beside the looks, which do not wait for them.
 
+mod credentials;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tasktracker_crds::{HostSpec, Moved, RegistryAuthSpec, conditions::reasons};
+use tasktracker_crds::{HostSpec, Moved, conditions::reasons};
 use tokio::{
-    process::Command,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
 use super::{Look, Site};
+use credentials::{Credentials, credentials};
+
 use crate::{
     desired::Project,
     diff,
     host::{self, Host},
     observe::{MovedTag, Observed, Supply},
-    registry::{Login, Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
+    registry::{Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
     release::Release,
-    secret::Secret,
     source::StackKey,
 };
 
@@ -43,8 +44,6 @@ const REST: Duration = Duration::from_secs(10);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it is remembered what a tag that nobody asks for meant.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// How long a program beside the operator may take to print a login.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// What tags mean to each stack, and what is on its way to which host.
 #[derive(Debug)]
@@ -94,15 +93,6 @@ struct Pull {
     running: Option<watch::Receiver<()>>,
     /// Why it failed, and when.
     refused: Option<(Refusal, Instant)>,
-}
-
-/// Where a login comes from; what is needed for that is at hand.
-#[derive(Clone, Debug)]
-enum Credentials {
-    Fixed(Result<Login, Refusal>),
-    HostHelper(String),
-    Command { words: Vec<String>, username: String },
-    HostsOwn,
 }
 
 impl Default for Images {
@@ -518,72 +508,4 @@ async fn pull(host: &Host, reference: &str, credentials: &Credentials) -> Result
     image
         .map(drop)
         .ok_or_else(|| Refusal { kind: RefusalKind::Missing, found: "nothing after a pull".to_owned() })
-}
-
-/// Where the login for a reference comes from: what the spec says counts for the app's own registry.
-async fn credentials(site: &Site<'_>, reference: &str) -> Credentials {
-    let app = site.stack.spec.app.as_ref();
-    let registry = app.map(|app| format!("{}/", app.registry));
-    let is_its_own = registry.is_some_and(|registry| registry_of(&registry) == registry_of(reference));
-    let Some(auth) = app.and_then(|app| app.registry_auth.as_ref()).filter(|_| is_its_own) else {
-        return Credentials::HostsOwn;
-    };
-    let RegistryAuthSpec { secret, host_helper, command, username } = auth;
-    if let Some(secret) = secret {
-        let login = async {
-            let password = site.secrets.get(secret, "password").await?;
-            let username = site.secrets.get(secret, "username").await?;
-            Ok(Login {
-                username: trimmed(username.reveal()),
-                password: Secret::new(trimmed(password.reveal()).into()),
-            })
-        };
-        let login: Result<Login, crate::source::SecretError> = login.await;
-        return Credentials::Fixed(login.map_err(Refusal::denied));
-    }
-    if let Some(helper) = host_helper {
-        return Credentials::HostHelper(helper.clone());
-    }
-    let words = command.iter().flatten().map(ToString::to_string).collect();
-    Credentials::Command { words, username: username.to_string() }
-}
-
-fn trimmed(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.trim_ascii_end()).into_owned()
-}
-
-impl Credentials {
-    async fn login(&self, host: &Host, registry: &str) -> Result<Option<Login>, Refusal> {
-        let of_host = async |helper| {
-            host.login(registry, helper).await.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
-        };
-        match self {
-            Self::Fixed(login) => login.clone().map(Some),
-            Self::HostHelper(helper) => of_host(Some(helper.as_str())).await,
-            Self::HostsOwn => of_host(None).await,
-            Self::Command { words, username } => {
-                let failed = |found: String| {
-                    Refusal::denied(format!("app.registryAuth.command: {found}; run it to see what it says"))
-                };
-                let limited = timeout(COMMAND_LIMIT, printed(words)).await;
-                let printed = limited
-                    .map_err(|_| failed(format!("no answer within {} s", COMMAND_LIMIT.as_secs())))?
-                    .map_err(failed)?;
-                if printed.trim_ascii_start().starts_with(b"{") {
-                    return Login::of_helper(&printed).map(Some).map_err(failed);
-                }
-                let password = Secret::new(printed.trim_ascii_end().to_vec());
-                Ok(Some(Login { username: username.clone(), password }))
-            }
-        }
-    }
-}
-
-/// What a program prints; what it says beside that is not shown, for it may be a secret, too.
-async fn printed(words: &[String]) -> Result<Vec<u8>, String> {
-    let (program, arguments) = words.split_first().ok_or("no program")?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(output.stdout) } else { Err(output.status.to_string()) }
 }

@@ -2,8 +2,8 @@
 
 use super::{Look, Site, now};
 use crate::{
-    apply, certificate,
-    diff::{self, Change, ChangeItem},
+    apply,
+    diff::{self, Change, ChangeItem, certificate},
     host::{self, HostLock},
     ledger::Ledger,
     observe::{Observed, Supply},
