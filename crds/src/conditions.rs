@@ -85,6 +85,10 @@ pub mod reasons {
     pub const ROLLOUT_HELD: &str = "RolloutHeld";
     /// Another writer holds the host's lock.
     pub const LOCKED: &str = "Locked";
+    /// It is not known whether this operator is the one that acts: it repairs, and begins nothing.
+    pub const LEADERSHIP_UNKNOWN: &str = "LeadershipUnknown";
+    /// What an annotation asks for cannot be done.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
     /// Writing to the host failed.
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// What a rollout needs on the host is not there.

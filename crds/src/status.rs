@@ -8,6 +8,10 @@ use crate::DriftItem;
 
 /// Drift items kept per host; the rest is counted.
 pub const DRIFT_ITEMS_PER_HOST: usize = 20;
+/// Drift items kept per stack; the rest is counted.
+pub const DRIFT_ITEMS_PER_STACK: usize = 100;
+/// Rollouts that a status remembers.
+pub const HISTORY: usize = 10;
 
 /// What the operator says about a stack. Small and slow: no logs and no last-seen times.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,10 +30,49 @@ pub struct TaskTrackerStackStatus {
     /// Hash of the plan that waits for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_plan: Option<String>,
+    /// `ConfigMap` beside the stack that has that plan in full, under the key `plan.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_plan_config_map: Option<String>,
+    /// The last value of the annotation `tasktracker.dev/reconcile` that was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile: Option<String>,
     /// One entry a host, in the order of the spec.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default)]
     pub hosts: Vec<HostStatus>,
+    /// The last rollouts on all hosts, newest first.
+    #[schemars(length(max = 10))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryEntry>,
+    /// The operator's own notes: what is deployed where, and what people were told. They may have another form with each
+    /// version.
+    #[schemars(schema_with = "any_object")]
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub notes: serde_json::Value,
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// A rollout that ended on one host.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// When it began, in RFC 3339.
+    pub when: String,
+    /// Name of the host.
+    pub host: String,
+    /// Component: app, agents, monitoring or logging.
+    pub component: String,
+    /// ID of the release.
+    pub release: String,
+    /// Its revision.
+    pub revision: String,
+    /// What came out: `Succeeded`, or the reason of the failure.
+    pub result: String,
+    /// Who wanted it.
+    pub who: String,
 }
 
 /// What the operator says about one host.

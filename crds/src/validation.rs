@@ -76,6 +76,16 @@ pub fn read_stack(text: &str) -> Result<TaskTrackerStack, Vec<Mistake>> {
     if mistakes.is_empty() { Ok(stack) } else { Err(sorted(mistakes)) }
 }
 
+/// Reads a stack from an object of an API server, which may have been stored before a rule existed.
+///
+/// # Errors
+/// Every mistake found; places have no line and no column.
+pub fn read_object(object: &Value) -> Result<TaskTrackerStack, Vec<Mistake>> {
+    read_stack(&object.to_string()).map_err(|mistakes| {
+        mistakes.into_iter().map(|mistake| Mistake { line: 0, column: 0, ..mistake }).collect()
+    })
+}
+
 /// `apiVersion`, `kind` and `metadata`, which the schema leaves to the API server.
 fn check_head(document: &Node, mistakes: &mut Vec<Mistake>) {
     for (key, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {

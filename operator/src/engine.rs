@@ -8,10 +8,12 @@ mod hosts;
 mod images;
 mod memory;
 mod notifier;
+mod requests;
 mod retire;
 mod rivals;
 mod rollback;
 mod run;
+mod stacks;
 mod turns;
 mod vanished;
 mod watcher;
@@ -20,7 +22,8 @@ mod worker;
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use tasktracker_crds::{DriftItem, HostSpec, Layer, conditions::reasons};
+use serde_json::json;
+use tasktracker_crds::{DriftItem, Heal, HistoryEntry, HostSpec, Layer, PolicySpec, conditions::reasons};
 
 pub use deployed::{Deployed, DeployedHost, Deployment, is_named};
 pub use error::Error;
@@ -30,12 +33,15 @@ pub use memory::Memory;
 pub use retire::{Removal, Retired, retained};
 pub use rollback::RollbackError;
 pub use run::{Settings, run};
+pub use stacks::{Parts, Stacks};
 pub use turns::Turns;
+pub use watcher::Listener;
 
 use crate::{
     desired::{self, Project, compose},
     diff::{self, certificate},
     host::{self, Host, HostLock},
+    ledger::Rollout,
     observe::{self, Depth, Observed, Remembered},
     plan::{self, Approval, Granted, Leave, Plan},
     report::{Failure, HostReport},
@@ -76,6 +82,8 @@ pub struct Wish<'a> {
     pub lock: Option<&'a HostLock>,
     /// Whose turn it is among the hosts of the stack, where that counts.
     pub turns: Option<&'a Turns>,
+    /// Why nothing but repairs may be begun.
+    pub barred: Option<&'a String>,
 }
 
 /// One host of a stack, and what is needed to judge and repair it.
@@ -136,9 +144,10 @@ impl Site<'_> {
     /// The host, and what the source of secrets has for it.
     async fn observe(&self, project: &Project, depth: Depth) -> Result<Observed, host::Error> {
         let mut observed = observe::observe(self.host, project, depth).await?;
-        self.secrets.add(&mut observed.secrets, &project.secrets).await;
+        let secrets = self.secrets.of(&self.stack.key);
+        secrets.add(&mut observed.secrets, &project.secrets).await;
         if let Some(applied) = &observed.applied {
-            self.secrets.add(&mut observed.secrets, &applied.project.secrets).await;
+            secrets.add(&mut observed.secrets, &applied.project.secrets).await;
         }
         certificate::refuse_unusable(project, &mut observed, now());
         self.remember(project, &mut observed);
@@ -197,7 +206,10 @@ impl Site<'_> {
         }
         let now = now();
         observed.clock_ahead_seconds = clock_ahead(&observed, now);
-        let policy = &stack.spec.policy;
+        // Nothing is taken away by an operator that may not be the one that acts.
+        let barred = wish.barred;
+        let prune = if barred.is_some() { Heal::Report } else { stack.spec.policy.prune };
+        let policy = &PolicySpec { prune, ..stack.spec.policy.clone() };
         let mut drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
         let change = diff::change(&project, &observed);
         let mut approval = wish.approval;
@@ -222,9 +234,11 @@ impl Site<'_> {
                 named: stack.approved_plan().map(|(place, hash)| format!("{place} {hash}")),
             },
             drain: plan::drain(spec.state, &observed),
+            barred: barred.cloned(),
         };
         let mut plan = plan::plan(&drift, change, &project, &observed, policy, leave);
-        plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now);
+        plan.hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now)
+            .or_else(|| plan::hold_of_the_cut(barred, &observed));
         if observed.is_under_way() {
             // What a cut rollout left is neither drift nor change: it is finished or taken back first.
             drift.retain(|item| item.kind.layer() == Layer::Host);
@@ -244,6 +258,21 @@ impl Look {
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
         self.plan.has_work()
+    }
+
+    /// The rollouts that the host remembers, newest first.
+    fn history(&self, host: &str) -> Vec<HistoryEntry> {
+        let history = self.observed.ledger.iter().flat_map(|ledger| &ledger.history);
+        let entry = |rollout: &Rollout| HistoryEntry {
+            when: rollout.when.clone(),
+            host: host.to_owned(),
+            component: self.project.component.clone(),
+            release: rollout.release.clone(),
+            revision: rollout.revision.clone(),
+            result: rollout.result.clone(),
+            who: rollout.who.clone(),
+        };
+        history.map(entry).collect()
     }
 
     /// What a report says of this look.
@@ -275,6 +304,12 @@ impl Look {
             waiting,
             hold: self.plan.hold.clone(),
             retained: None,
+            document: self.plan.needs_approval().then(|| {
+                json!({ "host": host, "component": self.project.component, "hash": self.plan.hash(), "plan": self.plan })
+            }),
+            history: self.history(host),
+            generation: None,
+            reconcile: None,
         }
     }
 }

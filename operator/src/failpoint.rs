@@ -15,6 +15,17 @@ pub fn reached(place: &str) {
 #[inline]
 pub fn reached(_place: &str) {}
 
+/// A defect where the variable `TASKTRACKER_DEFECT` names this.
+#[cfg(feature = "failpoints")]
+pub fn defect(name: &str) {
+    assert!(std::env::var("TASKTRACKER_DEFECT").as_deref() != Ok(name), "a defect that a test wants");
+}
+
+/// Nothing, outside of tests.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn defect(_name: &str) {}
+
 /// Ends the process while something is under way, as [`reached`] does.
 #[cfg(feature = "failpoints")]
 pub async fn during<T>(place: &str, what: impl Future<Output = T>) -> T {

@@ -89,6 +89,9 @@ pub struct Ledger {
     /// Rollouts, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Rollout>,
+    /// The last wish of each annotation that was heard here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, String>,
     /// When this was written, in RFC 3339, by the operator's clock.
     pub when: String,
     /// Who wrote it: the operator, or a person.
@@ -283,6 +286,7 @@ impl Ledger {
             held: None,
             approved: None,
             history: Vec::new(),
+            requests: BTreeMap::new(),
             when: String::new(),
             who: String::new(),
             why: String::new(),
@@ -397,6 +401,12 @@ impl Ledger {
             ..self
         }
         .signed(signature)
+    }
+
+    /// The same, written by somebody else, or for another reason.
+    #[must_use]
+    pub fn with_signature(self, signature: &Signature) -> Self {
+        self.signed(signature)
     }
 
     /// A plan may be carried out.

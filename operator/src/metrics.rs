@@ -1,10 +1,16 @@
 //! Metrics of the operator. A stack's series exist at 0 from the first, and go when the stack goes.
 
+mod controller;
+
+use std::sync::Arc;
+
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 use tasktracker_crds::{DriftKind, Layer, TaskTrackerStackStatus, conditions};
+
+pub use controller::{ApiRequests, Controller};
 
 use crate::{
     report::HostReport,
@@ -65,6 +71,8 @@ macro_rules! metrics {
         /// Every metric, and the registry they are in.
         pub struct Metrics {
             registry: Registry,
+            requests: controller::SharedRequests,
+            leader: IntGaugeVec,
             $($field: $kind,)*
         }
 
@@ -76,8 +84,11 @@ macro_rules! metrics {
             pub fn new() -> prometheus::Result<Self> {
                 let registry = Registry::new();
                 registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                controller::build_info(&registry)?;
                 Ok(Self {
                     $($field: registered(&registry, $name, $help, &$labels)?,)*
+                    requests: Arc::new(ApiRequests::new(&registry)?),
+                    leader: controller::leader(&registry)?,
                     registry,
                 })
             }
@@ -129,6 +140,24 @@ impl StackLabels {
 }
 
 impl Metrics {
+    /// Requests to an API server.
+    pub fn api_requests(&self) -> Arc<ApiRequests> {
+        self.requests.clone()
+    }
+
+    /// Metrics of a controller that works on so many objects at a time.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn controller(&self, concurrency: u16) -> prometheus::Result<Arc<Controller>> {
+        Controller::new(&self.registry, concurrency).map(Arc::new)
+    }
+
+    /// Whether this operator is the one that acts.
+    pub fn leads(&self, lease: &str, leads: bool) {
+        self.leader.with_label_values(&[lease]).set(i64::from(leads));
+    }
+
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> String {
         let mut text = Vec::new();

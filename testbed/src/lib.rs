@@ -9,6 +9,7 @@
 
 mod balancer;
 mod cache;
+mod control_plane;
 mod demo;
 mod forward;
 pub mod hostile;
@@ -27,6 +28,7 @@ mod wait;
 
 pub use balancer::Balancer;
 pub use cache::cache_folder;
+pub use control_plane::{ControlPlane, Options as ControlPlaneOptions};
 pub use demo::DemoHost;
 pub use forward::{Forward, forward, forward_delayed};
 pub use http::{http, http_answer};

@@ -100,7 +100,7 @@ impl Stage {
 
     /// One check, as `run` makes it.
     async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Look> {
-        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };
+        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None, barred: None };
         let mut looks = self.site(host).look(wish).await?;
         looks.pop().context("one project")
     }
@@ -127,7 +127,7 @@ impl Stage {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
             let wish =
-                Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock), turns: None };
+                Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock), turns: None, barred: None };
             let looks = site.look(wish).await?;
             let mut is_rolled_out = false;
             for look in looks {

@@ -275,6 +275,15 @@ pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Resul
     write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
 }
 
+/// Keeps on the host that a wish was heard, as its ledger says already.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub async fn keep_heard(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
+    let ledger = ledger.clone().with_signature(&context.signature("a wish was heard"));
+    write_ledger(host, &ledger, [], context).await
+}
+
 /// Keeps on the host that its plan may be carried out; the ledger that says so.
 ///
 /// # Errors

@@ -203,7 +203,7 @@ async fn apply_locked(
     approval: Approval,
 ) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
     let mut done = Vec::new();
-    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock), turns: None };
+    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock), turns: None, barred: None };
     for (look, shown) in site.look(wish).await?.into_iter().zip(shown) {
         may_apply(&look)?;
         // What another writer was about could not be planned.

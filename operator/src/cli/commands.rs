@@ -1,6 +1,6 @@
 //! The commands that ask no managed host: `run`, `validate`, `render`, `hostkey`, `crd`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -8,14 +8,14 @@ use serde_json::json;
 use tasktracker_crds::validation::Mistake;
 
 use super::{
-    Selection, SourceArguments, StateArguments, Verdict,
+    ControllerArguments, Selection, SourceArguments, StateArguments, Verdict,
     printer::{Printer, Tone},
 };
 use crate::{
     desired,
     desired::compose,
     engine::{self, Settings},
-    host,
+    host, kubernetes,
     source::{Folder, Stack},
 };
 
@@ -29,6 +29,27 @@ pub(super) async fn run(
     let settings =
         Settings { folder: source.folder(), secrets: source.secrets(), memory: state.take()?, listen };
     engine::run(settings, stop_asked()).await.with_context(|| format!("serving on {listen}"))?;
+    Ok(Verdict::InSync)
+}
+
+/// `run --kubernetes`
+pub(super) async fn run_in_cluster(
+    source: &SourceArguments,
+    controller: ControllerArguments,
+    listen: SocketAddr,
+) -> anyhow::Result<Verdict> {
+    let settings = kubernetes::Settings {
+        place: source.cluster.place(),
+        namespaces: controller.namespaces,
+        selector: controller.selector,
+        lease: controller.lease,
+        roots: source.roots.host_roots.clone(),
+        concurrency: controller.concurrency.max(1),
+        deletion_limit: Duration::from_secs(controller.deletion_timeout),
+        reviews: controller.metrics_reviews,
+        listen,
+    };
+    kubernetes::run(settings, stop_asked()).await?;
     Ok(Verdict::InSync)
 }
 
@@ -103,10 +124,10 @@ pub(super) fn stacks(selection: &Selection) -> anyhow::Result<Vec<Stack>> {
         bail!("{}", mistakes.join("\n"));
     }
     if let Some(name) = missing {
-        bail!("expected a stack named {name} in {}, found none", selection.source.stacks.display());
+        bail!("expected a stack named {name} in {}, found none", selection.source.path().display());
     }
     if stacks.is_empty() {
-        bail!("expected stack files in {}, found none", selection.source.stacks.display());
+        bail!("expected stack files in {}, found none", selection.source.path().display());
     }
     Ok(stacks)
 }

@@ -70,7 +70,7 @@ pub(super) async fn look_at_all(
                 spec,
                 means.clone(),
                 reach,
-                Wish { approval, depth, lock: None, turns: None },
+                Wish { approval, depth, lock: None, turns: None, barred: None },
             ));
         }
     }
@@ -117,7 +117,7 @@ impl Looked {
         let lock = site.host.lock(&Memory::none().writer()).await?;
         let result = async {
             let wish =
-                Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None };
+                Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None, barred: None };
             let mut done = Vec::new();
             for look in &site.look(wish).await? {
                 if let Some(hold) = &look.plan.hold {

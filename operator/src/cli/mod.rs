@@ -2,6 +2,7 @@
 
 mod apply;
 mod approve;
+mod cluster;
 mod commands;
 mod delete;
 mod history;
@@ -24,6 +25,7 @@ use crate::{
     source::{Folder, Secrets},
     telemetry::{self, LogFormat},
 };
+use cluster::{Asked, ClusterArguments};
 use printer::Printer;
 
 /// Keeps Docker hosts equal to a `TaskTrackerStack`, over SSH and without an agent.
@@ -71,8 +73,16 @@ enum Color {
 #[derive(Debug, Args)]
 struct SourceArguments {
     /// A folder of stack files, or one file.
-    #[arg(long, env = "TASKTRACKER_STACKS", value_name = "PATH")]
-    stacks: PathBuf,
+    #[arg(
+        long,
+        env = "TASKTRACKER_STACKS",
+        value_name = "PATH",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
+    )]
+    stacks: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     #[command(flatten)]
     secrets: SecretArguments,
     #[command(flatten)]
@@ -115,7 +125,12 @@ struct RootArguments {
 
 impl SourceArguments {
     fn folder(&self) -> Folder {
-        Folder::new(self.stacks.clone(), self.roots.host_roots.clone())
+        Folder::new(self.path(), self.roots.host_roots.clone())
+    }
+
+    /// The folder, or the file.
+    fn path(&self) -> PathBuf {
+        self.stacks.clone().unwrap_or_default()
     }
 
     fn secrets(&self) -> Secrets {
@@ -150,6 +165,30 @@ impl StateArguments {
     }
 }
 
+/// How `run --kubernetes` works.
+#[derive(Debug, Args)]
+struct ControllerArguments {
+    /// Namespaces whose stacks are followed; all where none is named.
+    #[arg(long, env = "TASKTRACKER_NAMESPACES", requires = "kubernetes", value_delimiter = ',', value_name = "NAMES")]
+    namespaces: Vec<String>,
+    /// Labels that a stack must have to be followed, as `kubectl -l` takes them.
+    #[arg(long, env = "TASKTRACKER_SELECTOR", requires = "kubernetes", value_name = "LABELS")]
+    selector: Option<String>,
+    /// Name of the lease by which one of several operators acts; by default another one for each choice of namespaces and
+    /// labels.
+    #[arg(long, env = "TASKTRACKER_LEASE", requires = "kubernetes", value_name = "NAME")]
+    lease: Option<String>,
+    /// Objects of the API server that are worked on at a time. Hosts are worked on beside that.
+    #[arg(long, env = "TASKTRACKER_CONCURRENCY", default_value_t = 8, value_name = "NUMBER")]
+    concurrency: u16,
+    /// After how many seconds a deleted stack goes though a host could not be left as its policy says.
+    #[arg(long, env = "TASKTRACKER_DELETION_TIMEOUT", default_value_t = 600, value_name = "SECONDS")]
+    deletion_timeout: u64,
+    /// Let only those read /metrics whose token the API server knows and lets get that path.
+    #[arg(long, env = "TASKTRACKER_METRICS_REVIEWS", requires = "kubernetes")]
+    metrics_reviews: bool,
+}
+
 /// Which of the stacks.
 #[derive(Debug, Args)]
 struct Selection {
@@ -164,13 +203,15 @@ struct Selection {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Follow a folder of stacks and keep their hosts equal to them.
+    /// Follow a folder of stacks, or those of an API server, and keep their hosts equal to them.
     Run {
         #[command(flatten)]
         source: SourceArguments,
         #[command(flatten)]
         state: StateArguments,
-        /// Where /metrics, /healthz and /readyz are served.
+        #[command(flatten)]
+        controller: ControllerArguments,
+        /// Where /metrics, /livez and /readyz are served.
         #[arg(long, env = "TASKTRACKER_LISTEN", default_value = "127.0.0.1:9464")]
         listen: SocketAddr,
     },
@@ -262,6 +303,8 @@ enum Command {
     },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
+    /// With --kubernetes: have everything looked at now.
+    Reconcile(Selection),
     /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
     Import {
         #[command(flatten)]
@@ -320,36 +363,10 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         printer.error(&format!("--log-level: {error}"));
         return Verdict::Failed.into();
     }
-    let result = match arguments.command {
-        Command::Run { source, state, listen } => commands::run(&source, &state, listen).await,
-        Command::Validate { paths, roots } => commands::validate(&printer, &paths, &roots.host_roots),
-        Command::Render(selection) => commands::render(&printer, &selection),
-        Command::Plan(selection) => plan::plan(&printer, &selection).await,
-        Command::Apply { selection, plan, leave_data } => {
-            let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
-            apply::apply(&printer, &selection, plan.as_deref(), approval).await
-        }
-        Command::Status { selection, watch } => status::status(&printer, &selection, watch).await,
-        Command::Adopt(selection) => apply::apply(&printer, &selection, None, Approval::Adopting).await,
-        Command::Delete { source, state, stack, hosts, volumes, forget } => {
-            let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
-            delete::delete(&printer, &source, &state.share(), asked).await
-        }
-        Command::Rollback { source, state, stack, release } => {
-            let selection = Selection { source, state, names: vec![stack] };
-            rollback::rollback(&printer, &selection, release.as_deref()).await
-        }
-        Command::Retry { source, state, stack } => {
-            retry::retry(&printer, &Selection { source, state, names: vec![stack] }).await
-        }
-        Command::Approve { source, state, stack, plan } => {
-            let selection = Selection { source, state, names: vec![stack] };
-            Box::pin(approve::approve(&printer, &selection, &plan)).await
-        }
-        Command::History(selection) => history::history(&printer, &selection).await,
-        Command::Import { import, secrets } => import::import(&printer, &secrets.secrets(), &import).await,
-        Command::Hostkey { address } => commands::hostkey(&printer, &address).await,
-        Command::Crd => commands::crd(&printer),
+    let result = match arguments.command.in_cluster() {
+        Ok((cluster, names, asked)) => cluster::run(&printer, cluster, &names, asked).await,
+        Err(None) => Box::pin(carry_out(&printer, arguments.command)).await,
+        Err(Some(error)) => Err(error),
     };
     match result {
         Ok(verdict) => verdict.into(),
@@ -357,5 +374,77 @@ pub async fn main(arguments: Arguments) -> ExitCode {
             printer.error(&format!("{error:#}"));
             Verdict::Failed.into()
         }
+    }
+}
+
+impl Command {
+    /// What is asked of an API server: which one, about which stacks, and what; or why that cannot be asked there.
+    fn in_cluster(&self) -> Result<(&ClusterArguments, Vec<String>, Asked<'_>), Option<anyhow::Error>> {
+        let one = |name: &String| vec![name.clone()];
+        let (source, names, asked) = match self {
+            Self::Plan(selection) => (&selection.source, selection.names.clone(), Asked::Plan),
+            Self::Status { selection, .. } => (&selection.source, selection.names.clone(), Asked::Status),
+            Self::History(selection) => (&selection.source, selection.names.clone(), Asked::History),
+            Self::Adopt(selection) => (&selection.source, selection.names.clone(), Asked::Adopt),
+            Self::Reconcile(selection) => (&selection.source, selection.names.clone(), Asked::Reconcile),
+            Self::Approve { source, stack, plan, .. } => (source, one(stack), Asked::Approve(plan)),
+            Self::Retry { source, stack, .. } => (source, one(stack), Asked::Retry),
+            Self::Rollback { source, stack, release, .. } => {
+                (source, one(stack), Asked::Rollback(release.as_deref()))
+            }
+            Self::Apply { selection, .. } if selection.source.cluster.kubernetes => {
+                return Err(Some(anyhow::anyhow!(
+                    "apply: expected a folder of stacks; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
+                )));
+            }
+            Self::Delete { source, .. } if source.cluster.kubernetes => {
+                return Err(Some(anyhow::anyhow!(
+                    "delete: expected a folder of stacks; in Kubernetes `kubectl delete` does it, as policy.deletion says"
+                )));
+            }
+            Self::Render(selection) if selection.source.cluster.kubernetes => {
+                return Err(Some(anyhow::anyhow!("render: expected a folder of stacks, or a file: --stacks")));
+            }
+            _ => return Err(None),
+        };
+        if source.cluster.kubernetes { Ok((&source.cluster, names, asked)) } else { Err(None) }
+    }
+}
+
+async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdict> {
+    match command {
+        Command::Run { source, controller, listen, .. } if source.cluster.kubernetes => {
+            commands::run_in_cluster(&source, controller, listen).await
+        }
+        Command::Run { source, state, listen, .. } => commands::run(&source, &state, listen).await,
+        Command::Validate { paths, roots } => commands::validate(printer, &paths, &roots.host_roots),
+        Command::Render(selection) => commands::render(printer, &selection),
+        Command::Plan(selection) => plan::plan(printer, &selection).await,
+        Command::Apply { selection, plan, leave_data } => {
+            let approval = if leave_data { Approval::LeavingData } else { Approval::Person };
+            apply::apply(printer, &selection, plan.as_deref(), approval).await
+        }
+        Command::Status { selection, watch } => status::status(printer, &selection, watch).await,
+        Command::Adopt(selection) => apply::apply(printer, &selection, None, Approval::Adopting).await,
+        Command::Delete { source, state, stack, hosts, volumes, forget } => {
+            let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
+            delete::delete(printer, &source, &state.share(), asked).await
+        }
+        Command::Rollback { source, state, stack, release } => {
+            let selection = Selection { source, state, names: vec![stack] };
+            rollback::rollback(printer, &selection, release.as_deref()).await
+        }
+        Command::Retry { source, state, stack } => {
+            retry::retry(printer, &Selection { source, state, names: vec![stack] }).await
+        }
+        Command::Approve { source, state, stack, plan } => {
+            let selection = Selection { source, state, names: vec![stack] };
+            Box::pin(approve::approve(printer, &selection, &plan)).await
+        }
+        Command::History(selection) => history::history(printer, &selection).await,
+        Command::Reconcile(_) => anyhow::bail!("reconcile: expected --kubernetes; `status` looks at the hosts now"),
+        Command::Import { import, secrets } => import::import(printer, &secrets.secrets(), &import).await,
+        Command::Hostkey { address } => commands::hostkey(printer, &address).await,
+        Command::Crd => commands::crd(printer),
     }
 }

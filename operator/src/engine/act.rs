@@ -71,6 +71,15 @@ impl Site<'_> {
         Ok(true)
     }
 
+    /// Keeps that a wish was heard, as the ledger of the look says already.
+    pub(super) async fn keep_heard(&self, lock: &HostLock, look: &Look, who: &str) -> Result<(), apply::Error> {
+        let Some(ledger) = &look.observed.ledger else { return Ok(()) };
+        let context = self.context(lock, look, who);
+        let what = vec!["keep that a wish was heard".to_owned()];
+        let entry = Entry { what, ..self.entry(&context, look, "an annotation asks for something") };
+        self.audited(look, entry, apply::keep_heard(self.host, ledger, &context)).await
+    }
+
     /// Keeps that the plan of a look may be carried out, as a person says.
     ///
     /// # Errors
@@ -177,7 +186,7 @@ impl Site<'_> {
     /// What is there after something was done.
     async fn look_again(&self, look: &Look, context: &apply::Context<'_>) -> Result<Look, apply::Error> {
         let wish =
-            Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock), turns: None };
+            Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock), turns: None, barred: None };
         Ok(self.look_at(look.project.clone(), wish).await?)
     }
 }

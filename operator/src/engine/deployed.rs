@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{HostSpec, TaskTrackerStack};
 
-use crate::{desired::Project, host::FileFact, observe::Observed, release::Release, source::Stack};
+use crate::{desired::{self, Project}, host::FileFact, observe::Observed, release::Release, source::Stack};
 
 /// Name of the file.
 const FILE: &str = "deployed.json";
@@ -39,6 +39,26 @@ pub struct DeployedHost {
     pub overtaken: bool,
     /// What is there, by component.
     pub components: BTreeMap<String, Deployed>,
+}
+
+impl DeployedHost {
+    /// What would be on a host that nothing is known of yet, as the stack asks for it.
+    pub(super) fn as_asked(stack: &Stack, spec: &HostSpec) -> Self {
+        let projects = desired::for_host(stack, spec).into_iter();
+        let deployed = |project: Project| Deployed {
+            release: String::new(),
+            desired_hash: String::new(),
+            manifest: None,
+            project: without_content(project),
+        };
+        let components = projects.map(|project| (project.component.clone(), deployed(project))).collect();
+        Self { spec: spec.clone(), overtaken: false, components }
+    }
+}
+
+/// A project without its files and services.
+fn without_content(project: Project) -> Project {
+    Project { files: BTreeMap::new(), secrets: BTreeMap::new(), services: BTreeMap::new(), ..project }
 }
 
 impl Deployment {
@@ -85,12 +105,7 @@ pub struct Deployed {
 impl Deployed {
     fn new(release: &Release, observed: Option<&Observed>) -> Self {
         let manifest = observed.and_then(|observed| observed.files.get(&release.stored("manifest.json")));
-        let project = Project {
-            files: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            services: BTreeMap::new(),
-            ..release.project.clone()
-        };
+        let project = without_content(release.project.clone());
         let manifest = manifest.and_then(FileFact::sha256).map(str::to_owned);
         Self { release: release.id.clone(), desired_hash: release.desired_hash.clone(), manifest, project }
     }
@@ -212,6 +227,11 @@ impl Deployments {
             }
             all.retain(|_, deployment| !deployment.hosts.is_empty());
         });
+    }
+
+    /// Puts what is known of a stack in its place.
+    pub(super) fn restore(&self, folder: Option<&Path>, stack: &str, deployment: Deployment) {
+        self.change(folder, |all| drop(all.insert(stack.to_owned(), deployment)));
     }
 
     fn change(&self, folder: Option<&Path>, change: impl FnOnce(&mut All)) {

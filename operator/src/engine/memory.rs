@@ -2,7 +2,7 @@
 //! restart.
 //!
 //! A file for each, replaced as a whole. They are no proof of anything: where one is missing or cannot be read, it begins
-//! anew.
+//! anew. Where there is no folder, it is kept as long as the operator runs, and in the notes of the stacks' status.
 
 use std::{
     collections::BTreeMap,
@@ -10,16 +10,18 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tasktracker_crds::{DriftItem, DriftKind, HostSpec};
+use serde_json::Value;
+use tasktracker_crds::{DriftItem, DriftKind, HostSpec, HostStatus, TaskTrackerStackStatus};
 
 use super::{
     audit,
-    deployed::{Deployment, Deployments},
+    deployed::{DeployedHost, Deployment, Deployments},
 };
 use crate::{observe::Observed, release::Release, report::news::Told, source::Stack};
 
@@ -52,6 +54,18 @@ pub struct Memory {
     folder: Option<PathBuf>,
     _lock: Option<File>,
     deployed: Deployments,
+    /// What stands in for the files where there is no folder.
+    kept: Mutex<BTreeMap<&'static str, Value>>,
+}
+
+/// What a stack's status keeps for the operator.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Notes {
+    /// What is deployed where.
+    hosts: BTreeMap<String, DeployedHost>,
+    /// What people were told last.
+    told: Told,
 }
 
 pub(super) fn item_key(item: &DriftItem) -> ItemKey {
@@ -61,7 +75,36 @@ pub(super) fn item_key(item: &DriftItem) -> ItemKey {
 impl Memory {
     /// Nothing is kept.
     pub fn none() -> Self {
-        Self { folder: None, _lock: None, deployed: Deployments::default() }
+        Self::of_folder(None, None)
+    }
+
+    fn of_folder(folder: Option<PathBuf>, lock: Option<File>) -> Self {
+        Self { folder, _lock: lock, deployed: Deployments::default(), kept: Mutex::default() }
+    }
+
+    /// What a stack's status keeps for the next operator.
+    pub(super) fn notes(&self, stack: &Stack) -> Value {
+        let key = stack.key.to_string();
+        let hosts = self.deployed(&key).map(|known| known.hosts).unwrap_or_default();
+        let notes = Notes { hosts, told: self.told(&key) };
+        serde_json::to_value(notes).unwrap_or_default()
+    }
+
+    /// Takes up what a stack's status keeps: it takes the place of what is known. Notes of another form are none.
+    pub(super) fn restore(&self, stack: &Stack, status: &TaskTrackerStackStatus) {
+        let key = stack.key.to_string();
+        let notes: Notes = serde_json::from_value(status.notes.clone()).unwrap_or_default();
+        let deployment = Deployment { resource: stack.resource.clone(), hosts: notes.hosts };
+        self.deployed.restore(self.folder.as_deref(), &key, deployment);
+        self.keep_told(&key, Some(&notes.told));
+        let since = |host: &HostStatus| {
+            let dated = host.drift.iter().filter_map(|item| {
+                Some((item_key(item), item.first_seen.as_ref()?.parse().ok()?))
+            });
+            (host.name.clone(), dated.collect::<Since>())
+        };
+        let hosts: BTreeMap<String, Since> = status.hosts.iter().map(since).collect();
+        self.keep(&key, hosts.iter());
     }
 
     /// Takes a folder for this operator alone, and makes it where it is not there.
@@ -78,12 +121,12 @@ impl Memory {
                 "--state-dir: expected a folder of this operator's own, found {shown} in use by another one; give each its own"
             );
         }
-        Ok(Self { folder: Some(folder.to_owned()), _lock: Some(lock), deployed: Deployments::default() })
+        Ok(Self::of_folder(Some(folder.to_owned()), Some(lock)))
     }
 
     /// A folder that another operator may have: times are read only, what is deployed where is kept by both.
     pub fn share(folder: &Path) -> Self {
-        Self { folder: Some(folder.to_owned()), _lock: None, deployed: Deployments::default() }
+        Self::of_folder(Some(folder.to_owned()), None)
     }
 
     /// Who writes: the same for every run with this folder, another for each that has none.
@@ -159,7 +202,6 @@ impl Memory {
 
     /// Keeps what is known of a stack; of a stack that is gone, nothing.
     pub(super) fn keep<'a>(&self, stack: &str, hosts: impl Iterator<Item = (&'a String, &'a Since)>) {
-        let Some(folder) = &self.folder else { return };
         let mut all = self.read();
         all.remove(stack);
         for (host, since) in hosts.filter(|(_, since)| !since.is_empty()) {
@@ -171,9 +213,7 @@ impl Memory {
             });
             all.entry(stack.to_owned()).or_default().insert(host.clone(), entries.collect());
         }
-        if let Err(error) = replace(folder, FIRST_SEEN, &all) {
-            tracing::error!(%error, "when differences were first seen cannot be kept in {}", folder.display());
-        }
+        self.replace(FIRST_SEEN, &all);
     }
 
     /// What people were told of a stack last.
@@ -183,14 +223,22 @@ impl Memory {
 
     /// Keeps what people were told of a stack; of a stack that is gone, nothing.
     pub(super) fn keep_told(&self, stack: &str, told: Option<&Told>) {
-        let Some(folder) = &self.folder else { return };
         let mut all: BTreeMap<String, Told> = self.read_file(TOLD);
         match told {
             Some(told) => drop(all.insert(stack.to_owned(), told.clone())),
             None => drop(all.remove(stack)),
         }
-        if let Err(error) = replace(folder, TOLD, &all) {
-            tracing::error!(%error, "what people were told cannot be kept in {}", folder.display());
+        self.replace(TOLD, &all);
+    }
+
+    fn replace(&self, name: &'static str, all: &impl Serialize) {
+        let Some(folder) = &self.folder else {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(name, serde_json::to_value(all).unwrap_or_default());
+            return;
+        };
+        if let Err(error) = replace(folder, name, all) {
+            tracing::error!(%error, "{name} cannot be kept in {}", folder.display());
         }
     }
 
@@ -199,7 +247,12 @@ impl Memory {
     }
 
     fn read_file<T: Default + DeserializeOwned>(&self, name: &str) -> T {
-        let text = self.folder.as_ref().and_then(|folder| fs::read(folder.join(name)).ok());
+        let Some(folder) = &self.folder else {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let value = kept.get(name).cloned();
+            return value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
+        };
+        let text = fs::read(folder.join(name)).ok();
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     metrics::{Metrics, StackLabels},
     report::news::{News, escaped},
-    source::{Secrets, Stack},
+    source::{Secrets, Stack, StackKey},
 };
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// One message on its way.
 struct Message {
-    stack: String,
+    stack: StackKey,
     labels: StackLabels,
     to: SlackSpec,
     text: String,
@@ -64,7 +64,7 @@ impl Notifier {
         for NotificationSpec { slack, on } in &stack.spec.notifications {
             for news in news.iter().filter(|news| on.contains(&news.event)) {
                 let message = Message {
-                    stack: stack.key.to_string(),
+                    stack: stack.key.clone(),
                     labels: StackLabels::of(stack),
                     to: slack.clone(),
                     text: news.text.clone(),
@@ -117,11 +117,11 @@ async fn send_all(mut messages: mpsc::Receiver<Message>, sender: Sender) {
     let mut allowances: BTreeMap<(String, String), Allowance> = BTreeMap::new();
     while let Some(message) = messages.recv().await {
         let now = Instant::now();
-        let key = (message.stack.clone(), message.to.webhook_secret.to_string());
+        let key = (message.stack.to_string(), message.to.webhook_secret.to_string());
         let allowance = allowances.entry(key).or_insert_with(|| Allowance::new(now));
         let Some(dropped) = allowance.take(now) else {
             sender.metrics.notified(&message.labels, "dropped");
-            tracing::warn!(stack = message.stack, "a notification is dropped: there were too many");
+            tracing::warn!(stack = %message.stack, "a notification is dropped: there were too many");
             continue;
         };
         let more = if dropped > 0 {
@@ -133,7 +133,7 @@ async fn send_all(mut messages: mpsc::Receiver<Message>, sender: Sender) {
         sender.metrics.notified(&message.labels, if sent.is_ok() { "sent" } else { "failed" });
         if let Err(found) = sent {
             tracing::warn!(
-                stack = message.stack,
+                stack = %message.stack,
                 "notification: expected the webhook of secret {} to take it, found: {found}; see its key url",
                 message.to.webhook_secret
             );
@@ -144,8 +144,8 @@ async fn send_all(mut messages: mpsc::Receiver<Message>, sender: Sender) {
 impl Sender {
     /// Sends one message; the address of the webhook is a secret, and stands in no error.
     async fn send(&self, message: &Message, more: &str) -> Result<(), String> {
-        let url =
-            self.secrets.get(&message.to.webhook_secret, "url").await.map_err(|error| error.to_string())?;
+        let url = self.secrets.of(&message.stack).get(&message.to.webhook_secret, "url").await;
+        let url = url.map_err(|error| error.to_string())?;
         let url: Uri = url.reveal().trim_ascii().try_into().map_err(|_| "no URL".to_owned())?;
         let mut body = json!({ "text": escaped(&format!("{}{more}", message.text)) });
         if let Some(channel) = &message.to.channel {

@@ -21,7 +21,7 @@ use crate::{
     observe::{self, Depth},
     plan,
     report::HostReport,
-    source::{Secrets, Stack, target},
+    source::{Authority, Secrets, Stack, target},
 };
 
 /// How long after a failure it is tried again.
@@ -177,17 +177,23 @@ impl Retired<'_> {
 }
 
 /// Takes a stack from a host as its policy says, however often that takes.
-pub(super) async fn retire(shared: Arc<super::worker::Shared>, stack: Stack, host: DeployedHost) {
+pub(super) async fn retire(
+    shared: Arc<super::worker::Shared>,
+    stack: Stack,
+    host: DeployedHost,
+    with_volumes: bool,
+) {
     let spec: &HostSpec = &host.spec;
     let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
-    let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes: false };
+    let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes };
     loop {
-        while !shared.is_reliable.load(Ordering::Relaxed) {
+        while !shared.is_reliable.load(Ordering::Relaxed) || shared.source.authority() != Authority::Full {
             sleep(LOOK).await;
         }
         match retired.remove(&shared.hosts, removal).await {
             Ok(done) => {
-                tracing::warn!(stack = %stack.key, host = %spec.name, "removed, volumes stay: {}", done.join(", "));
+                let volumes = if with_volumes { "with its volumes" } else { "volumes stay" };
+                tracing::warn!(stack = %stack.key, host = %spec.name, "removed, {volumes}: {}", done.join(", "));
                 return;
             }
             Err(error) => {

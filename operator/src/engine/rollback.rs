@@ -93,7 +93,7 @@ impl Site<'_> {
         let release = self.kept_release(look, wanted).await?;
         let policy = &self.stack.spec.policy;
         let mut observed = look.observed.clone();
-        self.secrets.add(&mut observed.secrets, &release.project.secrets).await;
+        self.secrets.of(&self.stack.key).add(&mut observed.secrets, &release.project.secrets).await;
         certificate::refuse_unusable(&release.project, &mut observed, now());
         // What the spec asks for beyond that is not what is brought back.
         observed.supply = Supply::default();

@@ -14,15 +14,17 @@ use tokio::time::Instant;
 use super::{
     memory::{Memory, Since, item_key},
     notifier::Notifier,
+    requests,
 };
 use crate::{
     metrics::{Metrics, StackLabels},
     plan,
     report::{
         self, HostReport,
+        happenings::{Happening, happenings, told},
         news::{Told, news},
     },
-    source::{Stack, StackKey},
+    source::{RECONCILE_ANNOTATION, Stack, StackKey},
 };
 
 /// Newest report of a host, and since when each of its differences is there.
@@ -39,7 +41,17 @@ struct StackState {
     hosts: BTreeMap<String, Seen>,
     status: TaskTrackerStackStatus,
     refused: bool,
+    suspended: bool,
     told: Told,
+}
+
+/// Who hears what comes of stacks, beside log and metrics.
+pub trait Listener: Send + Sync {
+    /// Another status is known of a stack.
+    fn status_changed(&self, stack: &StackKey);
+
+    /// Something happened.
+    fn happened(&self, stack: &Stack, happening: Happening);
 }
 
 /// What is known of every stack.
@@ -47,27 +59,62 @@ pub(super) struct Watcher {
     metrics: Arc<Metrics>,
     memory: Arc<Memory>,
     notifier: Option<Notifier>,
+    listener: Option<Arc<dyn Listener>>,
     stacks: Mutex<BTreeMap<StackKey, StackState>>,
 }
 
 impl Watcher {
     /// Without a notifier, nobody is told anything.
-    pub(super) fn new(metrics: Arc<Metrics>, memory: Arc<Memory>, notifier: Option<Notifier>) -> Self {
-        Self { metrics, memory, notifier, stacks: Mutex::default() }
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        memory: Arc<Memory>,
+        notifier: Option<Notifier>,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Self {
+        Self { metrics, memory, notifier, listener, stacks: Mutex::default() }
+    }
+
+    /// What is known of a stack.
+    pub(super) fn status(&self, key: &StackKey) -> Option<TaskTrackerStackStatus> {
+        self.lock().get(key).map(|state| state.status.clone())
+    }
+
+    /// What waits for a person to approve it, in full, by host and component.
+    pub(super) fn waiting_plan(&self, key: &StackKey) -> Option<serde_json::Value> {
+        let stacks = self.lock();
+        let reports = stacks.get(key)?.hosts.values().map(|seen| &seen.report);
+        Some(reports.filter_map(|report| report.document.clone()).collect())
+    }
+
+    /// What a person wished for cannot be done.
+    pub(super) fn refused_request(&self, stack: &Stack, host: &str, refused: &requests::Refused) {
+        self.happened(stack, [Happening::on(host, refused.reason, true, &refused.found)]);
+    }
+
+    fn happened(&self, stack: &Stack, happenings: impl IntoIterator<Item = Happening>) {
+        if let Some(listener) = &self.listener {
+            happenings.into_iter().for_each(|happening| listener.happened(stack, happening));
+        }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// A stack comes.
-    pub(super) fn begin(&self, stack: &Stack) {
+    /// A stack comes; `before` is the status that was known of it.
+    pub(super) fn begin(&self, stack: &Stack, before: Option<TaskTrackerStackStatus>, now: Timestamp) {
+        if let Some(before) = &before {
+            self.memory.restore(stack, before);
+        }
         let is_there = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
         let known = self.memory.of(&stack.key.to_string()).into_iter().filter(|(host, _)| is_there(host));
         let hosts =
             known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
         let told = self.memory.told(&stack.key.to_string());
-        self.lock().insert(stack.key.clone(), StackState { hosts, told, ..StackState::default() });
+        let status = before.unwrap_or_default();
+        let mut state = StackState { hosts, told, status, ..StackState::default() };
+        self.take_stock(stack, &mut state, now);
+        self.lock().insert(stack.key.clone(), state);
         self.metrics.begin(stack);
     }
 
@@ -137,7 +184,11 @@ impl Watcher {
         log_failure(stack, &seen.report, &report);
         log_waiting(stack, &seen.report, &report);
         log_hold(stack, &seen.report, &report);
+        report.generation = stack.resource.metadata.generation;
+        report.reconcile = stack.annotation(RECONCILE_ANNOTATION).map(str::to_owned);
         let since = std::mem::take(&mut seen.since);
+        let mut new = Vec::new();
+        let mut healed = Vec::new();
         for item in &mut report.drift {
             let key = item_key(item);
             let first = since.get(&key).copied().unwrap_or(now);
@@ -145,6 +196,7 @@ impl Watcher {
                 log_drift(stack, item);
             }
             if !since.contains_key(&key) {
+                new.push(item.clone());
                 self.metrics.detected(&labels, item.kind, woken.map(|woken| woken.elapsed().as_secs_f64()));
             }
             item.first_seen = Some(first.to_string());
@@ -158,29 +210,49 @@ impl Watcher {
         } else {
             // What went away while no operator was there was mended by somebody else.
             if !seen.remembered {
-                self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
+                healed = self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
             }
             seen.remembered = false;
         }
         self.metrics.checked(&labels, &report, seconds(now));
+        let new: Vec<&DriftItem> = new.iter().collect();
+        self.happened(stack, happenings(&seen.report, &report, &new, &healed));
         seen.report = report;
         if changed {
             self.memory
                 .keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
         }
-        let reports: Vec<HostReport> = state
-            .hosts
-            .values()
-            .filter(|seen| !seen.report.host.is_empty())
-            .map(|seen| seen.report.clone())
+        self.take_stock(stack, state, now);
+        self.tell_stack(stack, state, now);
+    }
+
+    /// What all hosts together come to, those of which nothing is known among them.
+    fn take_stock(&self, stack: &Stack, state: &mut StackState, now: Timestamp) {
+        let seen = |host: &HostSpec| {
+            let seen = state.hosts.get(host.name.as_str()).map(|seen| &seen.report);
+            seen.filter(|report| !report.host.is_empty()).cloned()
+        };
+        let asked: Vec<Option<HostReport>> = stack.app_hosts().map(seen).collect();
+        let is_seen = asked.iter().all(Option::is_some);
+        let unknown = |host: &HostSpec| HostReport::unknown(host.name.as_str());
+        let reports: Vec<HostReport> = stack
+            .app_hosts()
+            .zip(asked)
+            .map(|(host, report)| report.unwrap_or_else(|| unknown(host)))
             .chain(super::retained(stack, &self.memory))
             .collect();
-        state.status = report::status(&state.status, &reports, None, &Time(now));
-        let is_seen = |host: &HostSpec| reports.iter().any(|report| report.host == host.name.as_str());
-        if stack.app_hosts().all(is_seen) {
+        let before = std::mem::take(&mut state.status);
+        state.status = report::status(&before, &reports, &Time(now));
+        if is_seen {
             self.tell_people(stack, &reports, state);
         }
-        self.tell_stack(stack, state, now);
+        if let Some(listener) = &self.listener {
+            state.status.notes = self.memory.notes(stack);
+            self.happened(stack, of_stack(stack, &before, state, now));
+            if state.status != before {
+                listener.status_changed(&stack.key);
+            }
+        }
     }
 
     /// Tells people what is new, and keeps that they were told.
@@ -204,7 +276,8 @@ impl Watcher {
         before: &Since,
         after: &Since,
         now: Timestamp,
-    ) {
+    ) -> Vec<String> {
+        let mut healed = Vec::new();
         let over = before.iter().filter(|(key, _)| !after.contains_key(*key));
         // What is only reported was mended by somebody else.
         for ((kind, service, path), first) in over.filter(|(key, _)| key.0.answer() != Answer::Report) {
@@ -212,8 +285,37 @@ impl Watcher {
             let what = service.as_deref().or(path.as_deref()).unwrap_or(host);
             self.metrics.healed(labels, *kind, seconds);
             tracing::info!(stack = %stack.key, %host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
+            healed.push(format!("{} {what}", kind.as_str()));
         }
+        healed
     }
+}
+
+/// What happened to the stack as a whole.
+fn of_stack(
+    stack: &Stack,
+    before: &TaskTrackerStackStatus,
+    state: &mut StackState,
+    now: Timestamp,
+) -> Vec<Happening> {
+    let whole = |reason, is_warning, note: String| Happening { reason, is_warning, host: None, note };
+    let mut all = Vec::new();
+    if let Some(plan) = state.status.waiting_plan.as_ref().filter(|_| before.waiting_plan != state.status.waiting_plan) {
+        let name = &stack.key.name;
+        all.push(whole(
+            told::APPROVAL_NEEDED,
+            false,
+            format!("plan {plan} waits for approval; see `plan`, then `approve {name} {plan}`"),
+        ));
+    }
+    let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now);
+    match (state.suspended, &suspended) {
+        (false, Some(hold)) => all.push(whole(told::SUSPENDED, false, format!("nothing is written: {}", hold.message))),
+        (true, None) => all.push(whole(told::RESUMED, false, "writing may go on".to_owned())),
+        _ => {}
+    }
+    state.suspended = suspended.is_some();
+    all
 }
 
 fn log_drift(stack: &Stack, item: &DriftItem) {
@@ -275,8 +377,8 @@ mod tests {
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None);
-        watcher.begin(&stack);
+        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
+        watcher.begin(&stack, None, Timestamp::UNIX_EPOCH);
         let failure = Failure {
             reason: reasons::UNREACHABLE,
             message: String::new(),

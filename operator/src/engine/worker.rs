@@ -12,17 +12,17 @@ use tokio::{
 };
 
 use super::{
-    Error, Hosts, Images, Look, Memory, OPERATOR, Site, Turns, Wish, images::waits_for_images, now,
+    Error, Hosts, Images, Look, Memory, OPERATOR, Site, Turns, Wish, images::waits_for_images, now, requests,
     rivals::Rivals, watcher::Watcher,
 };
 use crate::{
     desired::sha256,
     failpoint,
-    host::{Host, HostLock},
+    host::{self, Host, HostLock},
     metrics::StackLabels,
     observe::Depth,
     plan::Approval,
-    source::{Secrets, Stack, target},
+    source::{Authority, RECONCILE_ANNOTATION, Secrets, Source, Stack, target},
 };
 
 /// Longest wait after failures.
@@ -31,6 +31,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// Shortest time from one check to the next that an event or a changed file asks for.
 const SHORTEST_WAKE: Duration = Duration::from_millis(50);
+/// Who wishes for something through an annotation.
+const PERSON: &str = "annotation";
 /// How often the host itself is looked at: engine, disks, clock, versions.
 const SLOW_ROTA: Duration = Duration::from_mins(1);
 
@@ -42,8 +44,8 @@ pub(super) struct Shared {
     pub(super) memory: Arc<Memory>,
     pub(super) images: Arc<Images>,
     pub(super) turns: Turns,
-    /// Whether the source, read anew, still has exactly this stack.
-    pub(super) is_current: Box<dyn Fn(&Stack) -> bool + Send + Sync>,
+    /// Where the stacks come from, asked anew.
+    pub(super) source: Arc<dyn Source>,
     /// Whether the source could be relied on when it was last read: only then is anything taken away.
     pub(super) is_reliable: AtomicBool,
     /// Who writes: another for each operator.
@@ -98,6 +100,7 @@ pub(super) async fn work(
     let mut woken = None;
     let rivals = Arc::new(Mutex::new(Rivals::default()));
     let mut news = None;
+    let mut asked = None;
     loop {
         let Some(stack) = stacks.borrow_and_update().clone() else {
             return;
@@ -108,6 +111,10 @@ pub(super) async fn work(
         let news = news.get_or_insert_with(|| shared.turns.news(&stack.key, &host_name));
         news.catch_up();
         let began = Instant::now();
+        let reconcile = stack.annotation(RECONCILE_ANNOTATION).map(str::to_owned);
+        if reconcile != asked {
+            (asked, rota.slow) = (reconcile, began);
+        }
         let occasion = Occasion { depth: rota.depth(began), woken };
         // A check runs in a task of its own, so that a defect in one stack cannot end the others.
         let task =
@@ -144,6 +151,11 @@ pub(super) async fn work(
             }
         }
     }
+}
+
+/// Whether a look failed for what a person may let be taken over.
+fn is_for_adoption(error: &host::Error) -> bool {
+    matches!(error, host::Error::NameConflict { .. })
 }
 
 /// Waits until something happened on the host since its last check began.
@@ -247,7 +259,10 @@ impl Check<'_> {
         let looks = self.seen(self.occasion.depth, None).await?;
         // What was approved just now was not known to the look that showed it.
         let is_granted = |look: &Look| self.shared.turns.grants(stack, spec.name.as_str(), look);
-        if !looks.iter().any(|look| look.has_work() || is_granted(look)) {
+        let is_asked = |look: &Look| !requests::open(stack, look).is_empty();
+        if !looks.iter().any(|look| look.has_work() || is_granted(look) || is_asked(look))
+            || self.shared.source.authority() == Authority::Nothing
+        {
             return Ok(());
         }
         self.refuse_rival(None)?;
@@ -255,7 +270,7 @@ impl Check<'_> {
         failpoint::reached("locked");
         let other = lock.before.as_deref().filter(|before| *before != self.shared.writer);
         let result = match self.refuse_rival(other) {
-            Ok(()) if self.is_still_wanted(other) => self.under_lock(&lock).await,
+            Ok(()) if self.is_still_wanted(other).await => self.under_lock(&lock).await,
             refused => refused,
         };
         lock.release().await;
@@ -274,12 +289,12 @@ impl Check<'_> {
 
     /// Where somebody else wrote since, it may be for another spec than we know: the source is read anew. What is not
     /// wanted any more is left to the next check, which has the new spec.
-    fn is_still_wanted(&self, other: Option<&str>) -> bool {
+    async fn is_still_wanted(&self, other: Option<&str>) -> bool {
         let Self { shared, stack, spec, .. } = self;
         if other.is_none() {
             return true;
         }
-        let wanted = (shared.is_current)(stack);
+        let wanted = shared.source.is_current(stack).await;
         if !wanted {
             tracing::warn!(stack = %stack.key, host = %spec.name, "another operator wrote there, and the stack is another one by now: nothing is done");
         }
@@ -290,26 +305,58 @@ impl Check<'_> {
     async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
         let before = self.seen(Depth::Whole, Some(lock)).await?;
         failpoint::reached("looked");
-        for look in before.iter().filter(|look| look.has_work() && self.may_bring_back(look)) {
-            self.carry_out(lock, look).await?;
+        for look in &before {
+            if look.has_work() && self.may_bring_back(look).await {
+                self.carry_out(lock, look).await?;
+            }
+        }
+        if self.shared.source.authority() == Authority::Full {
+            Box::pin(self.grant_requests(lock)).await?;
         }
         self.seen(Depth::Whole, Some(lock)).await?;
         Ok(())
     }
 
     /// What a person took away comes back only where the source, read anew, asks for it: its file may have gone before.
-    fn may_bring_back(&self, look: &Look) -> bool {
+    async fn may_bring_back(&self, look: &Look) -> bool {
         let ledger = look.observed.ledger.as_ref();
         let was_removed = ledger.is_some_and(|ledger| ledger.current.is_none() && ledger.previous.is_some());
-        !was_removed || (self.shared.is_current)(self.stack)
+        !was_removed || self.shared.source.is_current(self.stack).await
+    }
+
+    /// Carries out what people wish for through annotations, where the host did not hear it yet.
+    async fn grant_requests(&self, lock: &HostLock) -> Result<(), Error> {
+        let Self { shared, stack, host, .. } = self;
+        let name = &host.target().name;
+        loop {
+            let looks = self.seen(Depth::Whole, Some(lock)).await?;
+            let first = looks.iter().find_map(|look| Some((look, requests::open(stack, look).into_iter().next()?)));
+            let Some((look, request)) = first else { return Ok(()) };
+            tracing::info!(stack = %stack.key, host = %name, "an annotation asks for it: {request:?}");
+            let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
+            if let Some(refused) = self.site().grant(lock, look, &request, PERSON).await? {
+                tracing::error!(stack = %stack.key, host = %name, reason = refused.reason, "{}", refused.found);
+                shared.watcher.refused_request(stack, name, &refused);
+            }
+        }
     }
 
     async fn seen(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Vec<Look>, Error> {
         let Self { shared, stack, spec, .. } = self;
         let name = spec.name.as_str();
         let started = Instant::now();
-        let wish = Wish { approval: Approval::Policy, depth, lock, turns: Some(&shared.turns) };
-        let looks = self.site().look(wish).await?;
+        let authority = shared.source.authority();
+        let barred = match &authority {
+            Authority::Repairs(why) => Some(why),
+            Authority::Full | Authority::Nothing => None,
+        };
+        let wish = Wish { approval: Approval::Policy, depth, lock, turns: Some(&shared.turns), barred };
+        let looks = match self.site().look(wish).await {
+            Err(error) if is_for_adoption(&error) && barred.is_none() && stack.is_adopting() => {
+                self.site().look(Wish { approval: Approval::Adopting, ..wish }).await?
+            }
+            looked => looked?,
+        };
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
         for look in looks.iter().filter(|look| !look.observed.busy) {

@@ -49,6 +49,12 @@ pub fn hold(
     Some(Hold { reason: reasons::HELD, message })
 }
 
+/// Where nothing but repairs may be begun, what was cut stays as it is: neither finished nor taken back.
+pub fn hold_of_the_cut(barred: Option<&String>, observed: &Observed) -> Option<Hold> {
+    let barred = barred.filter(|_| observed.is_under_way())?;
+    Some(Hold { reason: reasons::LEADERSHIP_UNKNOWN, message: barred.clone() })
+}
+
 /// Whether a suspension has not ended by itself; one whose end cannot be read does not end.
 fn lasts(suspend: &SuspendSpec, now: Timestamp) -> bool {
     suspend.until.as_str().parse::<Timestamp>().map_or(true, |until| now < until)

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tasktracker_crds::{DriftItem, DriftKind, OnFailure, PolicySpec, conditions::reasons};
 
 pub use action::Action;
-pub use hold::{Hold, drain, hold};
+pub use hold::{Hold, drain, hold, hold_of_the_cut};
 pub use repair::Repair;
 pub use window::closed;
 
@@ -72,7 +72,13 @@ pub struct Waiting {
 impl Waiting {
     /// Whether something is wrong that a person must mend: neither do people want it so, nor does it pass by itself.
     pub fn needs_person(&self) -> bool {
-        let wished = [reasons::APPROVAL_NEEDED, reasons::HELD, reasons::ROLLING_OUT, reasons::WINDOW_CLOSED];
+        let wished = [
+            reasons::APPROVAL_NEEDED,
+            reasons::HELD,
+            reasons::ROLLING_OUT,
+            reasons::WINDOW_CLOSED,
+            reasons::LEADERSHIP_UNKNOWN,
+        ];
         !wished.contains(&self.reason) && !self.is_tried()
     }
 
@@ -236,11 +242,13 @@ pub struct Leave {
     pub granted: Granted,
     /// Whether the host is to be drained, or to serve again.
     pub drain: Option<bool>,
+    /// Why nothing but repairs is begun.
+    pub barred: Option<String>,
 }
 
 impl From<Approval> for Leave {
     fn from(approval: Approval) -> Self {
-        Self { approval, turn: Turn::Now, closed: None, granted: Granted::default(), drain: None }
+        Self { approval, turn: Turn::Now, closed: None, granted: Granted::default(), drain: None, barred: None }
     }
 }
 
@@ -258,7 +266,8 @@ pub fn plan(
     let applied_hash = observed.applied.as_ref().map(|applied| applied.desired_hash.clone());
     let desired_hash = change.as_ref().map(|change| change.desired_hash.clone()).or(applied_hash);
     let desired_hash = desired_hash.unwrap_or_default();
-    let plan = Plan { desired_hash, drain: leave.drain, ..Plan::default() };
+    let drain = leave.drain.filter(|_| leave.barred.is_none());
+    let plan = Plan { desired_hash, drain, ..Plan::default() };
     if observed.busy {
         return plan;
     }
@@ -309,7 +318,9 @@ pub fn plan(
         return Plan { waiting, conclude: false, ..plan };
     }
     let failed_elsewhere = match &leave.turn {
-        Turn::Failed(found) if waiting.is_none() && approval == Approval::Policy => Some(found),
+        Turn::Failed(found) if waiting.is_none() && approval == Approval::Policy && leave.barred.is_none() => {
+            Some(found)
+        }
         _ => None,
     };
     let failed_elsewhere = failed_elsewhere.filter(|_| policy.rollout.on_failure == OnFailure::Rollback);

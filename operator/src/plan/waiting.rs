@@ -58,6 +58,9 @@ pub(super) fn reason_to_wait(
         );
         return Some((reasons::HELD, message));
     }
+    if let Some(barred) = &leave.barred {
+        return Some((reasons::LEADERSHIP_UNKNOWN, barred.clone()));
+    }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
     let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);

@@ -1,10 +1,12 @@
 //! What people, metrics and the resource's status are told. Pure: the writing is left to the engine and the doors.
 
+pub mod happenings;
 pub mod news;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tasktracker_crds::{
-    Answer, ComponentStatus, DRIFT_ITEMS_PER_HOST, DriftItem, HostStatus, TaskTrackerStackStatus,
+    Answer, ComponentStatus, DRIFT_ITEMS_PER_HOST, DRIFT_ITEMS_PER_STACK, DriftItem, HISTORY, HistoryEntry,
+    HostStatus, TaskTrackerStackStatus,
     conditions::{self, reasons},
 };
 
@@ -52,6 +54,18 @@ pub struct HostReport {
     pub plan: String,
     /// Where the spec names the host no longer: what is there, and how it ends.
     pub retained: Option<String>,
+    /// What is done once it is approved, in full.
+    #[serde(skip)]
+    pub document: Option<serde_json::Value>,
+    /// The rollouts that the host remembers, newest first.
+    #[serde(skip)]
+    pub history: Vec<HistoryEntry>,
+    /// Generation of the spec that this was looked at with.
+    #[serde(skip)]
+    pub generation: Option<i64>,
+    /// The annotation by which a person asked for a look, as it was then.
+    #[serde(skip)]
+    pub reconcile: Option<String>,
 }
 
 /// What kept a host from being checked or repaired.
@@ -69,6 +83,14 @@ pub struct Failure {
 }
 
 impl HostReport {
+    /// A host that was not looked at yet.
+    pub fn unknown(host: &str) -> Self {
+        let message = "not looked at yet".to_owned();
+        let failure = Failure { reason: reasons::PENDING, message, reachable: false, stalled: false };
+        let component = "app".to_owned();
+        Self { host: host.to_owned(), component, failure: Some(failure), ..Self::default() }
+    }
+
     /// Whether nothing differs and nothing waits. Unknown never counts as in sync.
     pub fn in_sync(&self) -> bool {
         sync_fault(self).is_none()
@@ -90,15 +112,12 @@ impl HostReport {
     }
 }
 
-/// The status of a stack from the newest report of each host; `now` is used only where a condition flips.
-pub fn status(
-    old: &TaskTrackerStackStatus,
-    reports: &[HostReport],
-    generation: Option<i64>,
-    now: &Time,
-) -> TaskTrackerStackStatus {
+/// The status of a stack from the newest report of each host; `now` is used only where a condition flips. It speaks of the
+/// oldest spec that a host was looked at with.
+pub fn status(old: &TaskTrackerStackStatus, reports: &[HostReport], now: &Time) -> TaskTrackerStackStatus {
     // What is left on a host that nothing asks for is told, and is no fault.
     let asked: Vec<HostReport> = reports.iter().filter(|report| report.retained.is_none()).cloned().collect();
+    let generation = asked.iter().map(|report| report.generation).min().flatten();
     let conditions = facts(&asked, now)
         .into_iter()
         .map(|fact| condition(&old.conditions, fact, generation, now))
@@ -111,8 +130,57 @@ pub fn status(
         revision: (revisions.len() == 1 && asked.iter().all(|report| report.revision.is_some()))
             .then(|| revisions[0].clone()),
         waiting_plan: asked.iter().any(waits_for_approval).then(|| stack_plan(&asked)),
-        hosts: reports.iter().map(host_status).collect(),
+        hosts: host_statuses(reports),
+        last_handled_reconcile: asked
+            .first()
+            .and_then(|first| first.reconcile.clone())
+            .filter(|value| asked.iter().all(|report| report.reconcile.as_ref() == Some(value))),
+        history: history(reports),
+        waiting_plan_config_map: old.waiting_plan_config_map.clone(),
+        notes: old.notes.clone(),
     }
+}
+
+/// The status of a stack whose newest spec is refused: what is known of an older one stays, and a person must act.
+pub fn refused(
+    known: &TaskTrackerStackStatus,
+    old: &TaskTrackerStackStatus,
+    message: &str,
+    generation: Option<i64>,
+    now: &Time,
+) -> TaskTrackerStackStatus {
+    let fault = || Some((reasons::INVALID_SPEC, message.to_owned()));
+    let facts = [
+        fact(conditions::READY, fault().as_slice()),
+        abnormal(conditions::RECONCILING, None),
+        abnormal(conditions::STALLED, fault()),
+    ];
+    let mut status = known.clone();
+    status.conditions.retain(|condition| facts.iter().all(|fact| fact.kind != condition.type_));
+    let told = facts.into_iter().map(|fact| condition(&old.conditions, fact, generation, now));
+    status.conditions = told.chain(status.conditions).collect();
+    status.observed_generation = generation;
+    status
+}
+
+/// The last rollouts on all hosts, newest first.
+fn history(reports: &[HostReport]) -> Vec<HistoryEntry> {
+    let mut all: Vec<HistoryEntry> = reports.iter().flat_map(|report| report.history.clone()).collect();
+    all.sort_by(|one, other| other.when.cmp(&one.when).then_with(|| one.host.cmp(&other.host)));
+    all.truncate(HISTORY);
+    all
+}
+
+/// What is told of each host; of many differences, the first ones.
+fn host_statuses(reports: &[HostReport]) -> Vec<HostStatus> {
+    let mut left = DRIFT_ITEMS_PER_STACK;
+    let bounded = |report: &HostReport| {
+        let mut status = host_status(report);
+        status.drift.truncate(left);
+        left -= status.drift.len();
+        status
+    };
+    reports.iter().map(bounded).collect()
 }
 
 fn waits_for_approval(report: &HostReport) -> bool {

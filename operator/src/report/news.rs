@@ -174,7 +174,7 @@ mod tests {
 
     fn tell(reports: &[HostReport], told: &mut Told) -> Vec<String> {
         let now = Time("2026-01-31T18:00:00Z".parse().unwrap());
-        let status = report::status(&TaskTrackerStackStatus::default(), reports, None, &now);
+        let status = report::status(&TaskTrackerStackStatus::default(), reports, &now);
         let (news, next) = news("default/staging", reports, &status, told);
         *told = next;
         news.into_iter().map(|news| format!("{:?} {}", news.event, news.text)).collect()

@@ -24,7 +24,7 @@ fn failing(stalled: bool) -> HostReport {
 }
 
 fn told(report: HostReport) -> Vec<(String, String, String)> {
-    let status = status(&TaskTrackerStackStatus::default(), &[report], Some(3), &time(1));
+    let status = status(&TaskTrackerStackStatus::default(), &[HostReport { generation: Some(3), ..report }], &time(1));
     assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
     status
         .conditions
@@ -110,7 +110,6 @@ fn drift_and_nothing_applied_are_not_in_sync() {
     let status = status(
         &TaskTrackerStackStatus::default(),
         &[HostReport { drift: vec![item; 30], ..good() }],
-        None,
         &time(1),
     );
     assert_eq!((status.hosts[0].drift.len(), status.hosts[0].drift_count), (20, 30));
@@ -141,10 +140,10 @@ fn what_nobody_does_anything_about_is_not_reconciling() {
 
 #[test]
 fn transition_times_move_only_when_a_condition_flips() {
-    let first = status(&TaskTrackerStackStatus::default(), &[good()], None, &time(1));
-    let same = status(&first, &[good()], None, &time(2));
+    let first = status(&TaskTrackerStackStatus::default(), &[good()], &time(1));
+    let same = status(&first, &[good()], &time(2));
     assert_eq!(first, same);
-    let other = status(&same, &[failing(false)], None, &time(3));
+    let other = status(&same, &[failing(false)], &time(3));
     let ready = other.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
     assert_eq!(ready.last_transition_time, time(3));
     let approved = other.conditions.iter().find(|condition| condition.type_ == "Approved").unwrap();
@@ -164,7 +163,7 @@ fn the_plan_that_waits_is_the_one_of_all_hosts_that_were_read() {
         ..good()
     };
     let plan = |reports: &[HostReport]| {
-        status(&TaskTrackerStackStatus::default(), reports, None, &time(1)).waiting_plan
+        status(&TaskTrackerStackStatus::default(), reports, &time(1)).waiting_plan
     };
     let (one, other) = (host("a", "1", waiting(reasons::APPROVAL_NEEDED)), host("b", "2", None));
     let unread = HostReport { host: "c".into(), ..failing(false) };

@@ -1,16 +1,19 @@
 //! Where stacks come from. Reads files, knows nothing of hosts.
 
+mod checks;
 mod secrets;
 mod standalone;
 
 use std::{fmt, path::PathBuf};
 
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
 
-pub use secrets::{SecretError, Secrets};
+pub use checks::{mistakes, rivals};
+pub use secrets::{Data, Refused, SecretError, SecretStore, Secrets};
 pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
 use crate::host::{Limits, Target};
@@ -44,26 +47,57 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack from a resource that passed validation.
-    pub fn new(resource: TaskTrackerStack, origin: PathBuf) -> Self {
+    /// A stack from a file that passed validation; what an API server may have written into it is left out.
+    pub fn new(mut resource: TaskTrackerStack, origin: PathBuf) -> Self {
+        resource.metadata.uid = None;
+        Self::of_object(resource, origin)
+    }
+
+    /// A stack from an object that passed validation. Of what only the API server writes, it keeps UID and generation.
+    pub fn of_object(mut resource: TaskTrackerStack, origin: PathBuf) -> Self {
+        resource.status = None;
+        let metadata = std::mem::take(&mut resource.metadata);
+        resource.metadata = ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            generation: metadata.generation,
+            annotations: metadata.annotations.map(|mut all| {
+                all.retain(|name, _| name.starts_with(ANNOTATIONS));
+                all
+            }),
+            ..ObjectMeta::default()
+        };
         let namespace = resource.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let key = StackKey { namespace, name: resource.metadata.name.clone().unwrap_or_default() };
         Self { key, origin, spec: resource.spec.clone(), resource }
     }
 
-    /// Who owns what this stack puts on a host: a fixed hash of namespace and name.
+    /// Who owns what this stack puts on a host: a fixed hash of namespace and name, and of the object's UID where an API
+    /// server gave it one.
     pub fn owner(&self) -> String {
-        let hash = Sha256::digest(format!("tasktracker.dev/{}/{}", self.key.namespace, self.key.name));
+        let StackKey { namespace, name } = &self.key;
+        let uid = self.resource.metadata.uid.as_ref().map(|uid| format!("/{uid}")).unwrap_or_default();
+        let hash = Sha256::digest(format!("tasktracker.dev/{namespace}/{name}{uid}"));
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Hash of the plan that may be carried out though changes wait for a person, and where it stands.
     pub fn approved_plan(&self) -> Option<(&'static str, &str)> {
         let in_spec = self.spec.approved_plan.as_deref().map(|hash| ("spec.approvedPlan", hash));
-        let annotations = self.resource.metadata.annotations.as_ref();
-        let annotation = annotations.and_then(|annotations| annotations.get(APPROVE_ANNOTATION));
-        let annotation = annotation.map(|hash| (APPROVE_ANNOTATION, hash.as_str()));
+        let annotation = self.annotation(APPROVE_ANNOTATION).map(|hash| (APPROVE_ANNOTATION, hash));
         [in_spec, annotation].into_iter().flatten().find(|(_, hash)| !hash.is_empty())
+    }
+
+    /// The value of an annotation, where it has one.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        let value = self.resource.metadata.annotations.as_ref()?.get(name)?;
+        (!value.is_empty()).then_some(value.as_str())
+    }
+
+    /// Whether a person wrote onto this very object that what another owner had is taken over.
+    pub fn is_adopting(&self) -> bool {
+        self.annotation(ADOPT_ANNOTATION).is_some_and(|uid| Some(uid) == self.resource.metadata.uid.as_deref())
     }
 
     /// The hosts on which this version of the operator has something to do.
@@ -73,15 +107,47 @@ impl Stack {
     }
 }
 
+/// How the names of our annotations begin.
+const ANNOTATIONS: &str = "tasktracker.dev/";
 /// Annotation that names the plan that may be carried out.
 pub const APPROVE_ANNOTATION: &str = "tasktracker.dev/approve";
+/// Annotation that names the release to go back to, or `previous`; what follows an `@` tells one wish from another.
+pub const ROLLBACK_ANNOTATION: &str = "tasktracker.dev/rollback";
+/// Annotation by whose every new value what failed is tried again.
+pub const RETRY_ANNOTATION: &str = "tasktracker.dev/retry";
+/// Annotation by whose every new value everything is looked at now.
+pub const RECONCILE_ANNOTATION: &str = "tasktracker.dev/reconcile";
+/// Annotation with the UID of its object: what another owner of that name had is taken over.
+pub const ADOPT_ANNOTATION: &str = "tasktracker.dev/adopt";
+
+/// Where stacks come from, asked anew.
+pub trait Source: Send + Sync {
+    /// Whether the source, read anew, still has exactly this stack.
+    fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool>;
+
+    /// What may be written at present.
+    fn authority(&self) -> Authority {
+        Authority::Full
+    }
+}
+
+/// What an operator may write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// Everything that is planned.
+    Full,
+    /// Repairs towards what was applied last, and nothing else; why, in words.
+    Repairs(String),
+    /// Nothing: another operator acts.
+    Nothing,
+}
 
 /// Where and how a host of a stack is reached, with the identities that the stack's secrets hold.
 ///
 /// # Errors
 /// When a secret is missing, readable by others, or no private key.
 pub async fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Target, SecretError> {
-    let names = &stack.spec.ssh.identity_secrets;
+    let (names, secrets) = (&stack.spec.ssh.identity_secrets, secrets.of(&stack.key));
     let identities = try_join_all(names.iter().map(|name| secrets.identity(name))).await?;
     Ok(Target {
         name: host.name.to_string(),

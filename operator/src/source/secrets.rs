@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tasktracker_crds::scalars::SecretName;
 use tokio::{
     io::AsyncReadExt,
@@ -18,6 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::StackKey;
 use crate::{
     host::Identity,
     secret::{References, Secret, Values},
@@ -83,6 +85,37 @@ pub enum SecretError {
 #[derive(Clone, Debug, Default)]
 pub struct Secrets(Origin);
 
+/// Keys and values of one secret, read from a store of a cluster.
+pub trait SecretStore: fmt::Debug + Send + Sync {
+    /// Everything in a secret of a namespace.
+    fn read<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Data, Refused>>;
+}
+
+/// The values of a secret, by key.
+pub type Data = BTreeMap<String, Secret>;
+
+/// Why a store does not tell a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Whether the store cannot be asked at present, so that what it told before still counts.
+    pub is_passing: bool,
+    /// What was found, in words; nothing of a value.
+    pub found: String,
+}
+
+/// A store, and what it told lately.
+#[derive(Debug)]
+struct Shelf {
+    store: Arc<dyn SecretStore>,
+    told: std::sync::Mutex<BTreeMap<(String, String), Arc<Mutex<Option<Shelved>>>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Shelved {
+    until: Instant,
+    result: Result<Data, Refused>,
+}
+
 #[derive(Clone, Debug, Default)]
 enum Origin {
     #[default]
@@ -91,6 +124,8 @@ enum Origin {
     Folder(PathBuf),
     /// A program that is given name and key, and prints the value.
     Program(Arc<Program>),
+    /// A store that knows secrets by namespace and name; those of one namespace, once it is known which.
+    Store(Arc<Shelf>, Option<String>),
 }
 
 /// A program, and what it told.
@@ -120,6 +155,20 @@ impl Secrets {
         Self(Origin::Program(Arc::new(Program { words, told: std::sync::Mutex::default() })))
     }
 
+    /// Secrets from a store: each stack has those of its own namespace.
+    pub fn from_store(store: Arc<dyn SecretStore>) -> Self {
+        Self(Origin::Store(Arc::new(Shelf { store, told: std::sync::Mutex::default() }), None))
+    }
+
+    /// The secrets that a stack may use.
+    #[must_use]
+    pub fn of(&self, stack: &StackKey) -> Self {
+        match &self.0 {
+            Origin::Store(shelf, _) => Self(Origin::Store(shelf.clone(), Some(stack.namespace.clone()))),
+            other => Self(other.clone()),
+        }
+    }
+
     /// One key of a secret.
     ///
     /// # Errors
@@ -129,6 +178,8 @@ impl Secrets {
             Origin::Nowhere => Err(SecretError::NoSource { name: name.to_string() }),
             Origin::Folder(folder) => from_file(name, folder.join(name.as_str()).join(key)),
             Origin::Program(program) => program.get(name, key).await,
+            Origin::Store(_, None) => Err(SecretError::NoSource { name: name.to_string() }),
+            Origin::Store(shelf, Some(namespace)) => shelf.get(namespace, name, key).await,
         }
     }
 
@@ -166,6 +217,7 @@ impl Secrets {
             Origin::Nowhere => String::new(),
             Origin::Folder(folder) => folder.join(name.as_str()).join(key).display().to_string(),
             Origin::Program(program) => program.call(name, key),
+            Origin::Store(_, namespace) => shelved(namespace.as_deref().unwrap_or_default(), name, key),
         }
     }
 }
@@ -191,6 +243,45 @@ fn from_file(name: &SecretName, path: PathBuf) -> Result<Secret, SecretError> {
 fn too_large(name: &SecretName, place: String, found: &impl fmt::Display) -> SecretError {
     let found = format!("{found} bytes");
     SecretError::Unusable { name: name.to_string(), expected: "at most 1 MiB", place, found }
+}
+
+/// A key of a Secret in a namespace, in words.
+fn shelved(namespace: &str, name: &SecretName, key: &str) -> String {
+    format!("the key {key} of the Secret {namespace}/{name}")
+}
+
+impl Shelf {
+    async fn get(&self, namespace: &str, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
+        let place = shelved(namespace, name, key);
+        let unreadable = |found: String| SecretError::Unreadable { name: name.to_string(), place: place.clone(), found };
+        let data = self.data(namespace, name.as_str()).await.map_err(|refused| unreadable(refused.found))?;
+        let value = data.get(key).cloned();
+        value.ok_or_else(|| {
+            let keys: Vec<&str> = data.keys().map(String::as_str).collect();
+            unreadable(if keys.is_empty() { "no keys".to_owned() } else { format!("only {}", keys.join(", ")) })
+        })
+    }
+
+    /// The whole secret, as it was told at most half a minute ago; where the store cannot be asked, as it was told last.
+    async fn data(&self, namespace: &str, name: &str) -> Result<Data, Refused> {
+        let entry = {
+            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+        };
+        let mut told = entry.lock().await;
+        if let Some(told) = told.as_ref().filter(|told| Instant::now() < told.until) {
+            return told.result.clone();
+        }
+        let asked = self.store.read(namespace, name).await;
+        let before = told.take().map(|told| told.result).filter(Result::is_ok);
+        let holds = if asked.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
+        let result = match asked {
+            Err(refused) if refused.is_passing => before.unwrap_or(Err(refused)),
+            asked => asked,
+        };
+        *told = Some(Shelved { until: Instant::now() + holds, result: result.clone() });
+        result
+    }
 }
 
 impl Program {

@@ -10,8 +10,9 @@ use std::{
 
 use tasktracker_crds::validation::{self, MAX_FILE_BYTES, Mistake};
 
-use super::{Stack, StackKey};
-use crate::host::is_public_key;
+use futures::future::{BoxFuture, ready};
+
+use super::{Source, Stack, StackKey, mistakes, rivals};
 
 /// One file and what was read from it.
 #[derive(Clone, Debug)]
@@ -44,6 +45,14 @@ pub struct Folder {
 
 /// Size and time of each file: equal stamps mean that nothing has to be read again.
 pub type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+impl Source for Folder {
+    fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
+        let files = self.read().unwrap_or_default();
+        let is_there = files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack));
+        Box::pin(ready(is_there))
+    }
+}
 
 impl Folder {
     /// A folder whose stacks may only use folders of hosts below `roots`.
@@ -81,12 +90,6 @@ impl Folder {
         Ok(files)
     }
 
-    /// Whether exactly this stack is in a file now.
-    pub fn has(&self, stack: &Stack) -> bool {
-        let files = self.read().unwrap_or_default();
-        files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack))
-    }
-
     fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
         let unreadable = |found| FolderError::Unreadable { path: self.path.clone(), found };
         if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
@@ -121,85 +124,17 @@ impl Folder {
             ))
         })?;
         let stack = Stack::new(validation::read_stack(&text)?, path.to_owned());
-        let mut mistakes = self.outside_roots(&stack);
-        mistakes.extend(broken_host_keys(&stack));
+        let mistakes = mistakes(&stack, &self.roots);
         if mistakes.is_empty() { Ok(stack) } else { Err(mistakes) }
     }
-
-    fn outside_roots(&self, stack: &Stack) -> Vec<Mistake> {
-        let hosts = stack.spec.hosts.iter().enumerate();
-        hosts
-            .filter(|(_, host)| {
-                !self.roots.iter().any(|root| Path::new(host.directory.as_str()).starts_with(root))
-            })
-            .map(|(index, host)| {
-                let roots: Vec<String> = self.roots.iter().map(|root| root.display().to_string()).collect();
-                let message = format!(
-                    "expected a folder below {} (see --host-roots), found {}",
-                    roots.join(", "),
-                    host.directory
-                );
-                Mistake { line: 0, column: 0, path: format!("spec.hosts[{index}].directory"), message }
-            })
-            .collect()
-    }
 }
 
-/// Keys that have the form of one but are cut or damaged.
-fn broken_host_keys(stack: &Stack) -> Vec<Mistake> {
-    let mut mistakes = Vec::new();
-    for (index, host) in stack.spec.hosts.iter().enumerate() {
-        for (position, _) in host.host_keys.iter().enumerate().filter(|(_, key)| !is_public_key(key.as_str()))
-        {
-            let path = format!("spec.hosts[{index}].hostKeys[{position}]");
-            let message = "expected a whole public key, found one that is cut or damaged; `tasktracker-operator hostkey ADDRESS` prints it".to_owned();
-            mistakes.push(Mistake { line: 0, column: 0, path, message });
-        }
-    }
-    mistakes
-}
-
-/// Two stacks that would have the same project on one host, or other folders of it, would undo each other's work.
+/// Stacks that would get in each other's way: both are refused.
 fn refuse_neighbours(files: &mut [StackFile]) {
-    let places: Vec<(StackKey, PathBuf, String, u16, String)> = files
-        .iter()
-        .filter_map(|file| Some((file.content.as_ref().ok()?, &file.path)))
-        .flat_map(|(stack, path)| {
-            stack.spec.hosts.iter().map(|host| {
-                (
-                    stack.key.clone(),
-                    path.clone(),
-                    host.address.to_string(),
-                    host.port.0,
-                    host.directory.to_string(),
-                )
-            })
-        })
-        .collect();
+    let stacks: Vec<Stack> = files.iter().filter_map(|file| file.content.as_ref().ok().cloned()).collect();
     for file in files {
         let Ok(stack) = &file.content else { continue };
-        let mut mistakes = Vec::new();
-        for (index, host) in stack.spec.hosts.iter().enumerate() {
-            let beside = places.iter().filter(|(key, _, address, port, _)| {
-                *key != stack.key && address == host.address.as_str() && *port == host.port.0
-            });
-            for (key, path, _, _, directory) in beside {
-                let message = if key.name == stack.key.name {
-                    format!(
-                        "expected another name than that of {key} on the same host, found it also in {}",
-                        path.display()
-                    )
-                } else if directory == host.directory.as_str() {
-                    continue;
-                } else {
-                    format!(
-                        "expected the directory {directory} that {key} gives the same host, found {}",
-                        host.directory
-                    )
-                };
-                mistakes.push(Mistake { line: 0, column: 0, path: format!("spec.hosts[{index}]"), message });
-            }
-        }
+        let mistakes = rivals(stack, &stacks);
         if !mistakes.is_empty() {
             file.content = Err(mistakes);
         }

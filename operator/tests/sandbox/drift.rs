@@ -40,7 +40,7 @@ impl Bench {
     }
 
     fn try_look(&self, depth: Depth) -> Result<Look, engine::Error> {
-        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };
+        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None, barred: None };
         let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, wish));
         Ok(looks?.pop().expect("one project"))
     }

@@ -109,6 +109,7 @@ fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
         depth: Depth::Whole,
         lock: None,
         turns: None,
+        barred: None,
     };
     runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
     assert!(running() > 0, "the helper does not run");

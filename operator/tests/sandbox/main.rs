@@ -15,6 +15,7 @@ mod fleet;
 mod helper;
 mod hostile_strings;
 mod import;
+mod kubernetes;
 mod main_job;
 mod news;
 mod ownership;

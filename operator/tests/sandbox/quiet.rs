@@ -47,7 +47,7 @@ fn check(stage: &Stage, checks: usize, restarts: usize) {
         let (stack, host) = stage.managed();
         for number in 0..checks / (restarts + 1) {
             let depth = [Depth::Woken, Depth::Whole, Depth::Woken, Depth::Slow][number % 4];
-            let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None };
+            let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None, barred: None };
             let looks = runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
             for look in looks {
                 assert!(

@@ -174,20 +174,13 @@ spec:
     /// Starts a `run` that can be stopped by SIGSTOP: in a process group of its own. What stands still in a group that
     /// was orphaned, as that of a test in the background may be, is continued by the kernel.
     pub(crate) fn start_operator_apart(&self) -> Running {
-        Self::spawn(self.operator("run").process_group(0), self.path("operator.log"))
+        spawn(self.operator("run").process_group(0), self.path("operator.log"))
     }
 
     /// Starts `run` on another folder of stacks.
     pub(crate) fn run_on(&self, stacks: &str, log: &str, environment: &[(&str, &str)]) -> Running {
         let mut command = self.operator_on(stacks, "run");
-        Self::spawn(command.envs(environment.iter().copied()), self.path(log))
-    }
-
-    fn spawn(command: &mut Command, log: PathBuf) -> Running {
-        let metrics = hostile::closed_port().unwrap();
-        let file = File::options().create(true).append(true).open(&log).unwrap();
-        command.args(["--listen", &metrics.to_string()]).stderr(file);
-        Running { child: command.spawn().unwrap(), metrics, log }
+        spawn(command.envs(environment.iter().copied()), self.path(log))
     }
 
     fn operator(&self, command: &str) -> Command {
@@ -264,6 +257,14 @@ spec:
              grep -Ev '^ +.(epoch|when|who|why|milliseconds).:' */*/ledger.json"
         ))
     }
+}
+
+/// Starts an operator that appends its log to a file, and serves metrics on a free port.
+pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Running {
+    let metrics = hostile::closed_port().unwrap();
+    let file = File::options().create(true).append(true).open(&log).unwrap();
+    command.args(["--listen", &metrics.to_string()]).stderr(file);
+    Running { child: command.spawn().unwrap(), metrics, log }
 }
 
 fn load_images(host: &SandboxHost) {

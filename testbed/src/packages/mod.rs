@@ -4,7 +4,9 @@
 //! newly installed packages are neither started nor enabled: the sandbox starts its own.
 
 mod distribution;
+mod go;
 mod install;
+pub mod kubernetes;
 pub mod newer;
 mod unpack;
 

@@ -35,8 +35,9 @@ pub(super) async fn credentials(site: &Site<'_>, reference: &str) -> Credentials
     let RegistryAuthSpec { secret, host_helper, command, username } = auth;
     if let Some(secret) = secret {
         let login = async {
-            let password = site.secrets.get(secret, "password").await?;
-            let username = site.secrets.get(secret, "username").await?;
+            let secrets = site.secrets.of(&site.stack.key);
+            let password = secrets.get(secret, "password").await?;
+            let username = secrets.get(secret, "username").await?;
             Ok(Login {
                 username: trimmed(username.reveal()),
                 password: Secret::new(trimmed(password.reveal()).into()),

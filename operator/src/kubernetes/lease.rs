@@ -1,0 +1,209 @@
+//! Which of several operators acts: the one that holds a lease, renewed by PUTs of the version that was read.
+//!
+//! Time is told by this process's own monotonic clock alone: a lease is over when its record did not change for as long as
+//! it is good for, whatever it says of the time. Whoever holds it gives up acting before others may take it. It is no
+//! fence: that is each host's lock, with its epoch.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{ApiError, MANAGER, limited};
+use crate::{engine::now, source::Authority};
+
+/// How long others wait before they take a lease that is not renewed.
+const GOOD_FOR: Duration = Duration::from_secs(12);
+/// How long after the last renewal its holder acts as such.
+const ACTS_FOR: Duration = Duration::from_secs(8);
+/// How often it is renewed, or looked at.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the holder stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Another one acts, or nobody yet.
+    #[default]
+    Waiting,
+    /// It was renewed then.
+    Held(Instant),
+    /// It was held, and another one has it now.
+    Lost,
+}
+
+/// The lease of the operators that look after the same stacks.
+pub(super) struct Leadership {
+    api: Api<Lease>,
+    name: String,
+    /// Who we are: another one for each process.
+    identity: String,
+    standing: Mutex<Standing>,
+}
+
+/// What was last seen of the lease, and when that was new.
+struct Seen {
+    record: (Option<String>, Option<MicroTime>, Option<i32>),
+    since: Instant,
+    good_for: Duration,
+}
+
+impl Leadership {
+    pub(super) fn new(api: Api<Lease>, name: String, identity: String) -> Self {
+        Self { api, name, identity, standing: Mutex::default() }
+    }
+
+    fn set(&self, standing: Standing) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    fn get(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What may be written now.
+    pub(super) fn authority(&self) -> Authority {
+        match self.get() {
+            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => Authority::Full,
+            Standing::Held(_) => Authority::Repairs(format!(
+                "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
+                self.name
+            )),
+            Standing::Waiting | Standing::Lost => Authority::Nothing,
+        }
+    }
+
+    /// Waits until the lease is ours. `beat` is called again and again meanwhile.
+    pub(super) async fn acquire(&self, beat: impl Fn(bool)) {
+        let mut seen: Option<Seen> = None;
+        loop {
+            let started = Instant::now();
+            let tried = self.try_to_take(&mut seen, started).await;
+            beat(tried.is_ok());
+            match tried {
+                Ok(true) => {
+                    self.set(Standing::Held(started));
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) if error.is_conflict() => {}
+                Err(error) => tracing::warn!(%error, lease = %self.name, "the lease cannot be asked for"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn try_to_take(&self, seen: &mut Option<Seen>, now: Instant) -> Result<bool, ApiError> {
+        let Some(lease) = limited(self.api.get_opt(&self.name)).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(0)) };
+            limited(self.api.create(&parameters(), &lease)).await?;
+            return Ok(true);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let record = (spec.holder_identity.clone(), spec.renew_time.clone(), spec.lease_transitions);
+        let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
+        if seen.as_ref().is_none_or(|seen| seen.record != record) {
+            *seen = Some(Seen { record, since: now, good_for: Duration::from_secs(seconds) });
+        }
+        let is_free = spec.holder_identity.as_deref().is_none_or(str::is_empty);
+        let is_over = seen.as_ref().is_some_and(|seen| now.duration_since(seen.since) > seen.good_for);
+        if !is_free && !is_over {
+            return Ok(false);
+        }
+        let lease = Lease { spec: Some(self.spec(spec.lease_transitions.unwrap_or_default() + 1)), ..lease };
+        limited(self.api.replace(&self.name, &parameters(), &lease)).await?;
+        Ok(true)
+    }
+
+    fn spec(&self, transitions: i32) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(GOOD_FOR.as_secs()).ok(),
+            acquire_time: Some(MicroTime(now())),
+            renew_time: Some(MicroTime(now())),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// Renews the lease for as long as it is ours; returns once another one has it. What cannot be renewed because the API
+    /// server does not answer stays ours until that is known.
+    pub(super) async fn keep(&self, beat: impl Fn(bool)) {
+        loop {
+            sleep(PAUSE).await;
+            let started = Instant::now();
+            let renewed = self.renew().await;
+            beat(renewed.is_ok());
+            match renewed {
+                Ok(true) => self.set(Standing::Held(started)),
+                Ok(false) => {
+                    self.set(Standing::Lost);
+                    tracing::error!(lease = %self.name, "another operator holds the lease: this one ends");
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, lease = %self.name, "the lease cannot be renewed"),
+            }
+        }
+    }
+
+    /// Whether it is still ours.
+    async fn renew(&self) -> Result<bool, ApiError> {
+        let Some(mut lease) = limited(self.api.get_opt(&self.name)).await? else {
+            // Somebody removed it: whoever makes it first has it.
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let made = limited(self.api.create(&parameters(), &Lease { metadata, spec: Some(self.spec(0)) })).await;
+            return match made {
+                Err(error) if error.is_conflict() => Ok(false),
+                made => made.map(|_| true),
+            };
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            return Ok(false);
+        }
+        spec.renew_time = Some(MicroTime(now()));
+        match limited(self.api.replace(&self.name, &parameters(), &lease)).await {
+            Err(error) if error.is_conflict() => self.is_ours().await,
+            renewed => renewed.map(|_| true),
+        }
+    }
+
+    async fn is_ours(&self) -> Result<bool, ApiError> {
+        let lease = limited(self.api.get(&self.name)).await?;
+        Ok(lease.spec.and_then(|spec| spec.holder_identity).as_deref() == Some(&self.identity))
+    }
+
+    /// Gives the lease up, so that another one need not wait.
+    pub(super) async fn release(&self) {
+        if !matches!(self.get(), Standing::Held(_)) {
+            return;
+        }
+        self.set(Standing::Lost);
+        let released = async {
+            let mut lease = limited(self.api.get(&self.name)).await?;
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() == Some(&self.identity) {
+                spec.holder_identity = None;
+                limited(self.api.replace(&self.name, &parameters(), &lease)).await?;
+            }
+            Ok::<_, ApiError>(())
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(%error, lease = %self.name, "the lease cannot be given up");
+        }
+    }
+}
+
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}

@@ -1,0 +1,256 @@
+//! One object of the API server: it is given to the engine as it is now, and its status is what the engine knows of it.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Client, api::DynamicObject, runtime::controller::Action};
+use tasktracker_crds::TaskTrackerStackStatus;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    ApiError,
+    api::{self, key_of},
+    deletion,
+    events::Events,
+    lease::Leadership,
+    plans,
+    status::Written,
+};
+use crate::{
+    engine::{Stacks, now},
+    metrics::Controller as Metrics,
+    report,
+    source::{self, Stack, StackKey},
+};
+
+/// How long one reconciliation may take: nothing in it waits for a host.
+const LIMIT: Duration = Duration::from_mins(1);
+/// How often an object is looked at though nothing says that it changed.
+const RESYNC: Duration = Duration::from_mins(5);
+/// How soon a deletion that is under way is looked at again.
+const SOON: Duration = Duration::from_secs(1);
+/// Longest wait after failures.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
+
+/// What every reconciliation uses.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) events: Arc<Events>,
+    pub(super) leadership: Arc<Leadership>,
+    /// How long a host that cannot be reached keeps a deleted stack.
+    pub(super) deletion_limit: Duration,
+    pub(super) roots: Vec<PathBuf>,
+    pub(super) written: Written,
+    pub(super) metrics: Arc<Metrics>,
+    stacks: Mutex<Stacks>,
+    failures: Mutex<BTreeMap<StackKey, u32>>,
+    deleted: Mutex<BTreeMap<StackKey, Instant>>,
+}
+
+/// When an object is looked at next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// When it is another one, or after a while.
+    WaitForChange,
+    /// Something is under way.
+    Soon,
+}
+
+impl Context {
+    pub(super) fn new(
+        client: Client,
+        stacks: Stacks,
+        (events, leadership): (Arc<Events>, Arc<Leadership>),
+        metrics: Arc<Metrics>,
+        (roots, deletion_limit): (Vec<PathBuf>, Duration),
+    ) -> Self {
+        Self {
+            client,
+            events,
+            leadership,
+            deletion_limit,
+            roots,
+            metrics,
+            written: Written::default(),
+            stacks: Mutex::new(stacks),
+            failures: Mutex::default(),
+            deleted: Mutex::default(),
+        }
+    }
+
+    pub(super) fn stacks(&self) -> MutexGuard<'_, Stacks> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a deletion was first heard of.
+    pub(super) fn deleted_since(&self, key: &StackKey) -> Instant {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        *deleted.entry(key.clone()).or_insert_with(Instant::now)
+    }
+
+    pub(super) fn forget_deleted(&self, key: &StackKey) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// How often in a row a stack failed, with this time.
+    fn failed(&self, key: &StackKey) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn succeeded(&self, key: &StackKey) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+/// Looks at one object. A defect in it, or an API server that does not answer, ends neither the others nor the operator.
+pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, ApiError> {
+    let key = key_of(&object);
+    let running = context.metrics.begin(&key);
+    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(look(&object, &context)).catch_unwind());
+    let result = match limited.await {
+        Err(_) => {
+            context.metrics.timed_out();
+            Err(ApiError::Late)
+        }
+        Ok(Err(_)) => {
+            context.metrics.panicked();
+            tracing::error!(stack = %key, "a reconciliation ended in a defect: the others go on");
+            Err(ApiError::Defect)
+        }
+        Ok(Ok(result)) => result,
+    };
+    let result = result.map(|next| match next {
+        Next::WaitForChange => Action::requeue(spread(RESYNC)),
+        Next::Soon => Action::requeue(SOON),
+    });
+    if result.is_ok() {
+        context.succeeded(&key);
+    }
+    running.end(result.is_ok());
+    result
+}
+
+/// What follows a failure: another try, later and later.
+pub(super) fn retry(object: Arc<DynamicObject>, error: &ApiError, context: Arc<Context>) -> Action {
+    let key = key_of(&object);
+    let failures = context.failed(&key);
+    let pause = backoff(failures);
+    tracing::warn!(stack = %key, %error, failures, "a reconciliation failed; it is tried again");
+    context.metrics.retried();
+    Action::requeue(pause)
+}
+
+/// 1 s, 2 s, 4 s, … up to a minute, each up to a half less, so that what failed together does not come together.
+fn backoff(failures: u32) -> Duration {
+    let longest = Duration::from_secs(1 << (failures.max(1) - 1).min(6)).min(LONGEST_BACKOFF);
+    longest / 2 + longest.mul_f64(share() / 2.0)
+}
+
+/// Up to a tenth more.
+fn spread(pause: Duration) -> Duration {
+    pause + pause.mul_f64(share() / 10.0)
+}
+
+/// Anything from 0 to 1.
+fn share() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness, all wait alike.
+    let _: Result<(), getrandom::Error> = getrandom::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+async fn look(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
+    crate::failpoint::defect(object.metadata.name.as_deref().unwrap_or_default());
+    if object.metadata.deletion_timestamp.is_some() {
+        return deletion::delete(context, object).await;
+    }
+    let key = key_of(object);
+    let known = context.written.known(object);
+    let stack = match accepted(object, context) {
+        Ok(stack) => stack,
+        Err(message) => {
+            let status = context.stacks().status(&key).unwrap_or_else(|| known.clone());
+            let (generation, now) = (object.metadata.generation, Time(now()));
+            let refused = report::refused(&status, &known, &message, generation, &now);
+            context.written.write(context.client.clone(), object, refused).await?;
+            return Ok(Next::WaitForChange);
+        }
+    };
+    deletion::keep_finalizer(context, object, &stack).await?;
+    let status = context.stacks().status(&key);
+    tell(object, &stack, status.unwrap_or_default(), &known, context).await?;
+    Ok(Next::WaitForChange)
+}
+
+/// The stack of an object, which the engine follows from now on; or why it does not.
+fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> {
+    let key = key_of(object);
+    let listed = |mistakes: Vec<tasktracker_crds::validation::Mistake>| {
+        mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let mut stacks = context.stacks();
+    let read = api::read(object).map_err(listed).and_then(|stack| {
+        let mut mistakes = source::mistakes(&stack, &context.roots);
+        mistakes.extend(source::rivals(&stack, stacks.in_force().map(AsRef::as_ref)));
+        if mistakes.is_empty() { Ok(stack) } else { Err(listed(mistakes)) }
+    });
+    let taken_up = read.and_then(|stack| {
+        let uid = |stack: &Stack| stack.resource.metadata.uid.clone();
+        if stacks.get(&key).is_some_and(|before| uid(before) != uid(&stack)) {
+            stacks.let_go(&key.to_string());
+        }
+        stacks.take_up(stack.clone(), Some(api::status_of(object))).map(|()| stack)
+    });
+    if let Err(message) = &taken_up {
+        tracing::error!(stack = %key, reason = tasktracker_crds::conditions::reasons::INVALID_SPEC, "{message}");
+        stacks.set_refused(&key, true);
+    }
+    taken_up
+}
+
+/// Writes what is known of a stack, with the plan that waits beside it.
+async fn tell(
+    object: &DynamicObject,
+    stack: &Stack,
+    mut status: TaskTrackerStackStatus,
+    known: &TaskTrackerStackStatus,
+    context: &Context,
+) -> Result<(), ApiError> {
+    status.waiting_plan_config_map = status.waiting_plan.as_ref().map(|hash| plans::name(stack, hash));
+    if let Some(hash) = status.waiting_plan.as_ref().filter(|_| known.waiting_plan != status.waiting_plan) {
+        let plan = context.stacks().waiting_plan(&stack.key).unwrap_or_default();
+        plans::keep(context.client.clone(), stack, hash, &plan).await?;
+    }
+    let over = known.waiting_plan_config_map.clone().filter(|_| known.waiting_plan != status.waiting_plan);
+    let written = context.written.write(context.client.clone(), object, status).await;
+    context.metrics.wrote_status(written.as_ref().ok().copied());
+    written?;
+    if let Some(name) = over {
+        plans::remove(context.client.clone(), &stack.key.namespace, &name).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_wait_longer_and_longer_and_not_all_alike() {
+        for (failures, longest) in [(1, 1), (2, 2), (5, 16), (7, 60), (1000, 60)] {
+            let waits: Vec<Duration> = (0..50).map(|_| backoff(failures)).collect();
+            let longest = Duration::from_secs(longest);
+            assert!(waits.iter().all(|wait| *wait >= longest / 2 && *wait <= longest), "{waits:?}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+        }
+    }
+}

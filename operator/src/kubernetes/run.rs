@@ -1,0 +1,356 @@
+//! `run --kubernetes`: waits until this operator is the one that acts, then follows the stacks of an API server.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::bail;
+use futures::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+    stream,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams},
+    runtime::{
+        Controller, WatchStreamExt, controller, predicates,
+        reflector::{self, ObjectRef, Store},
+        utils::PredicateConfig,
+        utils::Predicate,
+        watcher,
+    },
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval},
+};
+
+use super::{
+    Reviews, Where,
+    api::{key_of, read, resource, stacks_api},
+    connect,
+    events::Events,
+    lease::Leadership,
+    limited,
+    reconcile::{Context, reconcile, retry},
+    secrets::ClusterSecrets,
+};
+use crate::{
+    desired::sha256,
+    engine::{Listener, Memory, Parts, Stacks},
+    metrics::Metrics,
+    report::happenings::Happening,
+    server::{self, Health, Told},
+    source::{Authority, Secrets, Source, Stack, StackKey},
+};
+
+/// How long a watch lasts: shorter than whatever is between ends idle connections.
+const WATCH_SECONDS: u32 = 200;
+/// How often it is looked whether stacks are gone.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long what must go on may stand still before that is a defect.
+const STUCK: Duration = Duration::from_mins(2);
+
+/// What `run --kubernetes` needs.
+pub struct Settings {
+    /// Which cluster, and where the lease is.
+    pub place: Where,
+    /// Namespaces whose stacks are followed; all where none is named.
+    pub namespaces: Vec<String>,
+    /// Labels that a stack must have to be followed.
+    pub selector: Option<String>,
+    /// Name of the lease; by default one for each choice of namespaces and labels.
+    pub lease: Option<String>,
+    /// Folders of hosts below which a stack's `directory` may lie.
+    pub roots: Vec<PathBuf>,
+    /// Objects that are worked on at a time.
+    pub concurrency: u16,
+    /// How long a host that cannot be reached keeps a deleted stack.
+    pub deletion_limit: Duration,
+    /// Whether only those may read metrics whom the API server lets.
+    pub reviews: bool,
+    /// Where metrics and health are served.
+    pub listen: SocketAddr,
+}
+
+impl Settings {
+    fn lease_name(&self) -> String {
+        if let Some(name) = &self.lease {
+            return name.clone();
+        }
+        if self.namespaces.is_empty() && self.selector.is_none() {
+            return super::MANAGER.to_owned();
+        }
+        let choice = format!("{:?} {:?}", self.namespaces.iter().collect::<BTreeSet<_>>(), self.selector);
+        format!("{}-{}", super::MANAGER, &sha256(choice.as_bytes())[..8])
+    }
+}
+
+/// Runs until `stop` resolves, or another operator acts.
+///
+/// # Errors
+/// Where there is no cluster, metrics cannot be served, or another operator took over.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new()?);
+    let (client, namespace) = connect(&settings.place, Some(metrics.api_requests())).await?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let health = Arc::new(Health::new(STUCK));
+    let access = settings.reviews.then(|| Arc::new(Reviews::new(client.clone())) as Arc<dyn server::Access>);
+    let told = Told { metrics: metrics.clone(), ready: ready.clone(), health: health.clone(), access };
+    let server = tokio::spawn(server::serve(settings.listen, told));
+    let identity = identity();
+    let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
+    let leadership = Arc::new(Leadership::new(lease, settings.lease_name(), identity.clone()));
+    let door = Door { client, identity, settings, metrics, ready, health, leadership: leadership.clone() };
+    tokio::pin!(stop);
+    tokio::select! {
+        result = server => { result??; }
+        () = door.wait_for_leadership() => {
+            let (context, triggers) = door.open()?;
+            let context = Arc::new(context);
+            let ended = tokio::select! {
+                () = door.follow(context.clone(), triggers) => "the watch of stacks",
+                () = door.keep_leadership() => "the lease",
+                () = &mut stop => "",
+            };
+            tracing::info!("stopping: what is being done is finished");
+            let ending = context.stacks().end();
+            ending.await;
+            leadership.release().await;
+            if !ended.is_empty() {
+                bail!("expected to go on until told otherwise, found the end of {ended}");
+            }
+        }
+        () = &mut stop => {}
+    }
+    Ok(())
+}
+
+/// Another name for each process: the pod's, and something random.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| super::MANAGER.to_owned());
+    format!("{host}_{}", Memory::none().writer())
+}
+
+struct Door {
+    client: Client,
+    identity: String,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
+    health: Arc<Health>,
+    leadership: Arc<Leadership>,
+}
+
+/// Objects that are to be looked at again.
+type Triggers = mpsc::UnboundedReceiver<StackKey>;
+
+impl Door {
+    async fn wait_for_leadership(&self) {
+        let beat = self.health.watch("lease");
+        let name = self.settings.lease_name();
+        self.metrics.leads(&name, false);
+        tracing::info!(lease = %name, identity = %self.identity, "waiting for the lease");
+        self.leadership
+            .acquire(|answered| {
+                beat.now();
+                // A standby is ready once the API server answers it.
+                if answered {
+                    self.ready.store(true, Ordering::Relaxed);
+                }
+            })
+            .await;
+        tracing::info!(lease = %name, "this operator acts");
+        self.metrics.leads(&name, true);
+    }
+
+    async fn keep_leadership(&self) {
+        let beat = self.health.watch("lease");
+        self.leadership.keep(|_| beat.now()).await;
+        self.metrics.leads(&self.settings.lease_name(), false);
+    }
+
+    /// The engine, with this door as its source and its listener.
+    fn open(&self) -> anyhow::Result<(Context, Triggers)> {
+        let (sender, triggers) = mpsc::unbounded_channel();
+        let events = Arc::new(Events::start(self.client.clone(), self.identity.clone()));
+        let stacks = Stacks::new(Parts {
+            source: Arc::new(Cluster { client: self.client.clone(), leadership: self.leadership.clone() }),
+            secrets: Secrets::from_store(Arc::new(ClusterSecrets(self.client.clone()))),
+            memory: Arc::new(Memory::none()),
+            metrics: self.metrics.clone(),
+            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: sender })),
+        });
+        let Settings { roots, deletion_limit, concurrency, .. } = &self.settings;
+        let controller = self.metrics.controller(*concurrency)?;
+        let told = (events, self.leadership.clone());
+        let limits = (roots.clone(), *deletion_limit);
+        Ok((Context::new(self.client.clone(), stacks, told, controller, limits), triggers))
+    }
+
+    /// Follows the stacks of every namespace that is chosen.
+    async fn follow(&self, context: Arc<Context>, mut triggers: Triggers) {
+        let chosen: Vec<Option<&str>> = match &self.settings.namespaces[..] {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.as_str())).collect(),
+        };
+        let (mut stores, mut senders, mut controllers) = (Vec::new(), Vec::new(), Vec::new());
+        for namespace in chosen {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (store, controller) = self.controller(namespace, context.clone(), receiver);
+            senders.push((namespace.map(str::to_owned), sender));
+            stores.push(store);
+            controllers.push(controller);
+        }
+        let queue = context.metrics.clone();
+        let handed_on = async {
+            while let Some(key) = triggers.recv().await {
+                queue.added(&key);
+                let object = ObjectRef::new_with(&key.name, resource()).within(&key.namespace);
+                let of = |named: &Option<String>| named.as_ref().is_none_or(|named| *named == key.namespace);
+                if let Some((_, sender)) = senders.iter().find(|(named, _)| of(named)) {
+                    let _ = sender.send(object);
+                }
+            }
+        };
+        let all = async { drop(join_all(controllers).await) };
+        tokio::select! {
+            () = all => {}
+            () = handed_on => {}
+            () = self.look_after(&context, &stores) => {}
+        }
+    }
+
+    fn controller(
+        &self,
+        namespace: Option<&str>,
+        context: Arc<Context>,
+        triggers: mpsc::UnboundedReceiver<ObjectRef<DynamicObject>>,
+    ) -> (Store<DynamicObject>, BoxFuture<'static, ()>) {
+        let api = stacks_api(self.client.clone(), namespace);
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).any_semantic();
+        if let Some(selector) = &self.settings.selector {
+            config = config.labels(selector);
+        }
+        let writer = reflector::store::Writer::new(resource());
+        let store = writer.as_reader();
+        let queue = context.metrics.clone();
+        let changes = predicates::generation
+            .combine(predicates::finalizers)
+            .combine(predicates::annotations)
+            .combine(predicates::labels);
+        let objects = watcher(api, config)
+            .default_backoff()
+            .modify(|object: &mut DynamicObject| object.metadata.managed_fields = None)
+            .reflect(writer)
+            .applied_objects()
+            .predicate_filter(changes, PredicateConfig::default())
+            .inspect(move |object| {
+                if let Ok(object) = object {
+                    queue.added(&key_of(object));
+                }
+            });
+        let limits = controller::Config::default().concurrency(self.settings.concurrency);
+        let running = Controller::for_stream_with(objects, store.clone(), resource())
+            .with_config(limits)
+            .reconcile_on(stream::unfold(triggers, async |mut triggers| Some((triggers.recv().await?, triggers))))
+            .run(reconcile, retry, context);
+        let running = running.for_each(|result| async move {
+            match result {
+                Err(controller::Error::QueueError(error)) => {
+                    tracing::warn!(%error, "the stacks cannot be read; what is known stays in force");
+                }
+                Err(controller::Error::RunnerError(error)) => tracing::error!(%error, "a reconciliation cannot be run"),
+                // Told where it happened, or an object that is gone by now.
+                Err(_) | Ok(_) => {}
+            }
+        });
+        (store, Box::pin(running))
+    }
+
+    /// Keeps an eye on stacks that are gone, and on hosts that their stacks name no longer.
+    async fn look_after(&self, context: &Context, stores: &[Store<DynamicObject>]) {
+        let beat = self.health.watch("stacks");
+        let mut ticks = interval(LOOK);
+        loop {
+            ticks.tick().await;
+            beat.now();
+            context.metrics.longest_running();
+            if !join_all(stores.iter().map(is_synced)).await.into_iter().all(|synced| synced) {
+                continue;
+            }
+            self.ready.store(true, Ordering::Relaxed);
+            let objects: Vec<Arc<DynamicObject>> = stores.iter().flat_map(Store::state).collect();
+            context.written.retain(|uid| objects.iter().any(|object| object.metadata.uid.as_deref() == Some(uid)));
+            let there: BTreeSet<StackKey> = objects.iter().map(|object| key_of(object)).collect();
+            let followed: Vec<StackKey> = context.stacks().in_force().map(|stack| stack.key.clone()).collect();
+            for key in followed.iter().filter(|key| !there.contains(key)) {
+                self.let_go_if_gone(context, key).await;
+            }
+            let reliable = self.leadership.authority() == Authority::Full;
+            context.stacks().see_left(reliable, Instant::now());
+        }
+    }
+
+    /// What the cache does not have is asked for: neither an empty cache nor an error is a deletion. Whatever the policy
+    /// says, nothing is taken from hosts then: only an object that is being deleted says so.
+    async fn let_go_if_gone(&self, context: &Context, key: &StackKey) {
+        let api = stacks_api(self.client.clone(), Some(&key.namespace));
+        let mut parameters = ListParams::default().fields(&format!("metadata.name={}", key.name));
+        parameters.label_selector.clone_from(&self.settings.selector);
+        if limited(api.list(&parameters)).await.is_ok_and(|list| list.items.is_empty()) {
+            tracing::warn!(stack = %key, "it is there no longer: it is no longer looked after, and its hosts are left as they are");
+            context.stacks().let_go(&key.to_string());
+        }
+    }
+}
+
+async fn is_synced(store: &Store<DynamicObject>) -> bool {
+    let ready = store.wait_until_ready();
+    tokio::time::timeout(Duration::ZERO, ready).await.is_ok_and(|ready| ready.is_ok())
+}
+
+/// The API server as a source.
+struct Cluster {
+    client: Client,
+    leadership: Arc<Leadership>,
+}
+
+impl Source for Cluster {
+    fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let api = stacks_api(self.client.clone(), Some(&stack.key.namespace));
+            let object = limited(api.get(&stack.key.name)).await;
+            object.is_ok_and(|object| read(&object).is_ok_and(|read| read == *stack))
+        })
+    }
+
+    fn authority(&self) -> Authority {
+        self.leadership.authority()
+    }
+}
+
+/// Hears what comes of stacks.
+struct Hearer {
+    events: Arc<Events>,
+    triggers: mpsc::UnboundedSender<StackKey>,
+}
+
+impl Listener for Hearer {
+    fn status_changed(&self, stack: &StackKey) {
+        let _ = self.triggers.send(stack.clone());
+    }
+
+    fn happened(&self, stack: &Stack, happening: Happening) {
+        self.events.tell(stack, happening);
+    }
+}

@@ -1,0 +1,131 @@
+//! A control plane with the resource in it, and operators that follow it.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+use tasktracker_testbed::{ControlPlane, ControlPlaneOptions, DemoHost};
+
+use crate::stage::{Running, Stage, spawn, succeeded, wait_until};
+
+/// A control plane, and what tests ask of it.
+pub(crate) struct Cluster {
+    pub(crate) plane: ControlPlane,
+}
+
+impl Cluster {
+    /// Starts a control plane that knows the resource.
+    pub(crate) fn start() -> Self {
+        Self::with(&ControlPlaneOptions::default())
+    }
+
+    pub(crate) fn with(options: &ControlPlaneOptions) -> Self {
+        let cluster = Self { plane: ControlPlane::start(options).unwrap() };
+        cluster.apply(&tasktracker_crds::crd_yaml().unwrap());
+        cluster.kubectl(&["wait", "--for=condition=Established", "crd/tasktrackerstacks.tasktracker.dev"]);
+        cluster
+    }
+
+    pub(crate) fn apply(&self, text: &str) -> String {
+        self.plane.apply(text).unwrap_or_else(|error| panic!("{error:#}\n{text}"))
+    }
+
+    /// `kubectl`, which must succeed: what it printed.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        succeeded(self.plane.kubectl().args(arguments))
+    }
+
+    /// What an object has at a JSON path.
+    pub(crate) fn get(&self, object: &str, path: &str) -> String {
+        let output = self.plane.kubectl().args(["get", object, "-o", &format!("jsonpath={path}")]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// An object, whole.
+    pub(crate) fn object(&self, object: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])).unwrap()
+    }
+
+    /// Reason of a condition, with its status: `True/Succeeded`.
+    pub(crate) fn condition(&self, stack: &str, kind: &str) -> String {
+        let field = |name: &str| format!("{{.status.conditions[?(@.type=='{kind}')].{name}}}");
+        self.get(&format!("tts/{stack}"), &format!("{}/{}", field("status"), field("reason")))
+    }
+
+    /// Reasons and notes of the events of a stack, each with how often it was told.
+    pub(crate) fn events(&self, stack: &str) -> Vec<(String, String)> {
+        let all: Value = serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
+        let of_stack = all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == stack);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        of_stack.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+    }
+
+    /// Waits until `kubectl wait` says that a stack is ready.
+    pub(crate) fn wait_until_ready(&self, stack: &str, operator: &Running) {
+        let waited = self
+            .plane
+            .kubectl()
+            .args(["wait", "--for=condition=Ready", &format!("tts/{stack}"), "--timeout=120s"])
+            .output()
+            .unwrap();
+        assert!(
+            waited.status.success(),
+            "{stack} is not ready: {}\n{}\n{}",
+            String::from_utf8_lossy(&waited.stderr),
+            self.kubectl(&["get", "tts", stack, "-o", "yaml"]),
+            operator.log()
+        );
+    }
+
+    /// A Secret with the key of a host.
+    pub(crate) fn add_key(&self, stage: &Stage) {
+        let key = stage.host.identity_file();
+        let file = format!("--from-file=ssh-privatekey={}", key.display());
+        self.kubectl(&["create", "secret", "generic", "key", &file]);
+    }
+
+    /// Runs one command of the operator as the administrator, to its end.
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
+        command.args(arguments).arg("--kubernetes").env("KUBECONFIG", self.plane.path("administrator.yaml"));
+        command.output().unwrap()
+    }
+
+    /// The same, which must end as said; what it printed.
+    pub(crate) fn command_ends(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Starts `run --kubernetes` as whoever has a token.
+    pub(crate) fn operator(&self, token: &str, log: &str, more: &[&str], environment: &[(&str, &str)]) -> Running {
+        let kubeconfig = self.plane.kubeconfig(token).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
+        command.args(["run", "--kubernetes"]).args(more).env("KUBECONFIG", kubeconfig);
+        spawn(command.envs(environment.iter().copied()), self.log(log))
+    }
+
+    /// As the administrator.
+    pub(crate) fn start_operator(&self) -> Running {
+        self.operator("administrator", "operator.log", &[], &[])
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.plane.path(name)
+    }
+
+    /// Waits until something is so in the cluster; otherwise the stack and the log are shown.
+    pub(crate) fn wait(&self, stack: &str, operator: &Running, what: &str, is_so: impl FnMut() -> bool) {
+        let story = std::fmt::from_fn(|formatter| {
+            write!(formatter, "{what}:\n{}\n{}", self.kubectl(&["get", "tts", stack, "-o", "yaml"]), operator.log())
+        });
+        wait_until(story, is_so);
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.plane.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}

@@ -1,0 +1,4 @@
+//! Stacks as objects of a real API server, on real hosts.
+
+mod cluster;
+mod life;
