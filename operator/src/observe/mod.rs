@@ -160,7 +160,8 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known == *name)) {
         volumes.insert(name.clone(), host.volume(name).await?);
     }
-    (observed.containers, observed.others) = containers;
+    (observed.containers, observed.others) =
+        told_apart(host, project, observed.ledger.as_ref(), containers).await?;
     inspect_adopted(host, project, &mut observed).await?;
     if let Some(applied) = &observed.applied {
         observed.images = images(host, applied).await?;
@@ -199,14 +200,37 @@ pub(crate) fn is_ours(container: &Container, project: &Project) -> bool {
     container.has_label(COMPOSE_PROJECT, &project.name) && container.has_label(labels::OWNER, &project.owner)
 }
 
-/// The project's containers with what `inspect` says of them, and every other one.
-async fn containers(host: &Host, project: &Project) -> Result<(Vec<Container>, Vec<Container>), Error> {
+/// Whether a container is the project's, or was made for an owner from whom a person let it be taken over.
+pub(crate) fn belongs(container: &Container, project: &Project, ledger: Option<&Ledger>) -> bool {
+    let is_of = |owner: &String| container.has_label(labels::OWNER, owner);
+    let taken_over = || {
+        let owners = ledger.into_iter().flat_map(|ledger| ledger.former_owners.iter().chain([&ledger.owner]));
+        container.has_label(COMPOSE_PROJECT, &project.name) && owners.into_iter().any(is_of)
+    };
+    is_ours(container, project) || taken_over()
+}
+
+/// Every container of the host, and what `inspect` says of those that were the project's before.
+async fn containers(
+    host: &Host,
+    project: &Project,
+) -> Result<(Vec<Container>, BTreeMap<String, Details>), Error> {
     let known = host.inspected(&project.name);
-    let (all, mut details) = futures::try_join!(host.containers(), host.details(&known))?;
-    let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| is_ours(one, project));
+    futures::try_join!(host.containers(), host.details(&known))
+}
+
+/// The project's containers with what `inspect` says of them, and every other one.
+async fn told_apart(
+    host: &Host,
+    project: &Project,
+    ledger: Option<&Ledger>,
+    (all, mut details): (Vec<Container>, BTreeMap<String, Details>),
+) -> Result<(Vec<Container>, Vec<Container>), Error> {
+    let known: BTreeSet<String> = details.keys().cloned().collect();
+    let (mut ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| belongs(one, project, ledger));
     ours.sort_by(|one, other| one.name.cmp(&other.name));
     let ids: Vec<String> = ours.iter().take(MOST_INSPECTED).map(|container| container.id.clone()).collect();
-    let unknown: Vec<String> = ids.iter().filter(|id| !known.contains(id)).cloned().collect();
+    let unknown: Vec<String> = ids.iter().filter(|id| !known.contains(*id)).cloned().collect();
     details.extend(host.details(&unknown).await?);
     host.keep_inspected(&project.name, ids);
     for container in &mut ours {
