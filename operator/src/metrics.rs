@@ -108,11 +108,15 @@ metrics! {
     stack_info: IntGaugeVec = "stack_info" ["revision"] "The revision asked for.";
     drift_items: IntGaugeVec = "drift_items" ["host", "component", "layer"] "Differences from the applied release.";
     drift_oldest_seconds: GaugeVec = "drift_oldest_seconds" [] "Age of the oldest difference.";
+    drift_unhealed_seconds: GaugeVec = "drift_unhealed_oldest_seconds" [] "Age of the oldest difference that is to be repaired.";
+    interval: GaugeVec = "stack_interval_seconds" [] "How often everything is checked.";
     drift_detected: IntCounterVec = "drift_detected_total" ["kind"] "Differences seen for the first time.";
     drift_healed: IntCounterVec = "drift_healed_total" ["kind"] "Differences that went away after a repair.";
     drift_detect_seconds: HistogramVec = "drift_detect_seconds" [] "From the wake-up to a difference reported, where an event or a changed file woke the operator.";
     drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
     host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
+    host_failure: IntGaugeVec = "host_failure" ["host", "reason"] "1 for what keeps the host from being checked or repaired.";
+    change_waiting: IntGaugeVec = "change_waiting" ["host", "reason"] "1 for what a change waits for.";
     component_healthy: IntGaugeVec = "component_healthy" ["host", "component"] "Whether every service of the component serves.";
     certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["host"] "Until when the certificate holds that users are shown.";
     reconcile_total: IntCounterVec = "reconcile_total" ["result"] "Checks, by result.";
@@ -175,6 +179,8 @@ impl Metrics {
             gauge.with_label_values(&labels.with(&[])).set(0);
         }
         self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(0.0);
+        self.drift_unhealed_seconds.with_label_values(&labels.with(&[])).set(0.0);
+        self.set_interval(stack);
         for kind in DriftKind::ALL {
             self.drift_detected.with_label_values(&labels.with(&[kind.as_str()]));
             self.drift_healed.with_label_values(&labels.with(&[kind.as_str()]));
@@ -202,6 +208,21 @@ impl Metrics {
         }
     }
 
+    fn set_interval(&self, stack: &Stack) {
+        let seconds = stack.spec.interval.duration().as_secs_f64();
+        self.interval.with_label_values(&StackLabels::of(stack).with(&[])).set(seconds);
+    }
+
+    /// What holds of a host now: of a reason that was told `before` and does not hold any more, nothing.
+    fn set_reason(gauge: &IntGaugeVec, labels: &StackLabels, host: &str, before: Option<&str>, now: Option<&str>) {
+        if let Some(before) = before.filter(|before| now != Some(*before)) {
+            let _: prometheus::Result<()> = gauge.remove_label_values(&labels.with(&[host, before]));
+        }
+        if let Some(reason) = now {
+            gauge.with_label_values(&labels.with(&[host, reason])).set(1);
+        }
+    }
+
     fn set_drift(&self, labels: &StackLabels, report: &HostReport) {
         for layer in Layer::ALL {
             let count = report.drift.iter().filter(|item| item.kind.layer() == layer).count();
@@ -215,6 +236,7 @@ impl Metrics {
         let old = StackLabels::of(before);
         let _: prometheus::Result<()> =
             self.stack_info.remove_label_values(&old.with(&[before.spec.revision.as_str()]));
+        self.set_interval(after);
         let new = StackLabels::of(after);
         self.stack_info.with_label_values(&new.with(&[after.spec.revision.as_str()])).set(1);
     }
@@ -225,9 +247,13 @@ impl Metrics {
         self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
     }
 
-    /// What one look at one host came to.
-    pub fn checked(&self, labels: &StackLabels, report: &HostReport, now_seconds: f64) {
+    /// What one look at one host came to, after what was known of it `before`.
+    pub fn checked(&self, labels: &StackLabels, before: &HostReport, report: &HostReport, now_seconds: f64) {
         let host = labels.with(&[&report.host]);
+        let failure = |report: &HostReport| report.failure.as_ref().map(|failure| failure.reason);
+        Self::set_reason(&self.host_failure, labels, &report.host, failure(before), failure(report));
+        let waiting = |report: &HostReport| report.waiting.as_ref().map(|waiting| waiting.reason);
+        Self::set_reason(&self.change_waiting, labels, &report.host, waiting(before), waiting(report));
         self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
         let component = labels.with(&[&report.host, &report.component]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
@@ -251,7 +277,7 @@ impl Metrics {
         &self,
         labels: &StackLabels,
         status: &TaskTrackerStackStatus,
-        oldest_drift_seconds: f64,
+        (oldest_drift_seconds, unhealed_seconds): (f64, f64),
         refused: bool,
         suspended: bool,
     ) {
@@ -266,6 +292,7 @@ impl Metrics {
         self.stack_in_sync.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::IN_SYNC)));
         self.stack_suspended.with_label_values(&labels.with(&[])).set(i64::from(suspended));
         self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(oldest_drift_seconds);
+        self.drift_unhealed_seconds.with_label_values(&labels.with(&[])).set(unhealed_seconds);
     }
 
     /// A difference seen for the first time, so many seconds after the operator was woken.

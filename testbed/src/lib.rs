@@ -31,7 +31,7 @@ pub use cache::cache_folder;
 pub use control_plane::{ControlPlane, Options as ControlPlaneOptions};
 pub use demo::DemoHost;
 pub use forward::{Forward, forward, forward_delayed};
-pub use http::{http, http_answer};
+pub use http::{http, http_answer, http_as};
 pub use local::LocalHost;
 pub use postgres::PostgresServer;
 pub use registry::RegistryServer;

@@ -51,7 +51,7 @@ impl TlsClient {
     /// # Errors
     /// When nobody answers, or shows a certificate that is not for the name or not trusted.
     pub fn ask(&self, address: SocketAddr, request: &str) -> io::Result<String> {
-        exchange(self.connect(address)?, &self.name.to_str(), request)
+        exchange(self.connect(address)?, &self.name.to_str(), "", request)
     }
 
     /// The certificate that is shown, in DER form.

@@ -1,6 +1,7 @@
 //! Development commands: `cargo xtask --help` lists them.
 
 mod bench;
+mod chart;
 mod demo;
 mod generate;
 mod images;
@@ -36,7 +37,7 @@ enum Command {
         #[arg(long, default_value = "dev")]
         revision: String,
     },
-    /// Write the generated files: the custom resource definition and the API's document.
+    /// Write the generated files: the custom resource definition, the chart's page, and the API's document.
     Generate,
 }
 

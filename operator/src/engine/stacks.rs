@@ -55,10 +55,10 @@ struct Managed {
 
 /// Stacks that are followed.
 pub struct Stacks {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     managed: BTreeMap<StackKey, Managed>,
     gone_hosts: Vanished<(String, String)>,
-    retiring: BTreeMap<(String, String), (JoinHandle<()>, HostSpec)>,
+    pub(super) retiring: BTreeMap<(String, String), (JoinHandle<()>, HostSpec)>,
 }
 
 impl Stacks {

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons};
+use tasktracker_crds::{Answer, DriftItem, Heal, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons};
 use tokio::time::Instant;
 
 use super::{
@@ -148,11 +148,14 @@ impl Watcher {
     fn tell_stack(&self, stack: &Stack, state: &StackState, now: Timestamp) {
         let labels = StackLabels::of(stack);
         let seen = state.hosts.values().filter(|seen| !seen.remembered);
-        let oldest = seen.flat_map(|seen| seen.since.values()).min();
-        let oldest = oldest.map_or(0.0, |first| since_seconds(*first, now));
+        let seen: Vec<_> = seen.flat_map(|seen| seen.since.iter()).collect();
+        let age = |first: Option<&Timestamp>| first.map_or(0.0, |first| since_seconds(*first, now));
+        let oldest = age(seen.iter().map(|(_, first)| *first).min());
+        let healed = seen.iter().filter(|(key, _)| stack.spec.policy.heal == Heal::Auto && key.0.answer() == Answer::Heal);
+        let unhealed = age(healed.map(|(_, first)| *first).min());
         // The spec says so, whether a host can be reached or not.
         let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now).is_some();
-        self.metrics.stack(&labels, &state.status, oldest, state.refused, suspended);
+        self.metrics.stack(&labels, &state.status, (oldest, unhealed), state.refused, suspended);
     }
 
     /// A stack goes.
@@ -214,7 +217,7 @@ impl Watcher {
             }
             seen.remembered = false;
         }
-        self.metrics.checked(&labels, &report, seconds(now));
+        self.metrics.checked(&labels, &seen.report, &report, seconds(now));
         let new: Vec<&DriftItem> = new.iter().collect();
         self.happened(stack, happenings(&seen.report, &report, &new, &healed));
         seen.report = report;

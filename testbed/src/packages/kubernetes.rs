@@ -84,7 +84,7 @@ pub fn kubectl(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
 /// # Errors
 /// As [`etcd`].
 pub fn prometheus(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    Ok(unpack::unpacked("prometheus-trixie", &["prometheus/trixie"], say)?.join("usr/bin"))
+    Ok(unpack::unpacked("prometheus-trixie", &["prometheus/trixie", "promtool/trixie"], say)?.join("usr/bin"))
 }
 
 /// Alertmanager with `amtool`, unpacked and not installed: the folder of programs.

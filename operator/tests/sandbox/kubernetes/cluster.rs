@@ -1,9 +1,13 @@
 //! A control plane with the resource in it, and operators that follow it.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
-use tasktracker_testbed::{ControlPlane, ControlPlaneOptions, DemoHost};
+use tasktracker_testbed::{ControlPlane, ControlPlaneOptions, DemoHost, packages};
 
 use crate::stage::{Running, Stage, spawn, succeeded, wait_until};
 
@@ -122,10 +126,86 @@ impl Cluster {
         });
         wait_until(story, is_so);
     }
+}
 
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.plane.path(name);
-        fs::write(&path, text).unwrap();
-        path
+/// Namespace of the operator.
+pub(crate) const SYSTEM: &str = "tasktracker-system";
+/// What the audit log calls the chart's account.
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:tasktracker-system:tasktracker-operator";
+
+/// Folder of the chart.
+pub(crate) fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tasktracker-operator")
+}
+
+/// Helm, with nothing of the user's own.
+pub(crate) fn helm(home: &Path) -> Command {
+    let mut command = Command::new(packages::kubernetes::helm(&mut |_| {}).unwrap());
+    command.env("HOME", home);
+    command
+}
+
+impl Cluster {
+    /// Starts a control plane into which the chart is installed; its Deployment is stored, and not run.
+    pub(crate) fn with_chart(options: &ControlPlaneOptions, values: &[&str]) -> Self {
+        let cluster = Self { plane: ControlPlane::start(options).unwrap() };
+        cluster.helm("install", values);
+        cluster.kubectl(&["wait", "--for=condition=Established", "crd/tasktrackerstacks.tasktracker.dev"]);
+        cluster
+    }
+
+    /// `helm install` or `helm upgrade` of the chart, which must succeed.
+    pub(crate) fn helm(&self, what: &str, values: &[&str]) -> String {
+        let mut command = helm(self.plane.path("").as_path());
+        command.args([what, "tasktracker-operator"]).arg(chart());
+        command.args(["--namespace", SYSTEM, "--create-namespace", "--kubeconfig"]);
+        command.arg(self.plane.path("administrator.yaml"));
+        values.iter().for_each(|value| {
+            command.args(["--set", value]);
+        });
+        succeeded(&mut command)
+    }
+
+    /// A token of the chart's account.
+    pub(crate) fn account(&self) -> String {
+        let token = ["create", "token", "tasktracker-operator", "--namespace", SYSTEM, "--duration=3h"];
+        self.kubectl(&token).trim().to_owned()
+    }
+
+    /// Starts `run --kubernetes` as the chart does: its account, its arguments.
+    pub(crate) fn start_as_chart(&self, environment: &[(&str, &str)]) -> Running {
+        let arguments = ["--namespace", SYSTEM, "--metrics-reviews"];
+        self.operator(&self.account(), "operator.log", &arguments, environment)
+    }
+
+    /// Every verb that roles of the chart grant its account, with what it is for.
+    pub(crate) fn granted(&self) -> BTreeSet<(String, String)> {
+        let mut granted = BTreeSet::new();
+        let label = "app.kubernetes.io/name=tasktracker-operator";
+        for kind in ["clusterrolebindings", "rolebindings"] {
+            let bindings = self.kubectl(&["get", kind, "-A", "-l", label, "-o", "json"]);
+            let bindings: Value = serde_json::from_str(&bindings).unwrap();
+            for binding in bindings["items"].as_array().unwrap() {
+                let text = |path: &str| binding.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let (kind, name, namespace) = (text("/roleRef/kind"), text("/roleRef/name"), text("/metadata/namespace"));
+                let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
+                let role = self.kubectl(&["get", &kind.to_lowercase(), &name, "-n", &namespace, "-o", "json"]);
+                let role: Value = serde_json::from_str(&role).unwrap();
+                for rule in role["rules"].as_array().unwrap() {
+                    let list = |field: &str| {
+                        let all = rule[field].as_array().cloned().unwrap_or_default();
+                        all.iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+                    };
+                    for (group, resource) in list("apiGroups").iter().flat_map(|group| {
+                        list("resources").into_iter().map(move |resource| (group.clone(), resource))
+                    }) {
+                        let (resource, part) = resource.split_once('/').unwrap_or((&resource, ""));
+                        let place = format!("{group}/{resource}/{part}");
+                        granted.extend(list("verbs").into_iter().map(|verb| (verb, place.clone())));
+                    }
+                }
+            }
+        }
+        granted
     }
 }

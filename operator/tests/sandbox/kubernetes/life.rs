@@ -1,8 +1,9 @@
 //! The whole life of a stack: applied, changed, approved, gone back, deleted.
 
 use serde_json::Value;
+use tasktracker_testbed::{ControlPlaneOptions, http, http_as};
 
-use super::cluster::Cluster;
+use super::cluster::{ACCOUNT, Cluster};
 use crate::stage::{Running, Stage};
 
 const POLICY: &str = "rollout: {soak: 1s}";
@@ -15,9 +16,9 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
-        let (stage, cluster) = (Stage::new(name), Cluster::start());
+        let (stage, cluster) = (Stage::new(name), Cluster::with_chart(&ControlPlaneOptions::default(), &[]));
         cluster.add_key(&stage);
-        let operator = cluster.start_operator();
+        let operator = cluster.start_as_chart(&[]);
         Self { stage, cluster, operator }
     }
 
@@ -66,7 +67,10 @@ fn a_stack_lives_from_apply_to_delete() {
     assert_eq!(status["history"][0]["result"], "Succeeded", "{status}");
     assert_eq!(status["hosts"][0]["components"][0]["release"], status["history"][0]["release"]);
 
-    // Drift is healed, and told.
+    // Drift is healed, and told: twice, it is one event with a count.
+    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    scene.wait("it is there again", || stage.on_host("docker ps -q --filter name=tt-staging-app-backend-1").lines().count() == 1);
+    scene.ready();
     stage.on_host("docker rm -f tt-staging-app-backend-1");
     let told = |reason: &str| cluster.events("staging").into_iter().filter(|(known, _)| known == reason).map(|(_, note)| note).collect::<Vec<_>>();
     scene.wait("the drift is told", || told("DriftHealed") == ["app-1: Missing backend"]);
@@ -137,4 +141,28 @@ fn a_stack_lives_from_apply_to_delete() {
     assert!(scene.volumes() > 0);
     cluster.kubectl(&["delete", "tts", "staging", "--timeout=60s"]);
     assert_eq!((scene.containers(), scene.volumes()), (0, 0), "{}", scene.operator.log());
+
+    // Metrics are for whom the API server lets read them.
+    let metrics = scene.operator.metrics;
+    assert_eq!(http(metrics, "GET /metrics").unwrap().0, 401);
+    assert_eq!(http_as(metrics, "nobody", "GET /metrics").unwrap().0, 401);
+    cluster.kubectl(&["create", "serviceaccount", "prometheus"]);
+    let token = cluster.kubectl(&["create", "token", "prometheus"]);
+    assert_eq!(http_as(metrics, token.trim(), "GET /metrics").unwrap().0, 403);
+    let role = "--clusterrole=tasktracker-operator-metrics-reader";
+    cluster.kubectl(&["create", "clusterrolebinding", "metrics", role, "--serviceaccount=default:reader"]);
+    cluster.kubectl(&["create", "serviceaccount", "reader"]);
+    let token = cluster.kubectl(&["create", "token", "reader"]);
+    let (status, text) = http_as(metrics, token.trim(), "GET /metrics").unwrap();
+    assert_eq!(status, 200);
+    assert!(text.contains("leader_election_master_status{name=\"tasktracker-operator\"} 1"), "{text}");
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(http(metrics, &format!("GET {path}")).unwrap().0, 200, "{path}");
+    }
+
+    // All of that was done with what the chart grants: no right was missing, and none is there that was not used.
+    let (done, granted) = (cluster.plane.audited(ACCOUNT).unwrap(), cluster.granted());
+    let unused: Vec<_> = granted.difference(&done).collect();
+    let missing: Vec<_> = done.difference(&granted).collect();
+    assert_eq!((unused, missing), (Vec::new(), Vec::new()));
 }

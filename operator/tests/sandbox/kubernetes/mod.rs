@@ -1,4 +1,5 @@
 //! Stacks as objects of a real API server, on real hosts.
 
+mod access;
 mod cluster;
 mod life;
