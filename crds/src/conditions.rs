@@ -87,6 +87,8 @@ pub mod reasons {
     pub const LOCKED: &str = "Locked";
     /// It is not known whether this operator is the one that acts: it repairs, and begins nothing.
     pub const LEADERSHIP_UNKNOWN: &str = "LeadershipUnknown";
+    /// The source has an older spec than one that was carried out before, as after a restore.
+    pub const SPEC_WENT_BACK: &str = "SpecWentBack";
     /// What an annotation asks for cannot be done.
     pub const REQUEST_REFUSED: &str = "RequestRefused";
     /// Writing to the host failed.

@@ -43,7 +43,7 @@ use crate::{
     host::{self, Host, HostLock},
     ledger::Rollout,
     observe::{self, Depth, Observed, Remembered},
-    plan::{self, Approval, Granted, Leave, Plan},
+    plan::{self, Approval, Granted, Hold, Leave, Plan},
     report::{Failure, HostReport},
     source::{Secrets, Stack},
     text::printable,
@@ -83,7 +83,7 @@ pub struct Wish<'a> {
     /// Whose turn it is among the hosts of the stack, where that counts.
     pub turns: Option<&'a Turns>,
     /// Why nothing but repairs may be begun.
-    pub barred: Option<&'a String>,
+    pub barred: Option<&'a Hold>,
 }
 
 /// One host of a stack, and what is needed to judge and repair it.

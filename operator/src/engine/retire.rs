@@ -187,7 +187,7 @@ pub(super) async fn retire(
     let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
     let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes };
     loop {
-        while !shared.is_reliable.load(Ordering::Relaxed) || shared.source.authority() != Authority::Full {
+        while !shared.is_reliable.load(Ordering::Relaxed) || shared.source.authority(&stack.key) != Authority::Full {
             sleep(LOOK).await;
         }
         match retired.remove(&shared.hosts, removal).await {

@@ -261,7 +261,7 @@ impl Check<'_> {
         let is_granted = |look: &Look| self.shared.turns.grants(stack, spec.name.as_str(), look);
         let is_asked = |look: &Look| !requests::open(stack, look).is_empty();
         if !looks.iter().any(|look| look.has_work() || is_granted(look) || is_asked(look))
-            || self.shared.source.authority() == Authority::Nothing
+            || self.shared.source.authority(&self.stack.key) == Authority::Nothing
         {
             return Ok(());
         }
@@ -310,7 +310,7 @@ impl Check<'_> {
                 self.carry_out(lock, look).await?;
             }
         }
-        if self.shared.source.authority() == Authority::Full {
+        if self.shared.source.authority(&self.stack.key) == Authority::Full {
             Box::pin(self.grant_requests(lock)).await?;
         }
         self.seen(Depth::Whole, Some(lock)).await?;
@@ -345,7 +345,7 @@ impl Check<'_> {
         let Self { shared, stack, spec, .. } = self;
         let name = spec.name.as_str();
         let started = Instant::now();
-        let authority = shared.source.authority();
+        let authority = shared.source.authority(&stack.key);
         let barred = match &authority {
             Authority::Repairs(why) => Some(why),
             Authority::Full | Authority::Nothing => None,

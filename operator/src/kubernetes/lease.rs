@@ -5,7 +5,10 @@
 //! fence: that is each host's lock, with its epoch.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,10 +20,14 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::{Instant, sleep};
+use tasktracker_crds::conditions::reasons;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{ApiError, MANAGER, limited};
-use crate::{engine::now, source::Authority};
+use crate::{engine::now, plan::Hold, source::Authority};
 
 /// How long others wait before they take a lease that is not renewed.
 const GOOD_FOR: Duration = Duration::from_secs(12);
@@ -48,6 +55,9 @@ pub(super) struct Leadership {
     /// Who we are: another one for each process.
     identity: String,
     standing: Mutex<Standing>,
+    /// The newest version of the lease that was seen.
+    newest: AtomicU64,
+    went_back: Notify,
 }
 
 /// What was last seen of the lease, and when that was new.
@@ -59,7 +69,22 @@ struct Seen {
 
 impl Leadership {
     pub(super) fn new(api: Api<Lease>, name: String, identity: String) -> Self {
-        Self { api, name, identity, standing: Mutex::default() }
+        let (standing, newest, went_back) = (Mutex::default(), AtomicU64::new(0), Notify::new());
+        Self { api, name, identity, standing, newest, went_back }
+    }
+
+    /// Waits until the API server has older data than it had: versions only grow, but for a restore. A watch that goes on
+    /// from a version that is in the future by then would hear nothing.
+    pub(super) async fn went_back(&self) {
+        self.went_back.notified().await;
+    }
+
+    fn saw(&self, lease: &Lease) {
+        let version = lease.metadata.resource_version.as_ref().and_then(|text| text.parse::<u64>().ok());
+        let Some(version) = version else { return };
+        if version < self.newest.swap(version, Ordering::Relaxed) {
+            self.went_back.notify_one();
+        }
     }
 
     fn set(&self, standing: Standing) {
@@ -74,10 +99,13 @@ impl Leadership {
     pub(super) fn authority(&self) -> Authority {
         match self.get() {
             Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => Authority::Full,
-            Standing::Held(_) => Authority::Repairs(format!(
-                "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
-                self.name
-            )),
+            Standing::Held(_) => Authority::Repairs(Hold {
+                reason: reasons::LEADERSHIP_UNKNOWN,
+                message: format!(
+                    "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
+                    self.name
+                ),
+            }),
             Standing::Waiting | Standing::Lost => Authority::Nothing,
         }
     }
@@ -167,6 +195,7 @@ impl Leadership {
                 made => made.map(|_| true),
             };
         };
+        self.saw(&lease);
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.identity) {
             return Ok(false);

@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod deletion;
 mod events;
+mod generations;
 mod lease;
 mod plans;
 mod reconcile;

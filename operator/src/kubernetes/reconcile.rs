@@ -18,6 +18,7 @@ use super::{
     api::{self, key_of},
     deletion,
     events::Events,
+    generations::Generations,
     lease::Leadership,
     plans,
     status::Written,
@@ -43,6 +44,7 @@ pub(super) struct Context {
     pub(super) client: Client,
     pub(super) events: Arc<Events>,
     pub(super) leadership: Arc<Leadership>,
+    pub(super) generations: Arc<Generations>,
     /// How long a host that cannot be reached keeps a deleted stack.
     pub(super) deletion_limit: Duration,
     pub(super) roots: Vec<PathBuf>,
@@ -66,7 +68,7 @@ impl Context {
     pub(super) fn new(
         client: Client,
         stacks: Stacks,
-        (events, leadership): (Arc<Events>, Arc<Leadership>),
+        (events, leadership, generations): (Arc<Events>, Arc<Leadership>, Arc<Generations>),
         metrics: Arc<Metrics>,
         (roots, deletion_limit): (Vec<PathBuf>, Duration),
     ) -> Self {
@@ -74,6 +76,7 @@ impl Context {
             client,
             events,
             leadership,
+            generations,
             deletion_limit,
             roots,
             metrics,
@@ -150,7 +153,7 @@ pub(super) fn retry(object: Arc<DynamicObject>, error: &ApiError, context: Arc<C
 }
 
 /// 1 s, 2 s, 4 s, … up to a minute, each up to a half less, so that what failed together does not come together.
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     let longest = Duration::from_secs(1 << (failures.max(1) - 1).min(6)).min(LONGEST_BACKOFF);
     longest / 2 + longest.mul_f64(share() / 2.0)
 }
@@ -208,6 +211,7 @@ fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> 
         if stacks.get(&key).is_some_and(|before| uid(before) != uid(&stack)) {
             stacks.let_go(&key.to_string());
         }
+        context.generations.saw(&stack);
         stacks.take_up(stack.clone(), Some(api::status_of(object))).map(|()| stack)
     });
     if let Err(message) = &taken_up {

@@ -24,8 +24,7 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt, controller, predicates,
         reflector::{self, ObjectRef, Store},
-        utils::PredicateConfig,
-        utils::Predicate,
+        utils::{Backoff, Predicate, PredicateConfig},
         watcher,
     },
 };
@@ -39,9 +38,10 @@ use super::{
     api::{key_of, read, resource, stacks_api},
     connect,
     events::Events,
+    generations::Generations,
     lease::Leadership,
     limited,
-    reconcile::{Context, reconcile, retry},
+    reconcile::{Context, backoff, reconcile, retry},
     secrets::ClusterSecrets,
 };
 use crate::{
@@ -55,6 +55,8 @@ use crate::{
 
 /// How long a watch lasts: shorter than whatever is between ends idle connections.
 const WATCH_SECONDS: u32 = 200;
+/// After so many failures a watch waits no longer than before: 8 s.
+const MOST_PATIENT: u32 = 4;
 /// How often it is looked whether stacks are gone.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long what must go on may stand still before that is a defect.
@@ -182,9 +184,14 @@ impl Door {
     /// The engine, with this door as its source and its listener.
     fn open(&self) -> anyhow::Result<(Context, Triggers)> {
         let (sender, triggers) = mpsc::unbounded_channel();
+        let generations = Arc::<Generations>::default();
         let events = Arc::new(Events::start(self.client.clone(), self.identity.clone()));
         let stacks = Stacks::new(Parts {
-            source: Arc::new(Cluster { client: self.client.clone(), leadership: self.leadership.clone() }),
+            source: Arc::new(Cluster {
+                client: self.client.clone(),
+                leadership: self.leadership.clone(),
+                history: generations.clone(),
+            }),
             secrets: Secrets::from_store(Arc::new(ClusterSecrets(self.client.clone()))),
             memory: Arc::new(Memory::none()),
             metrics: self.metrics.clone(),
@@ -192,13 +199,25 @@ impl Door {
         });
         let Settings { roots, deletion_limit, concurrency, .. } = &self.settings;
         let controller = self.metrics.controller(*concurrency)?;
-        let told = (events, self.leadership.clone());
+        let told = (events, self.leadership.clone(), generations);
         let limits = (roots.clone(), *deletion_limit);
         Ok((Context::new(self.client.clone(), stacks, told, controller, limits), triggers))
     }
 
-    /// Follows the stacks of every namespace that is chosen.
+    /// Follows the stacks of every namespace that is chosen; anew where the API server's data went back.
     async fn follow(&self, context: Arc<Context>, mut triggers: Triggers) {
+        loop {
+            tokio::select! {
+                () = self.follow_on(context.clone(), &mut triggers) => return,
+                () = self.leadership.went_back() => {
+                    tracing::error!("the API server has older data than before, as after a restore: everything is read anew");
+                    context.written.retain(|_| false);
+                }
+            }
+        }
+    }
+
+    async fn follow_on(&self, context: Arc<Context>, triggers: &mut Triggers) {
         let chosen: Vec<Option<&str>> = match &self.settings.namespaces[..] {
             [] => vec![None],
             names => names.iter().map(|name| Some(name.as_str())).collect(),
@@ -237,7 +256,7 @@ impl Door {
         triggers: mpsc::UnboundedReceiver<ObjectRef<DynamicObject>>,
     ) -> (Store<DynamicObject>, BoxFuture<'static, ()>) {
         let api = stacks_api(self.client.clone(), namespace);
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).any_semantic();
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         if let Some(selector) = &self.settings.selector {
             config = config.labels(selector);
         }
@@ -249,7 +268,7 @@ impl Door {
             .combine(predicates::annotations)
             .combine(predicates::labels);
         let objects = watcher(api, config)
-            .default_backoff()
+            .backoff(Patience::default())
             .modify(|object: &mut DynamicObject| object.metadata.managed_fields = None)
             .reflect(writer)
             .applied_objects()
@@ -262,6 +281,7 @@ impl Door {
         let limits = controller::Config::default().concurrency(self.settings.concurrency);
         let running = Controller::for_stream_with(objects, store.clone(), resource())
             .with_config(limits)
+            .trigger_backoff(Patience::default())
             .reconcile_on(stream::unfold(triggers, async |mut triggers| Some((triggers.recv().await?, triggers))))
             .run(reconcile, retry, context);
         let running = running.for_each(|result| async move {
@@ -319,10 +339,30 @@ async fn is_synced(store: &Store<DynamicObject>) -> bool {
     tokio::time::timeout(Duration::ZERO, ready).await.is_ok_and(|ready| ready.is_ok())
 }
 
+/// How long a watch that failed waits: what comes back after minutes is heard again within seconds.
+#[derive(Debug, Default)]
+struct Patience(u32);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = (self.0 + 1).min(MOST_PATIENT);
+        Some(backoff(self.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// The API server as a source.
 struct Cluster {
     client: Client,
     leadership: Arc<Leadership>,
+    history: Arc<Generations>,
 }
 
 impl Source for Cluster {
@@ -337,8 +377,11 @@ impl Source for Cluster {
         })
     }
 
-    fn authority(&self) -> Authority {
-        self.leadership.authority()
+    fn authority(&self, stack: &StackKey) -> Authority {
+        match (self.leadership.authority(), self.history.bar(stack)) {
+            (Authority::Full, Some(bar)) => Authority::Repairs(bar),
+            (authority, _) => authority,
+        }
     }
 }
 

@@ -50,9 +50,8 @@ pub fn hold(
 }
 
 /// Where nothing but repairs may be begun, what was cut stays as it is: neither finished nor taken back.
-pub fn hold_of_the_cut(barred: Option<&String>, observed: &Observed) -> Option<Hold> {
-    let barred = barred.filter(|_| observed.is_under_way())?;
-    Some(Hold { reason: reasons::LEADERSHIP_UNKNOWN, message: barred.clone() })
+pub fn hold_of_the_cut(barred: Option<&Hold>, observed: &Observed) -> Option<Hold> {
+    barred.filter(|_| observed.is_under_way()).cloned()
 }
 
 /// Whether a suspension has not ended by itself; one whose end cannot be read does not end.

@@ -243,7 +243,7 @@ pub struct Leave {
     /// Whether the host is to be drained, or to serve again.
     pub drain: Option<bool>,
     /// Why nothing but repairs is begun.
-    pub barred: Option<String>,
+    pub barred: Option<Hold>,
 }
 
 impl From<Approval> for Leave {

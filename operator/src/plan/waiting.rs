@@ -59,7 +59,7 @@ pub(super) fn reason_to_wait(
         return Some((reasons::HELD, message));
     }
     if let Some(barred) = &leave.barred {
-        return Some((reasons::LEADERSHIP_UNKNOWN, barred.clone()));
+        return Some((barred.reason, barred.message.clone()));
     }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());

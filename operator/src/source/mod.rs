@@ -16,7 +16,10 @@ pub use checks::{mistakes, rivals};
 pub use secrets::{Data, Refused, SecretError, SecretStore, Secrets};
 pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
-use crate::host::{Limits, Target};
+use crate::{
+    host::{Limits, Target},
+    plan::Hold,
+};
 
 /// Namespace and name of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -125,8 +128,8 @@ pub trait Source: Send + Sync {
     /// Whether the source, read anew, still has exactly this stack.
     fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool>;
 
-    /// What may be written at present.
-    fn authority(&self) -> Authority {
+    /// What may be written for a stack at present.
+    fn authority(&self, _stack: &StackKey) -> Authority {
         Authority::Full
     }
 }
@@ -136,8 +139,8 @@ pub trait Source: Send + Sync {
 pub enum Authority {
     /// Everything that is planned.
     Full,
-    /// Repairs towards what was applied last, and nothing else; why, in words.
-    Repairs(String),
+    /// Repairs towards what was applied last, and nothing else; and why.
+    Repairs(Hold),
     /// Nothing: another operator acts.
     Nothing,
 }

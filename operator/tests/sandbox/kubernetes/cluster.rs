@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,11 +20,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a control plane that knows the resource.
     pub(crate) fn start() -> Self {
-        Self::with(&ControlPlaneOptions::default())
-    }
-
-    pub(crate) fn with(options: &ControlPlaneOptions) -> Self {
-        let cluster = Self { plane: ControlPlane::start(options).unwrap() };
+        let cluster = Self { plane: ControlPlane::start(&ControlPlaneOptions::default()).unwrap() };
         cluster.apply(&tasktracker_crds::crd_yaml().unwrap());
         cluster.kubectl(&["wait", "--for=condition=Established", "crd/tasktrackerstacks.tasktracker.dev"]);
         cluster
@@ -108,6 +105,13 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
         command.args(["run", "--kubernetes"]).args(more).env("KUBECONFIG", kubeconfig);
         spawn(command.envs(environment.iter().copied()), self.log(log))
+    }
+
+    /// In a process group of its own, so that it can be stopped.
+    pub(crate) fn operator_apart(&self, log: &str) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
+        command.args(["run", "--kubernetes"]).env("KUBECONFIG", self.plane.path("administrator.yaml"));
+        spawn(command.process_group(0), self.log(log))
     }
 
     /// As the administrator.

@@ -2,4 +2,7 @@
 
 mod access;
 mod cluster;
+mod lease;
 mod life;
+mod outage;
+mod quiet;

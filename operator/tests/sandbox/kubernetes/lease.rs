@@ -1,0 +1,75 @@
+//! One of several operators acts: another takes over when it is gone or stands still, and never do two write at once.
+
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use crate::stage::{Running, Stage, wait_until};
+
+const POLICY: &str = "  policy: {rollout: {soak: 3s}}\n";
+/// How soon another one has taken over.
+const TAKEN_OVER: Duration = Duration::from_secs(20);
+
+fn acts(operator: &Running) -> bool {
+    operator.log().contains("this operator acts")
+}
+
+/// Waits until a standby acts, since it could.
+fn takes_over(standby: &Running, since: Instant, what: &str) {
+    wait_until(format_args!("{what}: {}", standby.said()), || acts(standby));
+    let took = since.elapsed();
+    println!("{what}: taken over after {} ms", took.as_millis());
+    assert!(took < TAKEN_OVER, "{what}: after {took:?}");
+}
+
+/// What an operator began to write, and when: from its audit log.
+fn begun(operator: &Running) -> usize {
+    operator.log().lines().filter(|line| line.contains("audit:") && line.contains("\"result\":\"Began\"")).count()
+}
+
+#[test]
+fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
+    let (stage, cluster) = (Stage::new("kube-lease"), Cluster::start());
+    cluster.add_key(&stage);
+    let first = cluster.operator_apart("first.log");
+    wait_until("the first one acts", || acts(&first));
+    let second = cluster.operator_apart("second.log");
+    cluster.apply(&stage.stack("staging", "r1", POLICY));
+    cluster.wait_until_ready("staging", &first);
+    assert!(!acts(&second));
+    let (status, said) = tasktracker_testbed::http(second.metrics, "GET /readyz").unwrap();
+    assert_eq!(status, 200, "a standby is ready to take over: {said}");
+    assert_eq!(second.metric("leader_election_master_status", &[]), Some(0.0));
+
+    // Killed.
+    let since = Instant::now();
+    first.kill();
+    takes_over(&second, since, "SIGKILL");
+    stage.on_host("docker rm -f tt-staging-app-frontend-1");
+    wait_until("the second one repairs", || second.log().contains("healed: frontend"));
+
+    // Stopped in the middle of a rollout. Whoever takes over finishes it; the other one has nothing to say any more.
+    let third = cluster.operator_apart("third.log");
+    cluster.apply(&stage.stack("staging", "r2", POLICY));
+    wait_until("it is rolled out", || second.log().contains("to=\"r2\""));
+    std::thread::sleep(Duration::from_millis(1500));
+    let since = Instant::now();
+    second.signal("STOP");
+    takes_over(&third, since, "SIGSTOP");
+    cluster.wait_until_ready("staging", &third);
+    assert_eq!(cluster.get("tts/staging", "{.status.revision}"), "r2");
+    let (written, epoch) = (begun(&second), stage.on_host("cat /opt/tasktracker/.epoch"));
+    second.signal("CONT");
+    wait_until(format_args!("it ends: {}", second.said()), || second.log().contains("another operator holds the lease"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(begun(&second), written, "it began something: {}", second.log());
+    assert_eq!(stage.on_host("cat /opt/tasktracker/.epoch"), epoch, "somebody wrote");
+    cluster.wait_until_ready("staging", &third);
+
+    // One that is told to end gives the lease up: nobody has to wait for it to be over.
+    let fourth = cluster.operator_apart("fourth.log");
+    wait_until("it waits", || fourth.log().contains("waiting for the lease"));
+    let since = Instant::now();
+    third.stop();
+    takes_over(&fourth, since, "SIGTERM");
+    assert!(since.elapsed() < Duration::from_secs(8), "it waited for a lease that was given up");
+}
