@@ -111,7 +111,7 @@ pub struct NotificationSpec {
     pub slack: SlackSpec,
     /// Which news.
     #[schemars(length(min = 1, max = 3))]
-    pub on: Vec<NotificationEvent>,
+    pub events: Vec<NotificationEvent>,
 }
 
 /// A Slack-style incoming webhook.

@@ -87,7 +87,7 @@ fn a_certificate_needs_a_name_and_where_it_comes_from() {
 fn parts_that_are_not_built_are_refused() {
     let text = good_with(
         "  ssh:",
-        "  monitoring: {use: {stack: shared}}\n  notifications: [{slack: {webhookSecret: x}, on: [Succeeded]}]\n  ssh:",
+        "  monitoring: {use: {stack: shared}}\n  notifications: [{slack: {webhookSecret: x}, events: [Succeeded]}]\n  ssh:",
     );
     insta::assert_snapshot!(mistakes(&text));
 }

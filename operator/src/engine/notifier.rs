@@ -61,8 +61,8 @@ impl Notifier {
 
     /// Hands over what is new of a stack, for everybody who wants to know it.
     pub(super) fn tell(&self, stack: &Stack, news: &[News]) {
-        for NotificationSpec { slack, on } in &stack.spec.notifications {
-            for news in news.iter().filter(|news| on.contains(&news.event)) {
+        for NotificationSpec { slack, events } in &stack.spec.notifications {
+            for news in news.iter().filter(|news| events.contains(&news.event)) {
                 let message = Message {
                     stack: stack.key.clone(),
                     labels: StackLabels::of(stack),

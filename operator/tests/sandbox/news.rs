@@ -69,7 +69,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     let write = |revision: &str, policy: &str| {
         let more = format!(
             "  policy: {{rollout: {{soak: 1s, drainTimeout: 1s, healthTimeout: 4s, onFailure: Hold}}{policy}}}
-  notifications: [{{slack: {{webhookSecret: webhook, channel: '#ops'}}, on: [Succeeded, RolledBack, ApprovalNeeded]}}]\n"
+  notifications: [{{slack: {{webhookSecret: webhook, channel: '#ops'}}, events: [Succeeded, RolledBack, ApprovalNeeded]}}]\n"
         );
         let text = stage.stack("staging", revision, &more);
         let app = "tasktracker, backend: {secretEnv: {TOKEN: {secret: api, key: TOKEN}}}}";

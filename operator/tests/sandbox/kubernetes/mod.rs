@@ -4,5 +4,7 @@ mod access;
 mod cluster;
 mod lease;
 mod life;
+mod odd;
 mod outage;
 mod quiet;
+mod schema;

@@ -1,0 +1,108 @@
+//! Stacks that are wrong in some way: told, and no harm to the others.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use tasktracker_testbed::{http, hostile};
+
+use super::cluster::Cluster;
+use crate::stage::{Running, succeeded, wait_until};
+
+const STACK: &str = include_str!("../../../../examples/staging.yaml");
+
+/// A stack whose host is at an address of this machine.
+fn stack(name: &str, address: std::net::SocketAddr) -> String {
+    let place = format!("address: {}\n      port: {}", address.ip(), address.port());
+    STACK.replace("name: staging\n", &format!("name: {name}\n")).replace("address: staging.example.com", &place)
+}
+
+fn total(operator: &Running, name: &str) -> f64 {
+    operator.metric(name, &["controller=\"tasktrackerstack\""]).unwrap()
+}
+
+#[test]
+fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
+    let cluster = Cluster::start();
+    let (silent, away) = (hostile::silent().unwrap(), hostile::closed_port().unwrap());
+    // Stored before the rule was there that it breaks.
+    let crd = tasktracker_crds::crd_yaml().unwrap();
+    let loose = crd.replace("enum:\n                    - Auto\n                    - Report", "");
+    assert_ne!(loose, crd);
+    cluster.apply(&loose);
+    let stored = || {
+        let text = format!("{}\n  policy: {{heal: Sometimes}}\n", stack("stored", away).trim_end());
+        cluster.plane.apply(&text).is_ok()
+    };
+    wait_until("the API server takes it", stored);
+    cluster.apply(&crd);
+    let operator = cluster.operator("administrator", "operator.log", &[], &[("TASKTRACKER_DEFECT", "poison")]);
+    cluster.apply(&stack("poison", away));
+    let invalid = || cluster.condition("stored", "Stalled") == "True/InvalidSpec";
+    cluster.wait("stored", &operator, "it is told", invalid);
+    let message = cluster.get("tts/stored", "{.status.conditions[?(@.type=='Ready')].message}");
+    assert!(message.contains("spec.policy.heal") && message.contains("Sometimes"), "{message}");
+    assert_eq!(cluster.condition("stored", "Reconciling"), "False/Succeeded");
+    wait_until("the defect is counted", || total(&operator, "controller_runtime_reconcile_panics_total") >= 1.0);
+
+    let key = cluster.plane.path("id");
+    succeeded(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+    let file = format!("--from-file=ssh-privatekey={}", key.display());
+    cluster.kubectl(&["create", "secret", "generic", "staging-ssh", &file]);
+    // A host that says nothing: something is known of the stack at once, before anybody waited for the host.
+    let began = Instant::now();
+    cluster.apply(&stack("slow", silent.address()));
+    cluster.wait("slow", &operator, "a first condition", || cluster.condition("slow", "Ready") == "False/Pending");
+    let first = began.elapsed();
+    println!("first condition after {} ms", first.as_millis());
+    assert!(first < Duration::from_secs(2), "{first:?}");
+    assert_eq!(cluster.condition("slow", "Reconciling"), "True/Pending");
+
+    // The same name in another namespace would be the same project on the host: the one that came later is refused.
+    cluster.kubectl(&["create", "namespace", "other"]);
+    let twin = stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: other\n");
+    cluster.apply(&twin);
+    let told = || cluster.kubectl(&["get", "tts", "slow", "-n", "other", "-o", "jsonpath={.status.conditions[?(@.type=='Stalled')].message}"]);
+    wait_until(format_args!("it is refused: {}", operator.said()), || told().contains("expected another name than that of default/slow"));
+    assert_ne!(cluster.condition("slow", "Stalled"), "True/InvalidSpec");
+
+    // A spec that is not valid any more leaves the one before in force, and says so.
+    let roots = stack("slow", silent.address()).replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
+    cluster.apply(&roots);
+    cluster.wait("slow", &operator, "it is told", || cluster.condition("slow", "Stalled") == "True/InvalidSpec");
+    let generation = cluster.get("tts/slow", "{.metadata.generation}");
+    assert_eq!(cluster.get("tts/slow", "{.status.observedGeneration}"), generation);
+    cluster.apply(&stack("slow", silent.address()));
+    cluster.wait("slow", &operator, "it is valid again", || cluster.condition("slow", "Stalled") != "True/InvalidSpec");
+    assert_eq!(http(operator.metrics, "GET /livez").unwrap().0, 200);
+}
+
+#[test]
+fn a_fleet_is_split_by_namespaces_and_labels() {
+    let cluster = Cluster::start();
+    let away = hostile::closed_port().unwrap();
+    cluster.kubectl(&["create", "namespace", "a"]);
+    let labelled = |name: &str, namespace: &str, team: &str| {
+        let labels = format!("name: {name}\n  namespace: {namespace}\n  labels: {{team: {team}}}\n");
+        cluster.apply(&stack(name, away).replace(&format!("name: {name}\n"), &labels));
+    };
+    let known = |name: &str, namespace: &str| {
+        !cluster.kubectl(&["get", "tts", name, "-n", namespace, "-o", "jsonpath={.status.conditions}"]).is_empty()
+    };
+    labelled("one", "a", "red");
+    labelled("two", "a", "blue");
+    labelled("three", "default", "red");
+    let operator = cluster.operator("administrator", "operator.log", &["--namespaces", "a", "--selector", "team=red"], &[]);
+    wait_until(format_args!("its own is followed: {}", operator.said()), || known("one", "a"));
+    // Another one has another lease, and acts beside it.
+    let other = cluster.operator("administrator", "other.log", &["--selector", "team=blue"], &[]);
+    wait_until(format_args!("the other's is followed: {}", other.said()), || known("two", "a"));
+    assert!(!known("three", "default"), "nobody was asked to");
+    let leases = cluster.kubectl(&["get", "leases", "-o", "name"]);
+    assert_eq!(leases.lines().filter(|name| name.contains("tasktracker-operator-")).count(), 2, "{leases}");
+    // A stack that changes hands is let go by the one, and taken up by the other.
+    cluster.kubectl(&["label", "tts", "one", "-n", "a", "team=blue", "--overwrite"]);
+    wait_until(format_args!("it is let go: {}", operator.said()), || operator.log().contains("it is no longer looked after"));
+    wait_until(format_args!("it is taken up: {}", other.said()), || other.log().contains("following stack=a/one"));
+}
