@@ -171,3 +171,123 @@ fn the_plan_that_waits_is_the_one_of_all_hosts_that_were_read() {
     assert_eq!(plan(&[one, other.clone(), unread]), Some(both));
     assert_eq!(plan(&[host("a", "1", waiting(reasons::WINDOW_CLOSED)), other]), None, "nobody is asked");
 }
+
+/// What kstatus makes of an object, by its own rules: deletion, generation, then the conditions in their order.
+fn kstatus(generation: i64, deleted: bool, status: &TaskTrackerStackStatus) -> &'static str {
+    if deleted {
+        return "Terminating";
+    }
+    if status.observed_generation.is_some_and(|observed| observed != generation) {
+        return "InProgress";
+    }
+    for condition in &status.conditions {
+        match (condition.type_.as_str(), condition.status.as_str()) {
+            ("Reconciling", "True") => return "InProgress",
+            ("Stalled", "True") => return "Failed",
+            _ => {}
+        }
+    }
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    if ready.is_some_and(|ready| ready.status != "True") { "InProgress" } else { "Current" }
+}
+
+#[test]
+fn kstatus_understands_what_is_told() {
+    let waiting = |reason| {
+        let change = crate::diff::Change::default();
+        Some(crate::plan::Waiting { reason, message: String::new(), change })
+    };
+    let seen = |report: HostReport| HostReport { generation: Some(3), ..report };
+    let of = |report: HostReport, generation: i64| {
+        let status = status(&TaskTrackerStackStatus::default(), &[seen(report)], &time(1));
+        kstatus(generation, false, &status)
+    };
+    let waits = |reason| of(HostReport { waiting: waiting(reason), ..good() }, 3);
+    let rows = [
+        ("everything is as asked for", of(good(), 3), "Current"),
+        ("a newer spec was not looked at yet", of(good(), 4), "InProgress"),
+        ("not looked at yet", of(HostReport::unknown("app-1"), 3), "InProgress"),
+        ("a passing failure", of(failing(false), 3), "InProgress"),
+        ("a changed host key", of(failing(true), 3), "Failed"),
+        ("a rollout", of(HostReport { rolling_out: Some("2".to_owned()), ..good() }, 3), "InProgress"),
+        ("another writer", of(HostReport { busy: true, ..good() }, 3), "InProgress"),
+        ("a service that is down", of(HostReport { healthy: false, ..good() }, 3), "InProgress"),
+        ("a rollout that was taken back", waits(reasons::ROLLED_BACK), "Failed"),
+        ("one that is left for a person", waits(reasons::ROLLOUT_HELD), "Failed"),
+        ("a missing secret", waits(reasons::SECRET_MISSING), "Failed"),
+        ("images on their way", waits(reasons::PULLING_IMAGES), "InProgress"),
+        ("a plan that waits for approval", waits(reasons::APPROVAL_NEEDED), "InProgress"),
+        ("a window that is closed", waits(reasons::WINDOW_CLOSED), "InProgress"),
+        ("a spec that went back", waits(reasons::SPEC_WENT_BACK), "Failed"),
+    ];
+    for (what, found, wanted) in rows {
+        assert_eq!(found, wanted, "{what}");
+    }
+    let known = status(&TaskTrackerStackStatus::default(), &[seen(good())], &time(1));
+    let refused = refused(&known, &known, "spec.revision: no", Some(4), &time(2));
+    assert_eq!(kstatus(4, false, &refused), "Failed");
+    assert_eq!(kstatus(4, true, &refused), "Terminating");
+    assert!(refused.conditions.iter().filter(|condition| condition.type_ == "Ready").count() == 1);
+}
+
+#[test]
+fn nothing_is_reconciling_and_stalled_at_once() {
+    let reasons = [
+        None,
+        Some(reasons::APPROVAL_NEEDED),
+        Some(reasons::ROLLED_BACK),
+        Some(reasons::PULLING_IMAGES),
+        Some(reasons::LEADERSHIP_UNKNOWN),
+        Some(reasons::SPEC_WENT_BACK),
+    ];
+    let failures = [None, failing(false).failure, failing(true).failure];
+    let mut hosts = Vec::new();
+    for (reason, failure) in reasons.iter().flat_map(|reason| failures.iter().map(move |failure| (reason, failure))) {
+        for bits in 0..16 {
+            let is = |bit: u8| bits & (1 << bit) != 0;
+            let change = crate::diff::Change::default();
+            let waiting = reason.map(|reason| crate::plan::Waiting { reason, message: String::new(), change });
+            hosts.push(HostReport {
+                waiting,
+                failure: failure.clone(),
+                busy: is(0),
+                cut: is(1),
+                healthy: is(2),
+                rolling_out: is(3).then(|| "2".to_owned()),
+                ..good()
+            });
+        }
+    }
+    for pair in hosts.windows(2) {
+        let told = status(&TaskTrackerStackStatus::default(), pair, &time(1));
+        let is = |kind: &str| told.conditions.iter().any(|one| one.type_ == kind && one.status == "True");
+        assert!(!(is("Reconciling") && is("Stalled")), "{pair:?}");
+        assert!(!(is("Ready") && (is("Reconciling") || is("Stalled"))), "{pair:?}");
+    }
+}
+
+#[test]
+fn a_status_is_small_however_much_differs() {
+    let item = |index: usize| DriftItem {
+        host: "app-1".to_owned(),
+        component: "app".to_owned(),
+        service: Some("backend".to_owned()),
+        kind: DriftKind::ConfigChanged,
+        path: Some(format!("environment/VARIABLE_{index}")),
+        wanted: "x".repeat(40),
+        found: "y".repeat(40),
+        first_seen: Some("2026-01-31T18:00:00.123456789Z".to_owned()),
+        answer: Answer::Heal,
+    };
+    let reports: Vec<HostReport> = (0..100)
+        .map(|host| HostReport { host: format!("app-{host}"), drift: (0..500).map(item).collect(), ..good() })
+        .collect();
+    let told = status(&TaskTrackerStackStatus::default(), &reports, &time(1));
+    let size = serde_json::to_vec(&told).unwrap().len();
+    assert!(size < 128 << 10, "{size} bytes");
+    assert_eq!(told.hosts.iter().map(|host| host.drift.len()).sum::<usize>(), 100);
+    assert_eq!(told.hosts[99].drift_count, 500);
+    let few: Vec<HostReport> = reports[..3].iter().map(|report| HostReport { drift: Vec::new(), ..report.clone() }).collect();
+    let told = status(&TaskTrackerStackStatus::default(), &few, &time(1));
+    assert!(serde_json::to_vec(&told).unwrap().len() < 16 << 10);
+}

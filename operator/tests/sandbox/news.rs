@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// A webhook that takes everything, and keeps it; each has one secret address.
-struct Webhook {
-    address: SocketAddr,
-    taken: Arc<Mutex<Vec<(String, Value)>>>,
+pub(crate) struct Webhook {
+    pub(crate) address: SocketAddr,
+    pub(crate) taken: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 impl Webhook {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, taken) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
         let kept = taken.clone();

@@ -8,10 +8,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Go that is new enough; it fetches a newer one where a module wants that.
-const GO: super::Package =
-    super::Package { name: "golang-go/trixie", files: &["/usr/local/go/bin/go", "/usr/bin/go"] };
-
 /// A program of a Go module.
 pub(super) struct GoProgram {
     /// Name of the program.
@@ -35,7 +31,7 @@ impl GoProgram {
         let parent = cache::make(&crate::cache_folder()?.join("packages"))?;
         let program = parent.join(format!("{name}-{version}"));
         if !program.exists() {
-            super::ensure(&[GO], say)?;
+            super::ensure(&[super::GO], say)?;
             say(&format!("building {name} {version} with Go: some minutes"));
             let draft = tempfile::tempdir_in(&parent)?;
             self.build(draft.path()).with_context(|| format!("building {name} {version}"))?;
@@ -72,7 +68,8 @@ impl GoProgram {
     }
 }
 
-fn go(folder: &Path) -> Command {
+/// Go in a folder.
+pub(super) fn go(folder: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod");
     command

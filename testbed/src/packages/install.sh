@@ -19,6 +19,7 @@ for package in "$@"; do
   case $package in
   docker.io) systemctl disable -q docker.service docker.socket containerd.service ;;
   docker-registry) systemctl disable -q docker-registry.service ;;
+  prometheus-alertmanager/*) systemctl disable -q prometheus-alertmanager.service ;;
   postgresql) systemctl disable -q postgresql.service ;;
   openssh-server) systemctl disable -q ssh.service ssh.socket ;;
   esac

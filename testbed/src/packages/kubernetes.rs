@@ -35,6 +35,9 @@ const KUBECONFORM: GoProgram = GoProgram {
     staging: None,
 };
 
+const ALERTMANAGER: super::Package =
+    super::Package { name: "prometheus-alertmanager/trixie", files: &["/usr/bin/prometheus-alertmanager"] };
+
 /// The API server itself: built with Go at its first use, which takes some ten minutes.
 ///
 /// # Errors
@@ -87,10 +90,11 @@ pub fn prometheus(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     Ok(unpack::unpacked("prometheus-trixie", &["prometheus/trixie", "promtool/trixie"], say)?.join("usr/bin"))
 }
 
-/// Alertmanager with `amtool`, unpacked and not installed: the folder of programs.
+/// Alertmanager, installed: it reads templates that come with it from where they belong.
 ///
 /// # Errors
-/// As [`etcd`].
+/// As [`super::ensure`].
 pub fn alertmanager(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    Ok(unpack::unpacked("alertmanager-trixie", &["prometheus-alertmanager/trixie"], say)?.join("usr/bin"))
+    super::ensure(&[ALERTMANAGER], say)?;
+    Ok(PathBuf::from(ALERTMANAGER.files[0]))
 }

@@ -8,6 +8,7 @@ mod go;
 mod install;
 pub mod kubernetes;
 pub mod newer;
+pub mod schemas;
 mod unpack;
 
 use anyhow::Result;
@@ -41,6 +42,9 @@ const BROWSER: [Package; 2] = [
     },
     Package { name: "chromium-driver", files: &["/usr/bin/chromedriver", "/snap/bin/chromium.chromedriver"] },
 ];
+
+/// A Go that is new enough; it fetches a newer one where a module wants that.
+const GO: Package = Package { name: "golang-go/trixie", files: &["/usr/local/go/bin/go", "/usr/bin/go"] };
 
 /// Installs those packages that are missing. Progress goes to `say`, line by line.
 ///

@@ -41,6 +41,11 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The same in another namespace.
+    pub(crate) fn get_in(&self, namespace: &str, object: &str, path: &str) -> String {
+        self.kubectl(&["get", object, "-n", namespace, "-o", &format!("jsonpath={path}")])
+    }
+
     /// An object, whole.
     pub(crate) fn object(&self, object: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])).unwrap()

@@ -1,6 +1,8 @@
 //! Stacks as objects of a real API server, on real hosts.
 
 mod access;
+mod alerts;
+mod chart;
 mod cluster;
 mod lease;
 mod life;
