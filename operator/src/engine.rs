@@ -43,7 +43,7 @@ use crate::{
     host::{self, Host, HostLock},
     ledger::Rollout,
     observe::{self, Depth, Observed, Remembered},
-    plan::{self, Approval, Granted, Hold, Leave, Plan},
+    plan::{self, Approval, Granted, Hold, Leave, Plan, Waiting},
     report::{Failure, HostReport},
     source::{Secrets, Stack},
     text::printable,
@@ -278,7 +278,15 @@ impl Look {
     /// What a report says of this look.
     pub fn report(&self, host: &str) -> HostReport {
         let applied = self.observed.applied.as_ref();
-        let waiting = self.plan.waiting.clone();
+        // Where nothing is written, a change waits for that to end, whatever else it may wait for then.
+        let held = self.plan.rollout.as_ref().zip(self.plan.hold.as_ref()).map(|(change, hold)| Waiting {
+            reason: hold.reason,
+            message: hold.message.clone(),
+            change: change.clone(),
+        });
+        let rolling_out = self.plan.rollout.as_ref().filter(|_| held.is_none());
+        let rolling_out = rolling_out.map(|change| change.to_revision.clone());
+        let waiting = held.or_else(|| self.plan.waiting.clone());
         let (certificate, uncertified) = match self.observed.certificate.clone() {
             Some(Ok(certificate)) => (Some(certificate), None),
             Some(Err(found)) => (None, Some(found)),
@@ -299,7 +307,7 @@ impl Look {
             certificate,
             uncertified,
             drift: self.drift.clone(),
-            rolling_out: self.plan.rollout.as_ref().map(|change| change.to_revision.clone()),
+            rolling_out,
             plan: self.plan.hash(),
             waiting,
             hold: self.plan.hold.clone(),
@@ -342,7 +350,7 @@ fn stranded(found: Option<&str>) -> Option<Failure> {
 /// What was repaired again and again and did not stay so.
 fn not_converging(given_up: &[String]) -> Option<Failure> {
     let message = format!(
-        "repairs: expected them to hold, found the same differences after each of three: {}; look at `plan`, then run `apply`, or ignore them by policy.ignore",
+        "repairs: expected them to hold, found the same differences after each of three: {}; look at `plan`, then run `retry` or `apply`, or ignore them by policy.ignore",
         given_up.join(", ")
     );
     let failure = Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true };

@@ -16,6 +16,9 @@ pub fn reached(place: &str) {
 pub fn reached(_place: &str) {}
 
 /// A defect where the variable `TASKTRACKER_DEFECT` names this.
+///
+/// # Panics
+/// Then.
 #[cfg(feature = "failpoints")]
 pub fn defect(name: &str) {
     assert!(std::env::var("TASKTRACKER_DEFECT").as_deref() != Ok(name), "a defect that a test wants");

@@ -121,6 +121,7 @@ metrics! {
     certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["host"] "Until when the certificate holds that users are shown.";
     reconcile_total: IntCounterVec = "reconcile_total" ["result"] "Checks, by result.";
     reconcile_duration: HistogramVec = "reconcile_duration_seconds" ["phase"] "Duration of a check, by phase.";
+    last_check: GaugeVec = "last_reconcile_timestamp_seconds" ["host"] "When a check last ended, whatever it came to.";
     last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host"] "When a check last succeeded.";
     rollout_total: IntCounterVec = "rollout_total" ["result"] "Rollouts, by result.";
     notifications: IntCounterVec = "notifications_total" ["result"] "Messages to webhooks, by result: sent, failed, or dropped because there were too many.";
@@ -214,7 +215,13 @@ impl Metrics {
     }
 
     /// What holds of a host now: of a reason that was told `before` and does not hold any more, nothing.
-    fn set_reason(gauge: &IntGaugeVec, labels: &StackLabels, host: &str, before: Option<&str>, now: Option<&str>) {
+    fn set_reason(
+        gauge: &IntGaugeVec,
+        labels: &StackLabels,
+        host: &str,
+        before: Option<&str>,
+        now: Option<&str>,
+    ) {
         if let Some(before) = before.filter(|before| now != Some(*before)) {
             let _: prometheus::Result<()> = gauge.remove_label_values(&labels.with(&[host, before]));
         }
@@ -267,6 +274,7 @@ impl Metrics {
             }
             None => drop(self.certificate_expiry.remove_label_values(&host)),
         }
+        self.last_check.with_label_values(&host).set(now_seconds);
         if report.failure.is_none() {
             self.last_success.with_label_values(&host).set(now_seconds);
         }

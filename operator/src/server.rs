@@ -132,8 +132,12 @@ async fn metrics(State(told): State<Told>, headers: HeaderMap) -> Response {
         let (status, found) = match answer {
             Answer::Allowed => (StatusCode::OK, ""),
             Answer::Denied => (StatusCode::FORBIDDEN, "may not get the path /metrics"),
-            Answer::Unknown => (StatusCode::UNAUTHORIZED, "expected a bearer token that the API server knows"),
-            Answer::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "the API server cannot be asked who this is"),
+            Answer::Unknown => {
+                (StatusCode::UNAUTHORIZED, "expected a bearer token that the API server knows")
+            }
+            Answer::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the API server cannot be asked who this is")
+            }
         };
         if status != StatusCode::OK {
             return (status, [(WWW_AUTHENTICATE, "Bearer")], found).into_response();

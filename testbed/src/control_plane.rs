@@ -57,12 +57,22 @@ impl ControlPlane {
             api_server: None,
             kubectl: kubernetes::kubectl(&mut quietly)?,
         };
-        let users = std::iter::once((ADMINISTRATOR, "system:masters")).chain(options.users.iter().map(|user| (user.as_str(), "people")));
+        let users = std::iter::once((ADMINISTRATOR, "system:masters"))
+            .chain(options.users.iter().map(|user| (user.as_str(), "people")));
         let tokens: String = users.map(|(user, group)| format!("{user},{user},{user},{group}\n")).collect();
         fs::write(plane.path("tokens.csv"), tokens)?;
-        fs::write(plane.path("audit.yaml"), "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
+        fs::write(
+            plane.path("audit.yaml"),
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n",
+        )?;
         process::run(Command::new("openssl").args(["genrsa", "-out"]).arg(plane.path("sa.key")).arg("2048"))?;
-        process::run(Command::new("openssl").args(["rsa", "-pubout", "-in"]).arg(plane.path("sa.key")).arg("-out").arg(plane.path("sa.pub")))?;
+        process::run(
+            Command::new("openssl")
+                .args(["rsa", "-pubout", "-in"])
+                .arg(plane.path("sa.key"))
+                .arg("-out")
+                .arg(plane.path("sa.pub")),
+        )?;
         plane.start_etcd()?;
         plane.go_on()?;
         Ok(plane)
@@ -119,7 +129,8 @@ impl ControlPlane {
         self.api_server = Some(self.spawn(&mut command, "api-server.log")?);
         let kubeconfig = self.path("administrator.yaml");
         let certificate = self.path("certificates/apiserver.crt");
-        wait::until("the API server's certificate", START, || certificate.exists()).with_context(|| self.log("api-server.log"))?;
+        wait::until("the API server's certificate", START, || certificate.exists())
+            .with_context(|| self.log("api-server.log"))?;
         self.write_kubeconfig(&kubeconfig, ADMINISTRATOR)?;
         let is_ready = || process::succeeds(self.kubectl().args(["get", "--raw", "/readyz"]));
         wait::until("the API server", START, is_ready).with_context(|| self.log("api-server.log"))?;
@@ -225,7 +236,8 @@ impl ControlPlane {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let done = of_user.map(|entry| {
             let reference = &entry["objectRef"];
-            let parts = [text(&reference["apiGroup"]), text(&reference["resource"]), text(&reference["subresource"])];
+            let parts =
+                [text(&reference["apiGroup"]), text(&reference["resource"]), text(&reference["subresource"])];
             let place = if parts[1].is_empty() { text(&entry["requestURI"]) } else { parts.join("/") };
             (text(&entry["verb"]), place)
         });

@@ -55,21 +55,33 @@ mod tests {
     #[test]
     fn the_page_is_current() {
         let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
-        assert!(read(README) == readme(&read(VALUES)).unwrap(), "{README} is stale: run `cargo xtask generate`");
+        assert!(
+            read(README) == readme(&read(VALUES)).unwrap(),
+            "{README} is stale: run `cargo xtask generate`"
+        );
     }
 
     #[test]
     fn the_charts_definition_of_the_resource_is_current() {
         let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
         let copy = read("charts/tasktracker-operator/files/tasktrackerstacks.yaml");
-        assert!(copy == read("crds/tasktrackerstacks.yaml"), "the chart's copy is stale: run `cargo xtask generate`");
+        assert!(
+            copy == read("crds/tasktrackerstacks.yaml"),
+            "the chart's copy is stale: run `cargo xtask generate`"
+        );
     }
 
     #[test]
     fn nested_values_are_told_and_one_without_a_comment_is_refused() {
-        let page = readme("# a file\na:\n  # -- One.\n  b: 1\n  c:\n    # -- Two.\n    d: {}\n# -- All.\ne:\n  f: 1\n").unwrap();
+        let page = readme(
+            "# a file\na:\n  # -- One.\n  b: 1\n  c:\n    # -- Two.\n    d: {}\n# -- All.\ne:\n  f: 1\n",
+        )
+        .unwrap();
         let rows: Vec<&str> = page.lines().rev().take(3).collect();
-        assert_eq!(rows, ["| `e` | `see values.yaml` | All. |", "| `a.c.d` | `{}` | Two. |", "| `a.b` | `1` | One. |"]);
+        assert_eq!(
+            rows,
+            ["| `e` | `see values.yaml` | All. |", "| `a.c.d` | `{}` | Two. |", "| `a.b` | `1` | One. |"]
+        );
         assert!(readme("a: 1\n").unwrap_err().to_string().contains("above a"));
     }
 }

@@ -31,6 +31,8 @@ enum Name {
     Quiet,
     /// Hundreds of repairs and rollouts that are cut at random: operator, connection, network, Docker daemon.
     Crash,
+    /// Twenty stacks of a real API server that nobody touches, for ten minutes.
+    Kubernetes,
     /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
     Fuzz,
 }
@@ -46,6 +48,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.name {
         Name::Quiet => scenarios("checking hosts that nobody touches", "quiet::soak_"),
         Name::Crash => scenarios("cutting applies at random", "crash::soak_"),
+        Name::Kubernetes => {
+            packages::ensure_control_plane(&mut |line| say(line))?;
+            scenarios("following stacks that nobody touches", "kubernetes::quiet::soak_")
+        }
         Name::Fuzz => fuzz(options.seconds),
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure_registry(&mut |line| say(line))?;
     packages::ensure_busybox(&mut |line| say(line))?;
     packages::newer::compose(&mut |line| say(line))?;
+    packages::ensure_control_plane(&mut |line| say(line))?;
     if options.filter.is_none() {
         check_style()?;
     }

@@ -126,8 +126,13 @@ impl Stage {
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
-            let wish =
-                Wish { approval: Approval::Person, depth: Depth::Whole, lock: Some(&lock), turns: None, barred: None };
+            let wish = Wish {
+                approval: Approval::Person,
+                depth: Depth::Whole,
+                lock: Some(&lock),
+                turns: None,
+                barred: None,
+            };
             let looks = site.look(wish).await?;
             let mut is_rolled_out = false;
             for look in looks {

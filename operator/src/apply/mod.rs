@@ -271,7 +271,7 @@ pub async fn remember(
 /// # Errors
 /// When the ledger cannot be written.
 pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let ledger = Ledger { attempts: Vec::new(), failed: None, ..ledger.clone() };
+    let ledger = Ledger { attempts: Vec::new(), failed: None, held: None, ..ledger.clone() };
     write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
 }
 

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     engine::now,
     kubernetes::{Read, Stacks, Where, connect},
-    source::{ADOPT_ANNOTATION, APPROVE_ANNOTATION, RECONCILE_ANNOTATION, RETRY_ANNOTATION, ROLLBACK_ANNOTATION},
+    source::{
+        ADOPT_ANNOTATION, APPROVE_ANNOTATION, LEAVE_DATA_ANNOTATION, RECONCILE_ANNOTATION, RETRY_ANNOTATION,
+        ROLLBACK_ANNOTATION,
+    },
 };
 
 /// Which cluster.
@@ -24,7 +27,13 @@ pub(super) struct ClusterArguments {
     #[arg(long, env = "TASKTRACKER_KUBERNETES")]
     pub(super) kubernetes: bool,
     /// Namespace of the stacks; for `run`, of its lease. Default: that of the context, or of the pod.
-    #[arg(long, short = 'n', env = "TASKTRACKER_NAMESPACE", requires = "kubernetes", value_name = "NAMESPACE")]
+    #[arg(
+        long,
+        short = 'n',
+        env = "TASKTRACKER_NAMESPACE",
+        requires = "kubernetes",
+        value_name = "NAMESPACE"
+    )]
     namespace: Option<String>,
     /// Context of the kubeconfig.
     #[arg(long, requires = "kubernetes", value_name = "CONTEXT")]
@@ -52,6 +61,7 @@ pub(super) enum Asked<'a> {
     Retry,
     Reconcile,
     Adopt,
+    LeaveData,
 }
 
 /// Carries out one command.
@@ -93,11 +103,22 @@ pub(super) async fn run(
         }
         Asked::Reconcile => {
             let words = "everything is looked at".to_owned();
-            annotate(printer, &stacks, &all, RECONCILE_ANNOTATION, |_| (now().to_string(), words.clone())).await
+            annotate(printer, &stacks, &all, RECONCILE_ANNOTATION, |_| (now().to_string(), words.clone()))
+                .await
+        }
+        Asked::LeaveData => {
+            anyhow::ensure!(!names.is_empty(), "apply --leave-data: expected names of stacks, found none");
+            let words = "services may begin without the data that they had, for this spec".to_owned();
+            let generation = |stack: &Read| stack.generation.unwrap_or_default().to_string();
+            annotate(printer, &stacks, &all, LEAVE_DATA_ANNOTATION, |stack| {
+                (generation(stack), words.clone())
+            })
+            .await
         }
         Asked::Adopt => {
             let words = "what another owner of that name had is taken over".to_owned();
-            annotate(printer, &stacks, &all, ADOPT_ANNOTATION, |stack| (stack.uid.clone(), words.clone())).await
+            annotate(printer, &stacks, &all, ADOPT_ANNOTATION, |stack| (stack.uid.clone(), words.clone()))
+                .await
         }
     }
 }
@@ -152,7 +173,9 @@ async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Resul
             continue;
         }
         match waiting_plan {
-            Some(hash) => printer.line(Tone::Attention, &format!("{}: plan {hash} waits for approval", stack.key)),
+            Some(hash) => {
+                printer.line(Tone::Attention, &format!("{}: plan {hash} waits for approval", stack.key));
+            }
             None => printer.line(Tone::Plain, &format!("{}: no plan waits", stack.key)),
         }
         for project in plan.as_array().into_iter().flatten() {
@@ -162,15 +185,24 @@ async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Resul
             let (from, to) = (text(&change["fromRevision"]), text(&change["toRevision"]));
             printer.line(Tone::Plain, &format!("{title}: revision {from} to {to}"));
             for item in change["items"].as_array().into_iter().flatten() {
-                let service = item["service"].as_str().map(|service| format!("{service} ")).unwrap_or_default();
+                let service =
+                    item["service"].as_str().map(|service| format!("{service} ")).unwrap_or_default();
                 printer.line(
                     Tone::Dim,
-                    &format!("    {service}{}: {} -> {}", text(&item["path"]), text(&item["from"]), text(&item["to"])),
+                    &format!(
+                        "    {service}{}: {} -> {}",
+                        text(&item["path"]),
+                        text(&item["from"]),
+                        text(&item["to"])
+                    ),
                 );
             }
         }
         for item in drift(&stack.status) {
-            printer.line(Tone::Attention, &format!("  {} {}: wanted {}, found {}", item.host, headline(item), item.wanted, item.found));
+            printer.line(
+                Tone::Attention,
+                &format!("  {} {}: wanted {}, found {}", item.host, headline(item), item.wanted, item.found),
+            );
         }
     }
     if printer.is_json() {
@@ -185,7 +217,8 @@ fn drift(status: &TaskTrackerStackStatus) -> Vec<&DriftItem> {
 
 fn status(printer: &Printer, all: &[Read]) -> Verdict {
     if printer.is_json() {
-        let documents = all.iter().map(|stack| json!({ "stack": stack.key.to_string(), "status": stack.status }));
+        let documents =
+            all.iter().map(|stack| json!({ "stack": stack.key.to_string(), "status": stack.status }));
         printer.json(&documents.collect::<Vec<_>>());
         return verdict(all);
     }
@@ -205,6 +238,10 @@ fn status(printer: &Printer, all: &[Read]) -> Verdict {
             let (kind, status, reason) = (&condition.type_, &condition.status, &condition.reason);
             printer.line(tone, &format!("  {} {kind}={status} {reason}{message}", stack.key));
         }
+        for host in &stack.status.hosts {
+            let told = host.message.iter().chain(&host.hold);
+            told.for_each(|told| printer.line(Tone::Attention, &format!("  {}: {told}", host.name)));
+        }
         for item in drift(&stack.status) {
             let since = item.first_seen.as_deref().unwrap_or("-");
             printer.line(Tone::Attention, &format!("  {} {} since {since}", item.host, headline(item)));
@@ -216,7 +253,11 @@ fn status(printer: &Printer, all: &[Read]) -> Verdict {
 fn host_row(stack: &str, host: &HostStatus) -> (Tone, Vec<String>) {
     let component = host.components.first().cloned().unwrap_or_default();
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-    let tone = if host.reachable && component.healthy && host.drift_count == 0 { Tone::Good } else { Tone::Attention };
+    let tone = if host.reachable && component.healthy && host.drift_count == 0 {
+        Tone::Good
+    } else {
+        Tone::Attention
+    };
     let row = vec![
         stack.to_owned(),
         host.name.clone(),
@@ -231,7 +272,9 @@ fn host_row(stack: &str, host: &HostStatus) -> (Tone, Vec<String>) {
 
 fn history(printer: &Printer, all: &[Read]) -> Verdict {
     if printer.is_json() {
-        let documents = all.iter().map(|stack| json!({ "stack": stack.key.to_string(), "history": stack.status.history }));
+        let documents = all
+            .iter()
+            .map(|stack| json!({ "stack": stack.key.to_string(), "history": stack.status.history }));
         printer.json(&documents.collect::<Vec<_>>());
         return Verdict::InSync;
     }
@@ -240,9 +283,13 @@ fn history(printer: &Printer, all: &[Read]) -> Verdict {
         let tone = if result == conditions::reasons::SUCCEEDED { Tone::Good } else { Tone::Attention };
         (tone, vec![stack.key.to_string(), when, host, component, release, revision, result, who])
     };
-    let rows: Vec<_> =
-        all.iter().flat_map(|stack| stack.status.history.iter().map(move |entry| row(stack, entry))).collect();
-    for (tone, line) in table(&["STACK", "WHEN", "HOST", "COMPONENT", "RELEASE", "REVISION", "RESULT", "WHO"], &rows) {
+    let rows: Vec<_> = all
+        .iter()
+        .flat_map(|stack| stack.status.history.iter().map(move |entry| row(stack, entry)))
+        .collect();
+    for (tone, line) in
+        table(&["STACK", "WHEN", "HOST", "COMPONENT", "RELEASE", "REVISION", "RESULT", "WHO"], &rows)
+    {
         printer.line(tone, &line);
     }
     Verdict::InSync

@@ -116,8 +116,13 @@ impl Looked {
         let Some(site) = self.site() else { return Ok(Vec::new()) };
         let lock = site.host.lock(&Memory::none().writer()).await?;
         let result = async {
-            let wish =
-                Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(&lock), turns: None, barred: None };
+            let wish = Wish {
+                approval: Approval::Policy,
+                depth: Depth::Whole,
+                lock: Some(&lock),
+                turns: None,
+                barred: None,
+            };
             let mut done = Vec::new();
             for look in &site.look(wish).await? {
                 if let Some(hold) = &look.plan.hold {

@@ -169,7 +169,13 @@ impl StateArguments {
 #[derive(Debug, Args)]
 struct ControllerArguments {
     /// Namespaces whose stacks are followed; all where none is named.
-    #[arg(long, env = "TASKTRACKER_NAMESPACES", requires = "kubernetes", value_delimiter = ',', value_name = "NAMES")]
+    #[arg(
+        long,
+        env = "TASKTRACKER_NAMESPACES",
+        requires = "kubernetes",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
     namespaces: Vec<String>,
     /// Labels that a stack must have to be followed, as `kubectl -l` takes them.
     #[arg(long, env = "TASKTRACKER_SELECTOR", requires = "kubernetes", value_name = "LABELS")]
@@ -392,9 +398,12 @@ impl Command {
             Self::Rollback { source, stack, release, .. } => {
                 (source, one(stack), Asked::Rollback(release.as_deref()))
             }
+            Self::Apply { selection, leave_data: true, plan: None } => {
+                (&selection.source, selection.names.clone(), Asked::LeaveData)
+            }
             Self::Apply { selection, .. } if selection.source.cluster.kubernetes => {
                 return Err(Some(anyhow::anyhow!(
-                    "apply: expected a folder of stacks; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
+                    "apply: expected a folder of stacks, or --leave-data alone; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
                 )));
             }
             Self::Delete { source, .. } if source.cluster.kubernetes => {
@@ -403,7 +412,9 @@ impl Command {
                 )));
             }
             Self::Render(selection) if selection.source.cluster.kubernetes => {
-                return Err(Some(anyhow::anyhow!("render: expected a folder of stacks, or a file: --stacks")));
+                return Err(Some(anyhow::anyhow!(
+                    "render: expected a folder of stacks, or a file: --stacks"
+                )));
             }
             _ => return Err(None),
         };
@@ -442,7 +453,9 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
             Box::pin(approve::approve(printer, &selection, &plan)).await
         }
         Command::History(selection) => history::history(printer, &selection).await,
-        Command::Reconcile(_) => anyhow::bail!("reconcile: expected --kubernetes; `status` looks at the hosts now"),
+        Command::Reconcile(_) => {
+            anyhow::bail!("reconcile: expected --kubernetes; `status` looks at the hosts now")
+        }
         Command::Import { import, secrets } => import::import(printer, &secrets.secrets(), &import).await,
         Command::Hostkey { address } => commands::hostkey(printer, &address).await,
         Command::Crd => commands::crd(printer),

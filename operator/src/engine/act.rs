@@ -53,7 +53,8 @@ impl Site<'_> {
         outcome
     }
 
-    /// Forgets what failed and what did not hold, so that both are tried again; whether there was any.
+    /// Forgets what failed, what did not hold, and that a release was gone back to, so that all is tried again; whether
+    /// there was any.
     ///
     /// # Errors
     /// When the ledger cannot be written.
@@ -61,7 +62,8 @@ impl Site<'_> {
         let Some(ledger) = &look.observed.ledger else { return Ok(false) };
         let failed = ledger.failed.as_ref().map(|failed| format!("try revision {} again", failed.revision));
         let attempts = (!ledger.attempts.is_empty()).then(|| "try again what did not hold".to_owned());
-        let what: Vec<String> = failed.into_iter().chain(attempts).collect();
+        let held = ledger.held.as_ref().map(|held| format!("hold release {} no longer", held.release));
+        let what: Vec<String> = failed.into_iter().chain(attempts).chain(held).collect();
         if what.is_empty() || (ledger.intent.is_some() && ledger.left().is_none()) {
             return Ok(false);
         }
@@ -72,7 +74,12 @@ impl Site<'_> {
     }
 
     /// Keeps that a wish was heard, as the ledger of the look says already.
-    pub(super) async fn keep_heard(&self, lock: &HostLock, look: &Look, who: &str) -> Result<(), apply::Error> {
+    pub(super) async fn keep_heard(
+        &self,
+        lock: &HostLock,
+        look: &Look,
+        who: &str,
+    ) -> Result<(), apply::Error> {
         let Some(ledger) = &look.observed.ledger else { return Ok(()) };
         let context = self.context(lock, look, who);
         let what = vec!["keep that a wish was heard".to_owned()];
@@ -185,8 +192,13 @@ impl Site<'_> {
 
     /// What is there after something was done.
     async fn look_again(&self, look: &Look, context: &apply::Context<'_>) -> Result<Look, apply::Error> {
-        let wish =
-            Wish { approval: Approval::Policy, depth: Depth::Whole, lock: Some(context.lock), turns: None, barred: None };
+        let wish = Wish {
+            approval: Approval::Policy,
+            depth: Depth::Whole,
+            lock: Some(context.lock),
+            turns: None,
+            barred: None,
+        };
         Ok(self.look_at(look.project.clone(), wish).await?)
     }
 }

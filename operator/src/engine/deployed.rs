@@ -15,7 +15,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{HostSpec, TaskTrackerStack};
 
-use crate::{desired::{self, Project}, host::FileFact, observe::Observed, release::Release, source::Stack};
+use crate::{
+    desired::{self, Project},
+    host::FileFact,
+    observe::Observed,
+    release::Release,
+    source::Stack,
+};
 
 /// Name of the file.
 const FILE: &str = "deployed.json";

@@ -98,9 +98,10 @@ impl Memory {
         self.deployed.restore(self.folder.as_deref(), &key, deployment);
         self.keep_told(&key, Some(&notes.told));
         let since = |host: &HostStatus| {
-            let dated = host.drift.iter().filter_map(|item| {
-                Some((item_key(item), item.first_seen.as_ref()?.parse().ok()?))
-            });
+            let dated = host
+                .drift
+                .iter()
+                .filter_map(|item| Some((item_key(item), item.first_seen.as_ref()?.parse().ok()?)));
             (host.name.clone(), dated.collect::<Since>())
         };
         let hosts: BTreeMap<String, Since> = status.hosts.iter().map(since).collect();

@@ -56,12 +56,18 @@ pub struct Retired<'a> {
 pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
     let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
     let left = hosts.into_iter().filter(|(_, host)| !is_named(stack, &host.spec));
+    let in_cluster = stack.resource.metadata.uid.is_some();
     left.flat_map(|(name, host)| {
         let stack = &stack.key;
         host.components.into_iter().map(move |(component, deployed)| {
-            let remedy = format!("`delete {} --host {name}` takes it away (with `--forget` where the host is gone)", stack.name);
+            // Who deletes objects of an API server has no such command.
+            let remedy = if in_cluster {
+                "name the host again with policy.deletion Down, and then no longer".to_owned()
+            } else {
+                format!("`delete {} --host {name}` takes it away (with `--forget` where the host is gone), or name the host again", stack.name)
+            };
             let message = format!(
-                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}, or name the host again",
+                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}",
                 deployed.release
             );
             HostReport {
@@ -187,7 +193,9 @@ pub(super) async fn retire(
     let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
     let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes };
     loop {
-        while !shared.is_reliable.load(Ordering::Relaxed) || shared.source.authority(&stack.key) != Authority::Full {
+        while !shared.is_reliable.load(Ordering::Relaxed)
+            || shared.source.authority(&stack.key) != Authority::Full
+        {
             sleep(LOOK).await;
         }
         match retired.remove(&shared.hosts, removal).await {

@@ -8,7 +8,9 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, Heal, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons};
+use tasktracker_crds::{
+    Answer, DriftItem, Heal, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -112,7 +114,7 @@ impl Watcher {
             known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
         let told = self.memory.told(&stack.key.to_string());
         let status = before.unwrap_or_default();
-        let mut state = StackState { hosts, told, status, ..StackState::default() };
+        let mut state = StackState { hosts, status, told, ..StackState::default() };
         self.take_stock(stack, &mut state, now);
         self.lock().insert(stack.key.clone(), state);
         self.metrics.begin(stack);
@@ -148,11 +150,14 @@ impl Watcher {
     fn tell_stack(&self, stack: &Stack, state: &StackState, now: Timestamp) {
         let labels = StackLabels::of(stack);
         let seen = state.hosts.values().filter(|seen| !seen.remembered);
-        let seen: Vec<_> = seen.flat_map(|seen| seen.since.iter()).collect();
+        let seen: Vec<&Seen> = seen.collect();
         let age = |first: Option<&Timestamp>| first.map_or(0.0, |first| since_seconds(*first, now));
-        let oldest = age(seen.iter().map(|(_, first)| *first).min());
-        let healed = seen.iter().filter(|(key, _)| stack.spec.policy.heal == Heal::Auto && key.0.answer() == Answer::Heal);
-        let unhealed = age(healed.map(|(_, first)| *first).min());
+        let oldest = age(seen.iter().flat_map(|seen| seen.since.values()).min());
+        // What a person wants nothing to be done about is not expected to heal.
+        let heals = stack.spec.policy.heal == Heal::Auto;
+        let written = seen.iter().filter(|seen| heals && seen.report.hold.is_none());
+        let healed = written.flat_map(|seen| &seen.since).filter(|(key, _)| key.0.answer() == Answer::Heal);
+        let unhealed = age(healed.map(|(_, first)| first).min());
         // The spec says so, whether a host can be reached or not.
         let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now).is_some();
         self.metrics.stack(&labels, &state.status, (oldest, unhealed), state.refused, suspended);
@@ -303,7 +308,9 @@ fn of_stack(
 ) -> Vec<Happening> {
     let whole = |reason, is_warning, note: String| Happening { reason, is_warning, host: None, note };
     let mut all = Vec::new();
-    if let Some(plan) = state.status.waiting_plan.as_ref().filter(|_| before.waiting_plan != state.status.waiting_plan) {
+    if let Some(plan) =
+        state.status.waiting_plan.as_ref().filter(|_| before.waiting_plan != state.status.waiting_plan)
+    {
         let name = &stack.key.name;
         all.push(whole(
             told::APPROVAL_NEEDED,
@@ -313,7 +320,9 @@ fn of_stack(
     }
     let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now);
     match (state.suspended, &suspended) {
-        (false, Some(hold)) => all.push(whole(told::SUSPENDED, false, format!("nothing is written: {}", hold.message))),
+        (false, Some(hold)) => {
+            all.push(whole(told::SUSPENDED, false, format!("nothing is written: {}", hold.message)));
+        }
         (true, None) => all.push(whole(told::RESUMED, false, "writing may go on".to_owned())),
         _ => {}
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::HostSpec;
+use tasktracker_crds::{HostSpec, conditions::reasons};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -153,9 +153,18 @@ pub(super) async fn work(
     }
 }
 
-/// Whether a look failed for what a person may let be taken over.
-fn is_for_adoption(error: &host::Error) -> bool {
-    matches!(error, host::Error::NameConflict { .. })
+/// What a person has said through an annotation, where a look shows that exactly this is waited for.
+fn released(stack: &Stack, looked: &Result<Vec<Look>, host::Error>) -> Option<Approval> {
+    let waits = |reason: &str| {
+        let waiting = looked.iter().flatten().filter_map(|look| look.plan.waiting.as_ref());
+        waiting.into_iter().any(|waiting| waiting.reason == reason)
+    };
+    let is_unclear =
+        matches!(looked, Err(host::Error::NameConflict { .. } | host::Error::ReleaseDamaged { .. }));
+    if stack.is_adopting() && (is_unclear || waits(reasons::LEDGER_MISSING)) {
+        return Some(Approval::Adopting);
+    }
+    (stack.is_leaving_data() && waits(reasons::DATA_WOULD_BE_LEFT)).then_some(Approval::LeavingData)
 }
 
 /// Waits until something happened on the host since its last check began.
@@ -330,7 +339,8 @@ impl Check<'_> {
         let name = &host.target().name;
         loop {
             let looks = self.seen(Depth::Whole, Some(lock)).await?;
-            let first = looks.iter().find_map(|look| Some((look, requests::open(stack, look).into_iter().next()?)));
+            let first =
+                looks.iter().find_map(|look| Some((look, requests::open(stack, look).into_iter().next()?)));
             let Some((look, request)) = first else { return Ok(()) };
             tracing::info!(stack = %stack.key, host = %name, "an annotation asks for it: {request:?}");
             let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
@@ -351,11 +361,11 @@ impl Check<'_> {
             Authority::Full | Authority::Nothing => None,
         };
         let wish = Wish { approval: Approval::Policy, depth, lock, turns: Some(&shared.turns), barred };
-        let looks = match self.site().look(wish).await {
-            Err(error) if is_for_adoption(&error) && barred.is_none() && stack.is_adopting() => {
-                self.site().look(Wish { approval: Approval::Adopting, ..wish }).await?
-            }
-            looked => looked?,
+        let looked = self.site().look(wish).await;
+        let released = released(stack, &looked).filter(|_| barred.is_none());
+        let looks = match released {
+            Some(approval) => self.site().look(Wish { approval, ..wish }).await?,
+            None => looked?,
         };
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());

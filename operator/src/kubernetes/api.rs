@@ -92,12 +92,21 @@ impl Stacks {
         let mut objects = Vec::new();
         for name in names {
             let found = limited(self.api.get_opt(name)).await?;
-            let missing = || anyhow::anyhow!("expected a stack named {name} in the namespace {}, found none", self.namespace);
+            let missing = || {
+                anyhow::anyhow!(
+                    "expected a stack named {name} in the namespace {}, found none",
+                    self.namespace
+                )
+            };
             objects.push(found.ok_or_else(missing)?);
         }
         if names.is_empty() {
             objects = limited(self.api.list(&kube::api::ListParams::default())).await?.items;
-            anyhow::ensure!(!objects.is_empty(), "expected stacks in the namespace {}, found none", self.namespace);
+            anyhow::ensure!(
+                !objects.is_empty(),
+                "expected stacks in the namespace {}, found none",
+                self.namespace
+            );
         }
         let read = |object: &DynamicObject| Read {
             key: key_of(object),
@@ -114,7 +123,8 @@ impl Stacks {
     /// Where the API server does not allow it.
     pub async fn annotate(&self, name: &str, annotation: &str, value: &str) -> Result<(), ApiError> {
         let patch = json!({ "metadata": { "annotations": { annotation: value } } });
-        let parameters = PatchParams { field_manager: Some(format!("{MANAGER}-cli")), ..PatchParams::default() };
+        let parameters =
+            PatchParams { field_manager: Some(format!("{MANAGER}-cli")), ..PatchParams::default() };
         limited(self.api.patch(name, &parameters, &Patch::Merge(patch))).await.map(drop)
     }
 

@@ -18,7 +18,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long nothing may come of a request that was begun; watches are ended by the server before that.
-const READ_LIMIT: Duration = Duration::from_secs(240);
+const READ_LIMIT: Duration = Duration::from_mins(4);
 
 /// What came of a call.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +70,15 @@ pub struct Where {
 ///
 /// # Errors
 /// Without a kubeconfig or a service account, or where it cannot be used.
-pub async fn connect(place: &Where, requests: Option<Arc<ApiRequests>>) -> Result<(Client, String), ApiError> {
+pub async fn connect(
+    place: &Where,
+    requests: Option<Arc<ApiRequests>>,
+) -> Result<(Client, String), ApiError> {
     let unknown = |error: &dyn std::fmt::Display| ApiError::NoCluster(error.to_string());
     let mut config = match &place.context {
         Some(context) => {
-            let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+            let options =
+                KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
             Config::from_kubeconfig(&options).await.map_err(|error| unknown(&error))?
         }
         None => Config::infer().await.map_err(|error| unknown(&error))?,
@@ -127,7 +131,10 @@ where
     type Error = S::Error;
     type Future = futures::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
     }
 
@@ -138,7 +145,9 @@ where
         Box::pin(async move {
             let answer = answer.await;
             if let Some(requests) = requests {
-                let code = answer.as_ref().map_or("<error>".to_owned(), |answer| answer.status().as_str().to_owned());
+                let code = answer
+                    .as_ref()
+                    .map_or("<error>".to_owned(), |answer| answer.status().as_str().to_owned());
                 requests.count(&code, &method, &host);
             }
             answer

@@ -189,7 +189,8 @@ impl Leadership {
         let Some(mut lease) = limited(self.api.get_opt(&self.name)).await? else {
             // Somebody removed it: whoever makes it first has it.
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-            let made = limited(self.api.create(&parameters(), &Lease { metadata, spec: Some(self.spec(0)) })).await;
+            let made =
+                limited(self.api.create(&parameters(), &Lease { metadata, spec: Some(self.spec(0)) })).await;
             return match made {
                 Err(error) if error.is_conflict() => Ok(false),
                 made => made.map(|_| true),

@@ -143,8 +143,8 @@ pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
 }
 
 /// What follows a failure: another try, later and later.
-pub(super) fn retry(object: Arc<DynamicObject>, error: &ApiError, context: Arc<Context>) -> Action {
-    let key = key_of(&object);
+pub(super) fn retry(object: &DynamicObject, error: &ApiError, context: &Context) -> Action {
+    let key = key_of(object);
     let failures = context.failed(&key);
     let pause = backoff(failures);
     tracing::warn!(stack = %key, %error, failures, "a reconciliation failed; it is tried again");

@@ -282,14 +282,18 @@ impl Door {
         let running = Controller::for_stream_with(objects, store.clone(), resource())
             .with_config(limits)
             .trigger_backoff(Patience::default())
-            .reconcile_on(stream::unfold(triggers, async |mut triggers| Some((triggers.recv().await?, triggers))))
-            .run(reconcile, retry, context);
+            .reconcile_on(stream::unfold(triggers, async |mut triggers| {
+                Some((triggers.recv().await?, triggers))
+            }))
+            .run(reconcile, |object, error, context| retry(&object, error, &context), context);
         let running = running.for_each(|result| async move {
             match result {
                 Err(controller::Error::QueueError(error)) => {
                     tracing::warn!(%error, "the stacks cannot be read; what is known stays in force");
                 }
-                Err(controller::Error::RunnerError(error)) => tracing::error!(%error, "a reconciliation cannot be run"),
+                Err(controller::Error::RunnerError(error)) => {
+                    tracing::error!(%error, "a reconciliation cannot be run");
+                }
                 // Told where it happened, or an object that is gone by now.
                 Err(_) | Ok(_) => {}
             }
@@ -310,9 +314,12 @@ impl Door {
             }
             self.ready.store(true, Ordering::Relaxed);
             let objects: Vec<Arc<DynamicObject>> = stores.iter().flat_map(Store::state).collect();
-            context.written.retain(|uid| objects.iter().any(|object| object.metadata.uid.as_deref() == Some(uid)));
+            context
+                .written
+                .retain(|uid| objects.iter().any(|object| object.metadata.uid.as_deref() == Some(uid)));
             let there: BTreeSet<StackKey> = objects.iter().map(|object| key_of(object)).collect();
-            let followed: Vec<StackKey> = context.stacks().in_force().map(|stack| stack.key.clone()).collect();
+            let followed: Vec<StackKey> =
+                context.stacks().in_force().map(|stack| stack.key.clone()).collect();
             for key in followed.iter().filter(|key| !there.contains(key)) {
                 self.let_go_if_gone(context, key).await;
             }

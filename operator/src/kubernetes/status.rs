@@ -109,8 +109,11 @@ mod tests {
         };
         let status = |conditions: Vec<Condition>| TaskTrackerStackStatus { conditions, ..Default::default() };
         let ours = status(vec![condition("Ready", "True"), condition("InSync", "True")]);
-        let theirs =
-            status(vec![condition("InSync", "True"), condition("Audited", "True"), condition("Ready", "True")]);
+        let theirs = status(vec![
+            condition("InSync", "True"),
+            condition("Audited", "True"),
+            condition("Ready", "True"),
+        ]);
         assert!(is_same(&theirs, &ours));
         assert!(!is_same(&status(vec![condition("Ready", "False"), condition("InSync", "True")]), &ours));
         assert!(!is_same(&status(vec![condition("Ready", "True")]), &ours));

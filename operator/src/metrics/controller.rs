@@ -17,10 +17,43 @@ use crate::source::StackKey;
 /// The controller's name, and its queue's.
 const NAME: &str = "tasktrackerstack";
 
-fn made<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> prometheus::Result<C> {
+fn made<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> prometheus::Result<C> {
     let metric = metric?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+/// Makes metrics with a prefix, and a label that names the controller.
+struct Maker<'a> {
+    registry: &'a Registry,
+    prefix: &'static str,
+    label: &'static str,
+}
+
+impl Maker<'_> {
+    fn options(&self, name: &str, help: &str) -> Opts {
+        Opts::new(format!("{}_{name}", self.prefix), help).const_label(self.label, NAME)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        made(self.registry, IntCounter::with_opts(self.options(name, help)))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        made(self.registry, IntGauge::with_opts(self.options(name, help)))
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        made(self.registry, Gauge::with_opts(self.options(name, help)))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        let options = HistogramOpts::from(self.options(name, help)).buckets(super::BUCKETS.to_vec());
+        made(self.registry, Histogram::with_opts(options))
+    }
 }
 
 /// Requests to an API server, by what came of them.
@@ -28,7 +61,10 @@ pub struct ApiRequests(IntCounterVec);
 
 impl ApiRequests {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let options = Opts::new("rest_client_requests_total", "Requests to the API server, by status, method and host.");
+        let options = Opts::new(
+            "rest_client_requests_total",
+            "Requests to the API server, by status, method and host.",
+        );
         Ok(Self(made(registry, IntCounterVec::new(options, &["code", "method", "host"]))?))
     }
 
@@ -77,39 +113,34 @@ impl Controller {
     /// # Errors
     /// When a name is registered twice, which a test rules out.
     pub(super) fn new(registry: &Registry, concurrency: u16) -> prometheus::Result<Self> {
-        let named = |name: &str, help: &str| Opts::new(name, help).const_label("controller", NAME);
-        let queued = |name: &str, help: &str| Opts::new(format!("workqueue_{name}"), help).const_label("name", NAME);
-        let counter = |options: Opts| made(registry, IntCounter::with_opts(options));
-        let gauge = |options: Opts| made(registry, IntGauge::with_opts(options));
-        let histogram = |options: Opts| {
-            let options = HistogramOpts::from(options).buckets(super::BUCKETS.to_vec());
-            made(registry, Histogram::with_opts(options))
-        };
-        let most = gauge(named("controller_runtime_max_concurrent_reconciles", "Objects that are worked on at a time."))?;
+        let own = Maker { registry, prefix: "controller_runtime", label: "controller" };
+        let queue = Maker { registry, prefix: "workqueue", label: "name" };
+        let most = own.gauge("max_concurrent_reconciles", "Objects that are worked on at a time.")?;
         most.set(i64::from(concurrency));
-        let total = named("controller_runtime_reconcile_total", "Reconciliations, by result.");
+        let total = own.options("reconcile_total", "Reconciliations, by result.");
         let results = made(registry, IntCounterVec::new(total, &["result"]))?;
         for result in ["success", "error", "requeue", "requeue_after"] {
             results.with_label_values(&[result]);
         }
         // What a person must mend is told by conditions; here nothing is given up.
-        counter(named("controller_runtime_terminal_reconcile_errors_total", "Reconciliations that are not tried again."))?;
+        own.counter("terminal_reconcile_errors_total", "Reconciliations that are not tried again.")?;
+        let writes = Opts::new("tasktracker_status_writes_total", "Statuses written to the API server.");
         Ok(Self {
             queue: Mutex::default(),
             results,
-            errors: counter(named("controller_runtime_reconcile_errors_total", "Reconciliations that failed."))?,
-            panics: counter(named("controller_runtime_reconcile_panics_total", "Reconciliations that ended in a defect."))?,
-            timeouts: counter(named("controller_runtime_reconcile_timeouts_total", "Reconciliations that took too long."))?,
-            seconds: histogram(named("controller_runtime_reconcile_time_seconds", "Duration of a reconciliation."))?,
-            active: gauge(named("controller_runtime_active_workers", "Reconciliations that run."))?,
-            depth: gauge(queued("depth", "Objects that wait."))?,
-            adds: counter(queued("adds_total", "Objects that were put into the queue."))?,
-            retries: counter(queued("retries_total", "Objects that were put into the queue again after a failure."))?,
-            queue_seconds: histogram(queued("queue_duration_seconds", "How long objects wait."))?,
-            work_seconds: histogram(queued("work_duration_seconds", "How long objects are worked on."))?,
-            unfinished: made(registry, Gauge::with_opts(queued("unfinished_work_seconds", "Seconds of work that is not done yet.")))?,
-            longest: made(registry, Gauge::with_opts(queued("longest_running_processor_seconds", "How long the longest running reconciliation takes.")))?,
-            status_writes: counter(Opts::new("tasktracker_status_writes_total", "Statuses written to the API server."))?,
+            errors: own.counter("reconcile_errors_total", "Reconciliations that failed.")?,
+            panics: own.counter("reconcile_panics_total", "Reconciliations that ended in a defect.")?,
+            timeouts: own.counter("reconcile_timeouts_total", "Reconciliations that took too long.")?,
+            seconds: own.histogram("reconcile_time_seconds", "Duration of a reconciliation.")?,
+            active: own.gauge("active_workers", "Reconciliations that run.")?,
+            depth: queue.gauge("depth", "Objects that wait.")?,
+            adds: queue.counter("adds_total", "Objects that were put into the queue.")?,
+            retries: queue.counter("retries_total", "Objects that failed and were put into it again.")?,
+            queue_seconds: queue.histogram("queue_duration_seconds", "How long objects wait.")?,
+            work_seconds: queue.histogram("work_duration_seconds", "How long objects are worked on.")?,
+            unfinished: queue.seconds("unfinished_work_seconds", "Seconds of work that is not done yet.")?,
+            longest: queue.seconds("longest_running_processor_seconds", "How long the longest one runs.")?,
+            status_writes: made(registry, IntCounter::with_opts(writes))?,
         })
     }
 
@@ -195,7 +226,8 @@ impl Drop for Running<'_> {
 
 /// Which operator acts.
 pub(super) fn leader(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
-    let options = Opts::new("leader_election_master_status", "Whether this operator is the one that acts, by lease.");
+    let options =
+        Opts::new("leader_election_master_status", "Whether this operator is the one that acts, by lease.");
     made(registry, IntGaugeVec::new(options, &["name"]))
 }
 

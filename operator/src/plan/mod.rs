@@ -78,6 +78,8 @@ impl Waiting {
             reasons::ROLLING_OUT,
             reasons::WINDOW_CLOSED,
             reasons::LEADERSHIP_UNKNOWN,
+            reasons::SUSPENDED,
+            reasons::FROZEN,
         ];
         !wished.contains(&self.reason) && !self.is_tried()
     }
@@ -246,9 +248,26 @@ pub struct Leave {
     pub barred: Option<Hold>,
 }
 
+impl Leave {
+    /// Where what is in force failed on another host, and may be taken back here.
+    fn failed_elsewhere(&self) -> Option<&String> {
+        match &self.turn {
+            Turn::Failed(found) if self.approval == Approval::Policy && self.barred.is_none() => Some(found),
+            _ => None,
+        }
+    }
+}
+
 impl From<Approval> for Leave {
     fn from(approval: Approval) -> Self {
-        Self { approval, turn: Turn::Now, closed: None, granted: Granted::default(), drain: None, barred: None }
+        Self {
+            approval,
+            turn: Turn::Now,
+            closed: None,
+            granted: Granted::default(),
+            drain: None,
+            barred: None,
+        }
     }
 }
 
@@ -317,12 +336,7 @@ pub fn plan(
     if waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::ROLLOUT_HELD) {
         return Plan { waiting, conclude: false, ..plan };
     }
-    let failed_elsewhere = match &leave.turn {
-        Turn::Failed(found) if waiting.is_none() && approval == Approval::Policy && leave.barred.is_none() => {
-            Some(found)
-        }
-        _ => None,
-    };
+    let failed_elsewhere = leave.failed_elsewhere().filter(|_| waiting.is_none());
     let failed_elsewhere = failed_elsewhere.filter(|_| policy.rollout.on_failure == OnFailure::Rollback);
     let (take_back, stranded) =
         failed_elsewhere.map_or((None, None), |found| way_back(found, ledger, &plan.desired_hash));

@@ -53,7 +53,7 @@ pub(super) fn reason_to_wait(
     let held = ledger.and_then(|ledger| ledger.held.as_ref());
     if let Some(held) = held.filter(|held| held.desired_hash == desired.hash(&Seals::new())) {
         let message = format!(
-            "{} went back to release {} and holds it; change the spec, or run `apply`",
+            "{} went back to release {} and holds it; change the spec, or run `retry`",
             held.who, held.release
         );
         return Some((reasons::HELD, message));

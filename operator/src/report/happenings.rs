@@ -105,7 +105,9 @@ fn failures(
 ) {
     let is_of_key = |failure: &&Failure| failure.reason == reasons::HOST_KEY_CHANGED;
     let is_away = |failure: &&Failure| !failure.reachable && failure.reason == reasons::UNREACHABLE;
-    if let Some(failure) = after.filter(is_of_key).filter(|_| before.filter(is_of_key).is_none()) {
+    if let Some(failure) =
+        after.filter(is_of_key).filter(|_| before.as_ref().is_none_or(|before| !is_of_key(before)))
+    {
         add(told::HOST_KEY_CHANGED, true, &failure.message);
     }
     match (before.filter(is_away), after.filter(is_away)) {
@@ -166,7 +168,11 @@ mod tests {
         assert_eq!(reasons_of(&rolling, &report("2")), ["RolloutSucceeded"]);
         let away = failing(reasons::UNREACHABLE, "connection refused");
         assert_eq!(reasons_of(&report("1"), &away), ["HostUnreachable"]);
-        assert_eq!(reasons_of(&away, &failing(reasons::UNREACHABLE, "no route")), none, "the same in other words");
+        assert_eq!(
+            reasons_of(&away, &failing(reasons::UNREACHABLE, "no route")),
+            none,
+            "the same in other words"
+        );
         assert_eq!(reasons_of(&away, &report("1")), ["HostRecovered"]);
         assert_eq!(reasons_of(&report("1"), &failing(reasons::HOST_KEY_CHANGED, "x")), ["HostKeyChanged"]);
     }

@@ -199,6 +199,7 @@ fn host_status(report: &HostReport) -> HostStatus {
         reachable: report.reachable(),
         message: report.failure.as_ref().map(|failure| failure.message.clone()).or(report.retained.clone()),
         retained: report.retained.is_some(),
+        hold: report.hold.as_ref().map(|hold| hold.message.clone()),
         components: vec![ComponentStatus {
             name: report.component.clone(),
             release: report.release.clone(),

@@ -24,7 +24,8 @@ fn failing(stalled: bool) -> HostReport {
 }
 
 fn told(report: HostReport) -> Vec<(String, String, String)> {
-    let status = status(&TaskTrackerStackStatus::default(), &[HostReport { generation: Some(3), ..report }], &time(1));
+    let status =
+        status(&TaskTrackerStackStatus::default(), &[HostReport { generation: Some(3), ..report }], &time(1));
     assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
     status
         .conditions
@@ -162,9 +163,8 @@ fn the_plan_that_waits_is_the_one_of_all_hosts_that_were_read() {
         waiting,
         ..good()
     };
-    let plan = |reports: &[HostReport]| {
-        status(&TaskTrackerStackStatus::default(), reports, &time(1)).waiting_plan
-    };
+    let plan =
+        |reports: &[HostReport]| status(&TaskTrackerStackStatus::default(), reports, &time(1)).waiting_plan;
     let (one, other) = (host("a", "1", waiting(reasons::APPROVAL_NEEDED)), host("b", "2", None));
     let unread = HostReport { host: "c".into(), ..failing(false) };
     let both = crate::plan::hash_of([("b", "app", "2".to_owned()), ("a", "app", "1".to_owned())]);
@@ -242,11 +242,14 @@ fn nothing_is_reconciling_and_stalled_at_once() {
     ];
     let failures = [None, failing(false).failure, failing(true).failure];
     let mut hosts = Vec::new();
-    for (reason, failure) in reasons.iter().flat_map(|reason| failures.iter().map(move |failure| (reason, failure))) {
+    for (reason, failure) in
+        reasons.iter().flat_map(|reason| failures.iter().map(move |failure| (reason, failure)))
+    {
         for bits in 0..16 {
             let is = |bit: u8| bits & (1 << bit) != 0;
             let change = crate::diff::Change::default();
-            let waiting = reason.map(|reason| crate::plan::Waiting { reason, message: String::new(), change });
+            let waiting =
+                reason.map(|reason| crate::plan::Waiting { reason, message: String::new(), change });
             hosts.push(HostReport {
                 waiting,
                 failure: failure.clone(),
@@ -287,7 +290,8 @@ fn a_status_is_small_however_much_differs() {
     assert!(size < 128 << 10, "{size} bytes");
     assert_eq!(told.hosts.iter().map(|host| host.drift.len()).sum::<usize>(), 100);
     assert_eq!(told.hosts[99].drift_count, 500);
-    let few: Vec<HostReport> = reports[..3].iter().map(|report| HostReport { drift: Vec::new(), ..report.clone() }).collect();
+    let few: Vec<HostReport> =
+        reports[..3].iter().map(|report| HostReport { drift: Vec::new(), ..report.clone() }).collect();
     let told = status(&TaskTrackerStackStatus::default(), &few, &time(1));
     assert!(serde_json::to_vec(&told).unwrap().len() < 16 << 10);
 }

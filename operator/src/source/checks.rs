@@ -40,8 +40,7 @@ fn broken_host_keys(stack: &Stack) -> Vec<Mistake> {
         let broken = host.host_keys.iter().enumerate().filter(|(_, key)| !is_public_key(key.as_str()));
         for (position, _) in broken {
             let message = "expected a whole public key, found one that is cut or damaged; `tasktracker-operator hostkey ADDRESS` prints it";
-            mistakes
-                .push(mistake(format!("spec.hosts[{index}].hostKeys[{position}]"), message.to_owned()));
+            mistakes.push(mistake(format!("spec.hosts[{index}].hostKeys[{position}]"), message.to_owned()));
         }
     }
     mistakes
@@ -52,11 +51,15 @@ pub fn rivals<'a>(stack: &Stack, others: impl IntoIterator<Item = &'a Stack>) ->
     let mut mistakes = Vec::new();
     for other in others.into_iter().filter(|other| other.key != stack.key) {
         for (index, host) in stack.spec.hosts.iter().enumerate() {
-            let same = other.spec.hosts.iter().filter(|one| one.address == host.address && one.port == host.port);
+            let same =
+                other.spec.hosts.iter().filter(|one| one.address == host.address && one.port == host.port);
             for beside in same {
                 let message = if other.key.name == stack.key.name {
                     let place = place(other);
-                    format!("expected another name than that of {} on the same host, found it also in {place}", other.key)
+                    format!(
+                        "expected another name than that of {} on the same host, found it also in {place}",
+                        other.key
+                    )
                 } else if beside.directory == host.directory {
                     continue;
                 } else {

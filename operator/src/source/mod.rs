@@ -98,9 +98,16 @@ impl Stack {
         (!value.is_empty()).then_some(value.as_str())
     }
 
+    /// Whether a person wrote onto this very spec that services may begin without the data that they had.
+    pub fn is_leaving_data(&self) -> bool {
+        let generation = self.resource.metadata.generation.map(|generation| generation.to_string());
+        self.annotation(LEAVE_DATA_ANNOTATION).is_some_and(|value| Some(value) == generation.as_deref())
+    }
+
     /// Whether a person wrote onto this very object that what another owner had is taken over.
     pub fn is_adopting(&self) -> bool {
-        self.annotation(ADOPT_ANNOTATION).is_some_and(|uid| Some(uid) == self.resource.metadata.uid.as_deref())
+        self.annotation(ADOPT_ANNOTATION)
+            .is_some_and(|uid| Some(uid) == self.resource.metadata.uid.as_deref())
     }
 
     /// The hosts on which this version of the operator has something to do.
@@ -122,6 +129,9 @@ pub const RETRY_ANNOTATION: &str = "tasktracker.dev/retry";
 pub const RECONCILE_ANNOTATION: &str = "tasktracker.dev/reconcile";
 /// Annotation with the UID of its object: what another owner of that name had is taken over.
 pub const ADOPT_ANNOTATION: &str = "tasktracker.dev/adopt";
+
+/// Annotation with the generation of its object: for that spec, services may begin without the data that they had.
+pub const LEAVE_DATA_ANNOTATION: &str = "tasktracker.dev/leave-data";
 
 /// Where stacks come from, asked anew.
 pub trait Source: Send + Sync {

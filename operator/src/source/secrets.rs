@@ -107,8 +107,11 @@ pub struct Refused {
 #[derive(Debug)]
 struct Shelf {
     store: Arc<dyn SecretStore>,
-    told: std::sync::Mutex<BTreeMap<(String, String), Arc<Mutex<Option<Shelved>>>>>,
+    told: std::sync::Mutex<Shelves>,
 }
+
+/// What was told of each namespace and name, and a lock for whoever asks.
+type Shelves = BTreeMap<(String, String), Arc<Mutex<Option<Shelved>>>>;
 
 #[derive(Clone, Debug)]
 struct Shelved {
@@ -175,10 +178,9 @@ impl Secrets {
     /// When it is missing, too large, or readable by others.
     pub async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
         match &self.0 {
-            Origin::Nowhere => Err(SecretError::NoSource { name: name.to_string() }),
+            Origin::Nowhere | Origin::Store(_, None) => Err(SecretError::NoSource { name: name.to_string() }),
             Origin::Folder(folder) => from_file(name, folder.join(name.as_str()).join(key)),
             Origin::Program(program) => program.get(name, key).await,
-            Origin::Store(_, None) => Err(SecretError::NoSource { name: name.to_string() }),
             Origin::Store(shelf, Some(namespace)) => shelf.get(namespace, name, key).await,
         }
     }
@@ -253,12 +255,17 @@ fn shelved(namespace: &str, name: &SecretName, key: &str) -> String {
 impl Shelf {
     async fn get(&self, namespace: &str, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
         let place = shelved(namespace, name, key);
-        let unreadable = |found: String| SecretError::Unreadable { name: name.to_string(), place: place.clone(), found };
+        let unreadable =
+            |found: String| SecretError::Unreadable { name: name.to_string(), place: place.clone(), found };
         let data = self.data(namespace, name.as_str()).await.map_err(|refused| unreadable(refused.found))?;
         let value = data.get(key).cloned();
         value.ok_or_else(|| {
             let keys: Vec<&str> = data.keys().map(String::as_str).collect();
-            unreadable(if keys.is_empty() { "no keys".to_owned() } else { format!("only {}", keys.join(", ")) })
+            unreadable(if keys.is_empty() {
+                "no keys".to_owned()
+            } else {
+                format!("only {}", keys.join(", "))
+            })
         })
     }
 

@@ -47,7 +47,10 @@ impl GoProgram {
         let text = format!("module {name}\n\ngo 1.24\n\nrequire {module} v{version}\n\n{replaced}");
         fs::write(folder.join("go.mod"), text)?;
         let path = format!("{module}/{package}");
-        fs::write(folder.join("tools.go"), format!("//go:build tools\n\npackage tools\n\nimport _ \"{path}\"\n"))?;
+        fs::write(
+            folder.join("tools.go"),
+            format!("//go:build tools\n\npackage tools\n\nimport _ \"{path}\"\n"),
+        )?;
         run(go(folder).args(["get", &format!("{path}@v{version}")]))?;
         let values: String = self.values.iter().map(|value| format!(" -X {value}")).collect();
         let flags = format!("-s -w{values}");
@@ -62,7 +65,10 @@ impl GoProgram {
         let told = run(go(folder).args(["mod", "download", "-json", &named]))?;
         let told: serde_json::Value = serde_json::from_str(&told)?;
         let own = fs::read_to_string(told["GoMod"].as_str().context("go did not say where it is")?)?;
-        let names = own.lines().filter(|line| line.contains("=> ./")).filter_map(|line| line.split_whitespace().next());
+        let names = own
+            .lines()
+            .filter(|line| line.contains("=> ./"))
+            .filter_map(|line| line.split_whitespace().next());
         let names = names.filter(|name| name.starts_with(prefix));
         Ok(names.map(|name| format!("replace {name} => {name} v{version}\n")).collect())
     }

@@ -114,6 +114,24 @@ pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
     ensure(&[Package { name: "docker-registry", files: &["/usr/bin/docker-registry"] }], say)
 }
 
+/// Has what [`crate::ControlPlane`] starts, and what checks charts and alerts: some of it is built with Go, which takes a
+/// quarter of an hour at its first use.
+///
+/// # Errors
+/// As [`ensure`], or where something cannot be built or downloaded.
+pub fn ensure_control_plane(say: &mut dyn FnMut(&str)) -> Result<()> {
+    ensure(&[Package { name: "openssl", files: &["/usr/bin/openssl"] }], say)?;
+    kubernetes::etcd(say)?;
+    kubernetes::kubectl(say)?;
+    kubernetes::api_server(say)?;
+    kubernetes::helm(say)?;
+    kubernetes::kubeconform(say)?;
+    kubernetes::prometheus(say)?;
+    kubernetes::alertmanager(say)?;
+    schemas::schemas(say)?;
+    Ok(())
+}
+
 /// For callers without a place for progress.
 pub(crate) fn quietly(_: &str) {}
 

@@ -47,9 +47,11 @@ fn kubernetes(draft: &Path, schemas: &Path, say: &mut dyn FnMut(&str)) -> Result
         command
     };
     run(python().args(["-m", "pip", "download", "--quiet", "--no-deps", KUBERNETES]))?;
-    run(python().args(["-c", "import glob, zipfile; zipfile.ZipFile(glob.glob('*.whl')[0]).extractall('wheel')"]))?;
+    run(python()
+        .args(["-c", "import glob, zipfile; zipfile.ZipFile(glob.glob('*.whl')[0]).extractall('wheel')"]))?;
     for version in VERSIONS {
-        let from = draft.join(format!("wheel/kubernetes_validate/kubernetes-json-schema/v{version}-local-strict"));
+        let from =
+            draft.join(format!("wheel/kubernetes_validate/kubernetes-json-schema/v{version}-local-strict"));
         let to = schemas.join(version);
         fs::create_dir(&to)?;
         for entry in fs::read_dir(from)? {
@@ -83,12 +85,14 @@ fn monitoring(draft: &Path, schemas: &Path, say: &mut dyn FnMut(&str)) -> Result
     super::ensure(&[GO], say)?;
     fs::write(draft.join("go.mod"), "module download\n\ngo 1.24\n")?;
     let told: Value = serde_json::from_str(&run(go(draft).args(["mod", "download", "-json", MONITORING]))?)?;
-    let folder = Path::new(told["Dir"].as_str().context("go did not say where it is")?).join("example/prometheus-operator-crd");
+    let folder = Path::new(told["Dir"].as_str().context("go did not say where it is")?)
+        .join("example/prometheus-operator-crd");
     let place = schemas.join("monitoring");
     fs::create_dir(&place)?;
     for name in ["servicemonitors", "prometheusrules"] {
         let text = fs::read_to_string(folder.join(format!("monitoring.coreos.com_{name}.yaml")))?;
-        let crd: Value = serde_saphyr::from_str(&text).with_context(|| format!("the definition of {name}"))?;
+        let crd: Value =
+            serde_saphyr::from_str(&text).with_context(|| format!("the definition of {name}"))?;
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_lowercase();
         for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
             let mut schema = version["schema"]["openAPIV3Schema"].clone();

@@ -19,20 +19,56 @@ struct Case {
     refused: &'static str,
 }
 
-const CASES: [Case; 9] = [
-    annotation("approve", r#"{"metadata":{"annotations":{"tasktracker.dev/approve":"0123"}}}"#, "tasktracker.dev/approve: '0123'"),
-    annotation("rollback", r#"{"metadata":{"annotations":{"tasktracker.dev/rollback":"previous"}}}"#, "tasktracker.dev/rollback: previous"),
-    annotation("retry", r#"{"metadata":{"annotations":{"tasktracker.dev/retry":"1"}}}"#, "tasktracker.dev/retry: '1'"),
-    annotation("adopt", r#"{"metadata":{"annotations":{"tasktracker.dev/adopt":"1"}}}"#, "tasktracker.dev/adopt: '1'"),
-    in_spec("approvedPlan", r#"{"spec":{"approvedPlan":"0123"}}"#, "  approvedPlan: '0123'\n", "spec.approvedPlan"),
-    in_spec("upgrade", r#"{"spec":{"policy":{"upgrade":"Approve"}}}"#, "  policy: {upgrade: Approve}\n", "spec.policy.upgrade"),
+const CASES: [Case; 10] = [
+    annotation(
+        "approve",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/approve":"0123"}}}"#,
+        "tasktracker.dev/approve: '0123'",
+    ),
+    annotation(
+        "rollback",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/rollback":"previous"}}}"#,
+        "tasktracker.dev/rollback: previous",
+    ),
+    annotation(
+        "retry",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/retry":"1"}}}"#,
+        "tasktracker.dev/retry: '1'",
+    ),
+    annotation(
+        "adopt",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/adopt":"1"}}}"#,
+        "tasktracker.dev/adopt: '1'",
+    ),
+    annotation(
+        "leave-data",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/leave-data":"1"}}}"#,
+        "tasktracker.dev/leave-data: '1'",
+    ),
+    in_spec(
+        "approvedPlan",
+        r#"{"spec":{"approvedPlan":"0123"}}"#,
+        "  approvedPlan: '0123'\n",
+        "spec.approvedPlan",
+    ),
+    in_spec(
+        "upgrade",
+        r#"{"spec":{"policy":{"upgrade":"Approve"}}}"#,
+        "  policy: {upgrade: Approve}\n",
+        "spec.policy.upgrade",
+    ),
     in_spec(
         "windows",
         r#"{"spec":{"policy":{"windows":[{"cron":"0 3 * * *","duration":"1h"}]}}}"#,
         "  policy: {windows: [{cron: '0 3 * * *', duration: 1h}]}\n",
         "spec.policy.windows",
     ),
-    in_spec("rollout", r#"{"spec":{"policy":{"rollout":{"soak":"1s"}}}}"#, "  policy: {rollout: {soak: 1s}}\n", "spec.policy.rollout"),
+    in_spec(
+        "rollout",
+        r#"{"spec":{"policy":{"rollout":{"soak":"1s"}}}}"#,
+        "  policy: {rollout: {soak: 1s}}\n",
+        "spec.policy.rollout",
+    ),
     in_spec(
         "onFailure",
         r#"{"spec":{"policy":{"rollout":{"onFailure":"Hold"}}}}"#,
@@ -42,7 +78,13 @@ const CASES: [Case; 9] = [
 ];
 
 const fn annotation(what: &'static str, patch: &'static str, annotation: &'static str) -> Case {
-    Case { what, patch, annotation, spec: "", refused: "the annotations approve, rollback, retry and adopt" }
+    Case {
+        what,
+        patch,
+        annotation,
+        spec: "",
+        refused: "the annotations approve, rollback, retry, adopt and leave-data",
+    }
 }
 
 const fn in_spec(what: &'static str, patch: &'static str, spec: &'static str, refused: &'static str) -> Case {
@@ -59,7 +101,10 @@ fn decides(output: &Output, refused: Option<&str>, what: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     match refused {
         None => assert!(output.status.success(), "{what}: {said}"),
-        Some(words) => assert!(!output.status.success() && said.contains(words) && said.contains("orbidden"), "{what}: {said}"),
+        Some(words) => assert!(
+            !output.status.success() && said.contains(words) && said.contains("orbidden"),
+            "{what}: {said}"
+        ),
     }
 }
 
@@ -68,16 +113,25 @@ fn only_who_may_approve_decides_what_is_rolled_out_and_when() {
     let users = ["editor", "approver", "viewer"].map(str::to_owned).to_vec();
     let cluster = Cluster::with_chart(&ControlPlaneOptions { users }, &[]);
     // What the controller of a whole cluster would aggregate into `edit` and `view`.
-    for (user, roles) in [("editor", &["view", "edit"][..]), ("approver", &["view", "edit", "approve"]), ("viewer", &["view"])] {
+    for (user, roles) in
+        [("editor", &["view", "edit"][..]), ("approver", &["view", "edit", "approve"]), ("viewer", &["view"])]
+    {
         for role in roles {
             let role = format!("tasktracker-operator-{role}");
             let name = format!("{user}-{role}");
-            cluster.kubectl(&["create", "rolebinding", &name, &format!("--clusterrole={role}"), &format!("--user={user}")]);
+            cluster.kubectl(&[
+                "create",
+                "rolebinding",
+                &name,
+                &format!("--clusterrole={role}"),
+                &format!("--user={user}"),
+            ]);
         }
     }
     cluster.apply(STACK);
     for Case { what, patch, annotation, spec, refused } in CASES {
-        let annotations = if annotation.is_empty() { String::new() } else { format!("\n  annotations: {{{annotation}}}") };
+        let annotations =
+            if annotation.is_empty() { String::new() } else { format!("\n  annotations: {{{annotation}}}") };
         let text = STACK.replace("  name: staging\n", &format!("  name: other{annotations}\n"));
         let file = cluster.plane.path("stack.yaml");
         fs::write(&file, format!("{text}\n{spec}")).unwrap();

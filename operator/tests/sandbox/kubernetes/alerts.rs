@@ -90,7 +90,8 @@ impl Monitoring {
         let text = answer.map(|(_, text)| text).unwrap_or_default();
         let start = text.find('{').unwrap_or_default();
         let end = text.rfind('}').map_or(0, |end| end + 1);
-        let answer: Value = serde_json::from_str(text.get(start..end).unwrap_or_default()).unwrap_or_default();
+        let answer: Value =
+            serde_json::from_str(text.get(start..end).unwrap_or_default()).unwrap_or_default();
         answer["data"]["result"].as_array().cloned().unwrap_or_default()
     }
 
@@ -136,14 +137,27 @@ fn what_does_not_heal_a_host_with_another_key_and_a_dead_operator_reach_a_person
     let monitoring = Monitoring::start(&cluster.plane.path(""), operator.metrics, token.trim());
     cluster.apply(&stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
     cluster.wait_until_ready("staging", &operator);
-    let ready = || monitoring.query("tasktracker_stack_ready").first().is_some_and(|one| one["value"][1] == "1" && one["metric"]["namespace"] == "default");
+    let ready = || {
+        monitoring
+            .query("tasktracker_stack_ready")
+            .first()
+            .is_some_and(|one| one["value"][1] == "1" && one["metric"]["namespace"] == "default")
+    };
     wait_until("Prometheus knows that it is ready", ready);
 
     // Somebody changes it back again and again.
     let break_again = "until [ -e /tmp/enough ]; do sleep 0.2; echo other >>/opt/tasktracker/staging/app/files/edge/Caddyfile; done";
-    let stubborn = stage.host.command_as_deploy(break_again).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let stubborn = stage
+        .host
+        .command_as_deploy(break_again)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let stubborn = Server(stubborn);
-    cluster.wait("staging", &operator, "it does not converge", || cluster.condition("staging", "Stalled") == "True/NotConverging");
+    cluster.wait("staging", &operator, "it does not converge", || {
+        cluster.condition("staging", "Stalled") == "True/NotConverging"
+    });
     monitoring.tells("DriftNotHealing", true, &operator);
     stage.on_host("touch /tmp/enough && sleep 1");
     drop(stubborn);
@@ -162,7 +176,11 @@ fn what_does_not_heal_a_host_with_another_key_and_a_dead_operator_reach_a_person
     let log = operator.log();
     operator.kill();
     let began = Instant::now();
-    let absent = || monitoring.told().iter().any(|(name, fires, summary)| name == "ReconcileStale" && *fires && summary.contains("any operator"));
+    let absent = || {
+        monitoring.told().iter().any(|(name, fires, summary)| {
+            name == "ReconcileStale" && *fires && summary.contains("any operator")
+        })
+    };
     while !absent() {
         assert!(began.elapsed() < Duration::from_mins(4), "{:?}\n{log}", monitoring.told());
         std::thread::sleep(Duration::from_millis(100));

@@ -37,7 +37,8 @@ impl Cluster {
 
     /// What an object has at a JSON path.
     pub(crate) fn get(&self, object: &str, path: &str) -> String {
-        let output = self.plane.kubectl().args(["get", object, "-o", &format!("jsonpath={path}")]).output().unwrap();
+        let output =
+            self.plane.kubectl().args(["get", object, "-o", &format!("jsonpath={path}")]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -59,8 +60,10 @@ impl Cluster {
 
     /// Reasons and notes of the events of a stack, each with how often it was told.
     pub(crate) fn events(&self, stack: &str) -> Vec<(String, String)> {
-        let all: Value = serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
-        let of_stack = all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == stack);
+        let all: Value =
+            serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
+        let of_stack =
+            all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == stack);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         of_stack.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
     }
@@ -100,12 +103,24 @@ impl Cluster {
     pub(crate) fn command_ends(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.command(arguments);
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
     /// Starts `run --kubernetes` as whoever has a token.
-    pub(crate) fn operator(&self, token: &str, log: &str, more: &[&str], environment: &[(&str, &str)]) -> Running {
+    pub(crate) fn operator(
+        &self,
+        token: &str,
+        log: &str,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Running {
         let kubeconfig = self.plane.kubeconfig(token).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
         command.args(["run", "--kubernetes"]).args(more).env("KUBECONFIG", kubeconfig);
@@ -131,7 +146,12 @@ impl Cluster {
     /// Waits until something is so in the cluster; otherwise the stack and the log are shown.
     pub(crate) fn wait(&self, stack: &str, operator: &Running, what: &str, is_so: impl FnMut() -> bool) {
         let story = std::fmt::from_fn(|formatter| {
-            write!(formatter, "{what}:\n{}\n{}", self.kubectl(&["get", "tts", stack, "-o", "yaml"]), operator.log())
+            write!(
+                formatter,
+                "{what}:\n{}\n{}",
+                self.kubectl(&["get", "tts", stack, "-o", "yaml"]),
+                operator.log()
+            )
         });
         wait_until(story, is_so);
     }
@@ -195,10 +215,13 @@ impl Cluster {
             let bindings = self.kubectl(&["get", kind, "-A", "-l", label, "-o", "json"]);
             let bindings: Value = serde_json::from_str(&bindings).unwrap();
             for binding in bindings["items"].as_array().unwrap() {
-                let text = |path: &str| binding.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let (kind, name, namespace) = (text("/roleRef/kind"), text("/roleRef/name"), text("/metadata/namespace"));
+                let text =
+                    |path: &str| binding.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let (kind, name, namespace) =
+                    (text("/roleRef/kind"), text("/roleRef/name"), text("/metadata/namespace"));
                 let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
-                let role = self.kubectl(&["get", &kind.to_lowercase(), &name, "-n", &namespace, "-o", "json"]);
+                let role =
+                    self.kubectl(&["get", &kind.to_lowercase(), &name, "-n", &namespace, "-o", "json"]);
                 let role: Value = serde_json::from_str(&role).unwrap();
                 for rule in role["rules"].as_array().unwrap() {
                     let list = |field: &str| {

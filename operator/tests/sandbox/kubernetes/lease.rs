@@ -23,7 +23,11 @@ fn takes_over(standby: &Running, since: Instant, what: &str) {
 
 /// What an operator began to write, and when: from its audit log.
 fn begun(operator: &Running) -> usize {
-    operator.log().lines().filter(|line| line.contains("audit:") && line.contains("\"result\":\"Began\"")).count()
+    operator
+        .log()
+        .lines()
+        .filter(|line| line.contains("audit:") && line.contains("\"result\":\"Began\""))
+        .count()
 }
 
 #[test]
@@ -59,7 +63,9 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     assert_eq!(cluster.get("tts/staging", "{.status.revision}"), "r2");
     let (written, epoch) = (begun(&second), stage.on_host("cat /opt/tasktracker/.epoch"));
     second.signal("CONT");
-    wait_until(format_args!("it ends: {}", second.said()), || second.log().contains("another operator holds the lease"));
+    wait_until(format_args!("it ends: {}", second.said()), || {
+        second.log().contains("another operator holds the lease")
+    });
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(begun(&second), written, "it began something: {}", second.log());
     assert_eq!(stage.on_host("cat /opt/tasktracker/.epoch"), epoch, "somebody wrote");

@@ -42,11 +42,18 @@ impl Scene {
     }
 
     fn containers(&self) -> usize {
-        self.stage.on_host("docker ps -q --filter label=tasktracker.dev/stack=default/staging").lines().count()
+        self.stage
+            .on_host("docker ps -q --filter label=tasktracker.dev/stack=default/staging")
+            .lines()
+            .count()
     }
 
     fn volumes(&self) -> usize {
-        self.stage.on_host("docker volume ls -q").lines().filter(|name| name.starts_with("tt-staging")).count()
+        self.stage
+            .on_host("docker volume ls -q")
+            .lines()
+            .filter(|name| name.starts_with("tt-staging"))
+            .count()
     }
 
     fn is_gone(&self) -> bool {
@@ -69,10 +76,19 @@ fn a_stack_lives_from_apply_to_delete() {
 
     // Drift is healed, and told: twice, it is one event with a count.
     stage.on_host("docker rm -f tt-staging-app-backend-1");
-    scene.wait("it is there again", || stage.on_host("docker ps -q --filter name=tt-staging-app-backend-1").lines().count() == 1);
+    scene.wait("it is there again", || {
+        stage.on_host("docker ps -q --filter name=tt-staging-app-backend-1").lines().count() == 1
+    });
     scene.ready();
     stage.on_host("docker rm -f tt-staging-app-backend-1");
-    let told = |reason: &str| cluster.events("staging").into_iter().filter(|(known, _)| known == reason).map(|(_, note)| note).collect::<Vec<_>>();
+    let told = |reason: &str| {
+        cluster
+            .events("staging")
+            .into_iter()
+            .filter(|(known, _)| known == reason)
+            .map(|(_, note)| note)
+            .collect::<Vec<_>>()
+    };
     scene.wait("the drift is told", || told("DriftHealed") == ["app-1: Missing backend"]);
     assert_eq!(told("DriftDetected"), ["app-1: Missing backend"]);
     scene.ready();
@@ -82,10 +98,13 @@ fn a_stack_lives_from_apply_to_delete() {
     scene.wait("a plan waits", || cluster.condition("staging", "Approved") == "False/ApprovalNeeded");
     assert_eq!(scene.listed(), ["r2", "False", "False"]);
     assert_eq!(cluster.condition("staging", "Stalled"), "False/Succeeded");
-    scene.wait("the plan is named", || !cluster.get("tts/staging", "{.status.waitingPlanConfigMap}").is_empty());
+    scene.wait("the plan is named", || {
+        !cluster.get("tts/staging", "{.status.waitingPlanConfigMap}").is_empty()
+    });
     let name = cluster.get("tts/staging", "{.status.waitingPlanConfigMap}");
     let hash = cluster.get("tts/staging", "{.status.waitingPlan}");
-    let plan: Value = serde_json::from_str(&cluster.get(&format!("configmap/{name}"), "{.data.plan\\.json}")).unwrap();
+    let plan: Value =
+        serde_json::from_str(&cluster.get(&format!("configmap/{name}"), "{.data.plan\\.json}")).unwrap();
     assert_eq!(plan[0]["plan"]["waiting"]["change"]["toRevision"], "r2", "{plan}");
     let printed = cluster.command_ends(2, &["plan", "staging"]);
     assert!(printed.contains(&hash) && printed.contains("app-1 app: revision r1 to r2"), "{printed}");
@@ -95,7 +114,9 @@ fn a_stack_lives_from_apply_to_delete() {
     cluster.command_ends(0, &["approve", "staging", &hash]);
     scene.ready();
     assert_eq!(scene.listed(), ["r2", "True", "True"]);
-    scene.wait("the plan goes", || cluster.kubectl(&["get", "configmap", &name, "--ignore-not-found"]).is_empty());
+    scene.wait("the plan goes", || {
+        cluster.kubectl(&["get", "configmap", &name, "--ignore-not-found"]).is_empty()
+    });
     assert!(cluster.get("tts/staging", "{.status.history[0].revision}").contains("r2"));
 
     // Back to the release before, and it is held; the same wish is not heard twice.
@@ -110,8 +131,13 @@ fn a_stack_lives_from_apply_to_delete() {
         cluster.get("tts/staging", "{.status.lastHandledReconcile}") == asked
     });
     assert_eq!(cluster.get("tts/staging", "{.status.revision}"), "r1");
-    let told: Vec<String> = cluster.events("staging").into_iter().map(|(reason, note)| format!("{reason} {note}")).collect();
-    for wanted in ["RolloutStarted app-1: revision nothing to r1", "RolloutStarted app-1: revision r1 to r2", "ApprovalNeeded plan"] {
+    let told: Vec<String> =
+        cluster.events("staging").into_iter().map(|(reason, note)| format!("{reason} {note}")).collect();
+    for wanted in [
+        "RolloutStarted app-1: revision nothing to r1",
+        "RolloutStarted app-1: revision r1 to r2",
+        "ApprovalNeeded plan",
+    ] {
         assert!(told.iter().any(|event| event.starts_with(wanted)), "{wanted}: {told:#?}");
     }
 
@@ -127,7 +153,9 @@ fn a_stack_lives_from_apply_to_delete() {
 
     // Deleted with Down, containers go and volumes stay.
     scene.apply("r1", ", deletion: Down");
-    scene.wait("it has a finalizer", || cluster.get("tts/staging", "{.metadata.finalizers[0]}") == "tasktracker.dev/hosts");
+    scene.wait("it has a finalizer", || {
+        cluster.get("tts/staging", "{.metadata.finalizers[0]}") == "tasktracker.dev/hosts"
+    });
     let volumes = scene.volumes();
     cluster.kubectl(&["delete", "tts", "staging", "--timeout=60s"]);
     assert_eq!((scene.containers(), scene.volumes()), (0, volumes), "{}", scene.operator.log());

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tasktracker_testbed::{http, hostile};
+use tasktracker_testbed::{hostile, http};
 
 use super::cluster::Cluster;
 use crate::stage::{Running, succeeded, wait_until};
@@ -15,7 +15,9 @@ const STACK: &str = include_str!("../../../../examples/staging.yaml");
 /// A stack whose host is at an address of this machine.
 fn stack(name: &str, address: std::net::SocketAddr) -> String {
     let place = format!("address: {}\n      port: {}", address.ip(), address.port());
-    STACK.replace("name: staging\n", &format!("name: {name}\n")).replace("address: staging.example.com", &place)
+    STACK
+        .replace("name: staging\n", &format!("name: {name}\n"))
+        .replace("address: staging.example.com", &place)
 }
 
 fn total(operator: &Running, name: &str) -> f64 {
@@ -37,14 +39,17 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     };
     wait_until("the API server takes it", stored);
     cluster.apply(&crd);
-    let operator = cluster.operator("administrator", "operator.log", &[], &[("TASKTRACKER_DEFECT", "poison")]);
+    let operator =
+        cluster.operator("administrator", "operator.log", &[], &[("TASKTRACKER_DEFECT", "poison")]);
     cluster.apply(&stack("poison", away));
     let invalid = || cluster.condition("stored", "Stalled") == "True/InvalidSpec";
     cluster.wait("stored", &operator, "it is told", invalid);
     let message = cluster.get("tts/stored", "{.status.conditions[?(@.type=='Ready')].message}");
     assert!(message.contains("spec.policy.heal") && message.contains("Sometimes"), "{message}");
     assert_eq!(cluster.condition("stored", "Reconciling"), "False/Succeeded");
-    wait_until("the defect is counted", || total(&operator, "controller_runtime_reconcile_panics_total") >= 1.0);
+    wait_until("the defect is counted", || {
+        total(&operator, "controller_runtime_reconcile_panics_total") >= 1.0
+    });
 
     let key = cluster.plane.path("id");
     succeeded(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
@@ -53,7 +58,9 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     // A host that says nothing: something is known of the stack at once, before anybody waited for the host.
     let began = Instant::now();
     cluster.apply(&stack("slow", silent.address()));
-    cluster.wait("slow", &operator, "a first condition", || cluster.condition("slow", "Ready") == "False/Pending");
+    cluster.wait("slow", &operator, "a first condition", || {
+        cluster.condition("slow", "Ready") == "False/Pending"
+    });
     let first = began.elapsed();
     println!("first condition after {} ms", first.as_millis());
     assert!(first < Duration::from_secs(2), "{first:?}");
@@ -61,20 +68,37 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
 
     // The same name in another namespace would be the same project on the host: the one that came later is refused.
     cluster.kubectl(&["create", "namespace", "other"]);
-    let twin = stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: other\n");
+    let twin =
+        stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: other\n");
     cluster.apply(&twin);
-    let told = || cluster.kubectl(&["get", "tts", "slow", "-n", "other", "-o", "jsonpath={.status.conditions[?(@.type=='Stalled')].message}"]);
-    wait_until(format_args!("it is refused: {}", operator.said()), || told().contains("expected another name than that of default/slow"));
+    let told = || {
+        cluster.kubectl(&[
+            "get",
+            "tts",
+            "slow",
+            "-n",
+            "other",
+            "-o",
+            "jsonpath={.status.conditions[?(@.type=='Stalled')].message}",
+        ])
+    };
+    wait_until(format_args!("it is refused: {}", operator.said()), || {
+        told().contains("expected another name than that of default/slow")
+    });
     assert_ne!(cluster.condition("slow", "Stalled"), "True/InvalidSpec");
 
     // A spec that is not valid any more leaves the one before in force, and says so.
-    let roots = stack("slow", silent.address()).replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
+    let roots = stack("slow", silent.address())
+        .replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
     cluster.apply(&roots);
-    cluster.wait("slow", &operator, "it is told", || cluster.condition("slow", "Stalled") == "True/InvalidSpec");
+    cluster
+        .wait("slow", &operator, "it is told", || cluster.condition("slow", "Stalled") == "True/InvalidSpec");
     let generation = cluster.get("tts/slow", "{.metadata.generation}");
     assert_eq!(cluster.get("tts/slow", "{.status.observedGeneration}"), generation);
     cluster.apply(&stack("slow", silent.address()));
-    cluster.wait("slow", &operator, "it is valid again", || cluster.condition("slow", "Stalled") != "True/InvalidSpec");
+    cluster.wait("slow", &operator, "it is valid again", || {
+        cluster.condition("slow", "Stalled") != "True/InvalidSpec"
+    });
     assert_eq!(http(operator.metrics, "GET /livez").unwrap().0, 200);
 }
 
@@ -88,12 +112,19 @@ fn a_fleet_is_split_by_namespaces_and_labels() {
         cluster.apply(&stack(name, away).replace(&format!("name: {name}\n"), &labels));
     };
     let known = |name: &str, namespace: &str| {
-        !cluster.kubectl(&["get", "tts", name, "-n", namespace, "-o", "jsonpath={.status.conditions}"]).is_empty()
+        !cluster
+            .kubectl(&["get", "tts", name, "-n", namespace, "-o", "jsonpath={.status.conditions}"])
+            .is_empty()
     };
     labelled("one", "a", "red");
     labelled("two", "a", "blue");
     labelled("three", "default", "red");
-    let operator = cluster.operator("administrator", "operator.log", &["--namespaces", "a", "--selector", "team=red"], &[]);
+    let operator = cluster.operator(
+        "administrator",
+        "operator.log",
+        &["--namespaces", "a", "--selector", "team=red"],
+        &[],
+    );
     wait_until(format_args!("its own is followed: {}", operator.said()), || known("one", "a"));
     // Another one has another lease, and acts beside it.
     let other = cluster.operator("administrator", "other.log", &["--selector", "team=blue"], &[]);
@@ -103,6 +134,10 @@ fn a_fleet_is_split_by_namespaces_and_labels() {
     assert_eq!(leases.lines().filter(|name| name.contains("tasktracker-operator-")).count(), 2, "{leases}");
     // A stack that changes hands is let go by the one, and taken up by the other.
     cluster.kubectl(&["label", "tts", "one", "-n", "a", "team=blue", "--overwrite"]);
-    wait_until(format_args!("it is let go: {}", operator.said()), || operator.log().contains("it is no longer looked after"));
-    wait_until(format_args!("it is taken up: {}", other.said()), || other.log().contains("following stack=a/one"));
+    wait_until(format_args!("it is let go: {}", operator.said()), || {
+        operator.log().contains("it is no longer looked after")
+    });
+    wait_until(format_args!("it is taken up: {}", other.said()), || {
+        other.log().contains("following stack=a/one")
+    });
 }

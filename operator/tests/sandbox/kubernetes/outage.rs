@@ -35,7 +35,8 @@ fn hosts_are_kept_while_the_api_server_is_away_and_after_its_data_went_back() {
     let (status, said) = tasktracker_testbed::http(operator.metrics, "GET /livez").unwrap();
     assert_eq!(status, 200, "{said}");
     cluster.plane.go_on().unwrap();
-    let repaired = || cluster.events("staging").iter().filter(|(reason, _)| reason == "DriftHealed").count() > 0;
+    let repaired =
+        || cluster.events("staging").iter().filter(|(reason, _)| reason == "DriftHealed").count() > 0;
     cluster.wait("staging", &operator, "what happened meanwhile is told", repaired);
     cluster.wait_until_ready("staging", &operator);
     println!("the API server was away for {} s", away.elapsed().as_secs());
@@ -44,15 +45,21 @@ fn hosts_are_kept_while_the_api_server_is_away_and_after_its_data_went_back() {
     cluster.plane.snapshot("snapshot").unwrap();
     cluster.wait_until_ready("staging", &operator);
     cluster.apply(&stage.stack("staging", "r2", POLICY));
-    cluster.wait("staging", &operator, "r2 is in force", || cluster.get("tts/staging", "{.status.revision}") == "r2");
+    cluster.wait("staging", &operator, "r2 is in force", || {
+        cluster.get("tts/staging", "{.status.revision}") == "r2"
+    });
     cluster.wait_until_ready("staging", &operator);
     cluster.apply(&crate::kubernetes::quiet::stack(&stage, 7, ", deletion: Down"));
     cluster.wait_until_ready("stack-7", &operator);
     let before = stage.on_host("docker ps -aq --no-trunc | sort");
     cluster.plane.restore("snapshot").unwrap();
-    cluster.wait("staging", &operator, "the spec went back", || cluster.condition("staging", "Stalled") == "True/SpecWentBack");
+    cluster.wait("staging", &operator, "the spec went back", || {
+        cluster.condition("staging", "Stalled") == "True/SpecWentBack"
+    });
     assert_eq!(cluster.get("tts/staging", "{.spec.revision}"), "r1");
-    wait_until(format_args!("the other one is let go:\n{}", operator.said()), || operator.log().contains("its hosts are left as they are"));
+    wait_until(format_args!("the other one is let go:\n{}", operator.said()), || {
+        operator.log().contains("its hosts are left as they are")
+    });
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(stage.on_host("docker ps -aq --no-trunc | sort"), before, "{}", operator.log());
     is_repaired(&stage, &operator);

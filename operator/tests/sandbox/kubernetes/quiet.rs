@@ -13,12 +13,23 @@ const STACKS: usize = 20;
 /// A stack with ports of its own.
 pub(crate) fn stack(stage: &Stage, number: usize, policy: &str) -> String {
     let base = 20_000 + number * 20;
-    let ports: Vec<String> =
-        ["page", "api", "http", "https", "prometheus", "alertmanager", "grafana", "nodeExporter", "elasticsearch", "kibana", "fluentBit"]
-            .iter()
-            .enumerate()
-            .map(|(index, name)| format!("{name}: {}", base + index))
-            .collect();
+    let ports: Vec<String> = [
+        "page",
+        "api",
+        "http",
+        "https",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+        "nodeExporter",
+        "elasticsearch",
+        "kibana",
+        "fluentBit",
+    ]
+    .iter()
+    .enumerate()
+    .map(|(index, name)| format!("{name}: {}", base + index))
+    .collect();
     let more = format!("  policy: {{rollout: {{soak: 1s}}{policy}}}\n  ports: {{{}}}\n", ports.join(", "));
     stage.stack(&format!("stack-{number}"), "r1", &more).replace("interval: 300ms", "interval: 5s")
 }
@@ -51,7 +62,10 @@ fn nothing_is_written(name: &str, deployed: usize, lasting: Duration) {
     }
     let away = hostile::closed_port().unwrap();
     let text = stack(&stage, STACKS, "").replace(&format!("stack-{STACKS}"), "away");
-    let text = text.replace(&format!("address: {}, port: {}", stage.host.address(), stage.host.port()), &format!("address: {}, port: {}", away.ip(), away.port()));
+    let text = text.replace(
+        &format!("address: {}, port: {}", stage.host.address(), stage.host.port()),
+        &format!("address: {}, port: {}", away.ip(), away.port()),
+    );
     cluster.apply(&text);
     let operator = cluster.start_operator();
     for number in 0..STACKS {
@@ -59,16 +73,22 @@ fn nothing_is_written(name: &str, deployed: usize, lasting: Duration) {
         if number < deployed {
             cluster.wait_until_ready(&stack, &operator);
         } else {
-            cluster.wait(&stack, &operator, "its plan waits", || cluster.condition(&stack, "Approved") == "False/ApprovalNeeded");
+            cluster.wait(&stack, &operator, "its plan waits", || {
+                cluster.condition(&stack, "Approved") == "False/ApprovalNeeded"
+            });
         }
     }
-    cluster.wait("away", &operator, "it is told", || cluster.condition("away", "HostsReachable") == "False/Unreachable");
+    cluster.wait("away", &operator, "it is told", || {
+        cluster.condition("away", "HostsReachable") == "False/Unreachable"
+    });
     // Events that wait to be written are written by then.
     std::thread::sleep(Duration::from_secs(5));
     let (before, on_host) = (versions(&cluster), stage.snapshot());
     let epoch = || stage.on_host("cat /opt/tasktracker/.epoch");
     let (tenure, failed) = (epoch(), failures(&operator));
-    let checks = || operator.metric("tasktracker_reconcile_total", &["stack=\"stack-0\"", "result=\"success\""]).unwrap();
+    let checks = || {
+        operator.metric("tasktracker_reconcile_total", &["stack=\"stack-0\"", "result=\"success\""]).unwrap()
+    };
     let checked = checks();
     std::thread::sleep(lasting);
     assert_eq!(versions(&cluster), before, "something was written");
@@ -78,7 +98,10 @@ fn nothing_is_written(name: &str, deployed: usize, lasting: Duration) {
     // 1 s, 2 s, 4 s, … up to a minute, each up to a tenth more: the first minute has the most.
     let most = 6.0 + lasting.as_secs_f64() / 60.0;
     assert!(failed > 0.0 && failed <= most, "{failed} failures");
-    println!("{STACKS} stacks, {deployed} of them rolled out: {checked} checks of one, {failed} failures of the host that is away, nothing written in {} s", lasting.as_secs());
+    println!(
+        "{STACKS} stacks, {deployed} of them rolled out: {checked} checks of one, {failed} failures of the host that is away, nothing written in {} s",
+        lasting.as_secs()
+    );
 }
 
 #[test]

@@ -94,9 +94,18 @@ fn bad() -> Vec<String> {
         host("state: Off"),
         host("jump: nobody"),
         host("bindAddress: 0.0.0.0:80"),
-        with("ssh: {user: deploy, identitySecrets: [staging-ssh]}", "ssh: {user: deploy, identitySecrets: []}"),
-        with("ssh: {user: deploy, identitySecrets: [staging-ssh]}", "ssh: {user: 'a b', identitySecrets: [staging-ssh]}"),
-        with("ssh: {user: deploy, identitySecrets: [staging-ssh]}", "ssh: {user: deploy, identitySecrets: [../x]}"),
+        with(
+            "ssh: {user: deploy, identitySecrets: [staging-ssh]}",
+            "ssh: {user: deploy, identitySecrets: []}",
+        ),
+        with(
+            "ssh: {user: deploy, identitySecrets: [staging-ssh]}",
+            "ssh: {user: 'a b', identitySecrets: [staging-ssh]}",
+        ),
+        with(
+            "ssh: {user: deploy, identitySecrets: [staging-ssh]}",
+            "ssh: {user: deploy, identitySecrets: [../x]}",
+        ),
         with("app: {registry: registry.example.com/tasktracker}", "app: {}"),
         with("app: {registry: registry.example.com/tasktracker}", "app: {registry: 'a b'}"),
         backend("privileged: true"),
@@ -141,14 +150,17 @@ fn refusal(cluster: &Cluster, text: &str) -> Option<String> {
     let file = cluster.plane.path("stack.yaml");
     fs::write(&file, text).unwrap();
     let mut command: Command = cluster.plane.kubectl();
-    let output = command.args(["create", "--dry-run=server", "--validate=strict", "-f"]).arg(&file).output().unwrap();
+    let output =
+        command.args(["create", "--dry-run=server", "--validate=strict", "-f"]).arg(&file).output().unwrap();
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Whether both mean the same place or say the same words.
 fn agrees(mistake: &Mistake, said: &str) -> bool {
     let last = mistake.path.rsplit(['.', '[']).next().unwrap_or_default().trim_end_matches(']');
-    said.contains(&mistake.path) || said.contains(&mistake.message) || (!last.is_empty() && said.contains(last))
+    said.contains(&mistake.path)
+        || said.contains(&mistake.message)
+        || (!last.is_empty() && said.contains(last))
 }
 
 #[test]
@@ -167,15 +179,20 @@ fn the_api_server_and_the_check_of_a_file_agree() {
         if text.contains("  monitoring: {}") {
             continue;
         }
-        let said = refusal(&cluster, &text).unwrap_or_else(|| panic!("the API server takes it: {found:?}: {text}"));
+        let said =
+            refusal(&cluster, &text).unwrap_or_else(|| panic!("the API server takes it: {found:?}: {text}"));
         assert!(found.iter().any(|mistake| agrees(mistake, &said)), "{found:?}\n{said}\n{text}");
     }
 
     // What cannot be changed, cannot be removed and given anew.
     cluster.apply(GOOD);
     for patch in [r#"{"spec":{"environment":"production"}}"#, r#"{"spec":{"environment":null}}"#] {
-        let output =
-            cluster.plane.kubectl().args(["patch", "tts", "staging", "--type=merge", "-p", patch]).output().unwrap();
+        let output = cluster
+            .plane
+            .kubectl()
+            .args(["patch", "tts", "staging", "--type=merge", "-p", patch])
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains("environment"), "{patch}: {said}");
     }
