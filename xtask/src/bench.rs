@@ -8,12 +8,15 @@ use crate::{
     progress::{cargo, run as run_program, say, target},
 };
 
-const NAMES: [&str; 4] = ["noop", "heal", "deploy", "rollout"];
+const NAMES: [&str; 5] = ["noop", "heal", "deploy", "rollout", "kubernetes"];
 
 pub(crate) fn run(name: &str) -> Result<()> {
     ensure!(NAMES.contains(&name), "expected one of {}, found {name}", NAMES.join(", "));
     packages::ensure_docker_host(&mut |line| say(line))?;
     packages::ensure_postgres(&mut |line| say(line))?;
+    if name == "kubernetes" {
+        packages::ensure_control_plane(&mut |line| say(line))?;
+    }
     images::build_binaries()?;
     let host = images::any_host("images")?;
     images::build(host.as_ref(), &["r1", "r2"])?;

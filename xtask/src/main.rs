@@ -26,7 +26,7 @@ enum Command {
     Test(test::Options),
     /// Measure; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// noop, heal or deploy.
+        /// noop, heal, deploy, rollout or kubernetes.
         name: String,
     },
     /// What takes too long for every run of the tests: many quiet checks, fuzzing.

@@ -1,10 +1,11 @@
-//! Benchmarks on real hosts: `cargo xtask bench noop`, `heal`, `deploy` and `rollout`.
+//! Benchmarks on real hosts: `cargo xtask bench noop`, `heal`, `deploy`, `rollout` and `kubernetes`.
 //!
 //! What is compared runs in turn, in one run. A table goes to standard output, the same figures as JSON to
 //! `TASKTRACKER_BENCH/NAME.json`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod heal;
+mod kubernetes;
 mod rollout;
 mod table;
 
@@ -43,13 +44,14 @@ const RUNS: usize = 5;
 pub(crate) const TRIES: usize = 20;
 
 fn main() -> Result<()> {
-    let names = ["noop", "heal", "deploy", "rollout"];
+    let names = ["noop", "heal", "deploy", "rollout", "kubernetes"];
     let name = std::env::args().find(|argument| names.contains(&argument.as_str()));
     let mut stage = Stage::start()?;
     let (rows, ratios) = match name.as_deref() {
         Some("noop") => noop(&stage)?,
         Some("heal") => heal::heal(&stage)?,
         Some("deploy") => deploy(&mut stage)?,
+        Some("kubernetes") => kubernetes::kubernetes(&stage)?,
         Some("rollout") => rollout::rollout(&mut stage)?,
         _ => bail!("expected one of {}", names.join(", ")),
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tasktracker_testbed::{HostKeyKind, hostile, http, packages};
+use tasktracker_testbed::{ControlPlaneOptions, HostKeyKind, hostile, http, packages};
 
 use super::cluster::{Cluster, chart};
 use crate::{
@@ -127,7 +127,8 @@ impl Monitoring {
 
 #[test]
 fn what_does_not_heal_a_host_with_another_key_and_a_dead_operator_reach_a_person() {
-    let (stage, cluster) = (Stage::new("kube-alerts"), Cluster::with_chart(&Default::default(), &[]));
+    let (stage, cluster) =
+        (Stage::new("kube-alerts"), Cluster::with_chart(&ControlPlaneOptions::default(), &[]));
     cluster.add_key(&stage);
     let operator = cluster.start_as_chart(&[]);
     cluster.kubectl(&["create", "serviceaccount", "reader"]);

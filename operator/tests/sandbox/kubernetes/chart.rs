@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tasktracker_testbed::packages;
+use tasktracker_testbed::{ControlPlaneOptions, packages};
 
 use super::cluster::{Cluster, SYSTEM, chart, helm};
 use crate::stage::succeeded;
@@ -23,9 +23,9 @@ fn template(values: &[&str]) -> Output {
         "--api-versions",
         "monitoring.coreos.com/v1",
     ]);
-    values.iter().for_each(|value| {
+    for value in values {
         command.args(["--set-json", value]);
-    });
+    }
     command.output().unwrap()
 }
 
@@ -240,7 +240,7 @@ fn every_alert_says_what_to_do_and_is_tested() {
 
 #[test]
 fn it_is_installed_upgraded_and_leaves_the_stacks_behind() {
-    let cluster = Cluster::with_chart(&Default::default(), &["replicas=2", "image.tag=one"]);
+    let cluster = Cluster::with_chart(&ControlPlaneOptions::default(), &["replicas=2", "image.tag=one"]);
     let image =
         || cluster.get_in(SYSTEM, "deploy/tasktracker-operator", "{.spec.template.spec.containers[0].image}");
     assert!(image().ends_with("operator:one"), "{}", image());

@@ -189,9 +189,9 @@ impl Cluster {
         command.args([what, "tasktracker-operator"]).arg(chart());
         command.args(["--namespace", SYSTEM, "--create-namespace", "--kubeconfig"]);
         command.arg(self.plane.path("administrator.yaml"));
-        values.iter().for_each(|value| {
+        for value in values {
             command.args(["--set", value]);
-        });
+        }
         succeeded(&mut command)
     }
 
