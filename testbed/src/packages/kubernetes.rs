@@ -90,6 +90,15 @@ pub fn prometheus(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     Ok(unpack::unpacked("prometheus-trixie", &["prometheus/trixie", "promtool/trixie"], say)?.join("usr/bin"))
 }
 
+/// A library that gives a program another time, for `LD_PRELOAD`.
+///
+/// # Errors
+/// As [`etcd`].
+pub fn faketime(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = unpack::unpacked("faketime", &["libfaketime"], say)?;
+    Ok(tree.join(format!("usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)))
+}
+
 /// Alertmanager, installed: it reads templates that come with it from where they belong.
 ///
 /// # Errors

@@ -92,6 +92,14 @@ impl Cluster {
         self.kubectl(&["create", "secret", "generic", "key", &file]);
     }
 
+    /// A Secret with a key that no host knows.
+    pub(crate) fn add_any_key(&self, name: &str) {
+        let key = self.plane.path("id");
+        succeeded(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+        let file = format!("--from-file=ssh-privatekey={}", key.display());
+        self.kubectl(&["create", "secret", "generic", name, &file]);
+    }
+
     /// Runs one command of the operator as the administrator, to its end.
     pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
@@ -128,9 +136,10 @@ impl Cluster {
     }
 
     /// In a process group of its own, so that it can be stopped.
-    pub(crate) fn operator_apart(&self, log: &str) -> Running {
+    pub(crate) fn operator_apart(&self, log: &str, environment: &[(&str, &str)]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
         command.args(["run", "--kubernetes"]).env("KUBECONFIG", self.plane.path("administrator.yaml"));
+        command.envs(environment.iter().copied());
         spawn(command.process_group(0), self.log(log))
     }
 

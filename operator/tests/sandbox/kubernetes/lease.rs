@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tasktracker_testbed::packages;
+
 use super::cluster::Cluster;
 use crate::stage::{Running, Stage, wait_until};
 
@@ -30,13 +32,64 @@ fn begun(operator: &Running) -> usize {
         .count()
 }
 
+/// Two operators whose clocks are two hours apart take turns: the one that acts is killed, stopped and continued again and
+/// again. Whatever they say of the time, never do two write at once, and each takes over in time.
+#[test]
+#[ignore = "clocks that are wrong: `cargo xtask soak kubernetes`"]
+fn soak_of_operators_whose_clocks_are_hours_apart() {
+    let (stage, cluster) = (Stage::new("kube-clocks"), Cluster::start());
+    cluster.add_key(&stage);
+    let library = packages::kubernetes::faketime(&mut |_| {}).unwrap().display().to_string();
+    let start = |number: usize| {
+        let shift = if number.is_multiple_of(2) { "+1h" } else { "-1h" };
+        let environment =
+            [("LD_PRELOAD", library.as_str()), ("FAKETIME", shift), ("DONT_FAKE_MONOTONIC", "1")];
+        cluster.operator_apart(&format!("operator-{number}.log"), &environment)
+    };
+    let mut active = start(0);
+    wait_until("the first one acts", || acts(&active));
+    let policy = POLICY.replace("soak: 3s", "soak: 1s");
+    cluster.apply(&stage.stack("staging", "r1", &policy));
+    cluster.wait_until_ready("staging", &active);
+    let epoch = || stage.on_host("cut -d' ' -f1 /opt/tasktracker/.epoch").trim().parse::<u64>().unwrap();
+    let mut before = epoch();
+    for number in 1..=8 {
+        let standby = start(number);
+        wait_until("it waits", || standby.log().contains("waiting for the lease"));
+        std::thread::sleep(Duration::from_secs(3));
+        let revision = if number.is_multiple_of(2) { "r1" } else { "r2" };
+        cluster.apply(&stage.stack("staging", revision, &policy));
+        wait_until("a rollout is under way", || active.log().contains(&format!("to=\"{revision}\"")));
+        let since = Instant::now();
+        let is_killed = number.is_multiple_of(3);
+        active.signal(if is_killed { "KILL" } else { "STOP" });
+        takes_over(&standby, since, if is_killed { "SIGKILL" } else { "SIGSTOP" });
+        cluster.wait("staging", &standby, "the revision is in force", || {
+            cluster.get("tts/staging", "{.status.revision}") == revision
+        });
+        cluster.wait_until_ready("staging", &standby);
+        if !is_killed {
+            let (written, tenure) = (begun(&active), epoch());
+            active.signal("CONT");
+            wait_until(format_args!("it ends: {}", active.said()), || {
+                active.log().contains("another operator holds the lease")
+            });
+            std::thread::sleep(Duration::from_secs(2));
+            assert_eq!((begun(&active), epoch()), (written, tenure), "it wrote: {}", active.log());
+        }
+        assert!(epoch() > before, "epochs grow");
+        before = epoch();
+        active = standby;
+    }
+}
+
 #[test]
 fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     let (stage, cluster) = (Stage::new("kube-lease"), Cluster::start());
     cluster.add_key(&stage);
-    let first = cluster.operator_apart("first.log");
+    let first = cluster.operator_apart("first.log", &[]);
     wait_until("the first one acts", || acts(&first));
-    let second = cluster.operator_apart("second.log");
+    let second = cluster.operator_apart("second.log", &[]);
     cluster.apply(&stage.stack("staging", "r1", POLICY));
     cluster.wait_until_ready("staging", &first);
     assert!(!acts(&second));
@@ -52,7 +105,7 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     wait_until("the second one repairs", || second.log().contains("healed: frontend"));
 
     // Stopped in the middle of a rollout. Whoever takes over finishes it; the other one has nothing to say any more.
-    let third = cluster.operator_apart("third.log");
+    let third = cluster.operator_apart("third.log", &[]);
     cluster.apply(&stage.stack("staging", "r2", POLICY));
     wait_until("it is rolled out", || second.log().contains("to=\"r2\""));
     std::thread::sleep(Duration::from_millis(1500));
@@ -72,7 +125,7 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     cluster.wait_until_ready("staging", &third);
 
     // One that is told to end gives the lease up: nobody has to wait for it to be over.
-    let fourth = cluster.operator_apart("fourth.log");
+    let fourth = cluster.operator_apart("fourth.log", &[]);
     wait_until("it waits", || fourth.log().contains("waiting for the lease"));
     let since = Instant::now();
     third.stop();

@@ -1,14 +1,11 @@
 //! Stacks that are wrong in some way: told, and no harm to the others.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tasktracker_testbed::{hostile, http};
 
 use super::cluster::Cluster;
-use crate::stage::{Running, succeeded, wait_until};
+use crate::stage::{Running, wait_until};
 
 const STACK: &str = include_str!("../../../../examples/staging.yaml");
 
@@ -51,10 +48,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
         total(&operator, "controller_runtime_reconcile_panics_total") >= 1.0
     });
 
-    let key = cluster.plane.path("id");
-    succeeded(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-    let file = format!("--from-file=ssh-privatekey={}", key.display());
-    cluster.kubectl(&["create", "secret", "generic", "staging-ssh", &file]);
+    cluster.add_any_key("staging-ssh");
     // A host that says nothing: something is known of the stack at once, before anybody waited for the host.
     let began = Instant::now();
     cluster.apply(&stack("slow", silent.address()));
@@ -100,6 +94,32 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
         cluster.condition("slow", "Stalled") != "True/InvalidSpec"
     });
     assert_eq!(http(operator.metrics, "GET /livez").unwrap().0, 200);
+}
+
+#[test]
+fn a_host_that_is_gone_keeps_no_deleted_stack_for_ever() {
+    let cluster = Cluster::start();
+    cluster.add_any_key("staging-ssh");
+    let operator = cluster.operator("administrator", "operator.log", &["--deletion-timeout", "3"], &[]);
+    let text = stack("gone", hostile::closed_port().unwrap());
+    cluster.apply(&format!("{}\n  policy: {{deletion: DownAndVolumes}}\n", text.trim_end()));
+    let finalizer = || cluster.get("tts/gone", "{.metadata.finalizers[0]}") == "tasktracker.dev/hosts";
+    cluster.wait("gone", &operator, "it has a finalizer", finalizer);
+    cluster.kubectl(&["delete", "tts", "gone", "--wait=false"]);
+    assert!(finalizer(), "it goes before anything was tried");
+    cluster.kubectl(&["wait", "--for=delete", "tts/gone", "--timeout=30s"]);
+    let told = || {
+        cluster
+            .events("gone")
+            .into_iter()
+            .any(|(reason, note)| reason == "DeletionAbandoned" && note.contains("app-1"))
+    };
+    wait_until(format_args!("people are told: {}", operator.said()), told);
+    // What has no such policy waits for nobody.
+    cluster.apply(&text);
+    cluster.wait("gone", &operator, "it is followed", || !cluster.condition("gone", "Ready").is_empty());
+    assert_eq!(cluster.get("tts/gone", "{.metadata.finalizers}"), "");
+    cluster.kubectl(&["delete", "tts", "gone", "--timeout=5s"]);
 }
 
 #[test]

@@ -20,7 +20,17 @@ fn is_repaired(stage: &Stage, operator: &Running) {
 
 #[test]
 fn hosts_are_kept_while_the_api_server_is_away_and_after_its_data_went_back() {
-    let (stage, mut cluster) = (Stage::new("kube-outage"), Cluster::start());
+    outage("kube-outage", Duration::from_secs(20));
+}
+
+#[test]
+#[ignore = "minutes: `cargo xtask soak kubernetes`"]
+fn soak_of_an_api_server_that_is_away_for_minutes() {
+    outage("kube-outage-soak", Duration::from_mins(5));
+}
+
+fn outage(name: &str, lasting: Duration) {
+    let (stage, mut cluster) = (Stage::new(name), Cluster::start());
     cluster.add_key(&stage);
     let operator = cluster.start_operator();
     cluster.apply(&stage.stack("staging", "r1", POLICY));
@@ -30,7 +40,7 @@ fn hosts_are_kept_while_the_api_server_is_away_and_after_its_data_went_back() {
     cluster.plane.stop().unwrap();
     let away = Instant::now();
     is_repaired(&stage, &operator);
-    std::thread::sleep(Duration::from_secs(20).saturating_sub(away.elapsed()));
+    std::thread::sleep(lasting.saturating_sub(away.elapsed()));
     is_repaired(&stage, &operator);
     let (status, said) = tasktracker_testbed::http(operator.metrics, "GET /livez").unwrap();
     assert_eq!(status, 200, "{said}");
