@@ -14,6 +14,7 @@ mod plans;
 mod reconcile;
 mod run;
 mod secrets;
+mod source;
 mod status;
 
 pub use access::Reviews;

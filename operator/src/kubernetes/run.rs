@@ -24,7 +24,7 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt, controller, predicates,
         reflector::{self, ObjectRef, Store},
-        utils::{Backoff, Predicate, PredicateConfig},
+        utils::{Predicate, PredicateConfig},
         watcher,
     },
 };
@@ -35,28 +35,26 @@ use tokio::{
 
 use super::{
     Reviews, Where,
-    api::{key_of, read, resource, stacks_api},
+    api::{key_of, resource, stacks_api},
     connect,
     events::Events,
     generations::Generations,
     lease::Leadership,
     limited,
-    reconcile::{Context, backoff, reconcile, retry},
+    reconcile::{Context, reconcile, retry},
     secrets::ClusterSecrets,
+    source::{Cluster, Hearer, Patience},
 };
 use crate::{
     desired::sha256,
-    engine::{Listener, Memory, Parts, Stacks},
+    engine::{Memory, Parts, Stacks},
     metrics::Metrics,
-    report::happenings::Happening,
     server::{self, Health, Told},
-    source::{Authority, Secrets, Source, Stack, StackKey},
+    source::{Authority, Secrets, StackKey},
 };
 
 /// How long a watch lasts: shorter than whatever is between ends idle connections.
 const WATCH_SECONDS: u32 = 200;
-/// After so many failures a watch waits no longer than before: 8 s.
-const MOST_PATIENT: u32 = 4;
 /// How often it is looked whether stacks are gone.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long what must go on may stand still before that is a defect.
@@ -344,66 +342,4 @@ impl Door {
 async fn is_synced(store: &Store<DynamicObject>) -> bool {
     let ready = store.wait_until_ready();
     tokio::time::timeout(Duration::ZERO, ready).await.is_ok_and(|ready| ready.is_ok())
-}
-
-/// How long a watch that failed waits: what comes back after minutes is heard again within seconds.
-#[derive(Debug, Default)]
-struct Patience(u32);
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0 = (self.0 + 1).min(MOST_PATIENT);
-        Some(backoff(self.0))
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
-}
-
-/// The API server as a source.
-struct Cluster {
-    client: Client,
-    leadership: Arc<Leadership>,
-    history: Arc<Generations>,
-}
-
-impl Source for Cluster {
-    fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
-        Box::pin(async move {
-            let api = stacks_api(self.client.clone(), Some(&stack.key.namespace));
-            // By a list of one: the operator needs no right to get what it lists and watches.
-            let parameters = ListParams::default().fields(&format!("metadata.name={}", stack.key.name));
-            let objects = limited(api.list(&parameters)).await;
-            let is_it = |object: &DynamicObject| read(object).is_ok_and(|read| read == *stack);
-            objects.is_ok_and(|objects| objects.items.iter().any(is_it))
-        })
-    }
-
-    fn authority(&self, stack: &StackKey) -> Authority {
-        match (self.leadership.authority(), self.history.bar(stack)) {
-            (Authority::Full, Some(bar)) => Authority::Repairs(bar),
-            (authority, _) => authority,
-        }
-    }
-}
-
-/// Hears what comes of stacks.
-struct Hearer {
-    events: Arc<Events>,
-    triggers: mpsc::UnboundedSender<StackKey>,
-}
-
-impl Listener for Hearer {
-    fn status_changed(&self, stack: &StackKey) {
-        let _ = self.triggers.send(stack.clone());
-    }
-
-    fn happened(&self, stack: &Stack, happening: Happening) {
-        self.events.tell(stack, happening);
-    }
 }

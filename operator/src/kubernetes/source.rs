@@ -1,0 +1,90 @@
+//! What the engine needs of this door: a source to be asked anew, and somebody who listens.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use kube::{
+    Client,
+    api::{DynamicObject, ListParams},
+    runtime::utils::Backoff,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    api::{read, stacks_api},
+    events::Events,
+    generations::Generations,
+    lease::Leadership,
+    limited,
+    reconcile::backoff,
+};
+use crate::{
+    engine::Listener,
+    report::happenings::Happening,
+    source::{Authority, Source, Stack, StackKey},
+};
+
+/// After so many failures a watch waits no longer than before: 8 s.
+const MOST_PATIENT: u32 = 4;
+
+/// How long a watch that failed waits: what comes back after minutes is heard again within seconds.
+#[derive(Debug, Default)]
+pub(super) struct Patience(u32);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = (self.0 + 1).min(MOST_PATIENT);
+        Some(backoff(self.0))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// The API server as a source.
+pub(super) struct Cluster {
+    pub(super) client: Client,
+    pub(super) leadership: Arc<Leadership>,
+    pub(super) history: Arc<Generations>,
+}
+
+impl Source for Cluster {
+    fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let api = stacks_api(self.client.clone(), Some(&stack.key.namespace));
+            // By a list of one: the operator needs no right to get what it lists and watches.
+            let parameters = ListParams::default().fields(&format!("metadata.name={}", stack.key.name));
+            let objects = limited(api.list(&parameters)).await;
+            let is_it = |object: &DynamicObject| read(object).is_ok_and(|read| read == *stack);
+            objects.is_ok_and(|objects| objects.items.iter().any(is_it))
+        })
+    }
+
+    fn authority(&self, stack: &StackKey) -> Authority {
+        match (self.leadership.authority(), self.history.bar(stack)) {
+            (Authority::Full, Some(bar)) => Authority::Repairs(bar),
+            (authority, _) => authority,
+        }
+    }
+}
+
+/// Hears what comes of stacks.
+pub(super) struct Hearer {
+    pub(super) events: Arc<Events>,
+    pub(super) triggers: mpsc::UnboundedSender<StackKey>,
+}
+
+impl Listener for Hearer {
+    fn status_changed(&self, stack: &StackKey) {
+        let _ = self.triggers.send(stack.clone());
+    }
+
+    fn happened(&self, stack: &Stack, happening: Happening) {
+        self.events.tell(stack, happening);
+    }
+}
