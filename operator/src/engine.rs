@@ -231,7 +231,7 @@ impl Site<'_> {
             closed: plan::closed(&policy.windows, now),
             granted: Granted {
                 plan: turns.and_then(|turns| turns.granted(stack, host, &project.component)),
-                named: stack.approved_plan().map(|(place, hash)| format!("{place} {hash}")),
+                named: named(&stack.approved_plans()),
             },
             drain: plan::drain(spec.state, &observed),
             barred: barred.cloned(),
@@ -245,6 +245,12 @@ impl Site<'_> {
         }
         Ok(Look { project, observed, drift, plan })
     }
+}
+
+/// Which plans are approved, and where that stands, in words.
+fn named(plans: &[(&str, &str)]) -> Option<String> {
+    let words: Vec<String> = plans.iter().map(|(place, hash)| format!("{place} {hash}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// How far the host's clock is ahead of ours, in seconds.

@@ -254,6 +254,20 @@ impl Metrics {
         self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
     }
 
+    /// A host is worked on.
+    pub fn alive(&self, labels: &StackLabels, host: &str, now: jiff::Timestamp) {
+        let seconds = now.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
+        self.last_check.with_label_values(&labels.with(&[host])).set(seconds);
+    }
+
+    /// A stack whose spec is refused, and of which no older one is in force: it is not as asked for.
+    pub fn refused(&self, key: &StackKey, environment: &str) {
+        let labels = [key.namespace.as_str(), &key.name, environment];
+        for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended] {
+            gauge.with_label_values(&labels).set(0);
+        }
+    }
+
     /// What one look at one host came to, after what was known of it `before`.
     pub fn checked(&self, labels: &StackLabels, before: &HostReport, report: &HostReport, now_seconds: f64) {
         let host = labels.with(&[&report.host]);

@@ -2,6 +2,7 @@
 
 use super::{ACTION_LIMIT, Context, Error, adopted::start_again};
 use crate::{
+    desired::labels,
     host::{FileFact, Host, Step},
     ledger::Ledger,
     observe::Observed,
@@ -55,8 +56,15 @@ fn steps(observed: &Observed, context: &Context<'_>, with_volumes: bool) -> (Vec
     if !is_shared && observed.networks.get(&project.network).is_some_and(Option::is_some) {
         docker(format!("remove network {}", project.network), &["network", "rm"], &project.network);
     }
-    let there = |name: &&String| observed.volumes.get(*name).is_some_and(Option::is_some);
-    for name in volumes.values().filter(|_| with_volumes).filter(there) {
+    // What nothing was ever rolled out to is not ours by its name alone.
+    let known: Vec<String> =
+        observed.ledger.iter().flat_map(|ledger| ledger.volumes.values().cloned()).collect();
+    let label = format!("labels/{}", labels::OWNER);
+    let is_ours = |name: &&String| {
+        let made = observed.volumes.get(*name).and_then(Option::as_ref);
+        made.is_some_and(|made| known.contains(name) || made.settings.get(&label) == Some(&project.owner))
+    };
+    for name in volumes.values().filter(|_| with_volumes).filter(is_ours) {
         docker(format!("remove volume {name}"), &["volume", "rm"], name);
     }
     let cut = observed.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());

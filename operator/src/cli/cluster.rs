@@ -93,9 +93,10 @@ pub(super) async fn run(
         }
         Asked::Rollback(release) => {
             let release = release.unwrap_or("previous");
-            let wish = format!("{release}@{}", now());
+            let now = now();
+            let wish = |stack: &Read| format!("{release}@{}/{now}", stack.generation.unwrap_or_default());
             let words = format!("it goes back to the release {release}; see `history`");
-            annotate(printer, &stacks, &all, ROLLBACK_ANNOTATION, |_| (wish.clone(), words.clone())).await
+            annotate(printer, &stacks, &all, ROLLBACK_ANNOTATION, |stack| (wish(stack), words.clone())).await
         }
         Asked::Retry => {
             let words = "what failed is tried again".to_owned();
@@ -116,9 +117,9 @@ pub(super) async fn run(
             .await
         }
         Asked::Adopt => {
+            let this = |stack: &Read| format!("{}@{}", stack.uid, stack.generation.unwrap_or_default());
             let words = "what another owner of that name had is taken over".to_owned();
-            annotate(printer, &stacks, &all, ADOPT_ANNOTATION, |stack| (stack.uid.clone(), words.clone()))
-                .await
+            annotate(printer, &stacks, &all, ADOPT_ANNOTATION, |stack| (this(stack), words.clone())).await
         }
     }
 }

@@ -91,7 +91,7 @@ async fn look_at(
             return Looked { stack, spec, host: None, result, means };
         }
     };
-    let host = reach.hosts.get(target);
+    let host = reach.hosts.get(&stack.key, target);
     let site = Site {
         stack: &stack,
         spec: &spec,

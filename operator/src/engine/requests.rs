@@ -3,7 +3,7 @@
 
 use tasktracker_crds::conditions::reasons;
 
-use super::{Look, RollbackError, Site};
+use super::{Look, Site};
 use crate::{
     apply,
     host::HostLock,
@@ -33,10 +33,13 @@ pub(super) fn open(stack: &Stack, look: &Look) -> Vec<Request> {
         (ledger.requests.get(name).map(String::as_str) != Some(wish)).then(|| wish.to_owned())
     };
     let retry = is_new(RETRY_ANNOTATION).map(Request::Retry);
-    let rollback = is_new(ROLLBACK_ANNOTATION).map(|wish| {
-        let named = wish.split('@').next().unwrap_or_default();
+    // It is about one spec: on a host that hears of it late, another one may be in force.
+    let rollback = is_new(ROLLBACK_ANNOTATION).and_then(|wish| {
+        let (named, rest) = wish.split_once('@')?;
+        let generation: i64 = rest.split('/').next()?.parse().ok()?;
+        let is_this = stack.resource.metadata.generation == Some(generation);
         let release = (!named.is_empty() && named != "previous").then(|| named.to_owned());
-        Request::Rollback { release, wish }
+        is_this.then(|| Request::Rollback { release, wish: wish.clone() })
     });
     retry.into_iter().chain(rollback).collect()
 }
@@ -86,14 +89,14 @@ impl Site<'_> {
                 Ok(None)
             }
             Request::Rollback { release, .. } => {
-                self.keep_heard(lock, &look, who).await?;
-                match self.rollback(lock, &look, release.as_deref(), who).await {
-                    Ok(_) => Ok(None),
-                    Err(RollbackError::Apply(error)) => Err(error),
-                    Err(refused) => {
-                        Ok(Some(Refused { reason: reasons::REQUEST_REFUSED, found: refused.to_string() }))
-                    }
+                if let Err(error) = self.bring_images_back(&look, release.as_deref()).await {
+                    tracing::debug!(host = %self.spec.name, %error, "nothing is pulled");
                 }
+                self.keep_heard(lock, &look, who).await?;
+                let back = self.rollback(lock, &look, release.as_deref(), who).await;
+                Ok(back
+                    .err()
+                    .map(|refused| Refused { reason: reasons::REQUEST_REFUSED, found: refused.to_string() }))
             }
         }
     }

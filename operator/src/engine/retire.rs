@@ -90,7 +90,7 @@ impl Retired<'_> {
     /// The first thing that went wrong; what was done before stays done.
     pub async fn remove(&self, hosts: &Hosts, removal: Removal<'_>) -> Result<Vec<String>, Error> {
         let Self { stack, host: deployed, secrets, memory } = self;
-        let host = hosts.get(target(stack, &deployed.spec, secrets).await?);
+        let host = hosts.get(&stack.key, target(stack, &deployed.spec, secrets).await?);
         let mut done = Vec::new();
         for component in deployed.components.values() {
             let lock = host.lock(removal.writer).await?;

@@ -53,12 +53,20 @@ struct Managed {
     workers: BTreeMap<String, JoinHandle<()>>,
 }
 
+/// A host from which a stack is being taken.
+pub(super) struct Retiring {
+    task: JoinHandle<()>,
+    spec: HostSpec,
+    /// Whether the stack was deleted: then nothing but that decides how long it goes on.
+    is_deleted: bool,
+}
+
 /// Stacks that are followed.
 pub struct Stacks {
     pub(super) shared: Arc<Shared>,
     managed: BTreeMap<StackKey, Managed>,
     gone_hosts: Vanished<(String, String)>,
-    pub(super) retiring: BTreeMap<(String, String), (JoinHandle<()>, HostSpec)>,
+    pub(super) retiring: BTreeMap<(String, String), Retiring>,
 }
 
 impl Stacks {
@@ -169,6 +177,7 @@ impl Stacks {
         };
         old.sender.send_replace(None);
         self.shared.watcher.end(&managed);
+        self.shared.turns.end(&managed);
         true
     }
 
@@ -192,8 +201,8 @@ impl Stacks {
         };
         let is_known =
             |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
-        self.retiring.retain(|(key, host), (task, spec)| {
-            if is_asked(key, spec) || !is_known(key, host) {
+        self.retiring.retain(|(key, host), Retiring { task, spec, is_deleted }| {
+            if !*is_deleted && (is_asked(key, spec) || !is_known(key, host)) {
                 task.abort();
             }
             !task.is_finished()
@@ -220,7 +229,10 @@ impl Stacks {
     /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay.
     pub(super) fn retire(&mut self, key: &str, only: Option<&str>) {
         let Some(known) = self.shared.memory.deployed(key) else { return };
-        let deletion = known.resource.spec.policy.deletion;
+        // What is in force decides, though nothing was rolled out by it yet.
+        let followed = self.managed.iter().find(|(followed, _)| followed.to_string() == key);
+        let deletion =
+            followed.map_or(&known.resource.spec, |(_, managed)| &managed.stack.spec).policy.deletion;
         let stack = Stack::of_object(known.resource, PathBuf::new());
         for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
             if deletion == Deletion::Retain {
@@ -230,15 +242,15 @@ impl Stacks {
             if deletion == Deletion::DownAndVolumes {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
             }
-            self.retire_host(&stack, host, false);
+            self.retire_host(&stack, host, false, false);
         }
     }
 
-    fn retire_host(&mut self, stack: &Stack, host: DeployedHost, with_volumes: bool) {
+    fn retire_host(&mut self, stack: &Stack, host: DeployedHost, with_volumes: bool, is_deleted: bool) {
         let (key, spec) = ((stack.key.to_string(), host.spec.name.to_string()), host.spec.clone());
         let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host, with_volumes));
-        if let Some((earlier, _)) = self.retiring.insert(key, (task, spec)) {
-            earlier.abort();
+        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, is_deleted }) {
+            earlier.task.abort();
         }
     }
 
@@ -261,14 +273,14 @@ impl Stacks {
             hosts.entry(spec.name.to_string()).or_insert_with(|| DeployedHost::as_asked(stack, spec));
         }
         for host in hosts.into_values() {
-            self.retire_host(stack, host, deletion == Deletion::DownAndVolumes);
+            self.retire_host(stack, host, deletion == Deletion::DownAndVolumes, true);
         }
     }
 
     /// The hosts of a stack that is being removed on which that is not done yet.
     pub fn left(&self, key: &StackKey) -> Vec<String> {
         let key = key.to_string();
-        let tasks = self.retiring.iter().filter(|((of, _), (task, _))| *of == key && !task.is_finished());
+        let tasks = self.retiring.iter().filter(|((of, _), one)| *of == key && !one.task.is_finished());
         tasks.map(|((_, host), _)| host.clone()).collect()
     }
 
@@ -276,9 +288,9 @@ impl Stacks {
     pub fn give_up(&mut self, key: &StackKey) {
         let key = key.to_string();
         self.let_go(&key);
-        self.retiring.retain(|(of, _), (task, _)| {
+        self.retiring.retain(|(of, _), one| {
             if *of == key {
-                task.abort();
+                one.task.abort();
             }
             *of != key
         });

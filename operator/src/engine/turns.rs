@@ -103,16 +103,17 @@ impl Group {
     /// Whether what the spec approves is the plan of the stack, as it is by all hosts that were read: then it is kept
     /// what that was for each host, though the plan of the stack is another one as soon as the first of them is done.
     fn grant(&mut self, stack: &Stack) -> bool {
-        let Some((_, wanted)) = stack.approved_plan() else {
-            self.granted = None;
+        let named = stack.approved_plans();
+        let is_named = |hash: &str| named.iter().any(|(_, named)| *named == hash);
+        self.granted.take_if(|(granted, _)| !is_named(granted));
+        if named.is_empty() {
             return false;
-        };
-        self.granted.take_if(|(granted, _)| granted != wanted);
+        }
         let plans = self.plans.iter().flat_map(|(host, components)| {
             components.iter().map(move |(component, plan)| (host.as_str(), component.as_str(), plan))
         });
         let hash = plan::hash_of(plans.map(|(host, component, plan)| (host, component, plan.hash.clone())));
-        if hash != wanted || self.granted.is_some() {
+        if !is_named(&hash) || self.granted.as_ref().is_some_and(|(granted, _)| *granted == hash) {
             return false;
         }
         let waiting = |components: &BTreeMap<String, Planned>| {
@@ -196,10 +197,12 @@ impl Turns {
 
     /// Hash of the plan that the spec approves for a component on a host.
     pub(super) fn granted(&self, stack: &Stack, host: &str, component: &str) -> Option<String> {
-        let (_, wanted) = stack.approved_plan()?;
+        let named = stack.approved_plans();
         let stacks = self.lock();
         let granted = stacks.get(&stack.key).and_then(|group| group.granted.as_ref());
-        let plans = granted.filter(|(hash, _)| hash == wanted).and_then(|(_, hosts)| hosts.get(host));
+        let plans = granted
+            .filter(|(hash, _)| named.iter().any(|(_, named)| named == hash))
+            .and_then(|(_, hosts)| hosts.get(host));
         plans?.get(component).cloned()
     }
 
@@ -207,6 +210,11 @@ impl Turns {
     pub(super) fn grants(&self, stack: &Stack, host: &str, look: &Look) -> bool {
         look.plan.needs_approval()
             && self.granted(stack, host, &look.project.component) == Some(look.plan.hash())
+    }
+
+    /// A stack goes.
+    pub(super) fn end(&self, stack: &StackKey) {
+        self.lock().remove(stack);
     }
 
     /// A host cannot be looked at, or not any more.

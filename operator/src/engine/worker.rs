@@ -31,6 +31,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// Shortest time from one check to the next that an event or a changed file asks for.
 const SHORTEST_WAKE: Duration = Duration::from_millis(50);
+/// How often it is said that a host is worked on.
+const ALIVE: Duration = Duration::from_secs(30);
 /// Who wishes for something through an annotation.
 const PERSON: &str = "annotation";
 /// How often the host itself is looked at: engine, disks, clock, versions.
@@ -222,7 +224,7 @@ async fn check(
         shared.watcher.publish(&stack, error.report(name, before), now(), occasion.woken);
     };
     let host = match target(&stack, &spec, &shared.secrets).await {
-        Ok(target) => shared.hosts.get(target),
+        Ok(target) => shared.hosts.get(&stack.key, target),
         Err(error) => {
             shared.turns.missed(&stack.key, name);
             failed(error.into());
@@ -270,7 +272,7 @@ impl Check<'_> {
         let is_granted = |look: &Look| self.shared.turns.grants(stack, spec.name.as_str(), look);
         let is_asked = |look: &Look| !requests::open(stack, look).is_empty();
         if !looks.iter().any(|look| look.has_work() || is_granted(look) || is_asked(look))
-            || self.shared.source.authority(&self.stack.key) == Authority::Nothing
+            || self.may_write_nothing()
         {
             return Ok(());
         }
@@ -312,10 +314,14 @@ impl Check<'_> {
 
     /// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
     async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
+        // It may have taken long to get it.
+        if self.may_write_nothing() {
+            return Ok(());
+        }
         let before = self.seen(Depth::Whole, Some(lock)).await?;
         failpoint::reached("looked");
         for look in &before {
-            if look.has_work() && self.may_bring_back(look).await {
+            if look.has_work() && self.may_bring_back(look).await && !self.may_write_nothing() {
                 self.carry_out(lock, look).await?;
             }
         }
@@ -324,6 +330,11 @@ impl Check<'_> {
         }
         self.seen(Depth::Whole, Some(lock)).await?;
         Ok(())
+    }
+
+    /// Whether another operator acts.
+    fn may_write_nothing(&self) -> bool {
+        self.shared.source.authority(&self.stack.key) == Authority::Nothing
     }
 
     /// What a person took away comes back only where the source, read anew, asks for it: its file may have gone before.
@@ -388,6 +399,20 @@ impl Check<'_> {
         Ok(looks)
     }
 
+    /// Does something that may take long, and says all the while that the host is not forgotten.
+    async fn alive<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut ticks = tokio::time::interval(ALIVE);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ticks.tick() => {
+                    self.shared.watcher.metrics().alive(&self.labels, self.spec.name.as_str(), now());
+                }
+            }
+        }
+    }
+
     async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
         let Self { shared, stack, host, labels, .. } = self;
         let metrics = shared.watcher.metrics();
@@ -412,7 +437,7 @@ impl Check<'_> {
             tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();
-        let outcome = self.site().act(lock, look, OPERATOR).await;
+        let outcome = self.alive(self.site().act(lock, look, OPERATOR)).await;
         let seconds = started.elapsed().as_secs_f64();
         metrics.phase(labels, "apply", seconds);
         if look.plan.rollout.is_some() {

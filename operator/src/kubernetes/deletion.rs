@@ -66,7 +66,8 @@ async fn set_finalizer(context: &Context, object: &DynamicObject, wanted: bool) 
 pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<Next, ApiError> {
     let key = key_of(object);
     if !has_finalizer(object) {
-        context.stacks().let_go(&key.to_string());
+        context.stacks().give_up(&key);
+        context.forget_deleted(&key);
         return Ok(Next::WaitForChange);
     }
     let asked = api::read(object).ok();

@@ -2,7 +2,7 @@
 //! ago. They are not carried out before somebody changes them again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -46,6 +46,11 @@ impl Generations {
         } else {
             seen.newest = generation;
         }
+    }
+
+    /// Forgets stacks that are there no longer.
+    pub(super) fn retain(&self, there: &BTreeSet<StackKey>) {
+        self.lock().retain(|key, _| there.contains(key));
     }
 
     /// Why nothing but repairs is begun for a stack.

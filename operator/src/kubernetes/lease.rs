@@ -141,7 +141,7 @@ impl Leadership {
         let record = (spec.holder_identity.clone(), spec.renew_time.clone(), spec.lease_transitions);
         let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
         if seen.as_ref().is_none_or(|seen| seen.record != record) {
-            *seen = Some(Seen { record, since: now, good_for: Duration::from_secs(seconds) });
+            *seen = Some(Seen { record, since: Instant::now(), good_for: Duration::from_secs(seconds) });
         }
         let is_free = spec.holder_identity.as_deref().is_none_or(str::is_empty);
         let is_over = seen.as_ref().is_some_and(|seen| now.duration_since(seen.since) > seen.good_for);
@@ -202,15 +202,8 @@ impl Leadership {
             return Ok(false);
         }
         spec.renew_time = Some(MicroTime(now()));
-        match limited(self.api.replace(&self.name, &parameters(), &lease)).await {
-            Err(error) if error.is_conflict() => self.is_ours().await,
-            renewed => renewed.map(|_| true),
-        }
-    }
-
-    async fn is_ours(&self) -> Result<bool, ApiError> {
-        let lease = limited(self.api.get(&self.name)).await?;
-        Ok(lease.spec.and_then(|spec| spec.holder_identity).as_deref() == Some(&self.identity))
+        // Whoever was faster is seen at the next try.
+        limited(self.api.replace(&self.name, &parameters(), &lease)).await.map(|_| true)
     }
 
     /// Gives the lease up, so that another one need not wait.

@@ -23,7 +23,7 @@ pub(super) fn name(stack: &Stack, hash: &str) -> String {
     format!("{}-plan-{hash}", stack.key.name)
 }
 
-/// Keeps a plan; one that is there already is the same.
+/// Keeps a plan; what is there under its name is replaced, since anybody may have made that.
 pub(super) async fn keep(client: Client, stack: &Stack, hash: &str, plan: &Value) -> Result<(), ApiError> {
     let mut text = serde_json::to_string_pretty(plan).unwrap_or_default();
     if text.len() > LARGEST {
@@ -51,7 +51,10 @@ pub(super) async fn keep(client: Client, stack: &Stack, hash: &str, plan: &Value
     let api: Api<ConfigMap> = Api::namespaced(client, &stack.key.namespace);
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     match limited(api.create(&parameters, &config_map)).await {
-        Err(error) if error.is_conflict() => Ok(()),
+        Err(error) if error.is_conflict() => {
+            limited(api.delete(&name(stack, hash), &DeleteParams::default())).await?;
+            limited(api.create(&parameters, &config_map)).await.map(drop)
+        }
         made => made.map(drop),
     }
 }

@@ -1,7 +1,7 @@
 //! One object of the API server: it is given to the engine as it is now, and its status is what the engine knows of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,8 +10,11 @@ use std::{
 use futures::FutureExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Client, api::DynamicObject, runtime::controller::Action};
-use tasktracker_crds::TaskTrackerStackStatus;
-use tokio::time::{Instant, timeout};
+use tasktracker_crds::{TaskTrackerStackStatus, validation::Mistake};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     ApiError,
@@ -25,7 +28,7 @@ use super::{
 };
 use crate::{
     engine::{Stacks, now},
-    metrics::Controller as Metrics,
+    metrics::{Controller, Metrics},
     report,
     source::{self, Stack, StackKey},
 };
@@ -49,9 +52,15 @@ pub(super) struct Context {
     pub(super) deletion_limit: Duration,
     pub(super) roots: Vec<PathBuf>,
     pub(super) written: Written,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Controller>,
+    /// Metrics of the stacks.
+    of_stacks: Arc<Metrics>,
     stacks: Mutex<Stacks>,
     failures: Mutex<BTreeMap<StackKey, u32>>,
+    /// Objects whose newest spec is refused.
+    refused: Mutex<BTreeSet<StackKey>>,
+    /// What is to be looked at again.
+    triggers: mpsc::UnboundedSender<StackKey>,
     deleted: Mutex<BTreeMap<StackKey, Instant>>,
 }
 
@@ -69,7 +78,8 @@ impl Context {
         client: Client,
         stacks: Stacks,
         (events, leadership, generations): (Arc<Events>, Arc<Leadership>, Arc<Generations>),
-        metrics: Arc<Metrics>,
+        triggers: mpsc::UnboundedSender<StackKey>,
+        (metrics, of_stacks): (Arc<Controller>, Arc<Metrics>),
         (roots, deletion_limit): (Vec<PathBuf>, Duration),
     ) -> Self {
         Self {
@@ -80,9 +90,12 @@ impl Context {
             deletion_limit,
             roots,
             metrics,
+            of_stacks,
             written: Written::default(),
             stacks: Mutex::new(stacks),
             failures: Mutex::default(),
+            refused: Mutex::default(),
+            triggers,
             deleted: Mutex::default(),
         }
     }
@@ -99,6 +112,42 @@ impl Context {
 
     pub(super) fn forget_deleted(&self, key: &StackKey) {
         self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Forgets what is known of objects that are there no longer: nothing more is done about them.
+    pub(super) fn retain(&self, there: &BTreeSet<StackKey>) {
+        let lock = |set: &Mutex<BTreeSet<StackKey>>| {
+            std::mem::take(&mut *set.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let (kept, gone) =
+            lock(&self.refused).into_iter().partition::<BTreeSet<_>, _>(|key| there.contains(key));
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        for key in &gone {
+            self.of_stacks.end(key);
+        }
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there.contains(key));
+        self.generations.retain(there);
+        let deleted: Vec<StackKey> =
+            self.deleted.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        // Somebody took the finalizer away: what it was to wait for is not wanted any more.
+        for key in deleted.iter().filter(|key| !there.contains(key)) {
+            self.stacks().give_up(key);
+            self.forget_deleted(key);
+        }
+    }
+
+    fn set_refused(&self, key: &StackKey, refused: bool) {
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused {
+            all.insert(key.clone())
+        } else {
+            all.remove(key)
+        };
+    }
+
+    /// An object is to be looked at again.
+    fn again(&self, key: &StackKey) {
+        let _ = self.triggers.send(key.clone());
     }
 
     /// How often in a row a stack failed, with this time.
@@ -181,9 +230,13 @@ async fn look(object: &DynamicObject, context: &Context) -> Result<Next, ApiErro
     let stack = match accepted(object, context) {
         Ok(stack) => stack,
         Err(message) => {
-            let status = context.stacks().status(&key).unwrap_or_else(|| known.clone());
+            let status = context.stacks().status(&key);
+            if status.is_none() {
+                let environment = object.data["spec"]["environment"].as_str().unwrap_or_default();
+                context.of_stacks.refused(&key, environment);
+            }
             let (generation, now) = (object.metadata.generation, Time(now()));
-            let refused = report::refused(&status, &known, &message, generation, &now);
+            let refused = report::refused(status.as_ref(), &known, &message, generation, &now);
             context.written.write(context.client.clone(), object, refused).await?;
             return Ok(Next::WaitForChange);
         }
@@ -194,16 +247,39 @@ async fn look(object: &DynamicObject, context: &Context) -> Result<Next, ApiErro
     Ok(Next::WaitForChange)
 }
 
+/// Programs that a stack would have run beside the operator: whoever may write a stack is not whoever runs the operator.
+fn commands(stack: &Stack) -> Option<Mistake> {
+    let auth = &stack.spec.app.as_ref()?.registry_auth;
+    let _: &Vec<_> = auth.as_ref()?.command.as_ref()?;
+    let message = "expected secret or hostHelper, found a command, which would run with the rights of the operator's pod";
+    let path = "spec.app.registryAuth.command".to_owned();
+    Some(Mistake { line: 0, column: 0, path, message: message.to_owned() })
+}
+
+/// When an object was made; of those that were made at the same time, one comes first all the same.
+fn age(stack: &Stack) -> (Option<Time>, StackKey) {
+    (stack.resource.metadata.creation_timestamp.clone(), stack.key.clone())
+}
+
 /// The stack of an object, which the engine follows from now on; or why it does not.
 fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> {
     let key = key_of(object);
-    let listed = |mistakes: Vec<tasktracker_crds::validation::Mistake>| {
-        mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    };
+    let listed =
+        |mistakes: Vec<Mistake>| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let mut stacks = context.stacks();
     let read = api::read(object).map_err(listed).and_then(|stack| {
         let mut mistakes = source::mistakes(&stack, &context.roots);
-        mistakes.extend(source::rivals(&stack, stacks.in_force().map(AsRef::as_ref)));
+        mistakes.extend(commands(&stack));
+        // Of two that cannot be there together, the one that was made first is: whatever the order in which they are read.
+        let (older, newer): (Vec<Arc<Stack>>, _) =
+            stacks.in_force().cloned().partition(|other| age(other) <= age(&stack));
+        mistakes.extend(source::rivals(&stack, older.iter().map(AsRef::as_ref)));
+        if mistakes.is_empty() {
+            for rival in newer.iter().filter(|newer| !source::rivals(newer, [&stack]).is_empty()) {
+                stacks.let_go(&rival.key.to_string());
+                context.again(&rival.key);
+            }
+        }
         if mistakes.is_empty() { Ok(stack) } else { Err(listed(mistakes)) }
     });
     let taken_up = read.and_then(|stack| {
@@ -214,6 +290,7 @@ fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> 
         context.generations.saw(&stack);
         stacks.take_up(stack.clone(), Some(api::status_of(object))).map(|()| stack)
     });
+    context.set_refused(&key, taken_up.is_err());
     if let Err(message) = &taken_up {
         tracing::error!(stack = %key, reason = tasktracker_crds::conditions::reasons::INVALID_SPEC, "{message}");
         stacks.set_refused(&key, true);
@@ -229,19 +306,26 @@ async fn tell(
     known: &TaskTrackerStackStatus,
     context: &Context,
 ) -> Result<(), ApiError> {
-    status.waiting_plan_config_map = status.waiting_plan.as_ref().map(|hash| plans::name(stack, hash));
-    if let Some(hash) = status.waiting_plan.as_ref().filter(|_| known.waiting_plan != status.waiting_plan) {
+    let is_new = known.waiting_plan != status.waiting_plan;
+    let named =
+        |status: &TaskTrackerStackStatus| status.waiting_plan.as_ref().map(|hash| plans::name(stack, hash));
+    let mut kept = Ok(());
+    if let Some(hash) =
+        status.waiting_plan.as_ref().filter(|_| is_new || known.waiting_plan_config_map.is_none())
+    {
         let plan = context.stacks().waiting_plan(&stack.key).unwrap_or_default();
-        plans::keep(context.client.clone(), stack, hash, &plan).await?;
+        kept = plans::keep(context.client.clone(), stack, hash, &plan).await;
     }
-    let over = known.waiting_plan_config_map.clone().filter(|_| known.waiting_plan != status.waiting_plan);
+    // What cannot be shown in full is told all the same.
+    status.waiting_plan_config_map = named(&status).filter(|_| kept.is_ok());
+    let over = known.waiting_plan_config_map.clone().filter(|_| is_new);
     let written = context.written.write(context.client.clone(), object, status).await;
     context.metrics.wrote_status(written.as_ref().ok().copied());
     written?;
     if let Some(name) = over {
         plans::remove(context.client.clone(), &stack.key.namespace, &name).await?;
     }
-    Ok(())
+    kept
 }
 
 #[cfg(test)]

@@ -193,13 +193,23 @@ impl Door {
             secrets: Secrets::from_store(Arc::new(ClusterSecrets(self.client.clone()))),
             memory: Arc::new(Memory::none()),
             metrics: self.metrics.clone(),
-            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: sender })),
+            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: sender.clone() })),
         });
         let Settings { roots, deletion_limit, concurrency, .. } = &self.settings;
         let controller = self.metrics.controller(*concurrency)?;
         let told = (events, self.leadership.clone(), generations);
         let limits = (roots.clone(), *deletion_limit);
-        Ok((Context::new(self.client.clone(), stacks, told, controller, limits), triggers))
+        Ok((
+            Context::new(
+                self.client.clone(),
+                stacks,
+                told,
+                sender,
+                (controller, self.metrics.clone()),
+                limits,
+            ),
+            triggers,
+        ))
     }
 
     /// Follows the stacks of every namespace that is chosen; anew where the API server's data went back.
@@ -316,6 +326,7 @@ impl Door {
                 .written
                 .retain(|uid| objects.iter().any(|object| object.metadata.uid.as_deref() == Some(uid)));
             let there: BTreeSet<StackKey> = objects.iter().map(|object| key_of(object)).collect();
+            context.retain(&there);
             let followed: Vec<StackKey> =
                 context.stacks().in_force().map(|stack| stack.key.clone()).collect();
             for key in followed.iter().filter(|key| !there.contains(key)) {
@@ -334,7 +345,7 @@ impl Door {
         parameters.label_selector.clone_from(&self.settings.selector);
         if limited(api.list(&parameters)).await.is_ok_and(|list| list.items.is_empty()) {
             tracing::warn!(stack = %key, "it is there no longer: it is no longer looked after, and its hosts are left as they are");
-            context.stacks().let_go(&key.to_string());
+            context.stacks().give_up(key);
         }
     }
 }

@@ -143,7 +143,7 @@ pub fn status(old: &TaskTrackerStackStatus, reports: &[HostReport], now: &Time) 
 
 /// The status of a stack whose newest spec is refused: what is known of an older one stays, and a person must act.
 pub fn refused(
-    known: &TaskTrackerStackStatus,
+    known: Option<&TaskTrackerStackStatus>,
     old: &TaskTrackerStackStatus,
     message: &str,
     generation: Option<i64>,
@@ -155,8 +155,14 @@ pub fn refused(
         abnormal(conditions::RECONCILING, None),
         abnormal(conditions::STALLED, fault()),
     ];
-    let mut status = known.clone();
+    let mut status = known.unwrap_or(old).clone();
     status.conditions.retain(|condition| facts.iter().all(|fact| fact.kind != condition.type_));
+    if known.is_none() {
+        // Nothing looks at its hosts: what was known of them may be so no longer.
+        let kinds =
+            [conditions::IN_SYNC, conditions::HEALTHY, conditions::HOSTS_REACHABLE, conditions::APPROVED];
+        status.conditions = kinds.map(|kind| unknown(&old.conditions, kind, generation, now)).to_vec();
+    }
     let told = facts.into_iter().map(|fact| condition(&old.conditions, fact, generation, now));
     status.conditions = told.chain(status.conditions).collect();
     status.observed_generation = generation;
@@ -331,6 +337,15 @@ fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
         return Some((reasons::ROLLING_OUT, "what a rollout that was cut left is taken back".to_owned()));
     }
     report.release.is_none().then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
+}
+
+/// A condition of which nothing is known.
+fn unknown(old: &[Condition], kind: &'static str, generation: Option<i64>, now: &Time) -> Condition {
+    let fact = Fact { kind, status: false, reason: reasons::INVALID_SPEC, message: String::new() };
+    let before = old.iter().find(|condition| condition.type_ == kind && condition.status == "Unknown");
+    let since = before.map_or(now, |condition| &condition.last_transition_time).clone();
+    let status = "Unknown".to_owned();
+    Condition { status, last_transition_time: since, ..condition(old, fact, generation, now) }
 }
 
 fn condition(old: &[Condition], fact: Fact, generation: Option<i64>, now: &Time) -> Condition {

@@ -224,7 +224,10 @@ fn kstatus_understands_what_is_told() {
         assert_eq!(found, wanted, "{what}");
     }
     let known = status(&TaskTrackerStackStatus::default(), &[seen(good())], &time(1));
-    let refused = refused(&known, &known, "spec.revision: no", Some(4), &time(2));
+    let lost = refused(None, &known, "spec.revision: no", Some(4), &time(2));
+    let state = |kind: &str| lost.conditions.iter().find(|one| one.type_ == kind).unwrap().status.clone();
+    assert_eq!(["Ready", "Stalled", "InSync", "Healthy"].map(state), ["False", "True", "Unknown", "Unknown"]);
+    let refused = refused(Some(&known), &known, "spec.revision: no", Some(4), &time(2));
     assert_eq!(kstatus(4, false, &refused), "Failed");
     assert_eq!(kstatus(4, true, &refused), "Terminating");
     assert!(refused.conditions.iter().filter(|condition| condition.type_ == "Ready").count() == 1);

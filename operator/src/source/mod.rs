@@ -65,6 +65,7 @@ impl Stack {
             namespace: metadata.namespace,
             uid: metadata.uid,
             generation: metadata.generation,
+            creation_timestamp: metadata.creation_timestamp,
             annotations: metadata.annotations.map(|mut all| {
                 all.retain(|name, _| name.starts_with(ANNOTATIONS));
                 all
@@ -85,11 +86,11 @@ impl Stack {
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Hash of the plan that may be carried out though changes wait for a person, and where it stands.
-    pub fn approved_plan(&self) -> Option<(&'static str, &str)> {
+    /// Hashes of the plans that may be carried out though changes wait for a person, and where they stand.
+    pub fn approved_plans(&self) -> Vec<(&'static str, &str)> {
         let in_spec = self.spec.approved_plan.as_deref().map(|hash| ("spec.approvedPlan", hash));
         let annotation = self.annotation(APPROVE_ANNOTATION).map(|hash| (APPROVE_ANNOTATION, hash));
-        [in_spec, annotation].into_iter().flatten().find(|(_, hash)| !hash.is_empty())
+        [in_spec, annotation].into_iter().flatten().filter(|(_, hash)| !hash.is_empty()).collect()
     }
 
     /// The value of an annotation, where it has one.
@@ -104,10 +105,12 @@ impl Stack {
         self.annotation(LEAVE_DATA_ANNOTATION).is_some_and(|value| Some(value) == generation.as_deref())
     }
 
-    /// Whether a person wrote onto this very object that what another owner had is taken over.
+    /// Whether a person wrote onto this very spec of this very object that what is there may be taken over.
     pub fn is_adopting(&self) -> bool {
-        self.annotation(ADOPT_ANNOTATION)
-            .is_some_and(|uid| Some(uid) == self.resource.metadata.uid.as_deref())
+        let metadata = &self.resource.metadata;
+        let this = metadata.uid.as_ref().zip(metadata.generation);
+        let this = this.map(|(uid, generation)| format!("{uid}@{generation}"));
+        this.is_some_and(|this| self.annotation(ADOPT_ANNOTATION) == Some(this.as_str()))
     }
 
     /// The hosts on which this version of the operator has something to do.
@@ -121,13 +124,15 @@ impl Stack {
 const ANNOTATIONS: &str = "tasktracker.dev/";
 /// Annotation that names the plan that may be carried out.
 pub const APPROVE_ANNOTATION: &str = "tasktracker.dev/approve";
-/// Annotation that names the release to go back to, or `previous`; what follows an `@` tells one wish from another.
+/// Annotation that names the release to go back to, or `previous`, and the generation of the spec that is left so:
+/// `RELEASE@GENERATION`, and after a `/` anything that tells one wish from another.
 pub const ROLLBACK_ANNOTATION: &str = "tasktracker.dev/rollback";
 /// Annotation by whose every new value what failed is tried again.
 pub const RETRY_ANNOTATION: &str = "tasktracker.dev/retry";
 /// Annotation by whose every new value everything is looked at now.
 pub const RECONCILE_ANNOTATION: &str = "tasktracker.dev/reconcile";
-/// Annotation with the UID of its object: what another owner of that name had is taken over.
+/// Annotation with UID and generation of its object, `UID@GENERATION`: for that spec, what another owner of that name had,
+/// or what is there without a ledger, is taken over.
 pub const ADOPT_ANNOTATION: &str = "tasktracker.dev/adopt";
 
 /// Annotation with the generation of its object: for that spec, services may begin without the data that they had.

@@ -33,6 +33,8 @@ const SSH_KEY: &str = "ssh-privatekey";
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long what a program told is believed.
 const COMMAND_HOLDS: Duration = Duration::from_secs(30);
+/// How long what a store told is kept though nobody asks for it.
+const FORGOTTEN: Duration = Duration::from_hours(1);
 /// How long it is not asked again after it failed.
 const COMMAND_RESTS: Duration = Duration::from_secs(5);
 
@@ -273,6 +275,9 @@ impl Shelf {
     async fn data(&self, namespace: &str, name: &str) -> Result<Data, Refused> {
         let entry = {
             let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            // What nobody asks for any more is not kept.
+            let is_wanted = |told: &Shelved| Instant::now() < told.until + FORGOTTEN;
+            all.retain(|_, told| told.try_lock().map_or(true, |told| told.as_ref().is_none_or(is_wanted)));
             all.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
         };
         let mut told = entry.lock().await;

@@ -170,6 +170,21 @@ fn a_stack_lives_from_apply_to_delete() {
     cluster.kubectl(&["delete", "tts", "staging", "--timeout=60s"]);
     assert_eq!((scene.containers(), scene.volumes()), (0, 0), "{}", scene.operator.log());
 
+    // What was never taken over does not go, whatever the policy says: nothing was rolled out, and it is not ours.
+    stage.on_host("docker volume create old_tasks");
+    let adopting = stage.stack("staging", "r1", "  policy: {upgrade: Approve, deletion: DownAndVolumes}\n");
+    let adopting = adopting
+        .replace("tasktracker}", "tasktracker, adopt: {project: by-hand, volumes: {data: old_tasks}}}");
+    cluster.apply(&adopting);
+    scene.wait("it waits", || cluster.condition("staging", "Approved") == "False/ApprovalNeeded");
+    cluster.kubectl(&["delete", "tts", "staging", "--timeout=60s"]);
+    assert_eq!(
+        stage.on_host("docker volume ls -q --filter name=old_tasks").trim(),
+        "old_tasks",
+        "{}",
+        scene.operator.log()
+    );
+
     // Metrics are for whom the API server lets read them.
     let metrics = scene.operator.metrics;
     assert_eq!(http(metrics, "GET /metrics").unwrap().0, 401);

@@ -94,6 +94,30 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
         cluster.condition("slow", "Stalled") != "True/InvalidSpec"
     });
     assert_eq!(http(operator.metrics, "GET /livez").unwrap().0, 200);
+
+    // Who writes a stack runs no programs beside the operator.
+    let runs = stack("runs", away)
+        .replace("tasktracker}", "tasktracker, registryAuth: {command: [cat, /etc/hostname]}}");
+    cluster.apply(&runs);
+    cluster.wait("runs", &operator, "it is refused", || {
+        cluster.condition("runs", "Stalled") == "True/InvalidSpec"
+    });
+    let state = |kind: &str| cluster.condition("runs", kind);
+    assert_eq!([state("Healthy"), state("InSync")], ["Unknown/InvalidSpec", "Unknown/InvalidSpec"]);
+    let ready = operator.metric("tasktracker_stack_ready", &["stack=\"runs\"", "environment=\"staging\""]);
+    assert_eq!(ready, Some(0.0), "an alert has something to see");
+
+    // Whoever is there after a restart knows which of the twins came first.
+    operator.stop();
+    let operator = cluster.start_operator();
+    wait_until(format_args!("one is refused: {}", operator.said()), || {
+        operator.log().contains("expected another name than that of default/slow")
+    });
+    cluster.wait("slow", &operator, "the first one is followed", || {
+        cluster.condition("slow", "Stalled") == "False/Succeeded"
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(told().contains("expected another name"), "{}", told());
 }
 
 #[test]
