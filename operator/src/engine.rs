@@ -198,8 +198,9 @@ impl Site<'_> {
         let project = project.with_volumes(&known);
         let Self { stack, spec, .. } = self;
         if let Some(ledger) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
-            // The same stack made anew is another owner, too: that one may be adopted.
-            if wish.approval != Approval::Adopting || ledger.stack != stack.key.to_string() {
+            // The same stack made anew is another owner, too: that one may be adopted, or finds nothing of the one before.
+            let is_same = ledger.stack == stack.key.to_string();
+            if !is_same || (wish.approval != Approval::Adopting && !ledger.is_over()) {
                 let found = printable(&ledger.stack);
                 return Err(host::Error::NameConflict { project: project.name, found });
             }

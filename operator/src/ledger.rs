@@ -298,6 +298,11 @@ impl Ledger {
         self.current.is_none() && self.previous.is_none() && self.volumes.is_empty()
     }
 
+    /// Whether everything was taken away, data as well: whoever comes next finds nothing of it.
+    pub fn is_over(&self) -> bool {
+        self.current.is_none() && self.volumes.is_empty() && self.intent.is_none()
+    }
+
     /// A failed release that was left as it was, as long as nothing was done about it.
     pub fn left(&self) -> Option<&Failed> {
         self.failed.as_ref().filter(|failed| failed.left && self.intent.is_some())

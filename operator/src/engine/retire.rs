@@ -134,7 +134,9 @@ impl Retired<'_> {
         removal: Removal<'_>,
     ) -> Result<Vec<String>, Error> {
         let observed = observe::observe(host, project, Depth::Whole).await?;
-        if let Some(other) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
+        if let Some(other) =
+            observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner && !ledger.is_over())
+        {
             let found = crate::text::printable(&other.stack);
             return Err(host::Error::NameConflict { project: project.name.clone(), found }.into());
         }
@@ -202,6 +204,10 @@ pub(super) async fn retire(
             Ok(done) => {
                 let volumes = if with_volumes { "with its volumes" } else { "volumes stay" };
                 tracing::warn!(stack = %stack.key, host = %spec.name, "removed, {volumes}: {}", done.join(", "));
+                return;
+            }
+            Err(error) if error.reason() == reasons::NAME_CONFLICT => {
+                tracing::warn!(stack = %stack.key, host = %spec.name, "what is there is another one's, and is left as it is: {error}");
                 return;
             }
             Err(error) => {

@@ -128,7 +128,7 @@ pub enum Error {
     },
     /// The project belongs to another stack.
     #[error(
-        "project {project}: expected it to be of this stack, found the ledger of {found}; give one of the two stacks another name"
+        "project {project}: expected it to be of this stack, found the ledger of {found}; give one of the two stacks another name, or, where this one was made anew, run `adopt`"
     )]
     NameConflict {
         /// Name of the Compose project.

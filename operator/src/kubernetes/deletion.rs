@@ -91,8 +91,8 @@ pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<
     let happening = if left.is_empty() {
         let volumes = match stack.spec.policy.deletion {
             Deletion::Retain => "everything is left running",
-            Deletion::Down => "containers, networks and secrets are gone; volumes stay",
-            Deletion::DownAndVolumes => "containers, networks, secrets and volumes are gone",
+            Deletion::Down => "what was of this stack is gone from its hosts; volumes stay",
+            Deletion::DownAndVolumes => "what was of this stack is gone from its hosts, volumes as well",
         };
         Happening { reason: REMOVED, is_warning: false, host: None, note: volumes.to_owned() }
     } else if Instant::now().duration_since(since) > limit {

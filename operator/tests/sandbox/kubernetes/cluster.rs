@@ -22,8 +22,15 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let cluster = Self { plane: ControlPlane::start(&ControlPlaneOptions::default()).unwrap() };
         cluster.apply(&tasktracker_crds::crd_yaml().unwrap());
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd/tasktrackerstacks.tasktracker.dev"]);
+        cluster.wait_until_established();
         cluster
+    }
+
+    /// Waits until the API server serves the resource: at first it says nothing of that at all.
+    fn wait_until_established(&self) {
+        let path = "{.status.conditions[?(@.type=='Established')].status}";
+        let is_established = || self.get("crd/tasktrackerstacks.tasktracker.dev", path) == "True";
+        wait_until("the resource is served", is_established);
     }
 
     pub(crate) fn apply(&self, text: &str) -> String {
@@ -188,7 +195,7 @@ impl Cluster {
     pub(crate) fn with_chart(options: &ControlPlaneOptions, values: &[&str]) -> Self {
         let cluster = Self { plane: ControlPlane::start(options).unwrap() };
         cluster.helm("install", values);
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd/tasktrackerstacks.tasktracker.dev"]);
+        cluster.wait_until_established();
         cluster
     }
 
