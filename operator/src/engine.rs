@@ -2,6 +2,7 @@
 
 mod act;
 mod audit;
+mod check;
 mod deployed;
 mod error;
 mod hosts;

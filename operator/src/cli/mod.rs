@@ -2,6 +2,7 @@
 
 mod apply;
 mod approve;
+mod arguments;
 mod cluster;
 mod commands;
 mod delete;
@@ -20,10 +21,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    engine::Memory,
     plan::Approval,
-    source::{Folder, Secrets},
     telemetry::{self, LogFormat},
+};
+use arguments::{
+    ControllerArguments, RootArguments, SecretArguments, Selection, SourceArguments, StateArguments,
 };
 use cluster::{Asked, ClusterArguments};
 use printer::Printer;
@@ -67,144 +69,6 @@ enum Color {
     Auto,
     Always,
     Never,
-}
-
-/// Where stacks and secrets are.
-#[derive(Debug, Args)]
-struct SourceArguments {
-    /// A folder of stack files, or one file.
-    #[arg(
-        long,
-        env = "TASKTRACKER_STACKS",
-        value_name = "PATH",
-        required_unless_present = "kubernetes",
-        conflicts_with = "kubernetes"
-    )]
-    stacks: Option<PathBuf>,
-    #[command(flatten)]
-    cluster: ClusterArguments,
-    #[command(flatten)]
-    secrets: SecretArguments,
-    #[command(flatten)]
-    roots: RootArguments,
-}
-
-/// Where secrets are.
-#[derive(Debug, Args)]
-struct SecretArguments {
-    /// A folder of secrets: a folder for each name, a file for each key, readable by their owner alone.
-    #[arg(long, env = "TASKTRACKER_SECRETS_DIR", value_name = "DIR")]
-    secrets_dir: Option<PathBuf>,
-    /// A program that knows the secrets, with its first arguments: called with the name and the key of one, it prints
-    /// exactly the value.
-    #[arg(long, env = "TASKTRACKER_SECRET_COMMAND", value_name = "COMMAND", conflicts_with = "secrets_dir")]
-    secret_command: Option<String>,
-}
-
-impl SecretArguments {
-    fn secrets(&self) -> Secrets {
-        match &self.secret_command {
-            Some(command) => Secrets::from_program(command.split_whitespace().map(str::to_owned).collect()),
-            None => Secrets::new(self.secrets_dir.clone()),
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-struct RootArguments {
-    /// Folders of hosts below which a stack's `directory` may lie.
-    #[arg(
-        long,
-        env = "TASKTRACKER_HOST_ROOTS",
-        value_name = "DIRS",
-        value_delimiter = ',',
-        default_value = "/opt,/srv,/home"
-    )]
-    host_roots: Vec<PathBuf>,
-}
-
-impl SourceArguments {
-    fn folder(&self) -> Folder {
-        Folder::new(self.path(), self.roots.host_roots.clone())
-    }
-
-    /// The folder, or the file.
-    fn path(&self) -> PathBuf {
-        self.stacks.clone().unwrap_or_default()
-    }
-
-    fn secrets(&self) -> Secrets {
-        self.secrets.secrets()
-    }
-}
-
-/// Where the operator keeps what must survive its restart.
-#[derive(Debug, Args)]
-struct StateArguments {
-    /// The operator's own folder: what is deployed where, since when differences are there, what was written. Default:
-    /// tasktracker-operator in the user's state folder.
-    #[arg(long, env = "TASKTRACKER_STATE_DIR", value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-}
-
-impl StateArguments {
-    fn folder(&self) -> Option<PathBuf> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let usual = || variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
-        self.state_dir.clone().or_else(|| Some(usual()?.join("tasktracker-operator")))
-    }
-
-    /// The folder, for this operator alone.
-    fn take(&self) -> anyhow::Result<Memory> {
-        self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))
-    }
-
-    /// The folder, though another operator may have it.
-    fn share(&self) -> Memory {
-        self.folder().map_or_else(Memory::none, |folder| Memory::share(&folder))
-    }
-}
-
-/// How `run --kubernetes` works.
-#[derive(Debug, Args)]
-struct ControllerArguments {
-    /// Namespaces whose stacks are followed; all where none is named.
-    #[arg(
-        long,
-        env = "TASKTRACKER_NAMESPACES",
-        requires = "kubernetes",
-        value_delimiter = ',',
-        value_name = "NAMES"
-    )]
-    namespaces: Vec<String>,
-    /// Labels that a stack must have to be followed, as `kubectl -l` takes them.
-    #[arg(long, env = "TASKTRACKER_SELECTOR", requires = "kubernetes", value_name = "LABELS")]
-    selector: Option<String>,
-    /// Name of the lease by which one of several operators acts; by default another one for each choice of namespaces and
-    /// labels.
-    #[arg(long, env = "TASKTRACKER_LEASE", requires = "kubernetes", value_name = "NAME")]
-    lease: Option<String>,
-    /// Objects of the API server that are worked on at a time. Hosts are worked on beside that.
-    #[arg(long, env = "TASKTRACKER_CONCURRENCY", default_value_t = 8, value_name = "NUMBER")]
-    concurrency: u16,
-    /// After how many seconds a deleted stack goes though a host could not be left as its policy says.
-    #[arg(long, env = "TASKTRACKER_DELETION_TIMEOUT", default_value_t = 600, value_name = "SECONDS")]
-    deletion_timeout: u64,
-    /// Let only those read /metrics whose token the API server knows and lets get that path.
-    #[arg(long, env = "TASKTRACKER_METRICS_REVIEWS", requires = "kubernetes")]
-    metrics_reviews: bool,
-}
-
-/// Which of the stacks.
-#[derive(Debug, Args)]
-struct Selection {
-    #[command(flatten)]
-    source: SourceArguments,
-    #[command(flatten)]
-    state: StateArguments,
-    /// Names of stacks; all where none is given.
-    #[arg(value_name = "STACK")]
-    names: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

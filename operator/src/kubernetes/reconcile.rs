@@ -116,15 +116,13 @@ impl Context {
 
     /// Forgets what is known of objects that are there no longer: nothing more is done about them.
     pub(super) fn retain(&self, there: &BTreeSet<StackKey>) {
-        let lock = |set: &Mutex<BTreeSet<StackKey>>| {
-            std::mem::take(&mut *set.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        let (kept, gone) =
-            lock(&self.refused).into_iter().partition::<BTreeSet<_>, _>(|key| there.contains(key));
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = kept;
-        for key in &gone {
-            self.of_stacks.end(key);
-        }
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).retain(|key| {
+            let is_there = there.contains(key);
+            if !is_there {
+                self.of_stacks.end(key);
+            }
+            is_there
+        });
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there.contains(key));
         self.generations.retain(there);
         let deleted: Vec<StackKey> =
