@@ -146,6 +146,14 @@ impl ControlPlane {
         kill(&mut self.api_server)
     }
 
+    /// Sends the API server a signal: after `STOP` it takes connections and says nothing, until `CONT`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        process::signal(self.api_server.as_ref().context("the API server does not run")?, name)
+    }
+
     /// Keeps everything that etcd has, under a name. The API server is away for a moment.
     ///
     /// # Errors

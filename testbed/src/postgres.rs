@@ -95,7 +95,7 @@ impl PostgresServer {
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         // SIGQUIT ends every process of the server.
-        process::run(Command::new("kill").args(["-QUIT", &child.id().to_string()]))?;
+        process::signal(&child, "QUIT")?;
         child.wait()?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Runs a command to its end and returns what it printed. A failure names the command and carries its error output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
@@ -16,6 +16,11 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 /// Whether a command succeeds; what it prints is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     output(command).is_ok_and(|output| output.status.success())
+}
+
+/// Sends a program a signal, by the signal's name.
+pub(crate) fn signal(child: &Child, name: &str) -> Result<()> {
+    run(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()])).map(drop)
 }
 
 /// Whether this process may make namespaces and mounts.

@@ -113,8 +113,7 @@ impl RegistryServer {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let child = self.child.as_ref().context("the registry does not run")?;
-        process::run(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()])).map(drop)
+        process::signal(self.child.as_ref().context("the registry does not run")?, name)
     }
 
     /// Pushes an image of a host under another name, `PATH:TAG`, which is not left there; its digest.

@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use tasktracker_crds::{DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
+use tasktracker_crds::{Deletion, DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
 
 use super::{
     Verdict,
@@ -15,8 +15,8 @@ use crate::{
     engine::now,
     kubernetes::{Read, Stacks, Where, connect},
     source::{
-        ADOPT_ANNOTATION, APPROVE_ANNOTATION, LEAVE_DATA_ANNOTATION, RECONCILE_ANNOTATION, RETRY_ANNOTATION,
-        ROLLBACK_ANNOTATION,
+        ADOPT_ANNOTATION, APPROVE_ANNOTATION, DELETE_HOST_ANNOTATION, DELETE_HOST_SUFFIXES,
+        LEAVE_DATA_ANNOTATION, RECONCILE_ANNOTATION, RETRY_ANNOTATION, ROLLBACK_ANNOTATION,
     },
 };
 
@@ -62,6 +62,7 @@ pub(super) enum Asked<'a> {
     Reconcile,
     Adopt,
     LeaveData,
+    Delete(&'a [String], Deletion),
 }
 
 /// Carries out one command.
@@ -115,6 +116,32 @@ pub(super) async fn run(
                 (generation(stack), words.clone())
             })
             .await
+        }
+        Asked::Delete(hosts, deletion) => {
+            for stack in &all {
+                let left = stack.status.hosts.iter().filter(|host| host.retained);
+                let left: Vec<&str> = left.map(|host| host.name.as_str()).collect();
+                if let Some(unknown) = hosts.iter().find(|host| !left.contains(&host.as_str())) {
+                    let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
+                    bail!(
+                        "--host: expected a host that {} names no longer ({left}), found {unknown}; a new spec is seen within seconds",
+                        stack.key
+                    );
+                }
+            }
+            let hosts = hosts.join(",");
+            let words = match deletion {
+                Deletion::Retain => format!("{hosts}: forgotten; what is there stays"),
+                Deletion::Down => format!("{hosts}: what is there is taken away; volumes stay"),
+                Deletion::DownAndVolumes => format!("{hosts}: what is there is taken away, with its volumes"),
+            };
+            let suffix = DELETE_HOST_SUFFIXES
+                .iter()
+                .find(|(one, _)| *one == deletion)
+                .map_or("", |(_, suffix)| suffix);
+            let wish = |stack: &Read| format!("{hosts}@{}{suffix}", stack.generation.unwrap_or_default());
+            annotate(printer, &stacks, &all, DELETE_HOST_ANNOTATION, |stack| (wish(stack), words.clone()))
+                .await
         }
         Asked::Adopt => {
             let this = |stack: &Read| format!("{}@{}", stack.uid, stack.generation.unwrap_or_default());

@@ -19,6 +19,7 @@ mod text_diff;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tasktracker_crds::Deletion;
 
 use crate::{
     plan::Approval,
@@ -270,10 +271,18 @@ impl Command {
                     "apply: expected a folder of stacks, or --leave-data alone; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
                 )));
             }
-            Self::Delete { source, .. } if source.cluster.kubernetes => {
+            Self::Delete { source, hosts, .. } if source.cluster.kubernetes && hosts.is_empty() => {
                 return Err(Some(anyhow::anyhow!(
-                    "delete: expected a folder of stacks; in Kubernetes `kubectl delete` does it, as policy.deletion says"
+                    "delete: expected --host, or a folder of stacks; in Kubernetes `kubectl delete` takes a stack from all its hosts, as policy.deletion says"
                 )));
+            }
+            Self::Delete { source, stack, hosts, volumes, forget, .. } => {
+                let deletion = match (volumes, forget) {
+                    (_, true) => Deletion::Retain,
+                    (true, false) => Deletion::DownAndVolumes,
+                    (false, false) => Deletion::Down,
+                };
+                (source, one(stack), Asked::Delete(hosts, deletion))
             }
             Self::Render(selection) if selection.source.cluster.kubernetes => {
                 return Err(Some(anyhow::anyhow!(

@@ -60,12 +60,11 @@ pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
     left.flat_map(|(name, host)| {
         let stack = &stack.key;
         host.components.into_iter().map(move |(component, deployed)| {
-            // Who deletes objects of an API server has no such command.
-            let remedy = if in_cluster {
-                "name the host again with policy.deletion Down, and then no longer".to_owned()
-            } else {
-                format!("`delete {} --host {name}` takes it away (with `--forget` where the host is gone), or name the host again", stack.name)
-            };
+            let door = if in_cluster { format!("--kubernetes -n {} ", stack.namespace) } else { String::new() };
+            let remedy = format!(
+                "`delete {door}{} --host {name}` takes it away (with `--forget` where the host is gone), or name the host again",
+                stack.name
+            );
             let message = format!(
                 "the spec names this host no longer: expected release {} to stay there as it is; {remedy}",
                 deployed.release
@@ -184,16 +183,17 @@ impl Retired<'_> {
     }
 }
 
-/// Takes a stack from a host as its policy says, however often that takes.
+/// Takes a stack from a host as its policy or a person says, however often that takes.
 pub(super) async fn retire(
     shared: Arc<super::worker::Shared>,
     stack: Stack,
     host: DeployedHost,
+    who: &'static str,
     with_volumes: bool,
 ) {
     let spec: &HostSpec = &host.spec;
     let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
-    let removal = Removal { writer: &shared.writer, who: super::OPERATOR, with_volumes };
+    let removal = Removal { writer: &shared.writer, who, with_volumes };
     loop {
         while !shared.is_reliable.load(Ordering::Relaxed)
             || shared.source.authority(&stack.key) != Authority::Full
@@ -208,6 +208,7 @@ pub(super) async fn retire(
             }
             Err(error) if error.reason() == reasons::NAME_CONFLICT => {
                 tracing::warn!(stack = %stack.key, host = %spec.name, "what is there is another one's, and is left as it is: {error}");
+                shared.memory.forget(&stack.key.to_string(), spec.name.as_str());
                 return;
             }
             Err(error) => {

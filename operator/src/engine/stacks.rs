@@ -19,14 +19,14 @@ use super::{
     deployed::{DeployedHost, is_named},
     notifier::Notifier,
     now,
-    retire::retire,
+    retire::{Retired, retire},
     vanished::Vanished,
     watcher::Watcher,
     worker::{Shared, work},
 };
 use crate::{
     metrics::Metrics,
-    source::{Secrets, Source, Stack, StackKey},
+    source::{DELETE_HOST_ANNOTATION, Secrets, Source, Stack, StackKey},
 };
 
 /// How long workers may finish what they do when the operator stops.
@@ -59,6 +59,7 @@ pub(super) struct Retiring {
     spec: HostSpec,
     /// Whether the stack was deleted: then nothing but that decides how long it goes on.
     is_deleted: bool,
+    with_volumes: bool,
 }
 
 /// Stacks that are followed.
@@ -201,7 +202,7 @@ impl Stacks {
         };
         let is_known =
             |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
-        self.retiring.retain(|(key, host), Retiring { task, spec, is_deleted }| {
+        self.retiring.retain(|(key, host), Retiring { task, spec, is_deleted, .. }| {
             if !*is_deleted && (is_asked(key, spec) || !is_known(key, host)) {
                 task.abort();
             }
@@ -214,6 +215,14 @@ impl Stacks {
             .filter(|(key, _, spec)| !is_asked(key, spec))
             .map(|(key, name, _)| (key.clone(), name))
             .collect();
+        for (key, host) in left.iter().filter(|_| reliable) {
+            let wish = in_force.get(key).and_then(|stack| Some((stack, stack.deleted_hosts()?)));
+            if let Some((stack, (_, deletion))) =
+                wish.filter(|(_, (hosts, _))| hosts.contains(&host.as_str()))
+            {
+                self.delete_host(stack, host, deletion);
+            }
+        }
         for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
             tracing::warn!(stack = %key, %host, "the stack names this host no longer");
             self.retire(&key, Some(&host));
@@ -242,14 +251,41 @@ impl Stacks {
             if deletion == Deletion::DownAndVolumes {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
             }
-            self.retire_host(&stack, host, false, false);
+            self.retire_host(&stack, host, super::OPERATOR, false, false);
         }
     }
 
-    fn retire_host(&mut self, stack: &Stack, host: DeployedHost, with_volumes: bool, is_deleted: bool) {
+    /// What a person wants to become of a host that a stack names no longer.
+    fn delete_host(&mut self, stack: &Stack, host: &str, deletion: Deletion) {
+        let key = stack.key.to_string();
+        let Some(known) = self.shared.memory.deployed(&key).and_then(|mut known| known.hosts.remove(host))
+        else {
+            return;
+        };
+        if deletion == Deletion::Retain {
+            let Shared { secrets, memory, .. } = &*self.shared;
+            Retired { stack, host: &known, secrets, memory }.forget(DELETE_HOST_ANNOTATION);
+            tracing::warn!(stack = %key, %host, "forgotten, as a person wished; what is there stays");
+            return;
+        }
+        let with_volumes = deletion == Deletion::DownAndVolumes;
+        let is_begun = |one: &Retiring| one.with_volumes || !with_volumes;
+        if !self.retiring.get(&(key, host.to_owned())).is_some_and(is_begun) {
+            self.retire_host(stack, known, DELETE_HOST_ANNOTATION, with_volumes, false);
+        }
+    }
+
+    fn retire_host(
+        &mut self,
+        stack: &Stack,
+        host: DeployedHost,
+        who: &'static str,
+        with_volumes: bool,
+        is_deleted: bool,
+    ) {
         let (key, spec) = ((stack.key.to_string(), host.spec.name.to_string()), host.spec.clone());
-        let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host, with_volumes));
-        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, is_deleted }) {
+        let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host, who, with_volumes));
+        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, is_deleted, with_volumes }) {
             earlier.task.abort();
         }
     }
@@ -273,7 +309,7 @@ impl Stacks {
             hosts.entry(spec.name.to_string()).or_insert_with(|| DeployedHost::as_asked(stack, spec));
         }
         for host in hosts.into_values() {
-            self.retire_host(stack, host, deletion == Deletion::DownAndVolumes, true);
+            self.retire_host(stack, host, super::OPERATOR, deletion == Deletion::DownAndVolumes, true);
         }
     }
 

@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tasktracker_crds::{HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
+use tasktracker_crds::{Deletion, HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
 
 pub use checks::{mistakes, rivals};
 pub use secrets::{Data, Refused, SecretError, SecretStore, Secrets};
@@ -113,6 +113,15 @@ impl Stack {
         this.is_some_and(|this| self.annotation(ADOPT_ANNOTATION) == Some(this.as_str()))
     }
 
+    /// Hosts that this very spec names no longer, and what a person wrote onto it that is to become of what is there.
+    pub fn deleted_hosts(&self) -> Option<(Vec<&str>, Deletion)> {
+        let (hosts, rest) = self.annotation(DELETE_HOST_ANNOTATION)?.split_once('@')?;
+        let generation = self.resource.metadata.generation?.to_string();
+        let suffix = rest.strip_prefix(&generation)?;
+        let (deletion, _) = DELETE_HOST_SUFFIXES.into_iter().find(|(_, known)| *known == suffix)?;
+        Some((hosts.split(',').collect(), deletion))
+    }
+
     /// The hosts on which this version of the operator has something to do.
     pub fn app_hosts(&self) -> impl Iterator<Item = &HostSpec> {
         let deployed = self.spec.app.is_some();
@@ -137,6 +146,14 @@ pub const ADOPT_ANNOTATION: &str = "tasktracker.dev/adopt";
 
 /// Annotation with the generation of its object: for that spec, services may begin without the data that they had.
 pub const LEAVE_DATA_ANNOTATION: &str = "tasktracker.dev/leave-data";
+
+/// Annotation with hosts that the spec names no longer and the generation of that spec, `HOST,HOST@GENERATION`: what is there
+/// is taken away, with its volumes where `/volumes` follows; where `/forget` follows, the hosts are gone and only forgotten.
+pub const DELETE_HOST_ANNOTATION: &str = "tasktracker.dev/delete-host";
+
+/// How it ends for each policy: of what is retained, nothing more is known.
+pub const DELETE_HOST_SUFFIXES: [(Deletion, &str); 3] =
+    [(Deletion::Down, ""), (Deletion::DownAndVolumes, "/volumes"), (Deletion::Retain, "/forget")];
 
 /// Where stacks come from, asked anew.
 pub trait Source: Send + Sync {
@@ -177,4 +194,35 @@ pub async fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result
         directory: host.directory.to_string(),
         limits: Limits::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_hosts_is_said_for_one_spec() {
+        let text = include_str!("../../../examples/staging.yaml");
+        let resource = tasktracker_crds::validation::read_stack(text).unwrap();
+        let deleted = |wish: &str, generation: Option<i64>| {
+            let mut resource = resource.clone();
+            resource.metadata.generation = generation;
+            resource.metadata.annotations =
+                Some([(DELETE_HOST_ANNOTATION.to_owned(), wish.to_owned())].into());
+            let stack = Stack::of_object(resource, PathBuf::new());
+            stack.deleted_hosts().map(|(hosts, deletion)| (hosts.join(" "), deletion))
+        };
+        for (suffix, deletion) in
+            [("", Deletion::Down), ("/volumes", Deletion::DownAndVolumes), ("/forget", Deletion::Retain)]
+        {
+            let wish = format!("a,b@12{suffix}");
+            assert_eq!(deleted(&wish, Some(12)), Some(("a b".to_owned(), deletion)));
+            assert_eq!(deleted(&wish, Some(13)), None);
+            assert_eq!(deleted(&wish, Some(1)), None);
+            assert_eq!(deleted(&wish, None), None);
+        }
+        for wrong in ["a", "a@", "a@12/", "a@12/everything", "a@x", "@"] {
+            assert_eq!(deleted(wrong, Some(12)), None, "{wrong}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ struct Case {
     refused: &'static str,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     annotation(
         "approve",
         r#"{"metadata":{"annotations":{"tasktracker.dev/approve":"0123"}}}"#,
@@ -44,6 +44,11 @@ const CASES: [Case; 10] = [
         "leave-data",
         r#"{"metadata":{"annotations":{"tasktracker.dev/leave-data":"1"}}}"#,
         "tasktracker.dev/leave-data: '1'",
+    ),
+    annotation(
+        "delete-host",
+        r#"{"metadata":{"annotations":{"tasktracker.dev/delete-host":"app-2@1/volumes"}}}"#,
+        "tasktracker.dev/delete-host: 'app-2@1/volumes'",
     ),
     in_spec(
         "approvedPlan",
@@ -83,7 +88,7 @@ const fn annotation(what: &'static str, patch: &'static str, annotation: &'stati
         patch,
         annotation,
         spec: "",
-        refused: "the annotations approve, rollback, retry, adopt and leave-data",
+        refused: "the annotations approve, rollback, retry, adopt, leave-data and delete-host",
     }
 }
 

@@ -66,13 +66,14 @@ impl Cluster {
     }
 
     /// Reasons and notes of the events of a stack, each with how often it was told.
-    pub(crate) fn events(&self, stack: &str) -> Vec<(String, String)> {
+    pub(crate) fn events(&self, stack: &str) -> Vec<(String, String, u64)> {
         let all: Value =
             serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
         let of_stack =
             all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["name"] == stack);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        of_stack.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+        let times = |event: &Value| event["series"]["count"].as_u64().unwrap_or(1);
+        of_stack.map(|event| (text(&event["reason"]), text(&event["note"]), times(event))).collect()
     }
 
     /// Waits until `kubectl wait` says that a stack is ready.

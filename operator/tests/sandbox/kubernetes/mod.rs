@@ -5,6 +5,7 @@ mod alerts;
 mod chart;
 mod cluster;
 mod lease;
+mod left;
 mod life;
 mod odd;
 mod outage;

@@ -136,7 +136,7 @@ fn a_host_that_is_gone_keeps_no_deleted_stack_for_ever() {
         cluster
             .events("gone")
             .into_iter()
-            .any(|(reason, note)| reason == "DeletionAbandoned" && note.contains("app-1"))
+            .any(|(reason, note, _)| reason == "DeletionAbandoned" && note.contains("app-1"))
     };
     wait_until(format_args!("people are told: {}", operator.said()), told);
     // What has no such policy waits for nobody.
