@@ -318,6 +318,7 @@ impl Look {
             rolling_out,
             plan: self.plan.hash(),
             waiting,
+            waited: None,
             hold: self.plan.hold.clone(),
             retained: None,
             document: self.plan.needs_approval().then(|| {

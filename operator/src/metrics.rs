@@ -73,6 +73,7 @@ macro_rules! metrics {
             registry: Registry,
             requests: controller::SharedRequests,
             leader: IntGaugeVec,
+            source: IntGaugeVec,
             $($field: $kind,)*
         }
 
@@ -89,6 +90,7 @@ macro_rules! metrics {
                     $($field: registered(&registry, $name, $help, &$labels)?,)*
                     requests: Arc::new(ApiRequests::new(&registry)?),
                     leader: controller::leader(&registry)?,
+                    source: controller::source(&registry)?,
                     registry,
                 })
             }
@@ -105,6 +107,7 @@ metrics! {
     stack_ready: IntGaugeVec = "stack_ready" [] "Whether everything is as asked for and healthy.";
     stack_in_sync: IntGaugeVec = "stack_in_sync" [] "Whether nothing drifts and no change waits.";
     stack_suspended: IntGaugeVec = "stack_suspended" [] "Whether the stack is suspended.";
+    stack_stalled: IntGaugeVec = "stack_stalled" [] "Whether a person must mend something before the stack can be as asked for.";
     stack_info: IntGaugeVec = "stack_info" ["revision"] "The revision asked for.";
     drift_items: IntGaugeVec = "drift_items" ["host", "component", "layer"] "Differences from the applied release.";
     drift_oldest_seconds: GaugeVec = "drift_oldest_seconds" [] "Age of the oldest difference.";
@@ -163,6 +166,11 @@ impl Metrics {
         self.leader.with_label_values(&[lease]).set(i64::from(leads));
     }
 
+    /// Whether the stacks could be read when they were last asked for.
+    pub fn source_synced(&self, synced: bool) {
+        self.source.with_label_values::<&str>(&[]).set(i64::from(synced));
+    }
+
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
@@ -176,7 +184,7 @@ impl Metrics {
     /// Makes a stack's series exist at 0.
     pub fn begin(&self, stack: &Stack) {
         let labels = StackLabels::of(stack);
-        for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended] {
+        for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended, &self.stack_stalled] {
             gauge.with_label_values(&labels.with(&[])).set(0);
         }
         self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(0.0);
@@ -266,6 +274,7 @@ impl Metrics {
         for gauge in [&self.stack_ready, &self.stack_in_sync, &self.stack_suspended] {
             gauge.with_label_values(&labels).set(0);
         }
+        self.stack_stalled.with_label_values(&labels).set(1);
     }
 
     /// What one look at one host came to, after what was known of it `before`.
@@ -273,8 +282,8 @@ impl Metrics {
         let host = labels.with(&[&report.host]);
         let failure = |report: &HostReport| report.failure.as_ref().map(|failure| failure.reason);
         Self::set_reason(&self.host_failure, labels, &report.host, failure(before), failure(report));
-        let waiting = |report: &HostReport| report.waiting.as_ref().map(|waiting| waiting.reason);
-        Self::set_reason(&self.change_waiting, labels, &report.host, waiting(before), waiting(report));
+        let (waited, waits) = (before.waits_for(), report.waits_for());
+        Self::set_reason(&self.change_waiting, labels, &report.host, waited, waits);
         self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
         let component = labels.with(&[&report.host, &report.component]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
@@ -303,16 +312,17 @@ impl Metrics {
         refused: bool,
         suspended: bool,
     ) {
-        let holds = |kind: &str| {
-            !refused
-                && status
-                    .conditions
-                    .iter()
-                    .any(|condition| condition.type_ == kind && condition.status == "True")
+        let is_true = |kind: &str| {
+            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
         };
-        self.stack_ready.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::READY)));
-        self.stack_in_sync.with_label_values(&labels.with(&[])).set(i64::from(holds(conditions::IN_SYNC)));
-        self.stack_suspended.with_label_values(&labels.with(&[])).set(i64::from(suspended));
+        for (gauge, value) in [
+            (&self.stack_ready, !refused && is_true(conditions::READY)),
+            (&self.stack_in_sync, !refused && is_true(conditions::IN_SYNC)),
+            (&self.stack_stalled, refused || is_true(conditions::STALLED)),
+            (&self.stack_suspended, suspended),
+        ] {
+            gauge.with_label_values(&labels.with(&[])).set(i64::from(value));
+        }
         self.drift_oldest_seconds.with_label_values(&labels.with(&[])).set(oldest_drift_seconds);
         self.drift_unhealed_seconds.with_label_values(&labels.with(&[])).set(unhealed_seconds);
     }
@@ -377,6 +387,7 @@ fn forget<M: Collector>(metric: &M, key: &StackKey, remove: impl Fn(&M, &[&str])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{diff::Change, engine::Error, host, plan::Waiting};
 
     fn stack() -> Stack {
         let text = include_str!("../../examples/staging.yaml");
@@ -403,5 +414,38 @@ mod tests {
         metrics.end(&stack.key);
         let after = metrics.text().lines().filter(|line| line.contains("stack=")).count();
         assert_eq!((before, after), (0, 0));
+    }
+
+    #[test]
+    fn why_a_change_waits_is_not_forgotten_while_its_host_is_away() {
+        let (metrics, labels) = (Metrics::new().unwrap(), StackLabels::of(&stack()));
+        let change = Change {
+            desired_hash: "d".to_owned(),
+            from_release: None,
+            from_revision: None,
+            to_revision: "r2".to_owned(),
+            items: Vec::new(),
+            adopts: Vec::new(),
+            restarts: None,
+        };
+        let waits = HostReport {
+            host: "app-1".to_owned(),
+            waiting: Some(Waiting { reason: "RolledBack", message: String::new(), change }),
+            ..HostReport::default()
+        };
+        let away = |before: &HostReport| {
+            Error::from(host::Error::ConnectionLost).report("app-1", Some(before.clone()))
+        };
+        let (first, fine) = (away(&waits), HostReport { host: "app-1".to_owned(), ..HostReport::default() });
+        let (second, told) = (away(&first), "tasktracker_change_waiting{");
+        for (before, report, is_told) in [
+            (&HostReport::default(), &waits, true),
+            (&waits, &first, true),
+            (&first, &second, true),
+            (&second, &fine, false),
+        ] {
+            metrics.checked(&labels, before, report, 0.0);
+            assert_eq!(metrics.text().contains(told), is_told, "{}", metrics.text());
+        }
     }
 }

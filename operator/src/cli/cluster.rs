@@ -1,24 +1,17 @@
 //! The same commands where the API server has the stacks: plans come from the status, wishes are annotations. No host is
 //! asked from here.
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use tasktracker_crds::{Deletion, DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
+use tasktracker_crds::{DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
 
 use super::{
     Verdict,
     plan::headline,
     printer::{Printer, Tone, table},
+    wish::Wish,
 };
-use crate::{
-    engine::now,
-    kubernetes::{Read, Stacks, Where, connect},
-    source::{
-        ADOPT_ANNOTATION, APPROVE_ANNOTATION, DELETE_HOST_ANNOTATION, DELETE_HOST_SUFFIXES,
-        LEAVE_DATA_ANNOTATION, RECONCILE_ANNOTATION, RETRY_ANNOTATION, ROLLBACK_ANNOTATION,
-    },
-};
+use crate::kubernetes::{Read, Stacks, Where, connect};
 
 /// Which cluster.
 #[derive(Clone, Debug, Args)]
@@ -56,13 +49,7 @@ pub(super) enum Asked<'a> {
     Plan,
     Status,
     History,
-    Approve(&'a str),
-    Rollback(Option<&'a str>),
-    Retry,
-    Reconcile,
-    Adopt,
-    LeaveData,
-    Delete(&'a [String], Deletion),
+    Wish(Wish<'a>),
 }
 
 /// Carries out one command.
@@ -78,94 +65,28 @@ pub(super) async fn run(
         Asked::Plan => plan(printer, &stacks, &all).await,
         Asked::Status => Ok(status(printer, &all)),
         Asked::History => Ok(history(printer, &all)),
-        Asked::Approve(wanted) => {
-            for stack in &all {
-                let waiting = stack.status.waiting_plan.as_deref();
-                let waiting = waiting.context("expected a change that waits for approval, found none")?;
-                if waiting != wanted {
-                    bail!(
-                        "{}: expected the plan to be {wanted}, found {waiting}: something changed since; look at `plan` again",
-                        stack.key
-                    );
-                }
-            }
-            let words = format!("plan {wanted} is approved");
-            annotate(printer, &stacks, &all, APPROVE_ANNOTATION, |_| (wanted.to_owned(), words.clone())).await
-        }
-        Asked::Rollback(release) => {
-            let release = release.unwrap_or("previous");
-            let now = now();
-            let wish = |stack: &Read| format!("{release}@{}/{now}", stack.generation.unwrap_or_default());
-            let words = format!("it goes back to the release {release}; see `history`");
-            annotate(printer, &stacks, &all, ROLLBACK_ANNOTATION, |stack| (wish(stack), words.clone())).await
-        }
-        Asked::Retry => {
-            let words = "what failed is tried again".to_owned();
-            annotate(printer, &stacks, &all, RETRY_ANNOTATION, |_| (now().to_string(), words.clone())).await
-        }
-        Asked::Reconcile => {
-            let words = "everything is looked at".to_owned();
-            annotate(printer, &stacks, &all, RECONCILE_ANNOTATION, |_| (now().to_string(), words.clone()))
-                .await
-        }
-        Asked::LeaveData => {
-            anyhow::ensure!(!names.is_empty(), "apply --leave-data: expected names of stacks, found none");
-            let words = "services may begin without the data that they had, for this spec".to_owned();
-            let generation = |stack: &Read| stack.generation.unwrap_or_default().to_string();
-            annotate(printer, &stacks, &all, LEAVE_DATA_ANNOTATION, |stack| {
-                (generation(stack), words.clone())
-            })
-            .await
-        }
-        Asked::Delete(hosts, deletion) => {
-            for stack in &all {
-                let left = stack.status.hosts.iter().filter(|host| host.retained);
-                let left: Vec<&str> = left.map(|host| host.name.as_str()).collect();
-                if let Some(unknown) = hosts.iter().find(|host| !left.contains(&host.as_str())) {
-                    let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
-                    bail!(
-                        "--host: expected a host that {} names no longer ({left}), found {unknown}; a new spec is seen within seconds",
-                        stack.key
-                    );
-                }
-            }
-            let hosts = hosts.join(",");
-            let words = match deletion {
-                Deletion::Retain => format!("{hosts}: forgotten; what is there stays"),
-                Deletion::Down => format!("{hosts}: what is there is taken away; volumes stay"),
-                Deletion::DownAndVolumes => format!("{hosts}: what is there is taken away, with its volumes"),
-            };
-            let suffix = DELETE_HOST_SUFFIXES
-                .iter()
-                .find(|(one, _)| *one == deletion)
-                .map_or("", |(_, suffix)| suffix);
-            let wish = |stack: &Read| format!("{hosts}@{}{suffix}", stack.generation.unwrap_or_default());
-            annotate(printer, &stacks, &all, DELETE_HOST_ANNOTATION, |stack| (wish(stack), words.clone()))
-                .await
-        }
-        Asked::Adopt => {
-            let this = |stack: &Read| format!("{}@{}", stack.uid, stack.generation.unwrap_or_default());
-            let words = "what another owner of that name had is taken over".to_owned();
-            annotate(printer, &stacks, &all, ADOPT_ANNOTATION, |stack| (this(stack), words.clone())).await
+        Asked::Wish(wish) => {
+            // All or none.
+            all.iter().try_for_each(|stack| wish.check(stack))?;
+            annotate(printer, &stacks, &all, &wish).await
         }
     }
 }
 
-/// Sets an annotation of each stack, and says in words what comes of it.
+/// Sets the annotation of a wish on each stack, and says in words what comes of it.
 async fn annotate(
     printer: &Printer,
     stacks: &Stacks,
     all: &[Read],
-    annotation: &str,
-    wish: impl Fn(&Read) -> (String, String),
+    wish: &Wish<'_>,
 ) -> anyhow::Result<Verdict> {
     let mut documents = Vec::new();
     for stack in all {
-        let (value, words) = wish(stack);
+        let (annotation, value) = (wish.annotation(), wish.value(stack));
         stacks.annotate(&stack.key.name, annotation, &value).await?;
         documents.push(json!({ "stack": stack.key.to_string(), "annotation": annotation, "value": value }));
         if !printer.is_json() {
-            printer.line(Tone::Good, &format!("{}: {words}", stack.key));
+            printer.line(Tone::Good, &format!("{}: {}", stack.key, wish.words()));
         }
     }
     if printer.is_json() {

@@ -15,9 +15,11 @@ mod retry;
 mod rollback;
 mod status;
 mod text_diff;
+mod wish;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, slice};
 
+use anyhow::{bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tasktracker_crds::Deletion;
 
@@ -30,6 +32,7 @@ use arguments::{
 };
 use cluster::{Asked, ClusterArguments};
 use printer::Printer;
+use wish::Wish;
 
 /// Keeps Docker hosts equal to a `TaskTrackerStack`, over SSH and without an agent.
 ///
@@ -235,9 +238,9 @@ pub async fn main(arguments: Arguments) -> ExitCode {
         return Verdict::Failed.into();
     }
     let result = match arguments.command.in_cluster() {
-        Ok((cluster, names, asked)) => cluster::run(&printer, cluster, &names, asked).await,
-        Err(None) => Box::pin(carry_out(&printer, arguments.command)).await,
-        Err(Some(error)) => Err(error),
+        Ok(Some((cluster, names, asked))) => cluster::run(&printer, cluster, names, asked).await,
+        Ok(None) => Box::pin(carry_out(&printer, arguments.command)).await,
+        Err(error) => Err(error),
     };
     match result {
         Ok(verdict) => verdict.into(),
@@ -249,32 +252,27 @@ pub async fn main(arguments: Arguments) -> ExitCode {
 }
 
 impl Command {
-    /// What is asked of an API server: which one, about which stacks, and what; or why that cannot be asked there.
-    fn in_cluster(&self) -> Result<(&ClusterArguments, Vec<String>, Asked<'_>), Option<anyhow::Error>> {
-        let one = |name: &String| vec![name.clone()];
-        let (source, names, asked) = match self {
-            Self::Plan(selection) => (&selection.source, selection.names.clone(), Asked::Plan),
-            Self::Status { selection, .. } => (&selection.source, selection.names.clone(), Asked::Status),
-            Self::History(selection) => (&selection.source, selection.names.clone(), Asked::History),
-            Self::Adopt(selection) => (&selection.source, selection.names.clone(), Asked::Adopt),
-            Self::Reconcile(selection) => (&selection.source, selection.names.clone(), Asked::Reconcile),
-            Self::Approve { source, stack, plan, .. } => (source, one(stack), Asked::Approve(plan)),
-            Self::Retry { source, stack, .. } => (source, one(stack), Asked::Retry),
+    /// What is asked of an API server: which one, about which stacks, and what. None where a folder of stacks is asked.
+    ///
+    /// # Errors
+    /// Where that cannot be asked of an API server.
+    fn in_cluster(&self) -> anyhow::Result<Option<(&ClusterArguments, &[String], Asked<'_>)>> {
+        fn of(selection: &Selection) -> (&SourceArguments, &[String]) {
+            (&selection.source, &selection.names)
+        }
+        let ((source, names), asked) = match self {
+            Self::Plan(selection) | Self::Render(selection) => (of(selection), Asked::Plan),
+            Self::Status { selection, .. } => (of(selection), Asked::Status),
+            Self::History(selection) => (of(selection), Asked::History),
+            Self::Adopt(selection) => (of(selection), Asked::Wish(Wish::Adopt)),
+            Self::Reconcile(selection) => (of(selection), Asked::Wish(Wish::Reconcile)),
+            Self::Apply { selection, .. } => (of(selection), Asked::Wish(Wish::LeaveData)),
+            Self::Approve { source, stack, plan, .. } => {
+                ((source, slice::from_ref(stack)), Asked::Wish(Wish::Approve(plan)))
+            }
+            Self::Retry { source, stack, .. } => ((source, slice::from_ref(stack)), Asked::Wish(Wish::Retry)),
             Self::Rollback { source, stack, release, .. } => {
-                (source, one(stack), Asked::Rollback(release.as_deref()))
-            }
-            Self::Apply { selection, leave_data: true, plan: None } => {
-                (&selection.source, selection.names.clone(), Asked::LeaveData)
-            }
-            Self::Apply { selection, .. } if selection.source.cluster.kubernetes => {
-                return Err(Some(anyhow::anyhow!(
-                    "apply: expected a folder of stacks, or --leave-data alone; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
-                )));
-            }
-            Self::Delete { source, hosts, .. } if source.cluster.kubernetes && hosts.is_empty() => {
-                return Err(Some(anyhow::anyhow!(
-                    "delete: expected --host, or a folder of stacks; in Kubernetes `kubectl delete` takes a stack from all its hosts, as policy.deletion says"
-                )));
+                ((source, slice::from_ref(stack)), Asked::Wish(Wish::Rollback(release.as_deref())))
             }
             Self::Delete { source, stack, hosts, volumes, forget, .. } => {
                 let deletion = match (volumes, forget) {
@@ -282,16 +280,37 @@ impl Command {
                     (true, false) => Deletion::DownAndVolumes,
                     (false, false) => Deletion::Down,
                 };
-                (source, one(stack), Asked::Delete(hosts, deletion))
+                ((source, slice::from_ref(stack)), Asked::Wish(Wish::DeleteHosts(hosts, deletion)))
             }
-            Self::Render(selection) if selection.source.cluster.kubernetes => {
-                return Err(Some(anyhow::anyhow!(
-                    "render: expected a folder of stacks, or a file: --stacks"
-                )));
-            }
-            _ => return Err(None),
+            _ => return Ok(None),
         };
-        if source.cluster.kubernetes { Ok((&source.cluster, names, asked)) } else { Err(None) }
+        if !source.cluster.kubernetes {
+            return Ok(None);
+        }
+        self.check_in_cluster()?;
+        Ok(Some((&source.cluster, names, asked)))
+    }
+
+    /// Whether an API server can be asked for this.
+    fn check_in_cluster(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Apply { selection, leave_data: true, plan: None } => {
+                ensure!(
+                    !selection.names.is_empty(),
+                    "apply --leave-data: expected names of stacks, found none"
+                );
+            }
+            Self::Apply { .. } => bail!(
+                "apply: expected a folder of stacks, or --leave-data alone; in Kubernetes `kubectl apply` changes the spec, and `approve` lets what waits be carried out"
+            ),
+            Self::Delete { hosts, .. } => ensure!(
+                !hosts.is_empty(),
+                "delete: expected --host, or a folder of stacks; in Kubernetes `kubectl delete` takes a stack from all its hosts, as policy.deletion says"
+            ),
+            Self::Render(_) => bail!("render: expected a folder of stacks, or a file: --stacks"),
+            _ => {}
+        }
+        Ok(())
     }
 }
 

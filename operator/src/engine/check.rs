@@ -204,7 +204,8 @@ impl Check<'_> {
             let Some((look, request)) = first else { return Ok(()) };
             tracing::info!(stack = %stack.key, host = %name, "an annotation asks for it: {request:?}");
             let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
-            if let Some(refused) = self.site().grant(lock, look, &request, PERSON).await? {
+            let granted = self.alive(Box::pin(self.site().grant(lock, look, &request, PERSON))).await?;
+            if let Some(refused) = granted {
                 tracing::error!(stack = %stack.key, host = %name, reason = refused.reason, "{}", refused.found);
                 shared.watcher.refused_request(stack, name, &refused);
             }
@@ -256,7 +257,7 @@ impl Check<'_> {
             tokio::select! {
                 done = &mut work => return done,
                 _ = ticks.tick() => {
-                    self.shared.watcher.metrics().alive(&self.labels, self.spec.name.as_str(), now());
+                    self.shared.watcher.alive(self.stack, self.spec.name.as_str(), now());
                 }
             }
         }
@@ -269,7 +270,7 @@ impl Check<'_> {
         if let Some(found) = &look.plan.take_back {
             let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
             tracing::warn!(stack = %stack.key, host = %name, "the release before comes back: what is in force failed on {found}");
-            Box::pin(self.site().take_back(lock, look, found, OPERATOR)).await?;
+            self.alive(Box::pin(self.site().take_back(lock, look, found, OPERATOR))).await?;
             return Ok(());
         }
         let _turn = if look.plan.rollout.is_some() {

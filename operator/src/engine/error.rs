@@ -109,6 +109,7 @@ impl Error {
             host: host.to_owned(),
             component: "app".to_owned(),
             failure: Some(failure),
+            waited: before.waits_for(),
             release: before.release,
             revision: before.revision,
             certificate: before.certificate,

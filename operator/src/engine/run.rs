@@ -98,6 +98,7 @@ impl Follower {
             if !error.is_empty() && error != told {
                 tracing::error!("{error}; the last stacks stay in force");
             }
+            self.stacks.shared.watcher.metrics().source_synced(error.is_empty());
             told = error;
             if let Some(files) = &files {
                 self.see_what_is_gone(files, read.is_ok(), Instant::now());

@@ -1,7 +1,7 @@
 //! What is known of every stack: newest reports, when differences were first seen, status, metrics, log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -40,6 +40,8 @@ struct Seen {
 
 #[derive(Default)]
 struct StackState {
+    /// Hosts that the spec in force names.
+    named: BTreeSet<String>,
     hosts: BTreeMap<String, Seen>,
     status: TaskTrackerStackStatus,
     refused: bool,
@@ -108,13 +110,14 @@ impl Watcher {
         if let Some(before) = &before {
             self.memory.restore(stack, before);
         }
-        let is_there = |name: &String| stack.app_hosts().any(|host| host.name.as_str() == name);
-        let known = self.memory.of(&stack.key.to_string()).into_iter().filter(|(host, _)| is_there(host));
+        let named = names(stack);
+        let known = self.memory.of(&stack.key.to_string()).into_iter();
+        let known = known.filter(|(host, _)| named.contains(host));
         let hosts =
             known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
         let told = self.memory.told(&stack.key.to_string());
         let status = before.unwrap_or_default();
-        let mut state = StackState { hosts, status, told, ..StackState::default() };
+        let mut state = StackState { named, hosts, status, told, ..StackState::default() };
         self.take_stock(stack, &mut state, now);
         self.lock().insert(stack.key.clone(), state);
         self.metrics.begin(stack);
@@ -122,11 +125,13 @@ impl Watcher {
 
     /// A stack has another spec: what was counted stays, what is gone from it goes.
     pub(super) fn change(&self, before: &Stack, after: &Stack) {
-        let names = |stack: &Stack| stack.app_hosts().map(|host| host.name.to_string()).collect::<Vec<_>>();
+        let named = names(after);
+        let are_the_same = names(before) == named;
         if let Some(state) = self.lock().get_mut(&after.key) {
-            state.hosts.retain(|name, _| names(after).contains(name));
+            state.hosts.retain(|name, _| named.contains(name));
+            state.named = named;
         }
-        if names(before) == names(after) {
+        if are_the_same {
             self.metrics.change_revision(before, after);
         } else {
             self.metrics.end(&before.key);
@@ -171,6 +176,14 @@ impl Watcher {
         self.metrics.end(key);
     }
 
+    /// A host is worked on.
+    pub(super) fn alive(&self, stack: &Stack, host: &str, now: Timestamp) {
+        let stacks = self.lock();
+        if stacks.get(&stack.key).is_some_and(|state| state.named.contains(host)) {
+            self.metrics.alive(&StackLabels::of(stack), host, now);
+        }
+    }
+
     /// The newest report of a host.
     pub(super) fn last(&self, key: &StackKey, host: &str) -> Option<HostReport> {
         self.lock().get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
@@ -187,7 +200,11 @@ impl Watcher {
     ) {
         let labels = StackLabels::of(stack);
         let mut stacks = self.lock();
-        let Some(state) = stacks.get_mut(&stack.key) else { return };
+        // A check may end when its host is named no longer: nobody would take back what it tells.
+        let Some(state) = stacks.get_mut(&stack.key).filter(|state| state.named.contains(&report.host))
+        else {
+            return;
+        };
         let seen = state.hosts.entry(report.host.clone()).or_default();
         log_failure(stack, &seen.report, &report);
         log_waiting(stack, &seen.report, &report);
@@ -299,6 +316,11 @@ impl Watcher {
     }
 }
 
+/// Names of the hosts on which something of a stack is to be.
+fn names(stack: &Stack) -> BTreeSet<String> {
+    stack.app_hosts().map(|host| host.name.to_string()).collect()
+}
+
 /// What happened to the stack as a whole.
 fn of_stack(
     stack: &Stack,
@@ -382,6 +404,33 @@ mod tests {
     use super::*;
     use crate::report::Failure;
 
+    fn away(host: &str) -> HostReport {
+        let reason = reasons::UNREACHABLE;
+        let failure = Failure { reason, message: String::new(), reachable: false, stalled: false };
+        HostReport { host: host.to_owned(), failure: Some(failure), ..HostReport::default() }
+    }
+
+    #[test]
+    fn what_is_told_of_a_host_that_is_named_no_longer_leaves_nothing() {
+        let text = include_str!("../../../examples/staging.yaml");
+        let stack = |text: &str| {
+            Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into())
+        };
+        let (before, after) = (stack(text), stack(&text.replace("name: app-1", "name: app-2")));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
+        watcher.begin(&before, None, Timestamp::UNIX_EPOCH);
+        watcher.publish(&before, away("app-1"), Timestamp::UNIX_EPOCH, None);
+        assert!(metrics.text().contains("host=\"app-1\""));
+        watcher.change(&before, &after);
+        // A check that began before.
+        watcher.publish(&before, away("app-1"), Timestamp::UNIX_EPOCH, None);
+        watcher.alive(&before, "app-1", Timestamp::UNIX_EPOCH);
+        assert!(!metrics.text().contains("host=\"app-1\""), "{}", metrics.text());
+        watcher.publish(&after, away("app-2"), Timestamp::UNIX_EPOCH, None);
+        assert!(metrics.text().contains("reason=\"Unreachable\""));
+    }
+
     #[test]
     fn a_suspended_stack_is_told_so_even_where_its_host_is_away() {
         let suspend = "  suspend: {until: 2026-01-31T18:00:00Z, reason: audit}\n  ssh:";
@@ -391,13 +440,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
         watcher.begin(&stack, None, Timestamp::UNIX_EPOCH);
-        let failure = Failure {
-            reason: reasons::UNREACHABLE,
-            message: String::new(),
-            reachable: false,
-            stalled: false,
-        };
-        let report = HostReport { host: "app-1".to_owned(), failure: Some(failure), ..HostReport::default() };
+        let report = away("app-1");
         for (now, told) in [("2026-01-31T17:59:59Z", " 1"), ("2026-01-31T18:00:00Z", " 0")] {
             watcher.publish(&stack, report.clone(), now.parse().unwrap(), None);
             let text = metrics.text();

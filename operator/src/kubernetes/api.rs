@@ -45,6 +45,7 @@ pub(super) fn read(object: &DynamicObject) -> Result<Stack, Vec<Mistake>> {
             "namespace": object.metadata.namespace,
             "uid": object.metadata.uid,
             "generation": object.metadata.generation,
+            "creationTimestamp": object.metadata.creation_timestamp,
             "annotations": object.metadata.annotations.clone().unwrap_or_default(),
         },
         "spec": object.data.get("spec").cloned().unwrap_or_default(),

@@ -57,6 +57,8 @@ use crate::{
 const WATCH_SECONDS: u32 = 200;
 /// How often it is looked whether stacks are gone.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often it is asked whether the stacks can be read at all: a watch that is refused says so to nobody but the log.
+const PROBE: Duration = Duration::from_mins(1);
 /// How long what must go on may stand still before that is a defect.
 const STUCK: Duration = Duration::from_mins(2);
 
@@ -170,6 +172,8 @@ impl Door {
             })
             .await;
         tracing::info!(lease = %name, "this operator acts");
+        // Now it is of use only once it has read the stacks.
+        self.ready.store(false, Ordering::Relaxed);
         self.metrics.leads(&name, true);
     }
 
@@ -226,12 +230,8 @@ impl Door {
     }
 
     async fn follow_on(&self, context: Arc<Context>, triggers: &mut Triggers) {
-        let chosen: Vec<Option<&str>> = match &self.settings.namespaces[..] {
-            [] => vec![None],
-            names => names.iter().map(|name| Some(name.as_str())).collect(),
-        };
         let (mut stores, mut senders, mut controllers) = (Vec::new(), Vec::new(), Vec::new());
-        for namespace in chosen {
+        for namespace in self.namespaces() {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (store, controller) = self.controller(namespace, context.clone(), receiver);
             senders.push((namespace.map(str::to_owned), sender));
@@ -313,10 +313,15 @@ impl Door {
     async fn look_after(&self, context: &Context, stores: &[Store<DynamicObject>]) {
         let beat = self.health.watch("stacks");
         let mut ticks = interval(LOOK);
+        let mut probed: Option<Instant> = None;
         loop {
             ticks.tick().await;
             beat.now();
             context.metrics.longest_running();
+            if probed.is_none_or(|probed| probed.elapsed() >= PROBE) {
+                probed = Some(Instant::now());
+                self.metrics.source_synced(self.can_read().await);
+            }
             if !join_all(stores.iter().map(is_synced)).await.into_iter().all(|synced| synced) {
                 continue;
             }
@@ -335,6 +340,24 @@ impl Door {
             let reliable = self.leadership.authority() == Authority::Full;
             context.stacks().see_left(reliable, Instant::now());
         }
+    }
+
+    /// The namespaces that are chosen; all where it is none.
+    fn namespaces(&self) -> Vec<Option<&str>> {
+        match &self.settings.namespaces[..] {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.as_str())).collect(),
+        }
+    }
+
+    /// Whether the API server lets the stacks be read.
+    async fn can_read(&self) -> bool {
+        let mut parameters = ListParams::default().limit(1);
+        parameters.label_selector.clone_from(&self.settings.selector);
+        let asked = self.namespaces().into_iter().map(async |namespace| {
+            limited(stacks_api(self.client.clone(), namespace).list(&parameters)).await.is_ok()
+        });
+        join_all(asked).await.into_iter().all(|read| read)
     }
 
     /// What the cache does not have is asked for: neither an empty cache nor an error is a deletion. Whatever the policy

@@ -231,6 +231,15 @@ pub(super) fn leader(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
     made(registry, IntGaugeVec::new(options, &["name"]))
 }
 
+/// Whether the stacks can be read. It has a series only once they are asked for: a standby does not.
+pub(super) fn source(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let options = Opts::new(
+        "tasktracker_source_synced",
+        "Whether the stacks could be read when they were last asked for.",
+    );
+    made(registry, IntGaugeVec::new(options, &[]))
+}
+
 /// Shared by whoever counts.
 pub(super) type SharedRequests = Arc<ApiRequests>;
 

@@ -48,6 +48,9 @@ pub struct HostReport {
     pub rolling_out: Option<String>,
     /// A change that waits.
     pub waiting: Option<Waiting>,
+    /// Why a change waited when the host was last looked at, where it could not be looked at since.
+    #[serde(skip)]
+    pub waited: Option<&'static str>,
     /// Why nothing is written at present.
     pub hold: Option<Hold>,
     /// Hash of its plan; empty where it could not be read.
@@ -89,6 +92,11 @@ impl HostReport {
         let failure = Failure { reason: reasons::PENDING, message, reachable: false, stalled: false };
         let component = "app".to_owned();
         Self { host: host.to_owned(), component, failure: Some(failure), ..Self::default() }
+    }
+
+    /// Why a change waits, as far as that is known.
+    pub fn waits_for(&self) -> Option<&'static str> {
+        self.waiting.as_ref().map(|waiting| waiting.reason).or(self.waited)
     }
 
     /// Whether nothing differs and nothing waits. Unknown never counts as in sync.

@@ -19,7 +19,7 @@ struct Case {
     refused: &'static str,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     annotation(
         "approve",
         r#"{"metadata":{"annotations":{"tasktracker.dev/approve":"0123"}}}"#,
@@ -75,6 +75,12 @@ const CASES: [Case; 11] = [
         "spec.policy.rollout",
     ),
     in_spec(
+        "deletion",
+        r#"{"spec":{"policy":{"deletion":"DownAndVolumes"}}}"#,
+        "  policy: {deletion: DownAndVolumes}\n",
+        "spec.policy.deletion DownAndVolumes",
+    ),
+    in_spec(
         "onFailure",
         r#"{"spec":{"policy":{"rollout":{"onFailure":"Hold"}}}}"#,
         "  policy: {rollout: {onFailure: Hold}}\n",
@@ -115,12 +121,15 @@ fn decides(output: &Output, refused: Option<&str>, what: &str) {
 
 #[test]
 fn only_who_may_approve_decides_what_is_rolled_out_and_when() {
-    let users = ["editor", "approver", "viewer"].map(str::to_owned).to_vec();
+    let users = ["editor", "approver", "viewer", "releaser"].map(str::to_owned).to_vec();
     let cluster = Cluster::with_chart(&ControlPlaneOptions { users }, &[]);
     // What the controller of a whole cluster would aggregate into `edit` and `view`.
-    for (user, roles) in
-        [("editor", &["view", "edit"][..]), ("approver", &["view", "edit", "approve"]), ("viewer", &["view"])]
-    {
+    for (user, roles) in [
+        ("editor", &["view", "edit"][..]),
+        ("approver", &["view", "edit", "approve"]),
+        ("viewer", &["view"]),
+        ("releaser", &["approve"]),
+    ] {
         for role in roles {
             let role = format!("tasktracker-operator-{role}");
             let name = format!("{user}-{role}");
@@ -148,12 +157,18 @@ fn only_who_may_approve_decides_what_is_rolled_out_and_when() {
             decides(&as_user(&cluster, user, &create), refused, &format!("{user} creates {what}"));
         }
     }
+    // The role by itself is enough for `approve`.
+    decides(&as_user(&cluster, "releaser", &["get", "tts", "staging"]), None, "releaser reads");
+    let approval =
+        [&["patch", "tts", "staging", "--dry-run=server", "--type=merge", "-p"][..], &[CASES[0].patch]];
+    decides(&as_user(&cluster, "releaser", &approval.concat()), None, "releaser approves");
     // What anybody who edits may do, whatever an approver set before.
     let approved = r#"{"metadata":{"annotations":{"tasktracker.dev/approve":"0123"}},"spec":{"policy":{"upgrade":"Approve","rollout":{"soak":"1s"}}}}"#;
     cluster.kubectl(&["patch", "tts", "staging", "--type=merge", "-p", approved]);
     for patch in [
         r#"{"spec":{"revision":"4d8e2f0"}}"#,
         r#"{"spec":{"policy":{"heal":"Report"}}}"#,
+        r#"{"spec":{"policy":{"deletion":"Down"}}}"#,
         r#"{"metadata":{"annotations":{"tasktracker.dev/reconcile":"1","team":"a"}}}"#,
     ] {
         let update = ["patch", "tts", "staging", "--type=merge", "-p", patch];

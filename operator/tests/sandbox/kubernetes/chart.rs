@@ -115,10 +115,20 @@ fn values_become_what_they_say_and_nothing_else_is_taken() {
     let monitored =
         documents(&["metrics.serviceMonitor.enabled=true", "metrics.prometheusRule.enabled=true"]);
     let rules = &find(&monitored, "PrometheusRule")[0]["spec"];
+    let plain = fs::read_to_string(chart().join("files/alerts.yaml")).unwrap();
+    let values = [
+        "metrics.prometheusRule.enabled=true",
+        "metrics.prometheusRule.runbookUrl=\"https://wiki.example.com/tt/\"",
+    ];
+    // Without a ServiceMonitor of the chart, nobody knows which labels the operator's own series get.
+    let elsewhere = plain.replace("https://tasktracker.dev/runbooks/", "https://wiki.example.com/tt/");
+    assert_eq!(
+        find(&documents(&values), "PrometheusRule")[0]["spec"],
+        serde_saphyr::from_str::<Value>(&elsewhere).unwrap()
+    );
     // Several releases may have one Prometheus: what is absent is this one, by the labels that its ServiceMonitor brings.
     let service = &find(&monitored, "Service")[0]["metadata"]["name"];
     let own = format!("absent(tasktracker_build_info{{namespace=\"system\", service={service}}})");
-    let plain = fs::read_to_string(chart().join("files/alerts.yaml")).unwrap();
     let plain = plain.replace("absent(tasktracker_build_info)", &own);
     let plain: Value = serde_saphyr::from_str(&plain).unwrap();
     assert_eq!(*rules, plain, "the PrometheusRule has other rules than the plain file");
@@ -129,6 +139,7 @@ fn values_become_what_they_say_and_nothing_else_is_taken() {
         "replicas=\"two\"",
         "image.digest=\"latest\"",
         "networkPolicy.hostCidrs=[]",
+        "metrics.prometheusRule.runbookUrl=\"wiki\"",
         "metrics.port=70000",
         "namespaces=[\"A b\"]",
         "logFormat=\"xml\"",
@@ -149,6 +160,7 @@ fn every_document_is_what_several_versions_of_kubernetes_take() {
         "metrics.prometheusRule.enabled=true",
         "selector=\"team=red\"",
         "networkPolicy.metricsNamespaceLabels={\"a\":\"b\"}",
+        "networkPolicy.extraEgress=[{\"ports\":[{\"port\":8065}]}]",
         "serviceAccount.annotations={\"a\":\"b\"}",
     ];
     let check = |text: &[u8], version: &str| {
@@ -270,4 +282,25 @@ fn it_is_installed_upgraded_and_leaves_the_stacks_behind() {
         "name",
     ]);
     assert_eq!(left, "");
+}
+
+#[test]
+fn a_definition_that_was_applied_by_hand_is_taken_over() {
+    let cluster = Cluster::start();
+    let older = tasktracker_crds::crd_yaml().unwrap().replace("- tts\n", "- older\n");
+    cluster.apply(&older);
+    let short_name = || cluster.get("crd/tasktrackerstacks.tasktracker.dev", "{.spec.names.shortNames[0]}");
+    assert_eq!(short_name(), "older");
+    let install = |more: &[&str]| {
+        let mut command = helm(&cluster.plane.path(""));
+        command.args(["install", "tasktracker-operator", "--namespace", SYSTEM, "--create-namespace"]);
+        command.arg(chart()).arg("--kubeconfig").arg(cluster.plane.path("administrator.yaml"));
+        let output = command.args(more).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (taken, said) = install(&[]);
+    assert!(!taken && said.contains("invalid ownership metadata"), "{said}");
+    let (taken, said) = install(&["--take-ownership", "--force-conflicts"]);
+    assert!(taken, "{said}");
+    assert_eq!(short_name(), "tts");
 }

@@ -60,10 +60,12 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     assert!(first < Duration::from_secs(2), "{first:?}");
     assert_eq!(cluster.condition("slow", "Reconciling"), "True/Pending");
 
-    // The same name in another namespace would be the same project on the host: the one that came later is refused.
-    cluster.kubectl(&["create", "namespace", "other"]);
+    // The same name in another namespace would be the same project on the host: the one that came later is refused,
+    // whatever comes first by its name. API servers tell times in seconds.
+    cluster.kubectl(&["create", "namespace", "another"]);
+    std::thread::sleep(Duration::from_millis(1100));
     let twin =
-        stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: other\n");
+        stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: another\n");
     cluster.apply(&twin);
     let told = || {
         cluster.kubectl(&[
@@ -71,7 +73,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
             "tts",
             "slow",
             "-n",
-            "other",
+            "another",
             "-o",
             "jsonpath={.status.conditions[?(@.type=='Stalled')].message}",
         ])

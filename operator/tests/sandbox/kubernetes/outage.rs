@@ -47,9 +47,9 @@ fn outage(name: &str, lasting: Duration) {
     for is_gone in [true, false] {
         let told_before = times_healed(&cluster);
         if is_gone {
-            cluster.plane.stop().unwrap()
+            cluster.plane.stop().unwrap();
         } else {
-            cluster.plane.signal("STOP").unwrap()
+            cluster.plane.signal("STOP").unwrap();
         }
         let away = Instant::now();
         is_repaired(&stage, &operator);
@@ -58,9 +58,9 @@ fn outage(name: &str, lasting: Duration) {
         let (status, said) = tasktracker_testbed::http(operator.metrics, "GET /livez").unwrap();
         assert_eq!(status, 200, "{said}");
         if is_gone {
-            cluster.plane.go_on().unwrap()
+            cluster.plane.go_on().unwrap();
         } else {
-            cluster.plane.signal("CONT").unwrap()
+            cluster.plane.signal("CONT").unwrap();
         }
         let answers = Instant::now();
         cluster.wait("staging", &operator, "what happened meanwhile is told", || {
