@@ -77,6 +77,8 @@ pub mod reasons {
     pub const LEDGER_MISSING: &str = "LedgerMissing";
     /// Another operator writes on the same host again and again.
     pub const OTHER_WRITER: &str = "OtherWriter";
+    /// A defect of the operator itself ended a check.
+    pub const INTERNAL_ERROR: &str = "InternalError";
     /// A change waits until a window opens.
     pub const WINDOW_CLOSED: &str = "WindowClosed";
     /// What was rolled out did not serve, and was taken back.

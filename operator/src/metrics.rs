@@ -8,7 +8,7 @@ use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
-use tasktracker_crds::{DriftKind, Layer, TaskTrackerStackStatus, conditions};
+use tasktracker_crds::{Answer, DriftKind, Layer, TaskTrackerStackStatus, conditions};
 
 pub use controller::{ApiRequests, Controller};
 
@@ -23,6 +23,13 @@ const STACK: [&str; 3] = ["namespace", "stack", "environment"];
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// What a check came to: its end, what kept it from that, or a defect of ours.
+pub const SUCCESS: &str = "success";
+/// See [`SUCCESS`].
+pub const ERROR: &str = "error";
+/// See [`SUCCESS`].
+pub const PANIC: &str = "panic";
 
 /// A metric with labels that can be made from its options.
 trait Made: Collector + Clone + Sized + 'static {
@@ -192,12 +199,16 @@ impl Metrics {
         self.set_interval(stack);
         for kind in DriftKind::ALL {
             self.drift_detected.with_label_values(&labels.with(&[kind.as_str()]));
-            self.drift_healed.with_label_values(&labels.with(&[kind.as_str()]));
+            // What is only reported is never counted as healed.
+            if kind.answer() != Answer::Report {
+                self.drift_healed.with_label_values(&labels.with(&[kind.as_str()]));
+            }
         }
-        for result in ["success", "error"] {
+        for result in [SUCCESS, ERROR] {
             self.reconcile_total.with_label_values(&labels.with(&[result]));
             self.rollout_total.with_label_values(&labels.with(&[result]));
         }
+        self.reconcile_total.with_label_values(&labels.with(&[PANIC]));
         for result in ["sent", "failed", "dropped"] {
             self.notifications.with_label_values(&labels.with(&[result]));
         }
@@ -257,8 +268,7 @@ impl Metrics {
     }
 
     /// A check of one host that ended, with its repairs.
-    pub fn reconciled(&self, labels: &StackLabels, succeeded: bool) {
-        let result = if succeeded { "success" } else { "error" };
+    pub fn reconciled(&self, labels: &StackLabels, result: &'static str) {
         self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
     }
 
@@ -348,7 +358,7 @@ impl Metrics {
 
     /// A rollout that ended.
     pub fn rollout(&self, labels: &StackLabels, succeeded: bool, seconds: f64) {
-        let result = if succeeded { "success" } else { "error" };
+        let result = if succeeded { SUCCESS } else { ERROR };
         self.rollout_total.with_label_values(&labels.with(&[result])).inc();
         self.rollout_duration.with_label_values(&labels.with(&[])).observe(seconds);
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     failpoint,
     host::{self, Host, HostLock},
-    metrics::StackLabels,
+    metrics::{ERROR, PANIC, SUCCESS, StackLabels},
     observe::Depth,
     plan::Approval,
     source::{Authority, Stack, target},
@@ -61,6 +61,7 @@ pub(super) async fn check(
     occasion: Occasion,
     rivals: Arc<Mutex<Rivals>>,
 ) -> Checked {
+    failpoint::defect(&format!("check of {}", stack.key.name));
     let name = spec.name.as_str();
     let failed = |error: Error| {
         let before = shared.watcher.last(&stack.key, name);
@@ -70,6 +71,7 @@ pub(super) async fn check(
         Ok(target) => shared.hosts.get(&stack.key, target),
         Err(error) => {
             shared.turns.missed(&stack.key, name);
+            shared.watcher.metrics().reconciled(&StackLabels::of(&stack), ERROR);
             failed(error.into());
             return Checked { good: false, host: None, hints: None };
         }
@@ -81,12 +83,20 @@ pub(super) async fn check(
         Check { shared: &shared, stack: &stack, spec: &spec, host: &host, labels, occasion, rivals: &rivals };
     let result = check.run().await;
     let good = result.is_ok();
-    shared.watcher.metrics().reconciled(&check.labels, good);
+    shared.watcher.metrics().reconciled(&check.labels, if good { SUCCESS } else { ERROR });
     if let Err(error) = result {
         shared.turns.missed(&stack.key, name);
         failed(error);
     }
     Checked { good, host: Some(host), hints: Some(hints) }
+}
+
+/// Tells of a check that did not come to its end.
+pub(super) fn ended_in_a_defect(shared: &Shared, stack: &Stack, host: &str) {
+    shared.turns.missed(&stack.key, host);
+    shared.watcher.metrics().reconciled(&StackLabels::of(stack), PANIC);
+    let before = shared.watcher.last(&stack.key, host);
+    shared.watcher.publish(stack, Error::Defect.report(host, before), now(), None);
 }
 
 impl Check<'_> {

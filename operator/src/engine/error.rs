@@ -32,6 +32,9 @@ pub enum Error {
         /// Why.
         found: String,
     },
+    /// The operator itself has a defect.
+    #[error("expected an end of the check, found a defect of the operator; its log says where")]
+    Defect,
     /// Another operator wants it otherwise.
     #[error(
         "writer {writer}: expected to be the only operator of this host, found that another one wrote between our own writes again and again; end one of the two, or take the stack from its source: nothing is written for a while"
@@ -64,6 +67,7 @@ impl Error {
             Self::Secret(_) => reasons::SECRET_MISSING,
             Self::Apply(error) => error.reason(),
             Self::OtherWriter { .. } => reasons::OTHER_WRITER,
+            Self::Defect => reasons::INTERNAL_ERROR,
             Self::NotTakenBack { .. } => reasons::ROLLED_BACK,
             Self::Held { reason, .. } => reason,
         }
@@ -89,9 +93,7 @@ impl Error {
         };
         let kind = match self {
             Self::Secret(_) => Some(DriftKind::SecretMissing),
-            Self::Apply(_) | Self::NotTakenBack { .. } | Self::OtherWriter { .. } | Self::Held { .. } => {
-                self.of_host().and_then(host::Error::drift_kind)
-            }
+            _ => self.of_host().and_then(host::Error::drift_kind),
         };
         let item = kind.map(|kind| DriftItem {
             host: host.to_owned(),

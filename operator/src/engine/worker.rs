@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Hosts, Images, Memory, Turns,
-    check::{Checked, Occasion, check},
+    check::{self, Checked, Occasion, check},
     rivals::Rivals,
     watcher::Watcher,
 };
@@ -108,7 +108,8 @@ pub(super) async fn work(
         let task =
             tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone(), occasion, rivals.clone()));
         let Checked { good, host, hints } = task.await.unwrap_or_else(|error| {
-            tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect");
+            tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect: the others go on");
+            check::ended_in_a_defect(&shared, &stack, &host_name);
             Checked { good: false, host: None, hints: None }
         });
         kept = host;

@@ -111,7 +111,8 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
 
     // Whoever is there after a restart knows which of the twins came first.
     operator.stop();
-    let operator = cluster.start_operator();
+    let operator =
+        cluster.operator("administrator", "operator.log", &[], &[("TASKTRACKER_DEFECT", "check of slow")]);
     wait_until(format_args!("one is refused: {}", operator.said()), || {
         operator.log().contains("expected another name than that of default/slow")
     });
@@ -120,6 +121,19 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     });
     std::thread::sleep(Duration::from_secs(1));
     assert!(told().contains("expected another name"), "{}", told());
+
+    // A check that ends in a defect is told as that, and counted; the others go on.
+    cluster.wait("slow", &operator, "the defect is told", || {
+        cluster.condition("slow", "Ready") == "False/InternalError"
+    });
+    let panics = ["stack=\"slow\"", "result=\"panic\""];
+    wait_until(format_args!("it is tried again:\n{}", operator.said()), || {
+        operator.metric("tasktracker_reconcile_total", &panics).is_some_and(|count| count >= 2.0)
+    });
+    let others = ["stack=\"poison\"", "result=\"error\""];
+    wait_until(format_args!("another one is looked at:\n{}", operator.said()), || {
+        operator.metric("tasktracker_reconcile_total", &others).is_some_and(|count| count >= 1.0)
+    });
 }
 
 #[test]
