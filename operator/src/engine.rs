@@ -7,6 +7,7 @@ mod deployed;
 mod error;
 mod hosts;
 mod images;
+mod left;
 mod memory;
 mod notifier;
 mod requests;

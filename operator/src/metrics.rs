@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_change_waits_is_not_forgotten_while_its_host_is_away() {
+    fn that_a_change_was_taken_back_is_not_forgotten_while_its_host_is_away() {
         let (metrics, labels) = (Metrics::new().unwrap(), StackLabels::of(&stack()));
         let change = Change {
             desired_hash: "d".to_owned(),

@@ -83,7 +83,7 @@ async fn annotate(
     let mut documents = Vec::new();
     for stack in all {
         let (annotation, value) = (wish.annotation(), wish.value(stack));
-        stacks.annotate(&stack.key.name, annotation, &value).await?;
+        stacks.annotate(stack, annotation, &value).await?;
         documents.push(json!({ "stack": stack.key.to_string(), "annotation": annotation, "value": value }));
         if !printer.is_json() {
             printer.line(Tone::Good, &format!("{}: {}", stack.key, wish.words()));

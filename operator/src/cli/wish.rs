@@ -1,5 +1,7 @@
 //! What people wish for through annotations of a stack in Kubernetes: each is for the spec that they saw.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, bail};
 use tasktracker_crds::Deletion;
 
@@ -40,9 +42,21 @@ impl Wish<'_> {
                     );
                 }
             }
-            Self::DeleteHosts(hosts, _) => {
-                let left = stack.status.hosts.iter().filter(|host| host.retained);
-                let left: Vec<&str> = left.map(|host| host.name.as_str()).collect();
+            Self::DeleteHosts(hosts, deletion) => {
+                let left = left(stack);
+                if let Some((standing, _)) =
+                    standing(stack).filter(|(_, suffix)| *suffix != ending(*deletion))
+                {
+                    let others: Vec<&str> =
+                        standing.into_iter().filter(|host| !hosts.iter().any(|one| one == host)).collect();
+                    if !others.is_empty() {
+                        bail!(
+                            "{}: expected no other wish to stand, found one about {}: wait until it is carried out, or take the annotation {DELETE_HOST_ANNOTATION} away",
+                            stack.key,
+                            others.join(", ")
+                        );
+                    }
+                }
                 if let Some(unknown) = hosts.iter().find(|host| !left.contains(&host.as_str())) {
                     let left = if left.is_empty() { "none".to_owned() } else { left.join(", ") };
                     bail!(
@@ -79,8 +93,13 @@ impl Wish<'_> {
             Self::Adopt => format!("{}@{generation}", stack.uid),
             Self::LeaveData => generation.to_string(),
             Self::DeleteHosts(hosts, deletion) => {
-                let suffix = DELETE_HOST_SUFFIXES.iter().find(|(known, _)| known == deletion);
-                format!("{}@{generation}{}", hosts.join(","), suffix.map_or("", |(_, suffix)| suffix))
+                let suffix = ending(*deletion);
+                let before = standing(stack).filter(|(_, before)| *before == suffix);
+                let before = before.map(|(hosts, _)| hosts).unwrap_or_default();
+                let all: BTreeSet<&str> =
+                    before.into_iter().chain(hosts.iter().map(String::as_str)).collect();
+                let all: Vec<&str> = all.into_iter().collect();
+                format!("{}@{}@{generation}{suffix}", all.join(","), stack.uid)
             }
         }
     }
@@ -106,4 +125,26 @@ impl Wish<'_> {
             }
         }
     }
+}
+
+/// Hosts that a stack names no longer, and of which something is known.
+fn left(stack: &Read) -> Vec<&str> {
+    let left = stack.status.hosts.iter().filter(|host| host.retained);
+    left.map(|host| host.name.as_str()).collect()
+}
+
+/// How the annotation ends.
+fn ending(deletion: Deletion) -> &'static str {
+    let known = DELETE_HOST_SUFFIXES.iter().find(|(known, _)| *known == deletion);
+    known.map_or("", |(_, suffix)| suffix)
+}
+
+/// Hosts about which a wish stands that is not carried out yet, and how it ends.
+fn standing(stack: &Read) -> Option<(Vec<&str>, &str)> {
+    let (hosts, rest) = stack.annotations.get(DELETE_HOST_ANNOTATION)?.split_once('@')?;
+    let this = format!("{}@{}", stack.uid, stack.generation?);
+    let suffix = rest.strip_prefix(&this)?;
+    let left = left(stack);
+    let hosts: Vec<&str> = hosts.split(',').filter(|host| left.contains(host)).collect();
+    (!hosts.is_empty()).then_some((hosts, suffix))
 }

@@ -1,6 +1,7 @@
 //! One check of one host: a look, what is to be done about it, and the proof.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -95,8 +96,11 @@ pub(super) async fn check(
 pub(super) fn ended_in_a_defect(shared: &Shared, stack: &Stack, host: &str) {
     shared.turns.missed(&stack.key, host);
     shared.watcher.metrics().reconciled(&StackLabels::of(stack), PANIC);
-    let before = shared.watcher.last(&stack.key, host);
-    shared.watcher.publish(stack, Error::Defect.report(host, before), now(), None);
+    // What cannot be told without another defect stays in the log.
+    let _: Result<(), _> = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let before = shared.watcher.last(&stack.key, host);
+        shared.watcher.publish(stack, Error::Defect.report(host, before), now(), None);
+    }));
 }
 
 impl Check<'_> {

@@ -83,10 +83,14 @@ impl Error {
 
     /// What a report says of the host; what was known `before` of its release stays known.
     pub fn report(&self, host: &str, before: Option<HostReport>) -> HostReport {
+        let before = before.unwrap_or_default();
+        // A defect says nothing of the host.
+        let was_reachable = !before.host.is_empty() && before.reachable();
         let failure = Failure {
             reason: self.reason(),
             message: self.to_string(),
             reachable: !matches!(self, Self::Secret(_))
+                && (was_reachable || !matches!(self, Self::Defect))
                 && !self.of_host().is_some_and(host::Error::is_unreachable),
             stalled: matches!(self, Self::OtherWriter { .. } | Self::NotTakenBack { .. })
                 || self.of_host().is_some_and(host::Error::is_stalled),
@@ -106,12 +110,13 @@ impl Error {
             first_seen: None,
             answer: kind.answer(),
         });
-        let before = before.unwrap_or_default();
         HostReport {
             host: host.to_owned(),
             component: "app".to_owned(),
             failure: Some(failure),
-            waited: before.waits_for(),
+            waited: before
+                .waits_for()
+                .filter(|reason| [reasons::ROLLED_BACK, reasons::ROLLOUT_HELD].contains(reason)),
             release: before.release,
             revision: before.revision,
             certificate: before.certificate,

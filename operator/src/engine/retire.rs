@@ -5,14 +5,19 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{HostSpec, conditions::reasons};
-use tokio::time::{Instant, sleep};
+use tasktracker_crds::{Deletion, conditions::reasons};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     Error, Hosts, Memory,
     audit::{BEGAN, Entry, State},
     deployed::{DeployedHost, is_named},
     now,
+    requests::Refused,
+    worker::Shared,
 };
 use crate::{
     apply,
@@ -21,7 +26,7 @@ use crate::{
     observe::{self, Depth},
     plan,
     report::HostReport,
-    source::{Authority, Secrets, Stack, target},
+    source::{Authority, DELETE_HOST_ANNOTATION, Secrets, Stack, target},
 };
 
 /// How long after a failure it is tried again.
@@ -88,12 +93,31 @@ impl Retired<'_> {
     /// # Errors
     /// The first thing that went wrong; what was done before stays done.
     pub async fn remove(&self, hosts: &Hosts, removal: Removal<'_>) -> Result<Vec<String>, Error> {
+        self.remove_if(hosts, removal, None).await
+    }
+
+    /// The same, where a job may still go on once the host is locked: it may have taken long until then.
+    async fn remove_if(
+        &self,
+        hosts: &Hosts,
+        removal: Removal<'_>,
+        job: Option<(&Shared, &Job)>,
+    ) -> Result<Vec<String>, Error> {
         let Self { stack, host: deployed, secrets, memory } = self;
         let host = hosts.get(&stack.key, target(stack, &deployed.spec, secrets).await?);
         let mut done = Vec::new();
         for component in deployed.components.values() {
             let lock = host.lock(removal.writer).await?;
-            let result = self.remove_project(&host, &lock, &component.project, removal).await;
+            let may_go_on = match job {
+                Some((shared, job)) => job.may_go_on(shared).await,
+                None => true,
+            };
+            let result = if may_go_on {
+                self.remove_project(&host, &lock, &component.project, removal).await
+            } else {
+                let found = "what is asked for changes, or cannot be read, just now".to_owned();
+                Err(Error::Held { reason: reasons::PENDING, found })
+            };
             lock.release().await;
             done.extend(result?);
         }
@@ -183,38 +207,107 @@ impl Retired<'_> {
     }
 }
 
-/// Takes a stack from a host as its policy or a person says, however often that takes.
-pub(super) async fn retire(
-    shared: Arc<super::worker::Shared>,
-    stack: Stack,
-    host: DeployedHost,
-    who: &'static str,
-    with_volumes: bool,
-) {
-    let spec: &HostSpec = &host.spec;
-    let retired = Retired { stack: &stack, host: &host, secrets: &shared.secrets, memory: &shared.memory };
+/// Why a stack is taken from a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It names the host no longer: its policy says so, and volumes stay.
+    Left,
+    /// It was deleted, with that policy.
+    Deleted(Deletion),
+    /// It names the host no longer, and a person wishes for this.
+    Wish(Deletion),
+}
+
+/// A stack that is to be taken from a host.
+pub(super) struct Job {
+    /// The stack as it was when that began.
+    pub(super) stack: Stack,
+    /// The stack that is in force now; none where it is deleted, or gone from its source.
+    pub(super) in_force: Option<watch::Receiver<Option<Arc<Stack>>>>,
+    /// The host, and what is on it.
+    pub(super) host: DeployedHost,
+    /// Why.
+    pub(super) why: Why,
+}
+
+impl Job {
+    /// The stack that is in force now, where it is followed.
+    fn current(&self) -> Option<Arc<Stack>> {
+        self.in_force.as_ref().and_then(|stack| stack.borrow().clone())
+    }
+
+    /// Whether what is in force still says so.
+    fn is_wanted(&self) -> bool {
+        let Some(in_force) = &self.in_force else { return true };
+        in_force.borrow().as_ref().is_some_and(|stack| {
+            let is_said = match self.why {
+                Why::Left => stack.spec.policy.deletion != Deletion::Retain,
+                Why::Wish(deletion) => stack.deletion_of(self.host.spec.name.as_str()) == Some(deletion),
+                Why::Deleted(_) => true,
+            };
+            is_said && !is_named(stack, &self.host.spec)
+        })
+    }
+
+    fn may_begin(&self, shared: &Shared) -> bool {
+        shared.is_reliable.load(Ordering::Relaxed)
+            && shared.source.authority(&self.stack.key) == Authority::Full
+    }
+
+    /// Whether it may go on under the lock: what is in force says so, and is what the source, read anew, has.
+    async fn may_go_on(&self, shared: &Shared) -> bool {
+        let is_current = match self.current() {
+            Some(stack) => shared.source.is_current(&stack).await,
+            None => true,
+        };
+        is_current && self.is_wanted() && self.may_begin(shared)
+    }
+}
+
+/// Takes a stack from a host as its policy or a person says, however often that takes, and as long as that is said.
+pub(super) async fn retire(shared: Arc<Shared>, job: Job) {
+    let Job { host, why, .. } = &job;
+    let name = host.spec.name.as_str();
+    let (who, with_volumes) = match why {
+        Why::Left => (super::OPERATOR, false),
+        Why::Deleted(deletion) => (super::OPERATOR, *deletion == Deletion::DownAndVolumes),
+        Why::Wish(deletion) => (DELETE_HOST_ANNOTATION, *deletion == Deletion::DownAndVolumes),
+    };
     let removal = Removal { writer: &shared.writer, who, with_volumes };
-    loop {
-        while !shared.is_reliable.load(Ordering::Relaxed)
-            || shared.source.authority(&stack.key) != Authority::Full
-        {
+    let mut told = String::new();
+    while job.is_wanted() {
+        if !job.may_begin(&shared) {
             sleep(LOOK).await;
+            continue;
         }
-        match retired.remove(&shared.hosts, removal).await {
+        let stack = job.current().map_or_else(|| job.stack.clone(), |stack| Stack::clone(&stack));
+        let retired = Retired { stack: &stack, host, secrets: &shared.secrets, memory: &shared.memory };
+        match retired.remove_if(&shared.hosts, removal, Some((&shared, &job))).await {
             Ok(done) => {
                 let volumes = if with_volumes { "with its volumes" } else { "volumes stay" };
-                tracing::warn!(stack = %stack.key, host = %spec.name, "removed, {volumes}: {}", done.join(", "));
+                tracing::warn!(stack = %stack.key, host = %name, "removed, {volumes}: {}", done.join(", "));
+                if job.in_force.is_some() {
+                    shared.watcher.host_deleted(&stack, name, &format!("removed, {volumes}"));
+                }
                 return;
             }
             Err(error) if error.reason() == reasons::NAME_CONFLICT => {
-                tracing::warn!(stack = %stack.key, host = %spec.name, "what is there is another one's, and is left as it is: {error}");
-                shared.memory.forget(&stack.key.to_string(), spec.name.as_str());
+                tracing::warn!(stack = %stack.key, host = %name, "what is there is another one's, and is left as it is: {error}");
+                shared.memory.forget(&stack.key.to_string(), name);
                 return;
             }
             Err(error) => {
-                tracing::error!(stack = %stack.key, host = %spec.name, reason = error.reason(), "cannot be removed: {error}");
+                let found = error.to_string();
+                tracing::error!(stack = %stack.key, host = %name, reason = error.reason(), "cannot be removed: {found}");
+                let is_passing = error.reason() == reasons::PENDING;
+                if matches!(why, Why::Wish(_)) && found != told && !is_passing {
+                    let refused = Refused { reason: error.reason(), found: found.clone() };
+                    shared.watcher.refused_request(&stack, name, &refused);
+                }
+                told = found;
                 sleep(PAUSE).await;
             }
         }
     }
+    tracing::warn!(stack = %job.stack.key, host = %name, "nobody wants it to be removed any more: what is there stays");
 }

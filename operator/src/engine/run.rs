@@ -150,10 +150,10 @@ mod tests {
         path::{Path, PathBuf},
     };
 
-    use tasktracker_crds::validation;
+    use tasktracker_crds::{Deletion, validation};
 
     use super::*;
-    use crate::release::Prepared;
+    use crate::{engine::retire::Why, release::Prepared, source::DELETE_HOST_ANNOTATION};
 
     const TEXT: &str = include_str!("../../../examples/staging.yaml");
 
@@ -232,5 +232,38 @@ mod tests {
         tokio::task::yield_now().await;
         follower.see_what_is_gone(&back, true, now);
         assert!(follower.stacks.retiring.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_person_wishes_for_a_host_that_is_left_goes_on_as_long_as_the_wish_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut follower = follower(folder.path());
+        let mut see = |wish: &str, generation: i64| {
+            let mut resource = moved(TEXT).content.unwrap().resource;
+            resource.metadata.uid = Some("u".to_owned());
+            resource.metadata.generation = Some(generation);
+            resource.metadata.annotations =
+                Some([(DELETE_HOST_ANNOTATION.to_owned(), wish.to_owned())].into());
+            let stack = Stack::of_object(resource, PathBuf::new());
+            let files = [StackFile { path: "staging.yaml".into(), content: Ok(stack) }];
+            follower.take_up(&files);
+            // Long enough for the policy, too.
+            for seconds in [0, 61] {
+                follower.see_what_is_gone(&files, true, Instant::now() + Duration::from_secs(seconds));
+            }
+            let why = follower.stacks.retiring.values().map(|one| one.why).collect::<Vec<_>>();
+            let known = follower.stacks.shared.memory.deployed("default/staging");
+            (why, known.is_some_and(|known| known.hosts.contains_key("app-1")))
+        };
+        let with_volumes = || (vec![Why::Wish(Deletion::DownAndVolumes)], true);
+        assert_eq!(see("app-1@u@7/volumes", 7), with_volumes());
+        let policy = (vec![Why::Left], true);
+        assert_eq!(see("app-2@u@7/volumes", 7), policy, "the policy says that it goes, and volumes stay");
+        assert_eq!(see("app-1@u@7/volumes", 7), with_volumes());
+        assert_eq!(see("app-1@u@7/volumes", 8), policy, "it was for another spec");
+        assert_eq!(see("app-1@u@8/volumes", 8).0, with_volumes().0);
+        // Its data is the newest: the stack is in force on no other host yet.
+        assert_eq!(see("app-1@u@8", 8), (vec![], true), "volumes are not asked for any more");
+        assert_eq!(see("app-1@u@8/forget", 8), (vec![], false));
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,22 +10,23 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{Deletion, HostSpec, TaskTrackerStackStatus, conditions::reasons, validation};
+use tasktracker_crds::{Deletion, TaskTrackerStackStatus, conditions::reasons, validation};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     Hosts, Listener, Memory, Turns,
-    deployed::{DeployedHost, is_named},
+    deployed::DeployedHost,
+    left::Retiring,
     notifier::Notifier,
     now,
-    retire::{Retired, retire},
+    retire::{Job, Why},
     vanished::Vanished,
     watcher::Watcher,
     worker::{Shared, work},
 };
 use crate::{
     metrics::Metrics,
-    source::{DELETE_HOST_ANNOTATION, Secrets, Source, Stack, StackKey},
+    source::{Secrets, Source, Stack, StackKey},
 };
 
 /// How long workers may finish what they do when the operator stops.
@@ -53,21 +53,14 @@ struct Managed {
     workers: BTreeMap<String, JoinHandle<()>>,
 }
 
-/// A host from which a stack is being taken.
-pub(super) struct Retiring {
-    task: JoinHandle<()>,
-    spec: HostSpec,
-    /// Whether the stack was deleted: then nothing but that decides how long it goes on.
-    is_deleted: bool,
-    with_volumes: bool,
-}
-
 /// Stacks that are followed.
 pub struct Stacks {
     pub(super) shared: Arc<Shared>,
     managed: BTreeMap<StackKey, Managed>,
-    gone_hosts: Vanished<(String, String)>,
+    pub(super) gone_hosts: Vanished<(String, String)>,
     pub(super) retiring: BTreeMap<(String, String), Retiring>,
+    /// Wishes about hosts that were refused, and were told as that.
+    pub(super) refused: BTreeMap<(String, String), String>,
 }
 
 impl Stacks {
@@ -86,7 +79,13 @@ impl Stacks {
             turns: Turns::default(),
             memory,
         });
-        Self { shared, managed: BTreeMap::new(), gone_hosts: Vanished::default(), retiring: BTreeMap::new() }
+        Self {
+            shared,
+            managed: BTreeMap::new(),
+            gone_hosts: Vanished::default(),
+            retiring: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
     }
 
     /// Follows nothing any more; what comes back is over when every worker has finished what it does, or after a while.
@@ -124,6 +123,12 @@ impl Stacks {
     /// The stack that is in force.
     pub fn get(&self, key: &StackKey) -> Option<&Arc<Stack>> {
         self.managed.get(key).map(|managed| &managed.stack)
+    }
+
+    /// The stack that is in force now, whenever it is asked.
+    pub(super) fn follow(&self, key: &str) -> Option<watch::Receiver<Option<Arc<Stack>>>> {
+        let managed = self.managed.iter().find(|(managed, _)| managed.to_string() == key);
+        managed.map(|(_, managed)| managed.sender.subscribe())
     }
 
     /// What is known of a stack that is followed.
@@ -182,112 +187,10 @@ impl Stacks {
         true
     }
 
-    /// Hosts that their stacks name no longer. They count only when that lasts, and the source can be relied on; `known`
-    /// are the stacks of which something is deployed, `asked` those that the source has.
-    pub(super) fn see_left_hosts(
-        &mut self,
-        known: &BTreeSet<String>,
-        asked: &BTreeMap<String, &Stack>,
-        reliable: bool,
-        now: Instant,
-    ) {
-        self.shared.is_reliable.store(reliable, Ordering::Relaxed);
-        let memory = self.shared.memory.clone();
-        // An update that was refused does not count: what is in force does.
-        let in_force: BTreeMap<String, Arc<Stack>> =
-            self.managed.iter().map(|(key, managed)| (key.to_string(), managed.stack.clone())).collect();
-        let is_asked = |key: &str, host: &HostSpec| {
-            let stack = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack));
-            stack.is_some_and(|stack| is_named(stack, host))
-        };
-        let is_known =
-            |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
-        self.retiring.retain(|(key, host), Retiring { task, spec, is_deleted, .. }| {
-            if !*is_deleted && (is_asked(key, spec) || !is_known(key, host)) {
-                task.abort();
-            }
-            !task.is_finished()
-        });
-        let named = known.iter().filter(|key| asked.contains_key(*key));
-        let left: BTreeSet<(String, String)> = named
-            .filter_map(|key| Some((key, memory.deployed(key)?)))
-            .flat_map(|(key, known)| known.hosts.into_iter().map(move |(name, host)| (key, name, host.spec)))
-            .filter(|(key, _, spec)| !is_asked(key, spec))
-            .map(|(key, name, _)| (key.clone(), name))
-            .collect();
-        for (key, host) in left.iter().filter(|_| reliable) {
-            let wish = in_force.get(key).and_then(|stack| Some((stack, stack.deleted_hosts()?)));
-            if let Some((stack, (_, deletion))) =
-                wish.filter(|(_, (hosts, _))| hosts.contains(&host.as_str()))
-            {
-                self.delete_host(stack, host, deletion);
-            }
-        }
-        for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
-            tracing::warn!(stack = %key, %host, "the stack names this host no longer");
-            self.retire(&key, Some(&host));
-        }
-    }
-
     /// Stacks of which something is deployed, and those that are followed.
     pub(super) fn known(&self) -> BTreeSet<String> {
         let followed = self.managed.keys().map(ToString::to_string);
         self.shared.memory.stacks().into_iter().chain(followed).collect()
-    }
-
-    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay.
-    pub(super) fn retire(&mut self, key: &str, only: Option<&str>) {
-        let Some(known) = self.shared.memory.deployed(key) else { return };
-        // What is in force decides, though nothing was rolled out by it yet.
-        let followed = self.managed.iter().find(|(followed, _)| followed.to_string() == key);
-        let deletion =
-            followed.map_or(&known.resource.spec, |(_, managed)| &managed.stack.spec).policy.deletion;
-        let stack = Stack::of_object(known.resource, PathBuf::new());
-        for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
-            if deletion == Deletion::Retain {
-                tracing::warn!(stack = %key, host = %name, "what is there is left running (policy.deletion is Retain); `delete` takes it away");
-                continue;
-            }
-            if deletion == Deletion::DownAndVolumes {
-                tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
-            }
-            self.retire_host(&stack, host, super::OPERATOR, false, false);
-        }
-    }
-
-    /// What a person wants to become of a host that a stack names no longer.
-    fn delete_host(&mut self, stack: &Stack, host: &str, deletion: Deletion) {
-        let key = stack.key.to_string();
-        let Some(known) = self.shared.memory.deployed(&key).and_then(|mut known| known.hosts.remove(host))
-        else {
-            return;
-        };
-        if deletion == Deletion::Retain {
-            let Shared { secrets, memory, .. } = &*self.shared;
-            Retired { stack, host: &known, secrets, memory }.forget(DELETE_HOST_ANNOTATION);
-            tracing::warn!(stack = %key, %host, "forgotten, as a person wished; what is there stays");
-            return;
-        }
-        let with_volumes = deletion == Deletion::DownAndVolumes;
-        let is_begun = |one: &Retiring| one.with_volumes || !with_volumes;
-        if !self.retiring.get(&(key, host.to_owned())).is_some_and(is_begun) {
-            self.retire_host(stack, known, DELETE_HOST_ANNOTATION, with_volumes, false);
-        }
-    }
-
-    fn retire_host(
-        &mut self,
-        stack: &Stack,
-        host: DeployedHost,
-        who: &'static str,
-        with_volumes: bool,
-        is_deleted: bool,
-    ) {
-        let (key, spec) = ((stack.key.to_string(), host.spec.name.to_string()), host.spec.clone());
-        let task = tokio::spawn(retire(self.shared.clone(), stack.clone(), host, who, with_volumes));
-        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, is_deleted, with_volumes }) {
-            earlier.task.abort();
-        }
     }
 
     /// Takes a stack from every host on which something of it is or may be, as a person who deleted it says; `status` is
@@ -299,7 +202,7 @@ impl Stacks {
             self.shared.memory.restore(stack, status);
         }
         let deletion = stack.spec.policy.deletion;
-        let is_begun = self.retiring.keys().any(|(of, _)| *of == key);
+        let is_begun = self.retiring.iter().any(|((of, _), one)| *of == key && one.is_deleted());
         if deletion == Deletion::Retain || is_begun {
             return;
         }
@@ -309,14 +212,17 @@ impl Stacks {
             hosts.entry(spec.name.to_string()).or_insert_with(|| DeployedHost::as_asked(stack, spec));
         }
         for host in hosts.into_values() {
-            self.retire_host(stack, host, super::OPERATOR, deletion == Deletion::DownAndVolumes, true);
+            self.retire_host(Job { stack: stack.clone(), in_force: None, host, why: Why::Deleted(deletion) });
         }
     }
 
     /// The hosts of a stack that is being removed on which that is not done yet.
     pub fn left(&self, key: &StackKey) -> Vec<String> {
         let key = key.to_string();
-        let tasks = self.retiring.iter().filter(|((of, _), one)| *of == key && !one.task.is_finished());
+        let tasks = self
+            .retiring
+            .iter()
+            .filter(|((of, _), one)| *of == key && one.is_deleted() && !one.is_finished());
         tasks.map(|((_, host), _)| host.clone()).collect()
     }
 
@@ -326,7 +232,7 @@ impl Stacks {
         self.let_go(&key);
         self.retiring.retain(|(of, _), one| {
             if *of == key {
-                one.task.abort();
+                one.abort();
             }
             *of != key
         });

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     memory::{Memory, Since, item_key},
     notifier::Notifier,
-    requests,
+    now, requests,
 };
 use crate::{
     metrics::{Metrics, StackLabels},
@@ -93,6 +93,14 @@ impl Watcher {
     /// What a person wished for cannot be done.
     pub(super) fn refused_request(&self, stack: &Stack, host: &str, refused: &requests::Refused) {
         self.happened(stack, [Happening::on(host, refused.reason, true, &refused.found)]);
+    }
+
+    /// What a stack had left on a host is gone, or forgotten.
+    pub(super) fn host_deleted(&self, stack: &Stack, host: &str, note: &str) {
+        self.happened(stack, [Happening::on(host, told::HOST_DELETED, false, note)]);
+        if let Some(state) = self.lock().get_mut(&stack.key) {
+            self.take_stock(stack, state, now());
+        }
     }
 
     fn happened(&self, stack: &Stack, happenings: impl IntoIterator<Item = Happening>) {

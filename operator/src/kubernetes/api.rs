@@ -1,6 +1,8 @@
 //! Stacks as the API server has them: read as they are, since one that was stored before a rule existed must not keep
 //! the others from being read.
 
+use std::collections::BTreeMap;
+
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -8,7 +10,7 @@ use kube::{
 use serde_json::{Value, json};
 use tasktracker_crds::{TaskTrackerStack, TaskTrackerStackStatus, validation, validation::Mistake};
 
-use super::{ApiError, MANAGER, limited};
+use super::{MANAGER, limited};
 use crate::source::{Stack, StackKey};
 
 /// What the API server calls the resource.
@@ -77,6 +79,9 @@ pub struct Read {
     pub status: TaskTrackerStackStatus,
     /// Generation of the spec.
     pub generation: Option<i64>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    version: Option<String>,
 }
 
 impl Stacks {
@@ -109,24 +114,37 @@ impl Stacks {
                 self.namespace
             );
         }
-        let read = |object: &DynamicObject| Read {
-            key: key_of(object),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            status: status_of(object),
-            generation: object.metadata.generation,
-        };
-        Ok(objects.iter().map(read).collect())
+        Ok(objects.iter().map(read_object).collect())
     }
 
-    /// Sets an annotation.
+    /// Sets an annotation of a stack whose spec and annotations are as they were read.
     ///
     /// # Errors
-    /// Where the API server does not allow it.
-    pub async fn annotate(&self, name: &str, annotation: &str, value: &str) -> Result<(), ApiError> {
-        let patch = json!({ "metadata": { "annotations": { annotation: value } } });
+    /// Where they are others by now, or the API server does not allow it.
+    pub async fn annotate(&self, stack: &Read, annotation: &str, value: &str) -> anyhow::Result<()> {
         let parameters =
             PatchParams { field_manager: Some(format!("{MANAGER}-cli")), ..PatchParams::default() };
-        limited(self.api.patch(name, &parameters, &Patch::Merge(patch))).await.map(drop)
+        let (mut version, name) = (stack.version.clone(), &stack.key.name);
+        loop {
+            let patch = json!({
+                "metadata": { "resourceVersion": version, "annotations": { annotation: value } },
+            });
+            match limited(self.api.patch(name, &parameters, &Patch::Merge(patch))).await {
+                Err(error) if error.is_conflict() => {
+                    // Another status is no other stack.
+                    let object = limited(self.api.get(name)).await?;
+                    let now = read_object(&object);
+                    anyhow::ensure!(
+                        (&now.uid, now.generation, &now.annotations)
+                            == (&stack.uid, stack.generation, &stack.annotations),
+                        "{}: expected it to be as it was a moment ago, found it changed; say it again",
+                        stack.key
+                    );
+                    version = now.version;
+                }
+                patched => return Ok(patched.map(drop)?),
+            }
+        }
     }
 
     /// The plan that waits, in full.
@@ -135,5 +153,16 @@ impl Stacks {
     /// Where the API server does not tell it.
     pub async fn plan(&self, config_map: &str) -> anyhow::Result<Value> {
         super::plans::read(self.client.clone(), &self.namespace, config_map).await
+    }
+}
+
+fn read_object(object: &DynamicObject) -> Read {
+    Read {
+        key: key_of(object),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        status: status_of(object),
+        generation: object.metadata.generation,
+        annotations: object.metadata.annotations.clone().unwrap_or_default(),
+        version: object.metadata.resource_version.clone(),
     }
 }

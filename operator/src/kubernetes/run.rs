@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -57,7 +57,7 @@ use crate::{
 const WATCH_SECONDS: u32 = 200;
 /// How often it is looked whether stacks are gone.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often it is asked whether the stacks can be read at all: a watch that is refused says so to nobody but the log.
+/// How often it is told whether the stacks can be read at all, and how long a watch that failed counts as one that does.
 const PROBE: Duration = Duration::from_mins(1);
 /// How long what must go on may stand still before that is a defect.
 const STUCK: Duration = Duration::from_mins(2);
@@ -112,7 +112,16 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let identity = identity();
     let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     let leadership = Arc::new(Leadership::new(lease, settings.lease_name(), identity.clone()));
-    let door = Door { client, identity, settings, metrics, ready, health, leadership: leadership.clone() };
+    let door = Door {
+        client,
+        identity,
+        settings,
+        metrics,
+        ready,
+        health,
+        leadership: leadership.clone(),
+        unheard: Arc::default(),
+    };
     tokio::pin!(stop);
     tokio::select! {
         result = server => { result??; }
@@ -151,6 +160,8 @@ struct Door {
     ready: Arc<AtomicBool>,
     health: Arc<Health>,
     leadership: Arc<Leadership>,
+    /// When a watch last failed.
+    unheard: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Objects that are to be looked at again.
@@ -294,16 +305,21 @@ impl Door {
                 Some((triggers.recv().await?, triggers))
             }))
             .run(reconcile, |object, error, context| retry(&object, error, &context), context);
-        let running = running.for_each(|result| async move {
-            match result {
-                Err(controller::Error::QueueError(error)) => {
-                    tracing::warn!(%error, "the stacks cannot be read; what is known stays in force");
+        let unheard = self.unheard.clone();
+        let running = running.for_each(move |result| {
+            let unheard = unheard.clone();
+            async move {
+                match result {
+                    Err(controller::Error::QueueError(error)) => {
+                        *unheard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                        tracing::warn!(%error, "the stacks cannot be read; what is known stays in force");
+                    }
+                    Err(controller::Error::RunnerError(error)) => {
+                        tracing::error!(%error, "a reconciliation cannot be run");
+                    }
+                    // Told where it happened, or an object that is gone by now.
+                    Err(_) | Ok(_) => {}
                 }
-                Err(controller::Error::RunnerError(error)) => {
-                    tracing::error!(%error, "a reconciliation cannot be run");
-                }
-                // Told where it happened, or an object that is gone by now.
-                Err(_) | Ok(_) => {}
             }
         });
         (store, Box::pin(running))
@@ -320,7 +336,8 @@ impl Door {
             context.metrics.longest_running();
             if probed.is_none_or(|probed| probed.elapsed() >= PROBE) {
                 probed = Some(Instant::now());
-                self.metrics.source_synced(self.can_read().await);
+                let is_heard = self.unheard().is_none_or(|since| since.elapsed() >= PROBE);
+                self.metrics.source_synced(is_heard && self.can_read().await);
             }
             if !join_all(stores.iter().map(is_synced)).await.into_iter().all(|synced| synced) {
                 continue;
@@ -340,6 +357,11 @@ impl Door {
             let reliable = self.leadership.authority() == Authority::Full;
             context.stacks().see_left(reliable, Instant::now());
         }
+    }
+
+    /// When a watch last failed.
+    fn unheard(&self) -> Option<Instant> {
+        *self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The namespaces that are chosen; all where it is none.

@@ -8,6 +8,8 @@ use super::{Failure, HostReport};
 pub mod told {
     /// Differences were seen for the first time.
     pub const DRIFT_DETECTED: &str = "DriftDetected";
+    /// What a stack had left on a host is gone, or forgotten.
+    pub const HOST_DELETED: &str = "HostDeleted";
     /// Differences went away after a repair.
     pub const DRIFT_HEALED: &str = "DriftHealed";
     /// A change is being rolled out.

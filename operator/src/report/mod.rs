@@ -48,7 +48,7 @@ pub struct HostReport {
     pub rolling_out: Option<String>,
     /// A change that waits.
     pub waiting: Option<Waiting>,
-    /// Why a change waited when the host was last looked at, where it could not be looked at since.
+    /// That a change was taken back or is held, where the host could not be looked at since: nothing but a person ends it.
     #[serde(skip)]
     pub waited: Option<&'static str>,
     /// Why nothing is written at present.

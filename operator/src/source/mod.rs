@@ -53,6 +53,7 @@ impl Stack {
     /// A stack from a file that passed validation; what an API server may have written into it is left out.
     pub fn new(mut resource: TaskTrackerStack, origin: PathBuf) -> Self {
         resource.metadata.uid = None;
+        resource.metadata.generation = None;
         Self::of_object(resource, origin)
     }
 
@@ -107,19 +108,22 @@ impl Stack {
 
     /// Whether a person wrote onto this very spec of this very object that what is there may be taken over.
     pub fn is_adopting(&self) -> bool {
-        let metadata = &self.resource.metadata;
-        let this = metadata.uid.as_ref().zip(metadata.generation);
-        let this = this.map(|(uid, generation)| format!("{uid}@{generation}"));
-        this.is_some_and(|this| self.annotation(ADOPT_ANNOTATION) == Some(this.as_str()))
+        self.this().is_some_and(|this| self.annotation(ADOPT_ANNOTATION) == Some(this.as_str()))
     }
 
-    /// Hosts that this very spec names no longer, and what a person wrote onto it that is to become of what is there.
-    pub fn deleted_hosts(&self) -> Option<(Vec<&str>, Deletion)> {
+    /// What a person wrote onto this very spec of this very object that is to become of what is on a host that it names no
+    /// longer.
+    pub fn deletion_of(&self, host: &str) -> Option<Deletion> {
         let (hosts, rest) = self.annotation(DELETE_HOST_ANNOTATION)?.split_once('@')?;
-        let generation = self.resource.metadata.generation?.to_string();
-        let suffix = rest.strip_prefix(&generation)?;
+        let suffix = rest.strip_prefix(&self.this()?)?;
         let (deletion, _) = DELETE_HOST_SUFFIXES.into_iter().find(|(_, known)| *known == suffix)?;
-        Some((hosts.split(',').collect(), deletion))
+        hosts.split(',').any(|named| named == host).then_some(deletion)
+    }
+
+    /// This very spec of this very object: `UID@GENERATION`.
+    fn this(&self) -> Option<String> {
+        let metadata = &self.resource.metadata;
+        Some(format!("{}@{}", metadata.uid.as_ref()?, metadata.generation?))
     }
 
     /// The hosts on which this version of the operator has something to do.
@@ -147,8 +151,9 @@ pub const ADOPT_ANNOTATION: &str = "tasktracker.dev/adopt";
 /// Annotation with the generation of its object: for that spec, services may begin without the data that they had.
 pub const LEAVE_DATA_ANNOTATION: &str = "tasktracker.dev/leave-data";
 
-/// Annotation with hosts that the spec names no longer and the generation of that spec, `HOST,HOST@GENERATION`: what is there
-/// is taken away, with its volumes where `/volumes` follows; where `/forget` follows, the hosts are gone and only forgotten.
+/// Annotation with hosts that the spec names no longer, and UID and generation of their object, `HOST,HOST@UID@GENERATION`:
+/// what is there is taken away, with its volumes where `/volumes` follows; where `/forget` follows, the hosts are gone and
+/// only forgotten.
 pub const DELETE_HOST_ANNOTATION: &str = "tasktracker.dev/delete-host";
 
 /// How it ends for each policy: of what is retained, nothing more is known.
@@ -204,25 +209,29 @@ mod tests {
     fn what_becomes_of_hosts_is_said_for_one_spec() {
         let text = include_str!("../../../examples/staging.yaml");
         let resource = tasktracker_crds::validation::read_stack(text).unwrap();
-        let deleted = |wish: &str, generation: Option<i64>| {
+        let deletion = |wish: &str, host: &str, uid: &str, generation: i64| {
             let mut resource = resource.clone();
-            resource.metadata.generation = generation;
+            resource.metadata.uid = Some(uid.to_owned());
+            resource.metadata.generation = Some(generation);
             resource.metadata.annotations =
                 Some([(DELETE_HOST_ANNOTATION.to_owned(), wish.to_owned())].into());
-            let stack = Stack::of_object(resource, PathBuf::new());
-            stack.deleted_hosts().map(|(hosts, deletion)| (hosts.join(" "), deletion))
+            let in_file = Stack::new(resource.clone(), PathBuf::new());
+            assert_eq!(in_file.deletion_of(host), None, "a file is no object");
+            Stack::of_object(resource, PathBuf::new()).deletion_of(host)
         };
-        for (suffix, deletion) in
+        for (suffix, wanted) in
             [("", Deletion::Down), ("/volumes", Deletion::DownAndVolumes), ("/forget", Deletion::Retain)]
         {
-            let wish = format!("a,b@12{suffix}");
-            assert_eq!(deleted(&wish, Some(12)), Some(("a b".to_owned(), deletion)));
-            assert_eq!(deleted(&wish, Some(13)), None);
-            assert_eq!(deleted(&wish, Some(1)), None);
-            assert_eq!(deleted(&wish, None), None);
+            let wish = format!("a,b@u1@12{suffix}");
+            assert_eq!(deletion(&wish, "a", "u1", 12), Some(wanted));
+            assert_eq!(deletion(&wish, "b", "u1", 12), Some(wanted));
+            for (host, uid, generation) in [("c", "u1", 12), ("a", "u2", 12), ("a", "u1", 13), ("a", "u1", 1)]
+            {
+                assert_eq!(deletion(&wish, host, uid, generation), None, "{host} {uid} {generation}");
+            }
         }
-        for wrong in ["a", "a@", "a@12/", "a@12/everything", "a@x", "@"] {
-            assert_eq!(deleted(wrong, Some(12)), None, "{wrong}");
+        for wrong in ["a", "a@", "a@12", "a@u1@", "a@u1@12/", "a@u1@12/everything", "a@u1@x", "@@"] {
+            assert_eq!(deletion(wrong, "a", "u1", 12), None, "{wrong}");
         }
     }
 }

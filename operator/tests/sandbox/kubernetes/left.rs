@@ -41,6 +41,14 @@ fn what_is_left_on_a_host_is_taken_away_or_forgotten_by_a_wish() {
     cluster.apply(&here);
     cluster.wait_until_ready("staging", &operator);
 
+    // As long as its data is the newest, only whoever says that it is not needed takes it away.
+    cluster.apply(&there);
+    cluster.wait("staging", &operator, "it is left", || hosts() == "app-2 app-1");
+    cluster.command_ends(0, &["delete", "staging", "--host", "app-1"]);
+    let told = |reason: &str| cluster.events("staging").iter().any(|(known, ..)| known == reason);
+    cluster.wait("staging", &operator, "that is refused", || told("DataWouldBeLeft"));
+    cluster.kubectl(&["annotate", "tts", "staging", "tasktracker.dev/delete-host-"]);
+
     // It stays where it was, and the way out is told.
     has_moved(&there);
     assert_eq!(hosts(), "app-2 app-1");
@@ -60,12 +68,16 @@ fn what_is_left_on_a_host_is_taken_away_or_forgotten_by_a_wish() {
             &format!("tasktracker.dev/delete-host={value}"),
         ])
     };
-    wish("app-1@1/volumes");
+    let uid = cluster.get("tts/staging", "{.metadata.uid}");
+    wish(&format!("app-1@{uid}@1/volumes"));
+    let generation = cluster.get("tts/staging", "{.metadata.generation}");
+    wish(&format!("app-1@another@{generation}/volumes"));
     std::thread::sleep(std::time::Duration::from_secs(6));
     assert_eq!(hosts(), "app-2 app-1");
     cluster.command_ends(0, &["delete", "staging", "--host", "app-1", "--volumes"]);
     cluster.wait("staging", &operator, "it is taken away", || hosts() == "app-2");
     assert_eq!(stage.on_host(THINGS), "", "{}", operator.log());
+    cluster.wait("staging", &operator, "that is told", || told("HostDeleted"));
     let who = "\"who\":\"tasktracker.dev/delete-host\"";
     assert!(operator.log().contains(who), "{}", operator.log());
 

@@ -1,0 +1,161 @@
+//! Hosts that stacks name no longer: what becomes of what is there, as their policy or a person says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tasktracker_crds::{Deletion, HostSpec, conditions::reasons};
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{
+    Stacks,
+    deployed::is_named,
+    requests::Refused,
+    retire::{Job, Retired, Why, retire},
+    worker::Shared,
+};
+use crate::source::{Authority, DELETE_HOST_ANNOTATION, Stack};
+
+/// A host from which a stack is being taken.
+pub(super) struct Retiring {
+    task: JoinHandle<()>,
+    spec: HostSpec,
+    pub(super) why: Why,
+}
+
+impl Retiring {
+    /// Whether the stack was deleted: then nothing but that decides how long it goes on.
+    pub(super) fn is_deleted(&self) -> bool {
+        matches!(self.why, Why::Deleted(_))
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+}
+
+impl Stacks {
+    /// Hosts that their stacks name no longer. They count only when that lasts, and the source can be relied on; `known`
+    /// are the stacks of which something is deployed, `asked` those that the source has.
+    pub(super) fn see_left_hosts(
+        &mut self,
+        known: &BTreeSet<String>,
+        asked: &BTreeMap<String, &Stack>,
+        reliable: bool,
+        now: Instant,
+    ) {
+        self.shared.is_reliable.store(reliable, Ordering::Relaxed);
+        let memory = self.shared.memory.clone();
+        // An update that was refused does not count: what is in force does.
+        let in_force: BTreeMap<String, Arc<Stack>> =
+            self.in_force().map(|stack| (stack.key.to_string(), stack.clone())).collect();
+        let is_asked = |key: &str, host: &HostSpec| {
+            let stack = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack));
+            stack.is_some_and(|stack| is_named(stack, host))
+        };
+        let is_known =
+            |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
+        let wish = |key: &str, host: &str| in_force.get(key)?.deletion_of(host);
+        self.retiring.retain(|(key, host), one| {
+            let is_over = is_asked(key, &one.spec) || !is_known(key, host);
+            let is_withdrawn = matches!(one.why, Why::Wish(deletion) if wish(key, host) != Some(deletion));
+            if !one.is_deleted() && (is_over || is_withdrawn) {
+                one.abort();
+                return false;
+            }
+            !one.is_finished()
+        });
+        let named = known.iter().filter(|key| asked.contains_key(*key));
+        let left: BTreeSet<(String, String)> = named
+            .filter_map(|key| Some((key, memory.deployed(key)?)))
+            .flat_map(|(key, known)| known.hosts.into_iter().map(move |(name, host)| (key, name, host.spec)))
+            .filter(|(key, _, spec)| !is_asked(key, spec))
+            .map(|(key, name, _)| (key.clone(), name))
+            .collect();
+        self.refused.retain(|place, _| left.contains(place));
+        for (key, host) in left.iter().filter(|_| reliable) {
+            if let Some((stack, deletion)) = in_force.get(key).zip(wish(key, host)) {
+                self.delete_host(stack, host, deletion);
+            }
+        }
+        let left = left.into_iter().filter(|(key, host)| wish(key, host).is_none()).collect();
+        for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
+            tracing::warn!(stack = %key, %host, "the stack names this host no longer");
+            self.retire(&key, Some(&host));
+        }
+    }
+
+    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay.
+    pub(super) fn retire(&mut self, key: &str, only: Option<&str>) {
+        let Some(known) = self.shared.memory.deployed(key) else { return };
+        // What is in force decides, though nothing was rolled out by it yet.
+        let in_force = self.follow(key);
+        let followed = in_force.as_ref().and_then(|stack| stack.borrow().clone());
+        let deletion =
+            followed.map_or(known.resource.spec.policy.deletion, |stack| stack.spec.policy.deletion);
+        let stack = Stack::of_object(known.resource, PathBuf::new());
+        for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
+            if deletion == Deletion::Retain {
+                tracing::warn!(stack = %key, host = %name, "what is there is left running (policy.deletion is Retain); `delete` takes it away");
+                continue;
+            }
+            if deletion == Deletion::DownAndVolumes {
+                tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
+            }
+            self.retire_host(Job { stack: stack.clone(), in_force: in_force.clone(), host, why: Why::Left });
+        }
+    }
+
+    /// What a person wants to become of a host that a stack names no longer.
+    fn delete_host(&mut self, stack: &Stack, host: &str, deletion: Deletion) {
+        let place = (stack.key.to_string(), host.to_owned());
+        let Some(known) =
+            self.shared.memory.deployed(&place.0).and_then(|mut known| known.hosts.remove(host))
+        else {
+            return;
+        };
+        // A spec that is older than another one may name fewer hosts than are in use.
+        if self.shared.source.authority(&stack.key) != Authority::Full {
+            return;
+        }
+        if deletion == Deletion::Down && !known.overtaken && !stack.is_leaving_data() {
+            let wish = stack.annotation(DELETE_HOST_ANNOTATION).unwrap_or_default();
+            if self.refused.insert(place, wish.to_owned()).as_deref() != Some(wish) {
+                let found = format!(
+                    "{host}: expected the stack to be in force on another host before what is there goes, found that its data is the newest; say `--volumes` or `apply --leave-data` where it is not needed"
+                );
+                tracing::error!(stack = %stack.key, %host, reason = reasons::DATA_WOULD_BE_LEFT, "{found}");
+                let refused = Refused { reason: reasons::DATA_WOULD_BE_LEFT, found };
+                self.shared.watcher.refused_request(stack, host, &refused);
+            }
+            return;
+        }
+        if deletion == Deletion::Retain {
+            let Shared { secrets, memory, .. } = &*self.shared;
+            Retired { stack, host: &known, secrets, memory }.forget(DELETE_HOST_ANNOTATION);
+            tracing::warn!(stack = %stack.key, %host, "forgotten, as a person wished; what is there stays");
+            self.shared.watcher.host_deleted(stack, host, "forgotten; what is there stays");
+            return;
+        }
+        if self.retiring.get(&place).is_none_or(|one| one.why != Why::Wish(deletion)) {
+            let in_force = self.follow(&place.0);
+            self.retire_host(Job { stack: stack.clone(), in_force, host: known, why: Why::Wish(deletion) });
+        }
+    }
+
+    /// Begins to take a stack from a host, in the place of what was begun there before.
+    pub(super) fn retire_host(&mut self, job: Job) {
+        let key = (job.stack.key.to_string(), job.host.spec.name.to_string());
+        let (spec, why) = (job.host.spec.clone(), job.why);
+        let task = tokio::spawn(retire(self.shared.clone(), job));
+        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, why }) {
+            earlier.abort();
+        }
+    }
+}
