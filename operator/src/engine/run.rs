@@ -150,7 +150,7 @@ mod tests {
         path::{Path, PathBuf},
     };
 
-    use tasktracker_crds::{Deletion, validation};
+    use tasktracker_crds::{Deletion, TaskTrackerStackStatus, validation};
 
     use super::*;
     use crate::{engine::retire::Why, release::Prepared, source::DELETE_HOST_ANNOTATION};
@@ -265,5 +265,16 @@ mod tests {
         // Its data is the newest: the stack is in force on no other host yet.
         assert_eq!(see("app-1@u@8", 8), (vec![], true), "volumes are not asked for any more");
         assert_eq!(see("app-1@u@8/forget", 8), (vec![], false));
+    }
+
+    #[tokio::test]
+    async fn a_deleted_stack_is_taken_from_every_host_whatever_was_begun_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut follower = follower(folder.path());
+        assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
+        let stack = moved(TEXT).content.unwrap();
+        follower.stacks.remove(&stack, &TaskTrackerStackStatus::default());
+        assert_eq!(follower.stacks.left(&stack.key), ["app-1", "app-9"]);
+        assert!(follower.stacks.retiring.values().all(|one| one.why == Why::Deleted(Deletion::Down)));
     }
 }
