@@ -263,7 +263,9 @@ fn traces(id: &str, processes: &Path) -> BTreeSet<String> {
         traces.extend(text.lines().filter(|line| line.contains(id)).map(|line| format!("{what}: {line}")));
     };
     keep("namespace", said(Command::new("ip").args(["netns"])));
-    keep("cgroup", said(Command::new("find").args(["/sys/fs/cgroup", "-type", "d"])));
+    // Groups of other tests come and go meanwhile.
+    let find = ["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d"];
+    keep("cgroup", said(Command::new("find").args(find)));
     keep("mount", fs::read_to_string("/proc/self/mountinfo").unwrap());
     keep("folder", said(Command::new("ls").arg(cache_folder().unwrap().join("sandbox"))));
     let of_host = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
