@@ -16,7 +16,7 @@ use super::{
 use crate::{
     failpoint,
     host::{self, Host, HostLock},
-    metrics::{ERROR, PANIC, SUCCESS, StackLabels},
+    metrics::{ERROR, Metrics, PANIC, SUCCESS, StackLabels},
     observe::Depth,
     plan::Approval,
     source::{Authority, Stack, target},
@@ -48,7 +48,6 @@ struct Check<'a> {
     stack: &'a Stack,
     spec: &'a HostSpec,
     host: &'a Arc<Host>,
-    labels: StackLabels,
     occasion: Occasion,
     rivals: &'a Mutex<Rivals>,
 }
@@ -72,19 +71,18 @@ pub(super) async fn check(
         Ok(target) => shared.hosts.get(&stack.key, target),
         Err(error) => {
             shared.turns.missed(&stack.key, name);
-            shared.watcher.metrics().reconciled(&StackLabels::of(&stack), ERROR);
+            shared.watcher.count(&stack, name, |metrics, labels| metrics.reconciled(labels, ERROR));
             failed(error.into());
             return Checked { good: false, host: None, hints: None };
         }
     };
     drop(kept);
     let hints = host.hints();
-    let labels = StackLabels::of(&stack);
-    let check =
-        Check { shared: &shared, stack: &stack, spec: &spec, host: &host, labels, occasion, rivals: &rivals };
+    let check = Check { shared: &shared, stack: &stack, spec: &spec, host: &host, occasion, rivals: &rivals };
     let result = check.run().await;
     let good = result.is_ok();
-    shared.watcher.metrics().reconciled(&check.labels, if good { SUCCESS } else { ERROR });
+    let outcome = if good { SUCCESS } else { ERROR };
+    shared.watcher.count(&stack, name, |metrics, labels| metrics.reconciled(labels, outcome));
     if let Err(error) = result {
         shared.turns.missed(&stack.key, name);
         failed(error);
@@ -95,7 +93,7 @@ pub(super) async fn check(
 /// Tells of a check that did not come to its end.
 pub(super) fn ended_in_a_defect(shared: &Shared, stack: &Stack, host: &str) {
     shared.turns.missed(&stack.key, host);
-    shared.watcher.metrics().reconciled(&StackLabels::of(stack), PANIC);
+    shared.watcher.count(stack, host, |metrics, labels| metrics.reconciled(labels, PANIC));
     // What cannot be told without another defect stays in the log.
     let _: Result<(), _> = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let before = shared.watcher.last(&stack.key, host);
@@ -104,6 +102,10 @@ pub(super) fn ended_in_a_defect(shared: &Shared, stack: &Stack, host: &str) {
 }
 
 impl Check<'_> {
+    fn count(&self, count: impl FnOnce(&Metrics, &StackLabels)) {
+        self.shared.watcher.count(self.stack, self.spec.name.as_str(), count);
+    }
+
     fn site(&self) -> Site<'_> {
         Site {
             stack: self.stack,
@@ -118,7 +120,7 @@ impl Check<'_> {
     async fn run(&self) -> Result<(), Error> {
         let Self { stack, spec, host, .. } = self;
         if host.connect().await? {
-            self.shared.watcher.metrics().connected(&self.labels, spec.name.as_str());
+            self.count(|metrics, labels| metrics.connected(labels, spec.name.as_str()));
             let facts = host.facts().await?;
             tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
         }
@@ -243,7 +245,7 @@ impl Check<'_> {
             None => looked?,
         };
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
-        shared.watcher.metrics().phase(&self.labels, phase, started.elapsed().as_secs_f64());
+        self.count(|metrics, labels| metrics.phase(labels, phase, started.elapsed().as_secs_f64()));
         for look in looks.iter().filter(|look| !look.observed.busy) {
             shared.turns.saw(stack, name, look);
             if let Some(applied) = &look.observed.applied {
@@ -278,8 +280,7 @@ impl Check<'_> {
     }
 
     async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
-        let Self { shared, stack, host, labels, .. } = self;
-        let metrics = shared.watcher.metrics();
+        let Self { shared, stack, host, .. } = self;
         let name = &host.target().name;
         if let Some(found) = &look.plan.take_back {
             let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
@@ -303,10 +304,12 @@ impl Check<'_> {
         let started = Instant::now();
         let outcome = self.alive(self.site().act(lock, look, OPERATOR)).await;
         let seconds = started.elapsed().as_secs_f64();
-        metrics.phase(labels, "apply", seconds);
-        if look.plan.rollout.is_some() {
-            metrics.rollout(labels, outcome.is_ok(), seconds);
-        }
+        self.count(|metrics, labels| {
+            metrics.phase(labels, "apply", seconds);
+            if look.plan.rollout.is_some() {
+                metrics.rollout(labels, outcome.is_ok(), seconds);
+            }
+        });
         if let Some(release) = outcome?.rolled_out {
             tracing::info!(stack = %stack.key, host = %name, release = release.id, revision = release.project.revision, seconds, "rolled out");
         }

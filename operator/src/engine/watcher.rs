@@ -184,12 +184,17 @@ impl Watcher {
         self.metrics.end(key);
     }
 
-    /// A host is worked on.
-    pub(super) fn alive(&self, stack: &Stack, host: &str, now: Timestamp) {
+    /// Counts something about a host, where the stack is there and names it: nobody would take other series away again.
+    pub(super) fn count(&self, stack: &Stack, host: &str, count: impl FnOnce(&Metrics, &StackLabels)) {
         let stacks = self.lock();
         if stacks.get(&stack.key).is_some_and(|state| state.named.contains(host)) {
-            self.metrics.alive(&StackLabels::of(stack), host, now);
+            count(&self.metrics, &StackLabels::of(stack));
         }
+    }
+
+    /// A host is worked on.
+    pub(super) fn alive(&self, stack: &Stack, host: &str, now: Timestamp) {
+        self.count(stack, host, |metrics, labels| metrics.alive(labels, host, now));
     }
 
     /// The newest report of a host.
@@ -410,7 +415,7 @@ fn since_seconds(first: Timestamp, now: Timestamp) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Failure;
+    use crate::{metrics::PANIC, report::Failure};
 
     fn away(host: &str) -> HostReport {
         let reason = reasons::UNREACHABLE;
@@ -434,9 +439,17 @@ mod tests {
         // A check that began before.
         watcher.publish(&before, away("app-1"), Timestamp::UNIX_EPOCH, None);
         watcher.alive(&before, "app-1", Timestamp::UNIX_EPOCH);
+        watcher.count(&before, "app-1", |metrics, labels| metrics.connected(labels, "app-1"));
         assert!(!metrics.text().contains("host=\"app-1\""), "{}", metrics.text());
         watcher.publish(&after, away("app-2"), Timestamp::UNIX_EPOCH, None);
         assert!(metrics.text().contains("reason=\"Unreachable\""));
+        // The same where the whole stack went.
+        let count = || watcher.count(&after, "app-2", |metrics, labels| metrics.reconciled(labels, PANIC));
+        count();
+        assert!(metrics.text().contains("result=\"panic\""));
+        watcher.end(&after.key);
+        count();
+        assert!(!metrics.text().contains("stack=\"staging\""), "{}", metrics.text());
     }
 
     #[test]
