@@ -127,7 +127,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
         cluster.condition("slow", "Ready") == "False/InternalError"
     });
     // Its twin may have been looked at first, as long as it was the only one that had been read.
-    let panics = ["namespace=\"default\",stack=\"slow\"", "result=\"panic\""];
+    let panics = ["namespace=\"default\"", "stack=\"slow\"", "result=\"panic\""];
     wait_until(format_args!("it is tried again:\n{}", operator.said()), || {
         operator.metric("tasktracker_reconcile_total", &panics).is_some_and(|count| count >= 2.0)
     });
