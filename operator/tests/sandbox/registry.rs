@@ -8,7 +8,8 @@ use tokio::runtime::Runtime;
 
 use crate::stage::{Running, Stage, wait_until};
 
-const LABEL: &str = "docker inspect --format '{{index .Config.Labels \"tasktracker.dev/image\"}}' $(docker ps -q --filter label=com.docker.compose.service=backend)";
+/// What the backend's containers run: asked in one call, as one of them may be on its way out.
+const LABEL: &str = "docker ps --filter label=com.docker.compose.service=backend --format '{{.Label \"tasktracker.dev/image\"}}'";
 
 struct Scene {
     stage: Stage,
