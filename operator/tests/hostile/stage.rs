@@ -71,7 +71,7 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> 
     let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit }));
     let wish =
         Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None, turns: None, barred: None };
-    let before = memory_to_begin_with();
+    let before = Size::to_begin_with();
     let (secrets, nothing, images) = (Secrets::default(), Memory::none(), Arc::default());
     let site = Site {
         stack: &good::STACK,
@@ -83,7 +83,7 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> 
     };
     let looks = Box::pin(site.look(wish));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
-    let grown = memory("VmHWM").saturating_sub(before);
+    let grown = before.grown();
     assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");
     for request in fake.seen.requests.lock().unwrap().iter() {
         assert!(request.starts_with("GET /v1.41/"), "{request}");
@@ -173,14 +173,32 @@ pub(crate) fn program(verb: &'static str, change: impl Fn(Said) -> Said + Send +
     Script { programs: Arc::new(twist), ..Script::default() }
 }
 
-/// Forgets the largest size so far, and tells the present one, in KiB.
-fn memory_to_begin_with() -> u64 {
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    memory("VmHWM")
+/// How large this process was, in KiB.
+struct Size {
+    largest: u64,
+    /// Pages of files, which are those of the program itself: they come as it first gets there.
+    of_files: u64,
 }
 
-fn memory(key: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+impl Size {
+    /// Forgets the largest size so far, and tells the present one.
+    fn to_begin_with() -> Self {
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        Self::now()
+    }
+
+    fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let of = |key: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Self { largest: of("VmHWM"), of_files: of("RssFile") }
+    }
+
+    /// How much more it needed since, but for the program.
+    fn grown(&self) -> u64 {
+        let now = Self::now();
+        (now.largest + self.of_files).saturating_sub(self.largest + now.of_files)
+    }
 }
