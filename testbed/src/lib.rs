@@ -37,4 +37,4 @@ pub use postgres::PostgresServer;
 pub use registry::RegistryServer;
 pub use sandbox::{Compose, Engine, HostKeyKind, HostOptions, SandboxHost};
 pub use tls::TlsClient;
-pub use users::{Seen, Users, titles};
+pub use users::{Seen, USERS, Users, titles};

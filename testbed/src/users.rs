@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::{TlsClient, http, tls::TlsStream};
 
 /// Users at the same time; every other one keeps its connection.
-const USERS: usize = 8;
+pub const USERS: usize = 8;
 /// From the start of one request of a user to that of the next: 200 requests a second in all.
 const PAUSE: Duration = Duration::from_millis(40);
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use tasktracker_testbed::{DemoHost, TlsClient, Users, http_answer};
+use tasktracker_testbed::{DemoHost, TlsClient, USERS, Users, http_answer};
 
 use crate::{
     rollout::assert_no_failure,
@@ -124,6 +124,7 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
     let seen = users.stop();
     assert_no_failure("another certificate", &seen);
     println!("asked once more: {}", seen.asked_again);
+    assert!(seen.asked_again <= USERS, "one reload ends at most one request of each user");
     assert_eq!(edge(&stage), before, "the edge was restarted");
     wait_until("the new end is told", || expiry(&running) > Some(day_2040));
 
