@@ -47,7 +47,7 @@ impl fmt::Display for Mistake {
 
 /// The schema of the whole resource, as JSON.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let definition = serde_json::to_value(TaskTrackerStack::crd()).unwrap_or_default();
+    let definition = serde_json::to_value(TaskTrackerStack::crd()).expect("a resource definition serializes");
     definition.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default()
 });
 

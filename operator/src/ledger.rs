@@ -310,7 +310,7 @@ impl Ledger {
 
     /// What to write into the project's folder.
     pub fn placement(&self) -> Placement {
-        inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
+        inline(LEDGER_FILE, &crate::json::to_string_pretty(self))
     }
 
     /// The releases whose folders stay on the host.

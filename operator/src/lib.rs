@@ -12,6 +12,7 @@ pub mod engine;
 pub mod failpoint;
 pub mod host;
 pub mod import;
+pub mod json;
 pub mod kubernetes;
 pub mod ledger;
 pub mod metrics;

@@ -96,7 +96,7 @@ impl Prepared {
     /// Everything to be written for this release, in order: its stored copy, the live files, `compose.yaml` last.
     pub fn placements(&self) -> Vec<Placement> {
         let stored = self.contents.iter().map(|(path, content)| inline(&self.release.stored(path), content));
-        let manifest = serde_json::to_string_pretty(&self.release).unwrap_or_default();
+        let manifest = crate::json::to_string_pretty(&self.release);
         let manifest = std::iter::once(inline(&self.release.stored("manifest.json"), &manifest));
         let (last, first): (Vec<_>, Vec<_>) =
             self.contents.iter().partition(|(path, _)| *path == COMPOSE_FILE);
@@ -190,7 +190,7 @@ fn upstream(service: &str, alias: &str) -> String {
 /// Compose's own hash does not cover the files that a service mounts; this one does, but for those that it takes up while
 /// it runs.
 fn service_hash(name: &str, service: &compose::Service, project: &Project, seals: &Seals) -> String {
-    let mut text = serde_json::to_string(service).unwrap_or_default();
+    let mut text = crate::json::to_string(service);
     let fixed = service.volumes.iter().filter(|mount| mount.kind == "bind" && !desired::is_reloaded(name));
     for mount in fixed {
         let folder = mount.source.trim_start_matches("./");

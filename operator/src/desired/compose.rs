@@ -227,7 +227,7 @@ pub fn render(project: &Project, services: &BTreeMap<String, Service>) -> String
         volumes: project.volumes.iter().map(|(name, actual)| (name.clone(), external(actual))).collect(),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let text = serde_saphyr::to_string_with_options(&file, options).unwrap_or_default();
+    let text = crate::json::serialized(serde_saphyr::to_string_with_options(&file, options));
     format!(
         "# Written by tasktracker-operator from the stack's spec; changes made here are taken back.\n{text}"
     )

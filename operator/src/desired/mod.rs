@@ -84,7 +84,7 @@ impl Project {
     /// Hash of everything that a rollout would carry out; of secrets, where they come from, and the keyed hashes of
     /// their values where there are any.
     pub fn hash(&self, seals: &Seals) -> String {
-        let hash = sha256(&serde_json::to_vec(self).unwrap_or_default());
+        let hash = sha256(&crate::json::to_vec(self));
         if seals.is_empty() { hash } else { sha256(format!("{hash}{seals:?}").as_bytes()) }
     }
 

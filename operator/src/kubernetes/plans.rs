@@ -25,7 +25,7 @@ pub(super) fn name(stack: &Stack, hash: &str) -> String {
 
 /// Keeps a plan; what is there under its name is replaced, since anybody may have made that.
 pub(super) async fn keep(client: Client, stack: &Stack, hash: &str, plan: &Value) -> Result<(), ApiError> {
-    let mut text = serde_json::to_string_pretty(plan).unwrap_or_default();
+    let mut text = crate::json::to_string_pretty(plan);
     if text.len() > LARGEST {
         text = format!("{{\"tooLarge\": {}}}", text.len());
     }

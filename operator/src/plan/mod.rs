@@ -196,9 +196,7 @@ impl Plan {
     pub fn hash(&self) -> String {
         let repairs = if self.change().is_some() { &[][..] } else { &self.repairs };
         let from = self.change().map(|change| (&change.from_release, &change.desired_hash, &change.adopts));
-        sha256(&serde_json::to_vec(&(&self.desired_hash, from, repairs, self.drain)).unwrap_or_default())
-            [..16]
-            .to_owned()
+        sha256(&crate::json::to_vec(&(&self.desired_hash, from, repairs, self.drain)))[..16].to_owned()
     }
 }
 
@@ -207,7 +205,7 @@ impl Plan {
 pub fn hash_of<'a>(plans: impl IntoIterator<Item = (&'a str, &'a str, String)>) -> String {
     let mut parts: Vec<(&str, &str, String)> = plans.into_iter().collect();
     parts.sort();
-    sha256(&serde_json::to_vec(&parts).unwrap_or_default())[..16].to_owned()
+    sha256(&crate::json::to_vec(&parts))[..16].to_owned()
 }
 
 /// Whose turn it is, where a stack has several hosts.
