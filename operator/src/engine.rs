@@ -1,14 +1,11 @@
 //! The driver: from a stack and a host to a plan, and from a plan to an outcome.
 
 mod act;
-mod audit;
 mod check;
-mod deployed;
 mod error;
 mod hosts;
 mod images;
 mod left;
-mod memory;
 mod notifier;
 mod requests;
 mod retire;
@@ -27,17 +24,17 @@ use jiff::Timestamp;
 use serde_json::json;
 use tasktracker_crds::{DriftItem, Heal, HistoryEntry, HostSpec, Layer, PolicySpec, conditions::reasons};
 
-pub use deployed::{Deployed, DeployedHost, Deployment, is_named};
 pub use error::Error;
 pub use hosts::Hosts;
 pub use images::Images;
-pub use memory::Memory;
 pub use retire::{Removal, Retired, retained};
 pub use rollback::RollbackError;
 pub use run::{Settings, run};
 pub use stacks::{Parts, Stacks};
 pub use turns::Turns;
 pub use watcher::Listener;
+
+pub use crate::state::{Deployed, DeployedHost, Deployment, Memory, is_named};
 
 use crate::{
     desired::{self, Project, compose},
@@ -48,6 +45,7 @@ use crate::{
     plan::{self, Approval, Granted, Hold, Leave, Plan, Waiting},
     report::{Failure, HostReport},
     source::{Secrets, Stack},
+    state::deployed,
     text::printable,
 };
 
@@ -169,7 +167,7 @@ impl Site<'_> {
         {
             let path = applied.stored("manifest.json");
             let found = observed.files.get(&path).and_then(host::FileFact::sha256);
-            if here.manifest.as_deref().zip(found).is_some_and(|(wanted, found)| wanted != found) {
+            if here.manifest_hash.as_deref().zip(found).is_some_and(|(wanted, found)| wanted != found) {
                 let found = "another content than was seen first";
                 observed.damaged = Some(observe::damaged(&observed.directory, project, &path, found));
                 observed.applied = None;
@@ -179,13 +177,13 @@ impl Site<'_> {
         let mut left: Vec<_> = known.hosts.iter().filter(|(_, host)| is_left(host)).collect();
         left.sort_by_key(|(_, host)| host.overtaken);
         let elsewhere = left.into_iter().find_map(|(name, host)| {
-            let (_, volume) = host.components.get(component)?.project.data().next()?;
-            Some((name.clone(), volume.clone()))
+            let volume = host.components.get(component)?.data_volume()?;
+            Some((name.clone(), volume.to_owned()))
         });
         observed.remembered = Remembered {
             release: here.map(|here| here.release.clone()),
             desired_hash: here.map(|here| here.desired_hash.clone()),
-            volumes: here.map(|here| here.project.volumes.clone()).unwrap_or_default(),
+            volumes: here.map(Deployed::volume_names).unwrap_or_default(),
             elsewhere,
             overtaken: host.is_none_or(|host| host.overtaken),
         };

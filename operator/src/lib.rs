@@ -24,5 +24,6 @@ pub mod report;
 pub mod secret;
 pub mod server;
 pub mod source;
+pub mod state;
 pub mod telemetry;
 pub mod text;

@@ -97,12 +97,12 @@ impl StateArguments {
 
     /// The folder, for this operator alone.
     pub(super) fn take(&self) -> anyhow::Result<Memory> {
-        self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))
+        Ok(self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))?)
     }
 
     /// The folder, though another operator may have it.
-    pub(super) fn share(&self) -> Memory {
-        self.folder().map_or_else(Memory::none, |folder| Memory::share(&folder))
+    pub(super) fn share(&self) -> anyhow::Result<Memory> {
+        Ok(self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::share(&folder))?)
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn look_at_all(
 ) -> anyhow::Result<Vec<Looked>> {
     let means = Arc::new(Means {
         secrets: selection.source.secrets(),
-        memory: selection.state.share(),
+        memory: selection.state.share()?,
         images: reach.images.clone(),
     });
     let mut looks = Vec::new();

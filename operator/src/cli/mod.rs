@@ -331,7 +331,10 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
         Command::Adopt(selection) => apply::apply(printer, &selection, None, Approval::Adopting).await,
         Command::Delete { source, state, stack, hosts, volumes, forget } => {
             let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
-            delete::delete(printer, &source, &state.share(), asked).await
+            let memory = state.share()?;
+            let verdict = delete::delete(printer, &source, &memory, asked).await;
+            memory.flush().await;
+            verdict
         }
         Command::Rollback { source, state, stack, release } => {
             let selection = Selection { source, state, names: vec![stack] };

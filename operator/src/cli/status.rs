@@ -28,7 +28,7 @@ type Line = (Tone, String);
 
 /// `status`
 pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool) -> anyhow::Result<Verdict> {
-    let memory = selection.state.share();
+    let memory = selection.state.share()?;
     let reach = Reach::default();
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();

@@ -3,12 +3,14 @@
 use tasktracker_crds::conditions::reasons;
 use tokio::time::Instant;
 
-use super::{
-    Look, Site, Wish,
-    audit::{BEGAN, Entry, State},
-    now,
+use super::{Look, Site, Wish, now};
+use crate::{
+    apply,
+    host::HostLock,
+    observe::Depth,
+    plan::Approval,
+    state::audit::{BEGAN, Entry, State},
 };
-use crate::{apply, host::HostLock, observe::Depth, plan::Approval};
 
 impl Site<'_> {
     /// Carries out what was planned for one project, looks again, and keeps what did not hold; all of it is in the audit
@@ -37,19 +39,21 @@ impl Site<'_> {
             plan: Some(look.plan.hash()),
             ..self.entry(&context, look, &why)
         };
-        self.memory.audit(&entry);
+        self.memory.audit(&entry).await;
         let outcome = Box::pin(self.carry_out(look, &context)).await;
         let done = outcome.as_ref().ok();
         let is_planned = look.plan.repairs_now().next().is_some() && look.plan.rollout.is_none();
         let beyond = done.filter(|_| !is_planned).into_iter().flat_map(|done| done.repaired.clone());
         let after = done.and_then(|done| done.rolled_out.as_ref()).or(before);
-        self.memory.audit(&Entry {
-            what: entry.what.iter().cloned().chain(beyond).collect(),
-            after: Some(State::of(after)),
-            result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                what: entry.what.iter().cloned().chain(beyond).collect(),
+                after: Some(State::of(after)),
+                result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         outcome
     }
 
@@ -106,15 +110,17 @@ impl Site<'_> {
         entry: Entry<'_>,
         work: impl Future<Output = Result<(), apply::Error>>,
     ) -> Result<(), apply::Error> {
-        self.memory.audit(&entry);
+        self.memory.audit(&entry).await;
         let started = Instant::now();
         let done = work.await;
-        self.memory.audit(&Entry {
-            after: Some(State::of(look.observed.applied.as_ref())),
-            result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                after: Some(State::of(look.observed.applied.as_ref())),
+                result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         done
     }
 

@@ -11,12 +11,14 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     Stacks,
-    deployed::is_named,
     requests::Refused,
     retire::{Job, Retired, Why, retire},
     worker::Shared,
 };
-use crate::source::{Authority, DELETE_HOST_ANNOTATION, Stack};
+use crate::{
+    source::{Authority, DELETE_HOST_ANNOTATION, Stack},
+    state::is_named,
+};
 
 /// A host from which a stack is being taken.
 pub(super) struct Retiring {

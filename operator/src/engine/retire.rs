@@ -11,14 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Error, Hosts, Memory,
-    audit::{BEGAN, Entry, State},
-    deployed::{DeployedHost, is_named},
-    now,
-    requests::Refused,
-    worker::Shared,
-};
+use super::{Error, Hosts, Memory, now, requests::Refused, worker::Shared};
 use crate::{
     apply,
     desired::Project,
@@ -27,6 +20,11 @@ use crate::{
     plan,
     report::HostReport,
     source::{Authority, DELETE_HOST_ANNOTATION, Secrets, Stack, target},
+    state::{
+        DeployedHost,
+        audit::{BEGAN, Entry, State},
+        is_named,
+    },
 };
 
 /// How long after a failure it is tried again.
@@ -78,7 +76,7 @@ pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
                 host: name.clone(),
                 component,
                 release: Some(deployed.release),
-                revision: Some(deployed.project.revision),
+                revision: Some(deployed.revision),
                 retained: Some(message),
                 ..HostReport::default()
             }
@@ -106,14 +104,14 @@ impl Retired<'_> {
         let Self { stack, host: deployed, secrets, memory } = self;
         let host = hosts.get(&stack.key, target(stack, &deployed.spec, secrets).await?);
         let mut done = Vec::new();
-        for component in deployed.components.values() {
+        for (component, deployed) in &deployed.components {
             let lock = host.lock(removal.writer).await?;
             let may_go_on = match job {
                 Some((shared, job)) => job.may_go_on(shared).await,
                 None => true,
             };
             let result = if may_go_on {
-                self.remove_project(&host, &lock, &component.project, removal).await
+                self.remove_project(&host, &lock, &deployed.project(component), removal).await
             } else {
                 let found = "what is asked for changes, or cannot be read, just now".to_owned();
                 Err(Error::Held { reason: reasons::PENDING, found })
@@ -129,9 +127,9 @@ impl Retired<'_> {
     pub fn forget(&self, who: &str) {
         let (stack, host) = (self.stack.key.to_string(), self.host.spec.name.as_str());
         for (component, deployed) in &self.host.components {
-            let before =
-                State { release: Some(&deployed.release), revision: Some(&deployed.project.revision) };
-            self.memory.audit(&Entry {
+            let before = State { release: Some(&deployed.release), revision: Some(&deployed.revision) };
+            // Nothing is written to the host that would have to wait for the line.
+            drop(self.memory.audit(&Entry {
                 when: &now().to_string(),
                 who,
                 why: "the host is there no longer",
@@ -144,7 +142,7 @@ impl Retired<'_> {
                 after: Some(State::default()),
                 result: reasons::SUCCEEDED,
                 seconds: 0.0,
-            });
+            }));
         }
         self.memory.forget(&stack, host);
     }
@@ -194,15 +192,17 @@ impl Retired<'_> {
             result: BEGAN,
             seconds: 0.0,
         };
-        self.memory.audit(&entry);
+        self.memory.audit(&entry).await;
         let done = apply::teardown(host, &observed, &context, removal.with_volumes).await;
-        self.memory.audit(&Entry {
-            what: done.clone().unwrap_or_else(|_| entry.what.clone()),
-            after: Some(State::default()),
-            result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                what: done.clone().unwrap_or_else(|_| entry.what.clone()),
+                after: Some(State::default()),
+                result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         Ok(done?)
     }
 }

@@ -63,6 +63,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         () = stop => tracing::info!("stopping: what is being done is finished"),
     }
     follower.stacks.end().await;
+    follower.stacks.shared.memory.flush().await;
     Ok(())
 }
 

@@ -15,7 +15,6 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     Hosts, Listener, Memory, Turns,
-    deployed::DeployedHost,
     left::Retiring,
     notifier::Notifier,
     now,
@@ -27,6 +26,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     source::{Secrets, Source, Stack, StackKey},
+    state::DeployedHost,
 };
 
 /// How long workers may finish what they do when the operator stops.

@@ -13,11 +13,7 @@ use tasktracker_crds::{
 };
 use tokio::time::Instant;
 
-use super::{
-    memory::{Memory, Since, item_key},
-    notifier::Notifier,
-    now, requests,
-};
+use super::{Memory, notifier::Notifier, now, requests};
 use crate::{
     metrics::{Metrics, StackLabels},
     plan,
@@ -27,6 +23,7 @@ use crate::{
         news::{Told, news},
     },
     source::{RECONCILE_ANNOTATION, Stack, StackKey},
+    state::{Since, item_key},
 };
 
 /// Newest report of a host, and since when each of its differences is there.
@@ -119,11 +116,13 @@ impl Watcher {
             self.memory.restore(stack, before);
         }
         let named = names(stack);
-        let known = self.memory.of(&stack.key.to_string()).into_iter();
-        let known = known.filter(|(host, _)| named.contains(host));
-        let hosts =
-            known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
-        let told = self.memory.told(&stack.key.to_string());
+        self.memory.retain_hosts(&stack.key.to_string(), &named);
+        let mut hosts: BTreeMap<String, Seen> = BTreeMap::new();
+        for ((host, _), since) in self.memory.first_seen(&stack.key.to_string()) {
+            let seen = hosts.entry(host).or_insert_with(|| Seen { remembered: true, ..Seen::default() });
+            seen.since.extend(since);
+        }
+        let told = self.memory.notifications(&stack.key.to_string());
         let status = before.unwrap_or_default();
         let mut state = StackState { named, hosts, status, told, ..StackState::default() };
         self.take_stock(stack, &mut state, now);
@@ -134,6 +133,7 @@ impl Watcher {
     /// A stack has another spec: what was counted stays, what is gone from it goes.
     pub(super) fn change(&self, before: &Stack, after: &Stack) {
         let named = names(after);
+        self.memory.retain_hosts(&after.key.to_string(), &named);
         let are_the_same = names(before) == named;
         if let Some(state) = self.lock().get_mut(&after.key) {
             state.hosts.retain(|name, _| named.contains(name));
@@ -179,8 +179,7 @@ impl Watcher {
     /// A stack goes.
     pub(super) fn end(&self, key: &StackKey) {
         self.lock().remove(key);
-        self.memory.keep(&key.to_string(), std::iter::empty());
-        self.memory.keep_told(&key.to_string(), None);
+        self.memory.unfollow(&key.to_string());
         self.metrics.end(key);
     }
 
@@ -240,11 +239,9 @@ impl Watcher {
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        let changed =
-            since.len() != seen.since.len() || since.keys().any(|key| !seen.since.contains_key(key));
         if report.failure.as_ref().is_some_and(|failure| failure.reason != reasons::NOT_CONVERGING) {
             // What cannot be seen is not over.
-            seen.since.extend(since);
+            seen.since.extend(since.clone());
         } else {
             // What went away while no operator was there was mended by somebody else.
             if !seen.remembered {
@@ -255,10 +252,11 @@ impl Watcher {
         self.metrics.checked(&labels, &seen.report, &report, seconds(now));
         let new: Vec<&DriftItem> = new.iter().collect();
         self.happened(stack, happenings(&seen.report, &report, &new, &healed));
+        let host = report.host.clone();
         seen.report = report;
-        if changed {
-            self.memory
-                .keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
+        if seen.since != since {
+            let component = &seen.report.component;
+            self.memory.set_first_seen(&stack.key.to_string(), &host, component, &seen.since);
         }
         self.take_stock(stack, state, now);
         self.tell_stack(stack, state, now);
@@ -301,7 +299,7 @@ impl Watcher {
             notifier.tell(stack, &news);
         }
         if told != state.told {
-            self.memory.keep_told(&key, Some(&told));
+            self.memory.set_notifications(&key, &told);
             state.told = told;
         }
     }

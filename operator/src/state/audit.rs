@@ -1,7 +1,7 @@
-//! The audit log: for everything that is written to a host a JSON line before, and one that says what came of it.
+//! The audit log: a JSON line before everything that is written to a host, and one with its result. Writes files.
 //!
-//! `audit.jsonl` in the operator's own folder, and four older ones, `audit.jsonl.1` to `.4`; `run` and a person's commands
-//! append to the same. Every entry is logged, too.
+//! `audit.jsonl` in the state folder, and four older ones, `audit.jsonl.1` to `.4`; `run` and a person's commands append
+//! to the same. Every entry is logged, too.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,6 +12,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::StateError;
 use crate::release::Release;
 
 /// Name of the newest file.
@@ -21,70 +22,68 @@ const LARGEST: u64 = 10 << 20;
 /// Older files that are kept.
 const KEPT: usize = 4;
 
-/// Result of an entry before anything is written: whoever is killed leaves no other one.
-pub(super) const BEGAN: &str = "Began";
+/// Result of an entry before anything is written: an operator that is killed leaves no other one.
+pub(crate) const BEGAN: &str = "Began";
 
 /// One thing that is written to a host: an entry before it, and one when it is over.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// When it began, in RFC 3339.
-    pub(super) when: &'a str,
+    pub(crate) when: &'a str,
     /// The operator, or a person.
-    pub(super) who: &'a str,
+    pub(crate) who: &'a str,
     /// Why: a revision, or the differences that were repaired.
-    pub(super) why: &'a str,
+    pub(crate) why: &'a str,
     /// Namespace and name of the stack.
-    pub(super) stack: &'a str,
+    pub(crate) stack: &'a str,
     /// Name of the host.
-    pub(super) host: &'a str,
+    pub(crate) host: &'a str,
     /// Component.
-    pub(super) component: &'a str,
+    pub(crate) component: &'a str,
     /// What was done, or tried, in words.
-    pub(super) what: Vec<String>,
+    pub(crate) what: Vec<String>,
     /// Hash of the plan; none where a stack is taken away, or only the ledger is written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// What was in force before.
-    pub(super) before: State<'a>,
+    pub(crate) before: State<'a>,
     /// What is in force after; nothing is said of it before the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<State<'a>>,
+    pub(crate) after: Option<State<'a>>,
     /// [`BEGAN`], `Succeeded`, or the reason of the failure.
-    pub(super) result: &'a str,
+    pub(crate) result: &'a str,
     /// How long it took.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 /// A release in force.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct State<'a> {
+pub(crate) struct State<'a> {
     /// Its ID; none where there is none.
-    pub(super) release: Option<&'a str>,
+    pub(crate) release: Option<&'a str>,
     /// Its revision.
-    pub(super) revision: Option<&'a str>,
+    pub(crate) revision: Option<&'a str>,
 }
 
 impl<'a> State<'a> {
     /// The release in force, if there is one.
-    pub(super) fn of(release: Option<&'a Release>) -> Self {
+    pub(crate) fn of(release: Option<&'a Release>) -> Self {
         let revision = release.map(|release| release.project.revision.as_str());
         Self { release: release.map(|release| release.id.as_str()), revision }
     }
 }
 
-/// Keeps an entry, and logs it.
-pub(super) fn keep(folder: Option<&Path>, entry: &Entry<'_>) {
-    let line = serde_json::to_string(entry).unwrap_or_default();
-    tracing::info!(target: "tasktracker_operator::audit", "audit: {line}");
-    let Some(folder) = folder else { return };
-    if let Err(error) = append(folder, &line, LARGEST) {
-        tracing::error!(%error, "the audit log cannot be written in {}", folder.display());
-    }
+/// Appends a line, under a lock that every writer takes; a file that is full becomes an older one first.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub(super) fn append(folder: &Path, line: &str) -> Result<(), StateError> {
+    append_up_to(folder, line, LARGEST)
+        .map_err(|source| StateError::Unwritable { path: folder.join(FILE), source })
 }
 
-/// Appends a line, under a lock that every writer takes; a file that is full becomes an older one first.
-fn append(folder: &Path, line: &str, largest: u64) -> io::Result<()> {
+fn append_up_to(folder: &Path, line: &str, largest: u64) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("audit.lock"))?;
     lock.lock()?;
@@ -97,7 +96,8 @@ fn append(folder: &Path, line: &str, largest: u64) -> io::Result<()> {
         }
     }
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(numbered(0))?;
-    file.write_all(format!("{line}\n").as_bytes())
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_data()
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
     fn a_full_file_becomes_an_older_one_and_five_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         for number in 0..14 {
-            append(folder.path(), &format!("entry {number}"), 15).unwrap();
+            append_up_to(folder.path(), &format!("entry {number}"), 15).unwrap();
         }
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(read("audit.jsonl"), "entry 12\nentry 13\n");
