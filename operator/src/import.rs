@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use tasktracker_crds::{API_VERSION, KIND, validation};
 
 use crate::{
-    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_SERVICE},
-    diff::adoption::{self, DATA_INSIDE, repository},
+    component::DATA_INSIDE,
+    diff::adoption::{self, repository},
     host::{Container, Settings},
+    project::compose::{COMPOSE_ONE_OFF, COMPOSE_SERVICE},
 };
 
 /// Name of the database's file.

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use super::{
     ACTION_LIMIT, Context, QUICK_LIMIT,
     compose::Compose,
-    rollout::{edge_volume, make},
+    rollout::{caches, make},
 };
 use crate::{
-    desired::{self, sha256},
     diff::secrets,
     host::{Placement, Source, Step},
+    model::sha256,
     observe::Observed,
     plan::Action,
+    project::{Reload, SECRET_MODE},
     release::Release,
     secret::Secret,
 };
@@ -42,14 +43,17 @@ pub(super) fn steps(
         Action::Rename { container, to, .. } => quick(&["rename", container, to]),
         Action::Unpause { container, .. } => quick(&["unpause", container]),
         Action::Restart { container, .. } => docker(&["restart", container]),
-        Action::Reload { service, anew } => vec![compose.reload(service, *anew)],
+        Action::Reload { service, anew } => {
+            let how =
+                applied.project.services.get(service).map_or(&Reload::Restart, |service| &service.reload);
+            compose.reload(service, how, *anew).into_iter().collect()
+        }
         Action::Start { container, .. } => vec![start([container.as_str()])],
         Action::Create { service } | Action::Recreate { service } => {
-            let is_edge = desired::is_reloaded(service);
-            let volume = if is_edge { edge_volume(applied, observed, context) } else { Vec::new() };
+            let volumes = caches(applied, service, observed, context);
             let how =
                 if matches!(action, Action::Create { .. }) { "--no-recreate" } else { "--force-recreate" };
-            volume.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
+            volumes.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
         }
     }
 }
@@ -64,9 +68,7 @@ pub(super) fn start<'a>(containers: impl IntoIterator<Item = &'a str>) -> Step {
 pub(super) fn secret_steps(secrets: &BTreeMap<&String, &Secret>) -> Vec<Step> {
     let folders = secrets::folders(secrets.keys().copied());
     let folders = folders.into_iter().map(|(path, mode)| Step::Folder { path, mode });
-    folders
-        .chain(secrets.iter().map(|(path, secret)| place_secret(path, secrets::SECRET_MODE, secret)))
-        .collect()
+    folders.chain(secrets.iter().map(|(path, secret)| place_secret(path, SECRET_MODE, secret))).collect()
 }
 
 /// Puts a value that nobody is shown into its place.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{actions::secret_steps, rolling};
+use super::actions::secret_steps;
 use crate::{
-    desired::{EDGE, sha256},
     diff::secrets,
     host::{Placement, Source, Step},
+    model::sha256,
     observe::Observed,
+    project::{SECRET_MODE, service_of},
     secret::Secret,
 };
 
@@ -29,11 +30,15 @@ impl Kept {
         Self(kept.collect())
     }
 
-    /// The steps that bring other values, once these are kept; and those for the edge, which come with its other files.
-    pub(super) fn bring(&self, new: BTreeMap<&String, &Secret>) -> (Vec<Step>, Vec<Step>) {
-        let (of_edge, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            new.into_iter().partition(|(path, _)| rolling::is_secret_of(EDGE, path));
-        (self.keep().chain(secret_steps(&others)).collect(), secret_steps(&of_edge))
+    /// The steps that stage other values, once these are kept; and those for the proxy, which come with its other files.
+    pub(super) fn stage(
+        &self,
+        new: BTreeMap<&String, &Secret>,
+        proxy: Option<&str>,
+    ) -> (Vec<Step>, Vec<Step>) {
+        let (of_proxy, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            new.into_iter().partition(|(path, _)| proxy.is_some() && service_of(path) == proxy);
+        (self.keep().chain(secret_steps(&others)).collect(), secret_steps(&of_proxy))
     }
 
     /// Keeps those that are not kept yet.
@@ -50,14 +55,14 @@ impl Kept {
     }
 
     /// Puts them back into their places.
-    pub(super) fn give_back(&self) -> impl Iterator<Item = Step> {
-        self.0.iter().map(|(path, (sha256, _))| give_back_one(path, sha256))
+    pub(super) fn restore(&self) -> impl Iterator<Item = Step> {
+        self.0.iter().map(|(path, (sha256, _))| restore_one(path, sha256))
     }
 
     /// Those of one service alone.
-    pub(super) fn give_back_to(&self, service: &str) -> impl Iterator<Item = Step> {
-        let of_service = self.0.iter().filter(move |(path, _)| rolling::is_secret_of(service, path));
-        of_service.map(|(path, (sha256, _))| give_back_one(path, sha256))
+    pub(super) fn restore_of(&self, service: &str) -> impl Iterator<Item = Step> {
+        let of_service = self.0.iter().filter(move |(path, _)| service_of(path) == Some(service));
+        of_service.map(|(path, (sha256, _))| restore_one(path, sha256))
     }
 
     /// They are needed no longer.
@@ -66,10 +71,10 @@ impl Kept {
     }
 }
 
-fn give_back_one(path: &str, sha256: &str) -> Step {
+fn restore_one(path: &str, sha256: &str) -> Step {
     Step::Place(Placement {
         path: path.to_owned(),
-        mode: secrets::SECRET_MODE,
+        mode: SECRET_MODE,
         sha256: sha256.to_owned(),
         source: Source::Copy(secrets::kept_path(path)),
     })

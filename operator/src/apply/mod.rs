@@ -6,6 +6,7 @@ mod compose;
 mod hooks;
 mod kept;
 mod record;
+mod reload;
 mod rolling;
 mod rollout;
 mod teardown;
@@ -17,16 +18,16 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
-    desired::{self, Project},
     diff::{certificate, secrets},
     failpoint,
     host::{self, Host, HostLock, Step},
     ledger::{Intent, Ledger, Signature},
     observe::Observed,
-    plan::{Action, Plan},
+    plan::{Action, PeerFailure, Plan},
+    project::Project,
     release::{Release, inline},
 };
 use compose::Compose;
@@ -46,8 +47,6 @@ pub struct Context<'a> {
     pub project: &'a Project,
     /// Time limits.
     pub rollout: &'a RolloutSpec,
-    /// What runs on the way of a rollout.
-    pub hooks: Option<&'a HooksSpec>,
     /// Who owns the project.
     pub owner: String,
     /// Namespace and name of the stack.
@@ -66,16 +65,16 @@ pub struct Back {
     /// Its image IDs, by service.
     pub images: BTreeMap<String, String>,
     /// Why.
-    pub because: Because,
+    pub cause: RollbackCause,
 }
 
 /// Why an earlier release is gone back to.
 #[derive(Clone, Debug)]
-pub enum Because {
+pub enum RollbackCause {
     /// A person prefers it to a desired state, of which this is the hash, whatever its secrets are.
-    Preferred(String),
-    /// What is in force failed on another host: which one and how, in words.
-    FailedElsewhere(String),
+    Requested(String),
+    /// What is in force failed on another host.
+    FailedOnPeer(PeerFailure),
 }
 
 impl Context<'_> {
@@ -131,7 +130,7 @@ pub enum Error {
     #[error("{hook}: expected it to succeed within its time limit, found: {found}")]
     HookFailed {
         /// Which one.
-        hook: &'static str,
+        hook: String,
         /// How it ended, and the last that it wrote, without secrets.
         found: String,
     },
@@ -202,12 +201,8 @@ pub async fn apply(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Outcome, Error> {
-    if let Some(drain) = plan.drain {
-        let step = if drain {
-            Step::Place(inline(desired::DRAINED, ""))
-        } else {
-            Step::Remove { path: desired::DRAINED.to_owned() }
-        };
+    if let Some((drain, path)) = plan.drain.zip(context.project.drain_file.as_ref()) {
+        let step = if drain { Step::Place(inline(path, "")) } else { Step::Remove { path: path.clone() } };
         host.carry_out(context.lock, &context.project.folder, &[step, Step::Sync]).await?;
     }
     let mut observed = Cow::Borrowed(observed);
@@ -226,7 +221,7 @@ pub async fn apply(
     {
         // What was to be replaced was stopped when the rollout was cut, and the rollout does not go on.
         let repaired = adopted::give_back(host, stopped, context).await?;
-        let done = ledger.clone().concluded(&context.signature("what was to be replaced runs again"));
+        let done = ledger.clone().without_intent(&context.signature("what was to be replaced runs again"));
         write_ledger(host, &done, [], context).await?;
         return Ok(Outcome { repaired, rolled_out: None });
     }
@@ -235,8 +230,8 @@ pub async fn apply(
         (Some(applied), Some(ledger)) if !repairs.is_empty() => {
             repair(host, plan, applied, ledger, observed, context).await?;
         }
-        (_, Some(ledger)) if plan.conclude => {
-            let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
+        (_, Some(ledger)) if plan.clear_intent => {
+            let done = ledger.clone().without_intent(&context.signature("nothing is left of what was cut"));
             write_ledger(host, &done, forget_kept(observed), context).await?;
         }
         _ => {}
@@ -262,7 +257,7 @@ pub async fn remember(
         return Ok(());
     }
     let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
-    let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
+    let ledger = Ledger { attempts, ..ledger.clone() }.without_intent(&context.signature(why));
     write_ledger(host, &ledger, [], context).await
 }
 
@@ -272,15 +267,19 @@ pub async fn remember(
 /// When the ledger cannot be written.
 pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
     let ledger = Ledger { attempts: Vec::new(), failed: None, held: None, ..ledger.clone() };
-    write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
+    write_ledger(host, &ledger.without_intent(&context.signature("retry")), [], context).await
 }
 
-/// Keeps on the host that a wish was heard, as its ledger says already.
+/// Records on the host that a request was acknowledged, as its ledger says already.
 ///
 /// # Errors
 /// When the ledger cannot be written.
-pub async fn keep_heard(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let ledger = ledger.clone().with_signature(&context.signature("a wish was heard"));
+pub async fn record_acknowledgement(
+    host: &Host,
+    ledger: &Ledger,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let ledger = ledger.clone().with_signature(&context.signature("a request was acknowledged"));
     write_ledger(host, &ledger, [], context).await
 }
 
@@ -320,7 +319,7 @@ async fn write_ledger(
     steps.push(Step::KeepReleases { ids: ledger.kept() });
     steps.extend(then);
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
-    failpoint::reached("concluded");
+    failpoint::reached("without_intent");
     Ok(())
 }
 
@@ -374,7 +373,7 @@ async fn repair(
     failpoint::reached("proved");
     // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
     if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
-        write_ledger(host, &ledger.clone().concluded(&signature), [], context).await?;
+        write_ledger(host, &ledger.clone().without_intent(&signature), [], context).await?;
     }
     proved
 }

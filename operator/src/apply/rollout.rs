@@ -16,16 +16,16 @@ use super::{
     hooks,
     kept::Kept,
     record::{failed, in_force, ledger_before},
-    rolling, verify,
+    reload, rolling, verify,
 };
 use crate::{
-    desired::{EDGE, compose::COMPOSE_SERVICE, edge, labels},
     diff::{certificate, secrets},
     failpoint,
     host::{self, Container, Exit, Host, State, Step},
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
+    project::{Hooks, Owner, Volume, VolumeRole, compose::COMPOSE_SERVICE, labels},
     registry::exact,
     release::{COMPOSE_FILE, Prepared, Release},
     secret::{SealKey, Seals},
@@ -34,8 +34,12 @@ use crate::{
 
 /// How long after a release was refused it is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(2);
-/// Where the spec has what runs when a release serves.
-pub(super) const POST_HOOK: &str = "app.hooks.postRollout";
+/// Name of the hook that runs before anything is touched.
+const PRE_HOOK: &str = "preRollout";
+/// Name of the hook that runs when a release serves.
+pub(super) const POST_HOOK: &str = "postRollout";
+/// Where a volume is mounted to be given its owner.
+const OWNED: &str = "/volume";
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -49,13 +53,14 @@ pub(super) async fn rollout(
     let started = Instant::now();
     let images = images(host, observed, context).await?;
     failpoint::reached("prepared");
-    let secrets = observed.secrets.of(&context.project.secrets);
+    let references = context.project.references();
+    let secrets = observed.secrets.of(&references);
     let (key, seals) = sealed(observed, context)?;
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let ledger = ledger_before(release, observed, context);
     let why = if context.back.is_some() { "back to revision" } else { "revision" };
-    let signature = context.signature(&format!("{why} {}", release.project.revision));
+    let signature = context.signature(&format!("{why} {}", release.project.version()));
     let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
     let intent = Intent {
         plan: plan.hash(),
@@ -73,11 +78,11 @@ pub(super) async fn rollout(
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
     let kept = Kept::new(&secrets, observed);
-    let (first, of_edge) = kept.bring(secrets);
+    let (first, of_proxy) = kept.stage(secrets, release.project.proxy());
     steps.extend(first);
     let carried_out = match validate(host, &prepared, context).await {
         Ok(()) => {
-            let parts = (steps, of_edge, adopted);
+            let parts = (steps, of_proxy, adopted);
             carry_out(host, &prepared, parts, &kept, observed, context).await
         }
         Err(error) => Err(error),
@@ -103,7 +108,7 @@ pub(super) async fn rollout(
         return Ok(prepared.release);
     };
     let stays = !error.touched_something() || next.failed.as_ref().is_some_and(|failed| failed.left);
-    let back = kept.give_back().chain(kept.forget()).filter(|_| !stays);
+    let back = kept.restore().chain(kept.forget()).filter(|_| !stays);
     super::write_ledger(host, &next, back, context).await?;
     Err(error)
 }
@@ -145,7 +150,7 @@ async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Re
 
 /// The key of secrets, where there is one or there are any, and the keyed hashes of the project's.
 fn sealed(observed: &Observed, context: &Context<'_>) -> Result<(Option<SealKey>, Seals), Error> {
-    let references = &context.project.secrets;
+    let references = &context.project.references();
     let has_any = !observed.secrets.of(references).is_empty();
     let key = if has_any { Some(seal_key(observed)?) } else { observed.seal_key.clone() };
     let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
@@ -166,7 +171,7 @@ fn seal_key(observed: &Observed) -> Result<SealKey, Error> {
 async fn carry_out(
     host: &Host,
     prepared: &Prepared,
-    (mut steps, secrets_of_edge, adopted): (Vec<Step>, Vec<Step>, &[String]),
+    (mut steps, secrets_of_proxy, adopted): (Vec<Step>, Vec<Step>, &[String]),
     kept: &Kept,
     observed: &Observed,
     context: &Context<'_>,
@@ -175,21 +180,16 @@ async fn carry_out(
     if observed.networks.get(&project.network).is_none_or(Option::is_none) {
         steps.push(make("network", &project.network, context));
     }
-    let data = project.data().map(|(_, name)| name);
-    let missing = data.filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
-    steps.extend(missing.map(|name| make("volume", name, context)));
-    if rolling::Edge::running(&prepared.release, observed).is_none_or(|edge| !edge.stays) {
-        steps.extend(edge_volume(&prepared.release, observed, context));
-    }
-    let hooks = context.hooks.filter(|_| context.back.is_none());
+    steps.extend(volumes(&prepared.release, |_, _| true, observed, context));
+    let hooks = project.hooks.as_ref().filter(|_| context.back.is_none());
     let parts = (prepared, &observed.secrets);
-    if let Some(hook) = hooks.and_then(|hooks| hooks.pre_rollout.as_ref()) {
+    if let Some(Hooks { service, pre_rollout: Some(hook), .. }) = hooks {
         let before = std::mem::take(&mut steps);
         host.carry_out(context.lock, &project.folder, &before).await.map_err(refusal)?;
-        hooks::run(host, "app.hooks.preRollout", hook, parts, context).await?;
+        hooks::run(host, (hooks::name(project, PRE_HOOK), service), hook, parts, context).await?;
         failpoint::reached("hooked");
     }
-    let post_hook = hooks.and_then(|hooks| hooks.post_rollout.as_ref());
+    let post_hook = hooks.and_then(|hooks| Some((hooks.service.as_str(), hooks.post_rollout.as_ref()?)));
     let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
     let takeover =
         rolling::Takeover::new(host, context, (prepared, kept), observed).filter(|_| adopted.is_empty());
@@ -199,30 +199,71 @@ async fn carry_out(
         steps.extend(remove_idle(takeover.idle()));
     }
     if let Some(takeover) = takeover {
-        return takeover.carry_out(steps, secrets_of_edge, post_hook).await;
+        return takeover.carry_out(steps, secrets_of_proxy, post_hook).await;
     }
-    steps.extend(secrets_of_edge);
+    steps.extend(secrets_of_proxy);
     in_place(host, prepared, (steps, adopted), observed, context).await?;
     match post_hook {
-        Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
+        Some((service, hook)) => {
+            hooks::run(host, (hooks::name(project, POST_HOOK), service), hook, parts, context).await
+        }
         None => Ok(()),
     }
 }
 
-/// Where the edge keeps what it makes, before it is made itself: there, and its own. Docker makes volumes for root, and
-/// Caddy's image has nothing there that says otherwise.
-pub(super) fn edge_volume(release: &Release, observed: &Observed, context: &Context<'_>) -> Vec<Step> {
-    let (Some(volume), Some(image)) = (release.project.volumes.get(edge::VOLUME), release.images.get(EDGE))
-    else {
-        return Vec::new();
+/// Whether a running container of a service is as a release wants it, and goes on with it.
+fn stays(release: &Release, service: &str, observed: &Observed) -> bool {
+    let mut running = observed.containers.iter().filter(|one| one.state == State::Running);
+    running.any(|one| one.has_label(COMPOSE_SERVICE, service) && rolling::is_of(one, release, service))
+}
+
+/// Makes the volumes of a release that are missing and chosen by name and content, each with its owner. Docker makes
+/// volumes for root, and an image may have nothing there that says otherwise.
+fn volumes(
+    release: &Release,
+    is_chosen: impl Fn(&str, &Volume) -> bool,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (inside, volume) in
+        release.project.volumes.iter().filter(|(inside, volume)| is_chosen(inside, volume))
+    {
+        let is_missing = observed.volumes.get(&volume.name).is_none_or(Option::is_none);
+        steps.extend(is_missing.then(|| make("volume", &volume.name, context)));
+        // An apply that was cut may have made it and given it no owner.
+        if is_missing || observed.is_under_way() {
+            steps.extend(volume.owner.and_then(|owner| own(release, inside, &volume.name, owner)));
+        }
+    }
+    steps
+}
+
+/// The caches of one service that are missing: what is in them is made again.
+pub(super) fn caches(
+    release: &Release,
+    service: &str,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let mounts = release.project.services.get(service).map_or(&[][..], |service| &service.compose.volumes);
+    let is_chosen = |inside: &str, volume: &Volume| {
+        volume.role == VolumeRole::Cache && mounts.iter().any(|mount| mount.source == inside)
     };
-    let is_missing = observed.volumes.get(volume).is_none_or(Option::is_none);
-    let mounted = format!("{volume}:{}", edge::DATA);
+    volumes(release, is_chosen, observed, context)
+}
+
+/// Gives a volume its owner, by the image of a service that mounts it.
+fn own(release: &Release, inside: &str, name: &str, owner: Owner) -> Option<Step> {
+    let mounts =
+        |service: &crate::project::Service| service.compose.volumes.iter().any(|one| one.source == inside);
+    let (service, _) = release.project.services.iter().find(|(_, service)| mounts(service))?;
+    let (mounted, owner) = (format!("{name}:{OWNED}"), format!("{}:{}", owner.uid, owner.gid));
     let words = "run --rm --pull never --network none --read-only --user 0:0 --security-opt no-new-privileges:true \
                  --cap-drop ALL --cap-add CHOWN --cap-add DAC_READ_SEARCH --entrypoint chown -v";
-    let words = words.split_whitespace().chain([&*mounted, image, "-R", edge::USER, edge::DATA]);
-    let own = Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT);
-    is_missing.then(|| make("volume", volume, context)).into_iter().chain([own]).collect()
+    let words =
+        words.split_whitespace().chain([&*mounted, release.images.get(service)?, "-R", &owner, OWNED]);
+    Some(Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT))
 }
 
 /// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
@@ -282,10 +323,10 @@ async fn in_place(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    if let Some(edge) = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays) {
-        let releases = (observed.applied.as_ref(), &prepared.release);
-        start.extend(rolling::reload(&edge.service, releases, observed, &compose));
-    }
+    let releases = (observed.applied.as_ref(), &prepared.release);
+    let reloads =
+        project.services.keys().filter(|name| project.is_reloaded(name) && stays(releases.1, name, observed));
+    start.extend(reloads.filter_map(|name| reload::step(name, releases, observed, &compose)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
     failpoint::reached("applied");

@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep};
 use super::{Error, actions};
 use crate::{
     certificate::Certificate,
-    desired::{
-        EDGE, Tls,
-        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
-    },
     diff,
     host::{self, Container, Health, Host, HostLock, Shown, State},
     observe::{Observed, is_ours},
+    project::{
+        CertificateProbe,
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+    },
     release::Release,
     secret::Values,
     text::printable,
@@ -78,8 +78,10 @@ pub(super) async fn serving(
     soak: Duration,
 ) -> Result<(), Error> {
     healthy(host, lock, proof, limit, soak).await?;
-    match &proof.release.project.tls {
-        Some(tls) if proof.services.contains(EDGE) => certified(host, lock, proof, tls, limit).await,
+    match &proof.release.project.certificate {
+        Some(probe) if proof.services.contains(probe.service.as_str()) => {
+            certified(host, lock, proof, probe, limit).await
+        }
         _ => Ok(()),
     }
 }
@@ -88,17 +90,17 @@ async fn certified(
     host: &Host,
     lock: &HostLock,
     proof: &Proof<'_>,
-    tls: &Tls,
+    probe: &CertificateProbe,
     limit: Duration,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let (project, wanted) = (&proof.release.project, proof.certificate.as_ref());
     loop {
         lock.check()?;
-        let found = match host.shown(tls.port, &tls.name).await? {
+        let found = match host.shown(probe.port, &probe.name).await? {
             Shown::Forbidden => return Ok(()),
             Shown::Nothing(found) => found,
-            Shown::Certificate(der) => match Certificate::read(&der, &tls.name) {
+            Shown::Certificate(der) => match Certificate::read(&der, &probe.name) {
                 Ok(shown) if wanted.is_none_or(|wanted| wanted.fingerprint == shown.fingerprint) => {
                     return Ok(());
                 }
@@ -108,9 +110,11 @@ async fn certified(
         };
         if started.elapsed() > limit {
             let all = host.containers().await?;
-            let is_edge = |one: &&Container| is_ours(one, project) && one.has_label(COMPOSE_SERVICE, EDGE);
-            let logs = proof.logs_of(host, all.iter().filter(is_edge)).await;
-            let fault = format!("{EDGE}: expected to show a certificate for {}, found {found}", tls.name);
+            let CertificateProbe { service, name, .. } = probe;
+            let is_shown =
+                |one: &&Container| is_ours(one, project) && one.has_label(COMPOSE_SERVICE, service);
+            let logs = proof.logs_of(host, all.iter().filter(is_shown)).await;
+            let fault = format!("{service}: expected to show a certificate for {name}, found {found}");
             return Err(Error::Unhealthy { faults: vec![fault], logs, limit });
         }
         sleep(PAUSE).await;

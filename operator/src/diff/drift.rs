@@ -6,13 +6,14 @@ use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::{files::file_drift, host, secrets, settings};
 use crate::{
-    desired::{
-        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
-        labels,
-    },
     host::{Container, Health, Made, State},
     ledger::Ledger,
     observe::{MovedTag, Observed},
+    project::{
+        Project,
+        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
+        labels,
+    },
     release::Release,
     text::printable,
 };
@@ -22,7 +23,7 @@ const RESTARTS: u64 = 2;
 
 /// Every difference between the applied release and what is there; nothing while another writer is at work. Where
 /// nothing was applied, only the host itself is judged.
-pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed) -> Vec<DriftItem> {
+pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftItem> {
     if observed.busy {
         return Vec::new();
     }
@@ -34,7 +35,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
         items.extend(file_drift(applied, observed));
         items.extend(secrets::secret_drift(applied, observed));
         for (service, definition) in &applied.project.services {
-            items.extend(service_drift(applied, service, definition.scale as usize, observed));
+            items.extend(service_drift(applied, service, definition.compose.scale as usize, observed));
         }
         items.extend(orphans(applied, observed));
         items.extend(made_drift(applied, observed));
@@ -43,7 +44,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
     items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
-        item.component = printable(&project.component);
+        project.component.as_str().clone_into(&mut item.component);
     }
     items
 }
@@ -104,7 +105,8 @@ fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container
 
 /// The containers of a service that its scale asks for: where there are too many, those with the right name first.
 fn kept_of<'a>(applied: &Release, observed: &'a Observed, service: &str) -> Vec<&'a Container> {
-    let scale = applied.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+    let scale =
+        applied.project.services.get(service).map_or(0, |definition| definition.compose.scale as usize);
     let mut containers = containers_of(observed, service);
     let misnamed = |container: &Container| {
         let number = container.labels.get(COMPOSE_NUMBER).map_or("", String::as_str);
@@ -291,7 +293,7 @@ fn stale_content(
     let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
     let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
     let mut items = Vec::new();
-    for mount in definition.volumes.iter().filter(|mount| mount.kind == "bind") {
+    for mount in definition.compose.volumes.iter().filter(|mount| mount.kind == "bind") {
         let folder = mount.source.trim_start_matches("./");
         let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
         let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
@@ -354,7 +356,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         DriftKind::NetworkMissing,
         DriftKind::NetworkChanged,
     );
-    let volumes = project.volumes.values().flat_map(|name| {
+    let volumes = project.volumes.values().map(|volume| &volume.name).flat_map(|name| {
         let items =
             judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged);
         // What was adopted is as whoever made it wanted it.
@@ -383,12 +385,9 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
     let mut faults = Vec::new();
     for (service, definition) in &release.project.services {
         let containers = containers_of(observed, service);
-        if containers.len() != definition.scale as usize {
-            faults.push(format!(
-                "{service}: expected {} running, found {}",
-                definition.scale,
-                containers.len()
-            ));
+        let scale = definition.compose.scale;
+        if containers.len() != scale as usize {
+            faults.push(format!("{service}: expected {scale} running, found {}", containers.len()));
         }
         for container in containers {
             let image = release.images.get(service).filter(|image| **image != container.image_id);

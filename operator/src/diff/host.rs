@@ -4,13 +4,13 @@ use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::drift::item;
 use crate::{
-    desired::{
+    host::{Container, Disk},
+    observe::{Observed, adopted_containers},
+    project::{
         Project,
         compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels,
     },
-    host::{Container, Disk},
-    observe::Observed,
 };
 
 /// A disk with less free space than this, in percent, is told.
@@ -98,7 +98,7 @@ pub fn port_in_the_way(desired: &Project, observed: &Observed) -> Option<String>
     if let Some(port) = observed.taken_ports.iter().find(|port| ports.contains(port)) {
         return Some(told(*port, "something that is no container listening there"));
     }
-    let adopted = super::adoption::containers(desired, observed);
+    let adopted = adopted_containers(desired, observed);
     let mut others = observed.others.iter().filter(|other| adopted.iter().all(|one| one.id != other.id));
     others.find_map(|other| {
         let taken = other.published.iter().find(|one| one.protocol == "tcp" && ports.contains(&one.port))?;
@@ -110,16 +110,14 @@ fn publisher(project: &Project, port: u16) -> Option<&str> {
     let port = port.to_string();
     let mut services = project.services.iter();
     services
-        .find(|(_, service)| service.ports.iter().any(|published| published.published == port))
+        .find(|(_, service)| service.compose.ports.iter().any(|published| published.published == port))
         .map(|(name, _)| name.as_str())
 }
 
 /// Containers that are not ours and yet have something that is.
 pub(super) fn rogues(project: &Project, desired: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let adopted: Vec<&str> = super::adoption::containers(desired, observed)
-        .into_iter()
-        .map(|container| container.id.as_str())
-        .collect();
+    let adopted: Vec<&str> =
+        adopted_containers(desired, observed).into_iter().map(|container| container.id.as_str()).collect();
     let foreign =
         observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
     let foreign = foreign.filter(|container| !adopted.contains(&container.id.as_str()));
@@ -147,7 +145,7 @@ fn rogue(project: &Project, observed: &Observed, container: &Container) -> Optio
         found.push(format!("is in the network {}", project.network));
     }
     for source in &container.sources {
-        let is_volume = project.volumes.values().any(|volume| volume == source);
+        let is_volume = project.volumes.values().any(|volume| volume.name == *source);
         if is_volume || *source == folder || source.starts_with(&format!("{folder}/")) {
             found.push(format!("sees {source}"));
         }

@@ -4,17 +4,15 @@ use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::{change::ChangeItem, drift::item, files::words};
 use crate::{
-    desired::{Project, SECRETS_FOLDER},
     host::FileFact,
     observe::{KEY_FILE, Observed},
+    project::{Project, SECRET_MODE, SECRETS_FOLDER, service_of},
     release::Release,
     secret::Seals,
 };
 
 /// Permission bits of the seal key.
 pub(crate) const KEY_MODE: u32 = 0o600;
-/// Permission bits of a secret file: whoever a container runs as can read it.
-pub(crate) const SECRET_MODE: u32 = 0o444;
 /// Permission bits of the folder above all secrets: no other user of the host gets past it.
 const OUTER_MODE: u32 = 0o700;
 /// Permission bits of a service's folder of secrets, which its containers see.
@@ -78,15 +76,11 @@ pub(crate) fn folders<'a>(paths: impl IntoIterator<Item = &'a String>) -> Vec<(S
     outer.into_iter().chain(inner.into_iter().map(|path| (path, INNER_MODE))).collect()
 }
 
-/// The service that a secret file is for.
-pub(super) fn owner_of(path: &str) -> Option<&str> {
-    path.strip_prefix(SECRETS_FOLDER)?.strip_prefix('/')?.split('/').next()
-}
-
 /// Whether the source still has the value that a release was applied with.
 pub(crate) fn has_applied_value(applied: &Release, path: &str, observed: &Observed) -> bool {
-    let secrets = &applied.project.secrets;
-    let now = observed.seal_key.as_ref().map(|key| observed.secrets.sealed(secrets, key)).unwrap_or_default();
+    let secrets = applied.project.references();
+    let now =
+        observed.seal_key.as_ref().map(|key| observed.secrets.sealed(&secrets, key)).unwrap_or_default();
     now.get(path).is_some_and(|now| applied.seals.get(path) == Some(now))
 }
 
@@ -102,7 +96,7 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
         if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode }) = observed.files.get(path)
             && *mode != wanted
         {
-            items.push(item(DriftKind::FileMode, owner_of(path), Some(path), octal(wanted), octal(*mode)));
+            items.push(item(DriftKind::FileMode, service_of(path), Some(path), octal(wanted), octal(*mode)));
         }
     };
     check_mode(KEY_FILE, KEY_MODE);
@@ -118,7 +112,7 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     broken.truncate(1);
     for path in &broken {
         let found = observed.files.get(*path).map_or_else(String::new, words);
-        items.push(item(DriftKind::NotAFile, owner_of(path), Some(path), "a folder", found));
+        items.push(item(DriftKind::NotAFile, service_of(path), Some(path), "a folder", found));
     }
     for (path, seal) in applied
         .seals
@@ -142,17 +136,18 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
         } else {
             (kind, "the value of the applied release")
         };
-        items.push(item(kind, owner_of(path), Some(path), wanted, found));
+        items.push(item(kind, service_of(path), Some(path), wanted, found));
     }
     items
 }
 
 /// Secrets that are asked for and cannot be had.
 pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let missing = observed.secrets.missing_of(&desired.secrets);
+    let references = desired.references();
+    let missing = observed.secrets.missing_of(&references);
     missing
         .map(|(path, found)| {
-            item(DriftKind::SecretMissing, owner_of(path), Some(path), "a secret that can be read", found)
+            item(DriftKind::SecretMissing, service_of(path), Some(path), "a secret that can be read", found)
         })
         .collect()
 }
@@ -161,10 +156,11 @@ pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> 
 /// what it was.
 pub(super) fn wanted_seals(desired: &Project, observed: &Observed) -> Seals {
     let Some(key) = &observed.seal_key else { return Seals::new() };
-    let now = observed.secrets.sealed(&desired.secrets, key);
+    let now = observed.secrets.sealed(&desired.references(), key);
     let before = |path: &String| {
         let applied = observed.applied.as_ref()?;
-        let same = applied.project.secrets.get(path) == desired.secrets.get(path);
+        let reference = |project: &Project| project.secrets.get(path).map(|file| file.reference.clone());
+        let same = reference(&applied.project) == reference(desired);
         applied.seals.get(path).filter(|_| same)
     };
     let seal = |path: &String| Some((path.clone(), now.get(path).or_else(|| before(path))?.clone()));
@@ -177,7 +173,7 @@ pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<Ch
     let before = observed.applied.as_ref().map_or(&none, |applied| &applied.seals);
     let after = wanted_seals(desired, observed);
     let mut push = |path: &String, from: &str, to: &str| {
-        let service = owner_of(path).map(str::to_owned);
+        let service = service_of(path).map(str::to_owned);
         items.push(ChangeItem { service, path: path.clone(), from: from.to_owned(), to: to.to_owned() });
     };
     for path in desired.secrets.keys() {

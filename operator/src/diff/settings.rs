@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::{
-    desired::{
-        compose::{COMPOSE_NUMBER, Service},
+    host::{Container, Engine, ImageConfig, Settings},
+    project::{
+        compose::{self, COMPOSE_NUMBER},
         labels,
     },
-    host::{Container, Engine, ImageConfig, Settings},
     release::{self, Release},
 };
 
@@ -33,7 +33,7 @@ pub(super) fn differences(
     let (Some(service), Some(details)) = (applied.project.services.get(name), &container.details) else {
         return Vec::new();
     };
-    let mut wanted = wanted(applied, name, service, image, directory);
+    let mut wanted = wanted(applied, name, &service.compose, image, directory);
     let number = container.labels.get(COMPOSE_NUMBER).map_or("1", String::as_str);
     let own_name = format!("{}-{name}-{number}", applied.project.name);
     let mut found = details.settings.clone();
@@ -81,7 +81,7 @@ fn is_anonymous(field: &str, text: &str, image: &ImageConfig) -> bool {
 fn wanted(
     applied: &Release,
     name: &str,
-    service: &Service,
+    service: &compose::Service,
     image: &ImageConfig,
     directory: &str,
 ) -> Settings {
@@ -104,7 +104,9 @@ fn wanted(
     for mount in &service.volumes {
         let access = if mount.read_only { "ro" } else { "rw" };
         let source = match mount.kind.as_str() {
-            "volume" => project.volumes.get(&mount.source).unwrap_or(&mount.source).clone(),
+            "volume" => {
+                project.volumes.get(&mount.source).map_or(&mount.source, |volume| &volume.name).clone()
+            }
             _ => format!("{directory}/{}/{}", project.folder, mount.source.trim_start_matches("./")),
         };
         put(format!("volumes/{}", mount.target), format!("{} {source} {access}", mount.kind));
@@ -113,7 +115,8 @@ fn wanted(
         put("user".to_owned(), user.clone());
     }
     put(format!("networks/{}", project.network), "connected".to_owned());
-    let hash = applied.service_hashes.get(name).filter(|_| project.rolling.contains(name));
+    let hash =
+        applied.service_hashes.get(name).filter(|_| project.blue_green().any(|(other, _)| other == name));
     let upstream = hash.map(|hash| format!(" {}", release::alias(name, hash))).unwrap_or_default();
     put(format!("networks/{}/aliases", project.network), format!("{name}{upstream}"));
     put("restart".to_owned(), service.restart.clone());
@@ -131,7 +134,7 @@ fn wanted(
     wanted
 }
 
-fn health(service: &Service, wanted: &mut Settings) {
+fn health(service: &compose::Service, wanted: &mut Settings) {
     wanted.retain(|field, _| !field.starts_with("healthcheck/"));
     let check = &service.healthcheck;
     let nanoseconds = |text: &str| (seconds(text) * 1_000_000_000).to_string();
@@ -145,8 +148,8 @@ fn health(service: &Service, wanted: &mut Settings) {
     wanted.extend(fields.map(|(field, text)| (format!("healthcheck/{field}"), text)));
 }
 
-fn limits(service: &Service, wanted: &mut Settings) {
-    let crate::desired::compose::Limits {
+fn limits(service: &compose::Service, wanted: &mut Settings) {
+    let compose::Limits {
         mem_limit,
         memswap_limit,
         cpus,

@@ -15,14 +15,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Look, Site};
+use super::{Evaluation, ProjectContext};
 use credentials::{Credentials, credentials};
 
 use crate::{
-    desired::Project,
-    diff,
+    component, diff,
     host::{self, Host},
+    model::ComponentName,
     observe::{MovedTag, Observed, Supply},
+    project::Project,
     registry::{Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
     release::Release,
     source::StackKey,
@@ -58,8 +59,8 @@ struct State {
     tags: BTreeMap<(StackKey, String), Tag>,
     /// By the host's address and the reference.
     pulls: BTreeMap<(String, String), Pull>,
-    /// Since when a stack is known, and which of its hosts were looked at.
-    seen: BTreeMap<StackKey, (Instant, BTreeSet<String>)>,
+    /// Since when a component of a stack is known, and on which hosts it was checked.
+    seen: BTreeMap<(StackKey, ComponentName), (Instant, BTreeSet<String>)>,
 }
 
 /// What an image that a spec names by a tag means.
@@ -113,12 +114,13 @@ impl Images {
 
     /// Settles what the tags of a project mean, and looks which images are on the host where it asks for others than were
     /// rolled out.
-    pub(super) async fn settle(
+    pub(super) async fn resolve_images(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         mut project: Project,
-        observed: &mut Observed,
-    ) -> Result<Project, host::Error> {
+        observed: &Observed,
+    ) -> Result<(Project, Supply), host::Error> {
+        let mut supply = Supply::default();
         let named =
             project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
         let named: Vec<(String, String)> = named.filter(|(_, named)| parts(named).2.is_none()).collect();
@@ -127,20 +129,15 @@ impl Images {
             (service, reference, applied)
         };
         let named: Vec<(String, String, Option<Meaning>)> = named.into_iter().map(known).collect();
-        self.saw(site, &named);
+        self.saw(site, project.component, &named);
         for (service, reference, applied) in named {
-            match self.meaning(site, &reference, applied).await {
+            match self.meaning(site, project.component, &reference, applied).await {
                 Ok(Meaning::Local) => {}
                 Ok(Meaning::Digest(digest)) => {
                     let found = self.found(site, &reference);
                     if let Some(found) = found.filter(|found| *found != digest) {
                         let applied = digest.clone();
-                        observed.supply.moved.push(MovedTag {
-                            service: service.clone(),
-                            reference,
-                            applied,
-                            found,
-                        });
+                        supply.moved.push(MovedTag { service: service.clone(), reference, applied, found });
                     }
                     project.pin(&service, &digest);
                 }
@@ -154,21 +151,22 @@ impl Images {
                         },
                         |refusal| (refusal.reason(), refusal.message(&reference)),
                     );
-                    observed.supply.unresolved.get_or_insert(told);
+                    supply.unresolved.get_or_insert(told);
                 }
             }
         }
-        if observed.supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
-            self.look_for(site.host, &project, &mut observed.supply).await?;
+        if supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
+            self.look_for(site.host, &project, &mut supply).await?;
         }
-        Ok(project)
+        Ok((project, supply))
     }
 
     /// What a tag means: what it moved to where the policy follows it, what it meant here or elsewhere in the stack, and
     /// else what the registry says. Nothing is wrong as long as that is not known.
     async fn meaning(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
+        component: ComponentName,
         reference: &str,
         applied: Option<Meaning>,
     ) -> Result<Meaning, Option<Refusal>> {
@@ -191,7 +189,7 @@ impl Images {
             let followed = tag.meaning.clone().filter(|_| tag.followed);
             followed.or(applied).or_else(|| tag.meaning.clone())
         };
-        if known.is_none() && !self.wait_for_siblings(site).await {
+        if known.is_none() && !self.wait_for_siblings(site, component).await {
             wake_soon(site.host.clone());
             return Err(None);
         }
@@ -227,18 +225,19 @@ impl Images {
     }
 
     /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
-    fn siblings_were_seen(&self, site: &Site<'_>) -> bool {
+    fn siblings_were_seen(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
+        let key = (site.stack.key.clone(), component);
+        let seen = state.seen.entry(key).or_insert_with(|| (now, BTreeSet::new()));
         let is_seen = |host: &HostSpec| host.name == site.spec.name || seen.1.contains(host.name.as_str());
-        site.stack.app_hosts().all(is_seen) || seen.0 + SIBLINGS <= now
+        component::hosts(site.stack, component).all(is_seen) || seen.0 + SIBLINGS <= now
     }
 
     /// Waits until they were, as long as a look may wait; whether that is so.
-    async fn wait_for_siblings(&self, site: &Site<'_>) -> bool {
+    async fn wait_for_siblings(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
         let started = Instant::now();
-        while !self.siblings_were_seen(site) {
+        while !self.siblings_were_seen(site, component) {
             if started.elapsed() >= self.patience {
                 return false;
             }
@@ -248,7 +247,12 @@ impl Images {
     }
 
     /// A host of a stack was looked at: what the tags mean there is what they are to mean on the others.
-    fn saw(&self, site: &Site<'_>, named: &[(String, String, Option<Meaning>)]) {
+    fn saw(
+        &self,
+        site: &ProjectContext<'_>,
+        component: ComponentName,
+        named: &[(String, String, Option<Meaning>)],
+    ) {
         let now = Instant::now();
         let mut state = self.state();
         for (_, reference, applied) in named {
@@ -258,12 +262,13 @@ impl Images {
                 tag.meaning.get_or_insert_with(|| applied.clone());
             }
         }
-        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
+        let key = (site.stack.key.clone(), component);
+        let seen = state.seen.entry(key).or_insert_with(|| (now, BTreeSet::new()));
         seen.1.insert(site.spec.name.to_string());
     }
 
     /// What the registry said last of a tag.
-    fn found(&self, site: &Site<'_>, reference: &str) -> Option<String> {
+    fn found(&self, site: &ProjectContext<'_>, reference: &str) -> Option<String> {
         let key = (site.stack.key.clone(), reference.to_owned());
         self.state().tags.get(&key).and_then(|tag| tag.found.clone())
     }
@@ -271,7 +276,7 @@ impl Images {
     /// Asks the registry for a tag beside the looks, where it was not for a while; what is there while it is asked.
     async fn ask(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         key: (StackKey, String),
         rest: Duration,
     ) -> Option<watch::Receiver<()>> {
@@ -347,7 +352,7 @@ impl Images {
     /// Begins to pull what a change waits for, beside the looks; what is there as long as that takes.
     pub(super) async fn fetch(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         references: &[String],
     ) -> Vec<watch::Receiver<()>> {
         let mut running = Vec::new();
@@ -403,9 +408,9 @@ impl Tag {
     }
 }
 
-impl Site<'_> {
+impl ProjectContext<'_> {
     /// Pulls what the change of a look waits for, and waits until that is done or failed; whether there was anything.
-    pub async fn fetch_images(&self, look: &Look) -> bool {
+    pub async fn fetch_images(&self, look: &Evaluation) -> bool {
         let awaited = waits_for_images(look);
         if awaited {
             self.fetch_all(&look.observed.supply.missing).await;
@@ -435,7 +440,7 @@ impl Site<'_> {
 }
 
 /// Whether a change waits for images that are on their way, or could be.
-pub(super) fn waits_for_images(look: &Look) -> bool {
+pub(super) fn waits_for_images(look: &Evaluation) -> bool {
     let supply = &look.observed.supply;
     let waiting = look.plan.waiting.as_ref();
     look.plan.hold.is_none()
@@ -454,7 +459,7 @@ fn wake_soon(host: Arc<Host>) {
 /// What a reference means on a host: as it was rolled out there, or was to be.
 fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Meaning> {
     let applied = observed.applied.as_ref().and_then(|applied| applied.project.services.get(service));
-    let meaning = applied.and_then(|applied| match applied.image.strip_prefix(reference) {
+    let meaning = applied.and_then(|applied| match applied.compose.image.strip_prefix(reference) {
         Some("") => Some(Meaning::Local),
         Some(rest) => {
             let digest = rest.strip_prefix('@').filter(|digest| is_digest(digest));

@@ -38,7 +38,7 @@ pub use helper::Mounted;
 pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
 pub use steps::{Placement, Source, Step};
-pub use target::{Limits, Target};
+pub use target::{Limits, Target, TargetKey};
 pub use tls::Shown;
 pub use traffic::Traffic;
 

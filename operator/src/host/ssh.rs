@@ -44,7 +44,7 @@ impl Identity {
         Ok(Self { key: Arc::new(key) })
     }
 
-    fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         self.key.public_key().fingerprint(HashAlg::Sha256).to_string()
     }
 }

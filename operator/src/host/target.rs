@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Identity;
 
 /// How long reading may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
     /// One answer of Docker's API.
     pub answer: Duration,
@@ -40,7 +40,35 @@ pub struct Target {
     pub limits: Limits,
 }
 
+/// What makes two targets the same connection; of private keys, their fingerprints.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetKey {
+    name: String,
+    address: String,
+    port: u16,
+    user: String,
+    host_keys: Vec<String>,
+    identities: Vec<String>,
+    directory: String,
+    limits: Limits,
+}
+
 impl Target {
+    /// The key by which connections are shared.
+    pub fn key(&self) -> TargetKey {
+        let Self { name, address, port, user, host_keys, identities, directory, limits } = self;
+        TargetKey {
+            name: name.clone(),
+            address: address.clone(),
+            port: *port,
+            user: user.clone(),
+            host_keys: host_keys.clone(),
+            identities: identities.iter().map(Identity::fingerprint).collect(),
+            directory: directory.clone(),
+            limits: *limits,
+        }
+    }
+
     /// Address and port, as one text that can be connected to.
     pub fn endpoint(&self) -> String {
         if self.address.contains(':') {

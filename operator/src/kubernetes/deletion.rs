@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     report::happenings::Happening,
-    source::{Authority, Stack},
+    source::{Stack, WriteScope},
 };
 
 /// Reason of the event that tells of hosts that were left as they are.
@@ -66,19 +66,19 @@ async fn set_finalizer(context: &Context, object: &DynamicObject, wanted: bool) 
 pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<Next, ApiError> {
     let key = key_of(object);
     if !has_finalizer(object) {
-        context.stacks().give_up(&key);
+        context.stacks().forget(&key);
         context.forget_deleted(&key);
         return Ok(Next::WaitForChange);
     }
     let asked = api::read(object).ok();
     let followed = context.stacks().get(&key).map(|stack| Stack::clone(stack));
     let Some(stack) = asked.or(followed) else {
-        context.stacks().give_up(&key);
+        context.stacks().forget(&key);
         tracing::error!(stack = %key, "deleted with a spec that cannot be read: what is on its hosts is left running");
         set_finalizer(context, object, false).await?;
         return Ok(Next::WaitForChange);
     };
-    if context.leadership.authority() != Authority::Full {
+    if context.leadership.write_scope() != WriteScope::Full {
         return Ok(Next::Soon);
     }
     let since = context.deleted_since(&key);
@@ -108,7 +108,7 @@ pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<
     tracing::warn!(stack = %key, reason = happening.reason, "{}", happening.note);
     context.events.tell(&stack, happening);
     set_finalizer(context, object, false).await?;
-    context.stacks().give_up(&key);
+    context.stacks().forget(&key);
     context.forget_deleted(&key);
     Ok(Next::WaitForChange)
 }

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{ApiError, MANAGER, limited};
-use crate::{engine::now, plan::Hold, source::Authority};
+use crate::{engine::now, model::Hold, source::WriteScope};
 
 /// How long others wait before they take a lease that is not renewed.
 const GOOD_FOR: Duration = Duration::from_secs(12);
@@ -96,17 +96,17 @@ impl Leadership {
     }
 
     /// What may be written now.
-    pub(super) fn authority(&self) -> Authority {
+    pub(super) fn write_scope(&self) -> WriteScope {
         match self.get() {
-            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => Authority::Full,
-            Standing::Held(_) => Authority::Repairs(Hold {
+            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => WriteScope::Full,
+            Standing::Held(_) => WriteScope::HealOnly(Hold {
                 reason: reasons::LEADERSHIP_UNKNOWN,
                 message: format!(
                     "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
                     self.name
                 ),
             }),
-            Standing::Waiting | Standing::Lost => Authority::Nothing,
+            Standing::Waiting | Standing::Lost => WriteScope::Nothing,
         }
     }
 

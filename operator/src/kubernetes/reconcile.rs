@@ -129,7 +129,7 @@ impl Context {
             self.deleted.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         // Somebody took the finalizer away: what it was to wait for is not wanted any more.
         for key in deleted.iter().filter(|key| !there.contains(key)) {
-            self.stacks().give_up(key);
+            self.stacks().forget(key);
             self.forget_deleted(key);
         }
     }
@@ -274,7 +274,7 @@ fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> 
         mistakes.extend(source::rivals(&stack, older.iter().map(AsRef::as_ref)));
         if mistakes.is_empty() {
             for rival in newer.iter().filter(|newer| !source::rivals(newer, [&stack]).is_empty()) {
-                stacks.let_go(&rival.key.to_string());
+                stacks.unfollow(&rival.key.to_string());
                 context.again(&rival.key);
             }
         }
@@ -283,10 +283,10 @@ fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> 
     let taken_up = read.and_then(|stack| {
         let uid = |stack: &Stack| stack.resource.metadata.uid.clone();
         if stacks.get(&key).is_some_and(|before| uid(before) != uid(&stack)) {
-            stacks.let_go(&key.to_string());
+            stacks.unfollow(&key.to_string());
         }
         context.generations.saw(&stack);
-        stacks.take_up(stack.clone(), Some(api::status_of(object))).map(|()| stack)
+        stacks.upsert(stack.clone(), Some(api::status_of(object))).map(|()| stack)
     });
     context.set_refused(&key, taken_up.is_err());
     if let Err(message) = &taken_up {

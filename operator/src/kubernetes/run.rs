@@ -46,11 +46,11 @@ use super::{
     source::{Cluster, Hearer, Patience},
 };
 use crate::{
-    desired::sha256,
     engine::{Memory, Parts, Stacks},
     metrics::Metrics,
+    model::sha256,
     server::{self, Health, Told},
-    source::{Authority, Secrets, StackKey},
+    source::{Secrets, StackKey, WriteScope},
 };
 
 /// How long a watch lasts: shorter than whatever is between ends idle connections.
@@ -354,8 +354,8 @@ impl Door {
             for key in followed.iter().filter(|key| !there.contains(key)) {
                 self.let_go_if_gone(context, key).await;
             }
-            let reliable = self.leadership.authority() == Authority::Full;
-            context.stacks().see_left(reliable, Instant::now());
+            let reliable = self.leadership.write_scope() == WriteScope::Full;
+            context.stacks().reconcile_retained(reliable, Instant::now());
         }
     }
 
@@ -390,7 +390,7 @@ impl Door {
         parameters.label_selector.clone_from(&self.settings.selector);
         if limited(api.list(&parameters)).await.is_ok_and(|list| list.items.is_empty()) {
             tracing::warn!(stack = %key, "it is there no longer: it is no longer looked after, and its hosts are left as they are");
-            context.stacks().give_up(key);
+            context.stacks().forget(key);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     engine::Listener,
     report::happenings::Happening,
-    source::{Authority, Source, Stack, StackKey},
+    source::{Source, Stack, StackKey, WriteScope},
 };
 
 /// After so many failures a watch waits no longer than before: 8 s.
@@ -65,9 +65,9 @@ impl Source for Cluster {
         })
     }
 
-    fn authority(&self, stack: &StackKey) -> Authority {
-        match (self.leadership.authority(), self.history.bar(stack)) {
-            (Authority::Full, Some(bar)) => Authority::Repairs(bar),
+    fn write_scope(&self, stack: &StackKey) -> WriteScope {
+        match (self.leadership.write_scope(), self.history.bar(stack)) {
+            (WriteScope::Full, Some(bar)) => WriteScope::HealOnly(bar),
             (authority, _) => authority,
         }
     }

@@ -10,15 +10,19 @@ use std::{
 };
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 
 use crate::{
     certificate::Certificate,
-    desired::{Project, compose::COMPOSE_PROJECT, labels},
-    diff::adoption,
     host::{
         Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted, Shown,
     },
     ledger::{LEDGER_FILE, Ledger},
+    project::{
+        Project,
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT},
+        labels,
+    },
     release::Release,
     secret::{SealKey, Values},
     text::printable,
@@ -134,11 +138,61 @@ pub struct Mounts {
     pub containers: BTreeMap<String, Vec<Mounted>>,
 }
 
-/// Looks at one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
+/// What a host says of one project, and nothing else. It can be read, and becomes an [`Observed`] once.
+#[derive(Clone, Debug)]
+pub struct HostFacts(Observed);
+
+impl HostFacts {
+    /// The release that was last rolled out.
+    pub fn applied(&self) -> Option<&Release> {
+        self.0.applied.as_ref()
+    }
+
+    /// The host's own account.
+    pub fn as_observed(&self) -> &Observed {
+        &self.0
+    }
+
+    /// Joins what the host says with what is known from elsewhere.
+    pub fn with(self, inputs: Inputs, now: Timestamp) -> Observed {
+        let Inputs { busy, secrets, remembered, damaged } = inputs;
+        let applied = if damaged.is_some() { None } else { self.0.applied };
+        Observed {
+            busy,
+            secrets,
+            remembered,
+            applied,
+            damaged: damaged.or(self.0.damaged),
+            clock_ahead_seconds: self.0.facts.as_ref().and_then(|facts| clock_ahead(facts, now)),
+            ..self.0
+        }
+    }
+}
+
+/// What is known of a project from elsewhere than its host.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Whether another writer is at work there.
+    pub busy: bool,
+    /// What the source of secrets has, for the desired state and the applied release.
+    pub secrets: Values,
+    /// What the operator's own state says.
+    pub remembered: Remembered,
+    /// Why the manifest on the host cannot be trusted, though it can be read.
+    pub damaged: Option<Error>,
+}
+
+/// How far a host's clock is ahead of ours, in seconds.
+fn clock_ahead(facts: &Facts, now: Timestamp) -> Option<i64> {
+    let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
+    Some(facts.seconds?.saturating_sub(then))
+}
+
+/// Observes one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
 ///
 /// # Errors
 /// When the host cannot be read.
-pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Observed, Error> {
+pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<HostFacts, Error> {
     if !host.connect().await? && depth == Depth::Slow {
         host.probe().await?;
     }
@@ -156,9 +210,10 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     let facts = host.facts().await?;
     let mut observed = read_folder(host, project, &listing);
     let mut volumes = volumes;
-    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.volumes.values());
-    for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known == *name)) {
-        volumes.insert(name.clone(), host.volume(name).await?);
+    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
+    for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known.name == *name)) {
+        let made = host.volume(&name).await?;
+        volumes.insert(name, made);
     }
     (observed.containers, observed.others) =
         told_apart(host, project, observed.ledger.as_ref(), containers).await?;
@@ -169,18 +224,32 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
     observed.taken_ports = taken_ports(host, project, &observed).await?;
     observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
-    Ok(Observed { networks, volumes, engine, facts: Some(facts), ..observed })
+    Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
 }
 
 /// What `inspect` says of containers that are to be taken over.
 async fn inspect_adopted(host: &Host, project: &Project, observed: &mut Observed) -> Result<(), Error> {
-    let adopted = adoption::containers(project, observed).into_iter().take(MOST_INSPECTED);
+    let adopted = adopted_containers(project, observed).into_iter().take(MOST_INSPECTED);
     let ids: Vec<String> = adopted.map(|container| container.id.clone()).collect();
     let mut details = host.details(&ids).await?;
     for container in &mut observed.others {
         container.details = details.remove(&container.id);
     }
     Ok(())
+}
+
+/// The containers to be taken over; none where that is over, or nothing is to be adopted.
+pub(crate) fn adopted_containers<'a>(desired: &Project, observed: &'a Observed) -> Vec<&'a Container> {
+    let Some(adopt) = &desired.adopt else { return Vec::new() };
+    let project = adopt.project.as_str();
+    let done = observed.ledger.as_ref().and_then(|ledger| ledger.adopted.as_deref()) == Some(project);
+    let is_adopted = |container: &&Container| {
+        let is_one_off = container.has_label(COMPOSE_ONE_OFF, "True");
+        !done && !is_one_off && container.has_label(COMPOSE_PROJECT, project)
+    };
+    let mut adopted: Vec<&Container> = observed.others.iter().filter(is_adopted).collect();
+    adopted.sort_by(|one, other| one.name.cmp(&other.name));
+    adopted
 }
 
 /// Whether another writer is at work on the host.
@@ -244,8 +313,10 @@ async fn networks(host: &Host, project: &Project) -> Result<BTreeMap<String, Opt
 }
 
 async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
-    let all =
-        project.volumes.values().map(async |name| Ok::<_, Error>((name.clone(), host.volume(name).await?)));
+    let all = project
+        .volumes
+        .values()
+        .map(async |volume| Ok::<_, Error>((volume.name.clone(), host.volume(&volume.name).await?)));
     Ok(try_join_all(all).await?.into_iter().collect())
 }
 
@@ -276,25 +347,27 @@ async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Re
     Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
 }
 
-/// The certificate that the edge of a release shows. While it shows one, it is asked on the slow rota; else
+/// The certificate that a service of a release shows. While it shows one, it is asked on the slow rota; else
 /// whenever everything is read.
 async fn certificate(
     host: &Host,
     applied: Option<&Release>,
     depth: Depth,
 ) -> Result<Option<Result<Certificate, String>>, Error> {
-    let Some(tls) = applied.and_then(|applied| applied.project.tls.as_ref()) else { return Ok(None) };
-    let before = host.shown_before(tls.port, &tls.name);
+    let Some(probe) = applied.and_then(|applied| applied.project.certificate.as_ref()) else {
+        return Ok(None);
+    };
+    let before = host.shown_before(probe.port, &probe.name);
     let rota = |shown: &Shown| {
         if matches!(shown, Shown::Certificate(_)) { Depth::Slow } else { Depth::Whole }
     };
     let before = before.filter(|shown| depth < rota(shown));
     let shown = match before {
         Some(shown) => shown,
-        None => host.shown(tls.port, &tls.name).await?,
+        None => host.shown(probe.port, &probe.name).await?,
     };
     Ok(match shown {
-        Shown::Certificate(der) => Some(Certificate::read(&der, &tls.name)),
+        Shown::Certificate(der) => Some(Certificate::read(&der, &probe.name)),
         Shown::Nothing(found) => Some(Err(found)),
         Shown::Forbidden => None,
     })

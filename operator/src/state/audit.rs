@@ -69,7 +69,7 @@ pub(crate) struct State<'a> {
 impl<'a> State<'a> {
     /// The release in force, if there is one.
     pub(crate) fn of(release: Option<&'a Release>) -> Self {
-        let revision = release.map(|release| release.project.revision.as_str());
+        let revision = release.map(|release| release.project.version());
         Self { release: release.map(|release| release.id.as_str()), revision }
     }
 }

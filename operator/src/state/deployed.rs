@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use tasktracker_crds::{HostSpec, TaskTrackerStack};
 
 use crate::{
-    desired::{self, Project},
+    component,
     host::FileFact,
+    model::ComponentName,
     observe::Observed,
+    project::{self, Project, VolumeRole},
     release::Release,
     source::Stack,
 };
@@ -35,7 +37,7 @@ pub struct DeployedHost {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overtaken: bool,
     /// Projects on it, by component.
-    pub components: BTreeMap<String, Deployed>,
+    pub components: BTreeMap<ComponentName, Deployed>,
 }
 
 /// A project on a host: what is needed to find it, to remove it, and to recognize its release.
@@ -62,8 +64,9 @@ pub struct Deployed {
     pub environment: String,
     /// Network that joins the projects of the host.
     pub network: String,
-    /// Revision of the app.
-    pub revision: String,
+    /// Revision, for the component that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Volumes, by name inside the project.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,
@@ -94,8 +97,8 @@ impl Deployed {
 
     /// A project of which no release is known.
     fn of_project(project: &Project) -> Self {
-        let volume = |(inside, name): (&String, &String)| {
-            (inside.clone(), Volume { name: name.clone(), data: desired::is_data(inside) })
+        let volume = |(inside, volume): (&String, &project::Volume)| {
+            (inside.clone(), Volume { name: volume.name.clone(), data: volume.role == VolumeRole::Data })
         };
         Self {
             release: String::new(),
@@ -112,21 +115,30 @@ impl Deployed {
     }
 
     /// The project without files and services: enough to observe and to remove it.
-    pub fn project(&self, component: &str) -> Project {
+    pub fn project(&self, component: ComponentName) -> Project {
+        let volume = |Volume { name, data }: &Volume| project::Volume {
+            name: name.clone(),
+            role: if *data { VolumeRole::Data } else { VolumeRole::Cache },
+            owner: None,
+        };
         Project {
-            component: component.to_owned(),
+            component,
             name: self.name.clone(),
             folder: self.folder.clone(),
             owner: self.owner.clone(),
             environment: self.environment.clone(),
             revision: self.revision.clone(),
+            generation: String::new(),
             network: self.network.clone(),
-            volumes: self.volume_names(),
+            volumes: self.volumes.iter().map(|(inside, one)| (inside.clone(), volume(one))).collect(),
             files: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeMap::new(),
-            rolling: std::collections::BTreeSet::new(),
-            tls: None,
+            api_objects: Vec::new(),
+            certificate: None,
+            drain_file: None,
+            data_store: None,
+            hooks: None,
             adopt: None,
         }
     }
@@ -145,9 +157,9 @@ impl Deployed {
 impl DeployedHost {
     /// What would be on a host that nothing is known of yet, as the stack asks for it.
     pub(crate) fn as_asked(stack: &Stack, spec: &HostSpec) -> Self {
-        let projects = desired::for_host(stack, spec).into_iter();
+        let projects = component::for_host(stack, spec).into_iter();
         let components =
-            projects.map(|project| (project.component.clone(), Deployed::of_project(&project))).collect();
+            projects.map(|project| (project.component, Deployed::of_project(&project))).collect();
         Self { spec: spec.clone(), overtaken: false, components }
     }
 }
@@ -159,14 +171,20 @@ impl Deployment {
     }
 
     /// Records what a check or a rollout showed of a project.
-    pub(super) fn record(&mut self, stack: &Stack, spec: &HostSpec, component: &str, mut new: Deployed) {
+    pub(super) fn record(
+        &mut self,
+        stack: &Stack,
+        spec: &HostSpec,
+        component: ComponentName,
+        mut new: Deployed,
+    ) {
         self.resource = stack.resource.clone();
         // A host that has another name by now is the same one. One that is not known, or not any more, is behind those
         // that the stack was taken from.
         let known = self.hosts.values().find(|host| is_same_place(&host.spec, spec));
         let is_left = |host: &DeployedHost| !is_named(stack, &host.spec);
         let overtaken = known.map_or_else(|| self.hosts.values().any(is_left), |host| host.overtaken);
-        let old = self.hosts.get(spec.name.as_str()).and_then(|host| host.components.get(component));
+        let old = self.hosts.get(spec.name.as_str()).and_then(|host| host.components.get(&component));
         if let Some(old) = old.filter(|old| old.release == new.release && old.manifest_hash.is_some()) {
             // The first one that was observed is what is compared with.
             new.manifest_hash.clone_from(&old.manifest_hash);
@@ -175,7 +193,7 @@ impl Deployment {
         let empty = || DeployedHost { spec: spec.clone(), overtaken, components: BTreeMap::new() };
         let host = self.hosts.entry(spec.name.to_string()).or_insert_with(empty);
         host.spec = spec.clone();
-        host.components.insert(component.to_owned(), new);
+        host.components.insert(component, new);
         if !host.overtaken {
             self.overtake(stack);
         }
@@ -204,5 +222,5 @@ pub(crate) fn is_same_place(one: &HostSpec, other: &HostSpec) -> bool {
 
 /// Whether a stack asks for something on a host, under this name or another one.
 pub fn is_named(stack: &Stack, host: &HostSpec) -> bool {
-    stack.app_hosts().any(|named| named.name == host.name || is_same_place(named, host))
+    component::all_hosts(stack).any(|named| named.name == host.name || is_same_place(named, host))
 }

@@ -64,7 +64,9 @@ impl FirstSeen {
         if self.0.keys().any(|key| key.stack == stack) {
             return false;
         }
-        for (host, item) in hosts.iter().flat_map(|host| host.drift.iter().map(move |item| (host, item))) {
+        let components = hosts.iter().flat_map(|host| host.components.iter().map(move |one| (host, one)));
+        for (host, item) in components.flat_map(|(host, one)| one.drift.iter().map(move |item| (host, item)))
+        {
             let Some(first) = item.first_seen.as_ref().and_then(|text| text.parse().ok()) else { continue };
             let key =
                 Key { stack: stack.to_owned(), host: host.name.clone(), component: item.component.clone() };

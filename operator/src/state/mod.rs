@@ -217,11 +217,11 @@ impl Memory {
         release: &Release,
         observed: Option<&Observed>,
     ) {
-        let (component, new) = (release.project.component.clone(), Deployed::of_release(release, observed));
+        let (component, new) = (release.project.component, Deployed::of_release(release, observed));
         let (stack, spec) = (stack.clone(), spec.clone());
         self.change(stack.key.to_string(), move |known| {
             let mut known = known.unwrap_or_else(|| Deployment::empty(stack.resource.clone()));
-            known.record(&stack, &spec, &component, new.clone());
+            known.record(&stack, &spec, component, new.clone());
             Some(known)
         });
     }

@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use tasktracker_crds::{DriftKind, HostStatus};
 
 use super::*;
+use crate::model::ComponentName;
 use crate::{host::FileFact, release::Prepared};
 
 const KEY: &str = "default/staging";
@@ -21,7 +22,7 @@ fn named(name: &str, address: &str) -> Stack {
 }
 
 fn release(stack: &Stack) -> Release {
-    let project = crate::desired::app_project(stack, stack.spec.app.as_ref().unwrap());
+    let project = crate::component::app_project(stack, stack.spec.app.as_ref().unwrap());
     Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
 }
 
@@ -93,15 +94,18 @@ fn the_first_manifest_that_was_observed_counts() {
     let second = Memory::take(folder.path()).unwrap();
     let known = second.deployed(KEY).unwrap();
     assert_eq!(known.resource, stack.resource);
-    let deployed = &known.hosts[spec.name.as_str()].components["app"];
+    let deployed = &known.hosts[spec.name.as_str()].components[&ComponentName::App];
     assert_eq!((&deployed.release, deployed.manifest_hash.as_deref()), (&release.id, Some("aa")));
-    let project = deployed.project("app");
+    let project = deployed.project(ComponentName::App);
     let applied = &release.project;
     assert_eq!(
         (&project.name, &project.folder, &project.owner, &project.network, &project.volumes),
         (&applied.name, &applied.folder, &applied.owner, &applied.network, &applied.volumes)
     );
-    assert_eq!(deployed.data_volume(), applied.data().next().map(|(_, name)| name.as_str()));
+    assert_eq!(
+        deployed.data_volume(),
+        applied.volumes_of(crate::project::VolumeRole::Data).next().map(|(_, name)| name.as_str())
+    );
     second.forget(KEY, spec.name.as_str());
     drop(second);
     assert_eq!(Memory::take(folder.path()).unwrap().stacks(), Vec::<String>::new());
@@ -325,7 +329,10 @@ fn status(memory: &Memory, stack: &Stack, first_seen: &str) -> TaskTrackerStackS
     });
     let host = HostStatus {
         name: "app-1".to_owned(),
-        drift: vec![serde_json::from_value(item).unwrap()],
+        components: vec![tasktracker_crds::ComponentStatus {
+            drift: vec![serde_json::from_value(item).unwrap()],
+            ..tasktracker_crds::ComponentStatus::default()
+        }],
         ..HostStatus::default()
     };
     TaskTrackerStackStatus { notes: memory.notes(stack), hosts: vec![host], ..Default::default() }

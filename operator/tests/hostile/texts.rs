@@ -73,7 +73,7 @@ fn bytes(value: &impl serde::Serialize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_on_the_host_is_not_trusted_to_be_printable() {
-    let manifest = bytes(&RELEASE.release);
+    let manifest = RELEASE.release.manifest().into_bytes();
     let other =
         Ledger { owner: NASTY.to_owned(), stack: format!("other/{}", NASTY.repeat(1_000)), ..good::ledger() };
     let wanted = Expected::Failure("expected it to be of this stack, found the ledger of other/");
@@ -96,7 +96,7 @@ async fn what_is_kept_on_the_host_is_not_trusted_to_be_printable() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() {
-    let good = serde_json::to_value(&RELEASE.release).unwrap();
+    let good: serde_json::Value = serde_json::from_str(&RELEASE.release.manifest()).unwrap();
     let ledger = bytes(&good::ledger());
     let damaged = Expected::Failure("expected the stored copy of /opt/tasktracker/staging/app/releases/");
     for key in ["project", "images", "files", "id", "serviceHashes"] {

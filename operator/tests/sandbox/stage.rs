@@ -14,7 +14,7 @@ use std::{
 use futures::executor::block_on;
 use serde_json::Value;
 use tasktracker_operator::{
-    engine::{Look, Memory, Site, Wish},
+    engine::{CheckOptions, Evaluation, Memory, ProjectContext},
     host::{self, Host},
     source::{Folder, Secrets, Stack, target},
 };
@@ -103,13 +103,20 @@ impl Stage {
         &self,
         stack: &Stack,
         host: &Arc<Host>,
-        wish: Wish<'_>,
-    ) -> Result<Vec<Look>, host::Error> {
+        wish: CheckOptions<'_>,
+    ) -> Result<Vec<Evaluation>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
         let (memory, images) = (Memory::none(), Arc::default());
-        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets, memory: &memory, images: &images }
-            .look(wish)
-            .await
+        ProjectContext {
+            stack,
+            spec: &stack.spec.hosts[0],
+            host,
+            secrets: &secrets,
+            memory: &memory,
+            images: &images,
+        }
+        .check_all(wish)
+        .await
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.

@@ -13,7 +13,7 @@ pub(super) fn project_with(more: &str) -> Project {
     let text = include_str!("../../../../../examples/staging.yaml")
         .replace("tasktracker}", &format!("tasktracker{more}}}"));
     let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
-    crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+    crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap())
 }
 
 pub(super) fn release() -> Release {
@@ -85,11 +85,13 @@ pub(super) fn in_sync_with(release: Release) -> Observed {
             .project
             .services
             .iter()
-            .flat_map(|(name, service)| (1..=service.scale).map(|number| container(&release, name, number)))
+            .flat_map(|(name, service)| {
+                (1..=service.compose.scale).map(|number| container(&release, name, number))
+            })
             .collect(),
         images: release.images.values().map(|id| (id.clone(), Arc::new(ImageConfig::default()))).collect(),
         networks: BTreeMap::from([(release.project.network.clone(), made())]),
-        volumes: release.project.volumes.values().map(|name| (name.clone(), made())).collect(),
+        volumes: release.project.volumes.values().map(|volume| (volume.name.clone(), made())).collect(),
         applied: Some(release),
         ..Observed::default()
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A wish of a person about a stack.
-pub(super) enum Wish<'a> {
+pub(super) enum Request<'a> {
     Approve(&'a str),
     Rollback(Option<&'a str>),
     Retry,
@@ -25,7 +25,7 @@ pub(super) enum Wish<'a> {
     DeleteHosts(&'a [String], Deletion),
 }
 
-impl Wish<'_> {
+impl Request<'_> {
     /// Whether the status of a stack has what is wished for.
     ///
     /// # Errors

@@ -1,82 +1,140 @@
-//! The project `app`: backend, frontend and the edge in front of them.
+//! The component `app`: backend, frontend and the edge in front of them.
+
+mod caddyfile;
+mod edge;
 
 use std::collections::BTreeMap;
 
-use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec, SecretKeySpec};
+use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec, HostSpec, Role, SecretKeySpec};
 
-use super::{
-    EDGE, Project, SECRETS_FOLDER, caddyfile,
-    compose::{Healthcheck, Limits, Logging, Mount, Service, literal},
-    edge, labels,
+use super::{Component, empty, service_labels};
+use crate::{
+    model::ComponentName,
+    project::{
+        Adoption, BlueGreen, File, Hooks, Project, SECRETS_FOLDER, SecretFile, Service, Strategy, Volume,
+        VolumeRole,
+        compose::{self, Healthcheck, Limits, Logging, Mount, literal},
+    },
+    secret::Seals,
+    source::Stack,
 };
-use crate::source::Stack;
 
 /// Port of the backend, inside its container.
-pub(super) const BACKEND_PORT: u16 = 8000;
+const BACKEND_PORT: u16 = 8000;
 /// Where a service sees its secrets, inside its container.
-pub(super) const SECRETS_INSIDE: &str = "/run/secrets";
+const SECRETS_INSIDE: &str = "/run/secrets";
 /// The backend's variable that names a database server.
 const DATABASE_URL: &str = "DATABASE_URL";
 /// Port of the frontend, inside its container.
-pub(super) const FRONTEND_PORT: u16 = 8080;
-
-/// What a container of a service must answer before users are led to it: its port, and paths.
-pub(crate) fn proofs(service: &str) -> (u16, &'static [&'static str]) {
-    match service {
-        BACKEND => (BACKEND_PORT, &["/health/ready", "/tasks?limit=1"]),
-        _ => (FRONTEND_PORT, &["/"]),
-    }
-}
+const FRONTEND_PORT: u16 = 8080;
+/// Where the backend keeps its data, inside its container.
+pub(crate) const DATA_INSIDE: &str = "/data";
+/// Name inside the project of the volume with that.
+const DATA: &str = "data";
 
 /// The service that answers the API.
-pub(crate) const BACKEND: &str = "backend";
+const BACKEND: &str = "backend";
+/// The service that answers with the page.
+const FRONTEND: &str = "frontend";
+/// The service that leads traffic to the others.
+const EDGE: &str = "edge";
 
-/// The project `app` of a stack.
-pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
-    let name = format!("tt-{}-app", stack.key.name);
-    let mut services = BTreeMap::from([
-        (BACKEND.to_owned(), backend(stack, app)),
-        ("frontend".to_owned(), frontend(stack, app)),
-        (EDGE.to_owned(), edge::edge(stack, app)),
-    ]);
-    for service in services.values_mut() {
-        service.labels = service_labels(stack, &service.image);
+/// The component.
+pub(super) struct App;
+
+impl Component for App {
+    fn name(&self) -> ComponentName {
+        ComponentName::App
     }
-    let adopted = app.adopt.as_ref().and_then(|adopt| adopt.volumes.get("data")).map(ToString::to_string);
-    let data = app.database.sqlite.iter().map(|_| ("data", adopted.clone()));
-    let volumes = data.chain(edge::keeps_data(app).then_some((edge::VOLUME, None)));
-    let volume = |(inside, actual): (&str, Option<String>)| {
-        (inside.to_owned(), actual.unwrap_or_else(|| format!("{name}-{inside}")))
-    };
-    let of_edge = secrets(EDGE, &edge::secrets(app));
-    Project {
-        component: "app".to_owned(),
-        folder: format!("{}/app", stack.key.name),
-        owner: stack.owner(),
-        environment: stack.spec.environment.to_string(),
-        revision: stack.spec.revision.to_string(),
-        network: format!("tt-{}", stack.key.name),
-        volumes: volumes.map(volume).collect(),
-        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), caddyfile::render(app))]),
-        secrets: secrets(BACKEND, &backend_secrets(app)).into_iter().chain(of_edge).collect(),
-        rolling: [BACKEND, "frontend"].map(str::to_owned).into(),
-        tls: edge::tls(stack, app),
-        name,
-        services,
-        adopt: app.adopt.clone(),
+
+    fn is_wanted(&self, stack: &Stack, host: &HostSpec) -> bool {
+        stack.spec.app.is_some() && host.roles.contains(&Role::App)
+    }
+
+    fn render(&self, stack: &Stack, _: &HostSpec) -> Project {
+        match &stack.spec.app {
+            Some(app) => app_project(stack, app),
+            None => empty(stack, ComponentName::App),
+        }
     }
 }
 
-fn service_labels(stack: &Stack, image: &str) -> BTreeMap<String, String> {
-    [
-        (labels::OWNER, stack.owner()),
-        (labels::STACK, stack.key.to_string()),
-        (labels::ENVIRONMENT, stack.spec.environment.to_string()),
-        (labels::COMPONENT, "app".to_owned()),
-        (labels::IMAGE, image.to_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+/// The project `app` of a stack, the same on every host.
+pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
+    let empty = empty(stack, ComponentName::App);
+    let mut services = BTreeMap::from([
+        (BACKEND.to_owned(), blue_green(BACKEND, backend(stack, app))),
+        (FRONTEND.to_owned(), blue_green(FRONTEND, frontend(stack, app))),
+        (EDGE.to_owned(), edge::edge(stack, app)),
+    ]);
+    for Service { compose, .. } in services.values_mut() {
+        compose.labels = service_labels(stack, ComponentName::App, &compose.image);
+    }
+    let of_edge = secrets(EDGE, &edge::secrets(app));
+    let mut project = Project {
+        revision: Some(stack.spec.revision.to_string()),
+        volumes: volumes(app, &empty.name),
+        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), File::new(caddyfile::render(app)))]),
+        secrets: secrets(BACKEND, &backend_secrets(app)).into_iter().chain(of_edge).collect(),
+        certificate: edge::certificate(stack, app),
+        drain_file: Some(edge::DRAIN_FILE.to_owned()),
+        data_store: Some(data_store(app)),
+        hooks: hooks(app),
+        services,
+        adopt: adoption(app),
+        ..empty
+    };
+    project.generation = project.hash(&Seals::new());
+    project
+}
+
+/// A service whose new containers come up beside the old ones, behind the edge.
+fn blue_green(name: &str, compose: compose::Service) -> Service {
+    let (port, paths) = match name {
+        BACKEND => (BACKEND_PORT, &["/health/ready", "/tasks?limit=1"][..]),
+        _ => (FRONTEND_PORT, &["/"][..]),
+    };
+    let strategy = Strategy::BlueGreen(BlueGreen {
+        proxy: EDGE.to_owned(),
+        upstreams: format!("files/{EDGE}/upstreams/{name}"),
+        port,
+        paths: paths.iter().map(|&path| path.to_owned()).collect(),
+    });
+    Service { strategy, ..Service::new(compose) }
+}
+
+fn volumes(app: &AppSpec, project: &str) -> BTreeMap<String, Volume> {
+    let adopted = app.adopt.as_ref().and_then(|adopt| adopt.volumes.get(DATA)).map(ToString::to_string);
+    let data = app.database.sqlite.iter().map(|_| {
+        let name = adopted.clone().unwrap_or_else(|| format!("{project}-{DATA}"));
+        (DATA.to_owned(), Volume { name, role: VolumeRole::Data, owner: None })
+    });
+    data.chain(edge::volume(app, project)).collect()
+}
+
+/// Field of the spec that says where tasks are kept.
+fn data_store(app: &AppSpec) -> String {
+    let kind = if app.database.postgres.is_some() { "postgres" } else { "sqlite" };
+    format!("app.database.{kind}")
+}
+
+fn hooks(app: &AppSpec) -> Option<Hooks> {
+    let (pre_rollout, post_rollout) = (app.hooks.pre_rollout.clone(), app.hooks.post_rollout.clone());
+    let hooks = Hooks { service: BACKEND.to_owned(), field: "app.hooks", pre_rollout, post_rollout };
+    (hooks.pre_rollout.is_some() || hooks.post_rollout.is_some()).then_some(hooks)
+}
+
+fn adoption(app: &AppSpec) -> Option<Adoption> {
+    let adopt = app.adopt.as_ref()?;
+    let volumes = adopt.volumes.iter().map(|(ours, theirs)| (ours.clone(), theirs.to_string()));
+    Some(Adoption {
+        field: "app.adopt",
+        project: adopt.project.to_string(),
+        volumes: volumes.collect(),
+        data_service: BACKEND.to_owned(),
+        data_variable: "DATABASE_PATH",
+        data_file: "/data/tasks.db",
+    })
 }
 
 /// Every secret that the backend sees, by the name of its variable.
@@ -88,16 +146,10 @@ fn backend_secrets(app: &AppSpec) -> BTreeMap<String, SecretKeySpec> {
     app.backend.secret_env.clone().into_iter().chain(server).collect()
 }
 
-/// What kind of database a project of the app uses, as its spec names it.
-pub(crate) fn database(project: &Project) -> Option<&'static str> {
-    let backend = project.services.get(BACKEND)?;
-    let is_server = backend.environment.contains_key(&format!("{DATABASE_URL}_FILE"));
-    Some(if is_server { "postgres" } else { "sqlite" })
-}
-
 /// The secret files of a service.
-fn secrets(service: &str, from: &BTreeMap<String, SecretKeySpec>) -> BTreeMap<String, SecretKeySpec> {
-    from.iter().map(|(name, key)| (format!("{SECRETS_FOLDER}/{service}/{name}"), key.clone())).collect()
+fn secrets(service: &str, from: &BTreeMap<String, SecretKeySpec>) -> BTreeMap<String, SecretFile> {
+    let path = |name: &String| format!("{SECRETS_FOLDER}/{service}/{name}");
+    from.iter().map(|(name, key)| (path(name), SecretFile::new(key.clone()))).collect()
 }
 
 /// How a service finds them: each variable tells the file, and the folder is mounted.
@@ -111,7 +163,7 @@ fn see_secrets(
 }
 
 /// The folder of a service's secrets, as it sees it.
-pub(super) fn secrets_mount(service: &str) -> Mount {
+fn secrets_mount(service: &str) -> Mount {
     Mount {
         kind: "bind".to_owned(),
         source: format!("./{SECRETS_FOLDER}/{service}"),
@@ -131,14 +183,14 @@ fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
 }
 
 /// A service with what is the same for all of ours.
-pub(super) fn service(
+fn service(
     image: String,
     scale: u32,
     limits: Limits,
     healthcheck: Healthcheck,
     stop_grace_period: String,
-) -> Service {
-    Service {
+) -> compose::Service {
+    compose::Service {
         image,
         scale,
         user: None,
@@ -157,7 +209,7 @@ pub(super) fn service(
 }
 
 /// A little more than the drain itself, so that Docker's SIGKILL is never what ends it.
-pub(super) fn stop_grace(stack: &Stack) -> String {
+fn stop_grace(stack: &Stack) -> String {
     format!("{}s", stack.spec.policy.rollout.drain_timeout.duration().as_secs() + 5)
 }
 
@@ -165,7 +217,7 @@ fn drain_seconds(stack: &Stack) -> String {
     stack.spec.policy.rollout.drain_timeout.duration().as_secs().max(1).to_string()
 }
 
-fn backend(stack: &Stack, app: &AppSpec) -> Service {
+fn backend(stack: &Stack, app: &AppSpec) -> compose::Service {
     let BackendSpec { replicas, env, resources, log_level, .. } = &app.backend;
     let mut environment: BTreeMap<String, String> =
         env.iter().map(|(key, value)| (key.clone(), literal(value.as_str()))).collect();
@@ -178,12 +230,12 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
     let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
     let data = app.database.sqlite.iter().map(|_| Mount {
         kind: "volume".to_owned(),
-        source: "data".to_owned(),
-        target: "/data".to_owned(),
+        source: DATA.to_owned(),
+        target: DATA_INSIDE.to_owned(),
         read_only: false,
     });
     let seen = see_secrets(BACKEND, &backend_secrets(app), &mut environment);
-    Service {
+    compose::Service {
         environment,
         volumes: data.chain(seen).collect(),
         ..service(
@@ -196,17 +248,17 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
     }
 }
 
-fn frontend(stack: &Stack, app: &AppSpec) -> Service {
+fn frontend(stack: &Stack, app: &AppSpec) -> compose::Service {
     let FrontendSpec { replicas, backend_url, resources } = &app.frontend;
     let environment = BTreeMap::from([
         ("BACKEND_URL".to_owned(), backend_url.to_string()),
         ("DRAIN_TIMEOUT".to_owned(), drain_seconds(stack)),
     ]);
     let healthcheck = Healthcheck::program(&["/frontend", "healthcheck"]);
-    Service {
+    compose::Service {
         environment,
         ..service(
-            image(stack, app, "frontend"),
+            image(stack, app, FRONTEND),
             *replicas,
             Limits::new(resources),
             healthcheck,
@@ -222,19 +274,22 @@ mod tests {
     use tasktracker_crds::validation::read_stack;
 
     use super::*;
-    use crate::{desired::compose, secret::Seals};
 
     fn stack(from: &str, to: &str) -> Stack {
-        let text = include_str!("../../../examples/staging.yaml");
+        let text = include_str!("../../../../examples/staging.yaml");
         Stack::new(read_stack(&text.replace(from, to)).unwrap(), PathBuf::new())
+    }
+
+    fn composed(project: &Project) -> BTreeMap<String, compose::Service> {
+        project.services.iter().map(|(name, service)| (name.clone(), service.compose.clone())).collect()
     }
 
     #[test]
     fn the_first_example_as_compose_file_and_caddyfile() {
         let stack = stack("", "");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
-        insta::assert_snapshot!("compose", compose::render(&project, &project.services));
-        insta::assert_snapshot!("caddyfile", project.files["files/edge/Caddyfile"]);
+        insta::assert_snapshot!("compose", compose::render(&project, &composed(&project)));
+        insta::assert_snapshot!("caddyfile", project.files["files/edge/Caddyfile"].content);
     }
 
     #[test]
@@ -243,10 +298,13 @@ mod tests {
         let stack = stack("tasktracker}", &format!("tasktracker, digests: {{backend: \"{digest}\"}}}}"));
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
         assert_eq!(
-            project.services["backend"].image,
+            project.services["backend"].compose.image,
             format!("registry.example.com/tasktracker/backend@{digest}")
         );
-        assert_eq!(project.services["frontend"].image, "registry.example.com/tasktracker/frontend:3f2c1ab");
+        assert_eq!(
+            project.services["frontend"].compose.image,
+            "registry.example.com/tasktracker/frontend:3f2c1ab"
+        );
     }
 
     #[test]
@@ -254,9 +312,9 @@ mod tests {
         let stack =
             stack("tasktracker}", "tasktracker, backend: {secretEnv: {TOKEN: {secret: api, key: token}}}}");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
-        let backend = &project.services["backend"];
+        let backend = &project.services["backend"].compose;
         assert_eq!(backend.environment["TOKEN_FILE"], "/run/secrets/TOKEN");
-        assert_eq!(project.secrets["secrets/backend/TOKEN"].key, "token");
+        assert_eq!(project.secrets["secrets/backend/TOKEN"].reference.key, "token");
         let mount = backend.volumes.last().unwrap();
         let told = (mount.source.as_str(), mount.target.as_str(), mount.read_only);
         assert_eq!(told, ("./secrets/backend", "/run/secrets", true));
@@ -272,19 +330,19 @@ mod tests {
     fn a_database_server_takes_the_place_of_the_volume() {
         let stack = stack("tasktracker}", "tasktracker, database: {postgres: {urlSecret: tasks}}}");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
-        let backend = &project.services["backend"];
+        let backend = &project.services["backend"].compose;
         assert_eq!(backend.environment["DATABASE_URL_FILE"], "/run/secrets/DATABASE_URL");
-        let url = &project.secrets["secrets/backend/DATABASE_URL"];
+        let url = &project.secrets["secrets/backend/DATABASE_URL"].reference;
         assert_eq!((url.secret.as_str(), url.key.as_str()), ("tasks", "url"));
         assert!(project.volumes.is_empty() && backend.volumes.iter().all(|mount| mount.kind == "bind"));
-        assert_eq!(database(&project), Some("postgres"));
+        assert_eq!(project.data_store.as_deref(), Some("app.database.postgres"));
     }
 
     #[test]
     fn dollars_are_literal() {
         let stack = stack("tasktracker}", "tasktracker, backend: {env: {A: \"$HOME ${B} $$\"}}}");
         let project = app_project(&stack, stack.spec.app.as_ref().unwrap());
-        assert_eq!(project.services["backend"].environment["A"], "$$HOME $${B} $$$$");
+        assert_eq!(project.services["backend"].compose.environment["A"], "$$HOME $${B} $$$$");
     }
 
     #[test]

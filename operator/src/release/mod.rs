@@ -3,29 +3,24 @@
 //! A release is one desired state with everything that was open in it settled: images by their IDs, files by their
 //! hashes. It is stored whole below `releases/ID/`, so that healing never needs to render anything again.
 
+mod manifest;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    desired::{self, Project, compose, labels, sha256},
     host::{Placement, Source},
+    json,
+    model::sha256,
+    project::{BlueGreen, FILE_MODE, Project, compose, is_below, labels},
     secret::Seals,
 };
 
-/// Version of the formats on hosts.
-pub(crate) const FORMAT: u32 = 1;
-/// Permission bits of every file of a project.
-const FILE_MODE: u32 = 0o644;
 /// Name of a project's Compose file.
 pub const COMPOSE_FILE: &str = "compose.yaml";
 
-/// One applied desired state, as its `manifest.json` tells.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// One applied desired state.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Release {
-    /// Version of this format.
-    pub format: u32,
     /// Twelve hexadecimal digits; the same content has the same.
     pub id: String,
     /// Hash of the desired state.
@@ -39,13 +34,11 @@ pub struct Release {
     /// Files, by path from the project's folder.
     pub files: BTreeMap<String, FileRecord>,
     /// Keyed hashes of its secret files, by path from the project's folder.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seals: Seals,
 }
 
 /// What a file of a release must be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
     /// SHA-256 of the content, in hexadecimal digits.
     pub sha256: String,
@@ -68,40 +61,75 @@ impl Prepared {
     /// Settles a desired state: `images` are the image IDs by service, `seals` the keyed hashes of its secrets.
     pub fn new(project: Project, images: BTreeMap<String, String>, seals: Seals) -> Self {
         let desired_hash = project.hash(&seals);
-        let mut services = project.services.clone();
+        let mut composed = BTreeMap::new();
         let mut service_hashes = BTreeMap::new();
-        for (name, service) in &mut services {
+        for (name, service) in &project.services {
+            let mut definition = service.compose.clone();
             if let Some(image) = images.get(name) {
-                service.image.clone_from(image);
+                definition.image.clone_from(image);
             }
-            let hash = service_hash(name, service, &project, &seals);
-            service.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
-            if project.rolling.contains(name) {
+            let hash = service_hash(name, &definition, &project, &seals);
+            definition.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
+            if project.blue_green().any(|(other, _)| other == name) {
                 let joined = compose::Joined { aliases: vec![alias(name, &hash)] };
-                service.networks.insert(compose::NETWORK.to_owned(), joined);
+                definition.networks.insert(compose::NETWORK.to_owned(), joined);
             }
+            composed.insert(name.clone(), definition);
             service_hashes.insert(name.clone(), hash);
         }
-        let mut contents = project.files.clone();
-        let upstream = |name: &String| Some(upstream(name, &alias(name, service_hashes.get(name)?)));
-        contents.extend(project.rolling.iter().filter_map(upstream).map(|path| (path, String::new())));
-        contents.insert(COMPOSE_FILE.to_owned(), compose::render(&project, &services));
-        let files = contents.iter().map(|(path, content)| (path.clone(), FileRecord::of(content))).collect();
-        let id = sha256(format!("{desired_hash}{service_hashes:?}").as_bytes())[..12].to_owned();
-        let release =
-            Release { format: FORMAT, id, desired_hash, project, images, service_hashes, files, seals };
+        let files =
+            project.files.iter().map(|(path, file)| (path.clone(), (file.content.clone(), file.mode)));
+        let mut files: BTreeMap<String, (String, u32)> = files.collect();
+        let upstream = |(name, BlueGreen { upstreams, .. }): (&String, &BlueGreen)| {
+            Some(format!("{upstreams}/{}", alias(name, service_hashes.get(name)?)))
+        };
+        files
+            .extend(project.blue_green().filter_map(upstream).map(|path| (path, (String::new(), FILE_MODE))));
+        files.insert(COMPOSE_FILE.to_owned(), (compose::render(&project, &composed), FILE_MODE));
+        let records =
+            files.iter().map(|(path, (content, mode))| (path.clone(), FileRecord::of(content, *mode)));
+        let id = sha256(&json::to_vec(&(&desired_hash, &service_hashes)))[..12].to_owned();
+        let release = Release {
+            id,
+            desired_hash,
+            images,
+            service_hashes,
+            files: records.collect(),
+            seals,
+            project: Project { adopt: None, hooks: None, ..project },
+        };
+        let contents = files.into_iter().map(|(path, (content, _))| (path, content)).collect();
         Self { release, contents }
+    }
+
+    /// The copies of its files and of its manifest that a host stores, in order.
+    pub fn stored(&self) -> Vec<Placement> {
+        let copies = self.contents.iter().map(|(path, content)| {
+            let mode = self.mode(path);
+            Placement { mode, ..inline(&self.release.stored(path), content) }
+        });
+        let manifest = inline(&self.release.stored("manifest.json"), &self.release.manifest());
+        copies.chain([manifest]).collect()
+    }
+
+    /// Its live files, in order: `compose.yaml` last.
+    pub fn live(&self) -> Vec<Placement> {
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.contents.iter().partition(|(path, _)| *path == COMPOSE_FILE);
+        let place = |(path, content): (&String, &String)| Placement {
+            mode: self.mode(path),
+            ..inline(path, content)
+        };
+        first.into_iter().chain(last).map(place).collect()
     }
 
     /// Everything to be written for this release, in order: its stored copy, the live files, `compose.yaml` last.
     pub fn placements(&self) -> Vec<Placement> {
-        let stored = self.contents.iter().map(|(path, content)| inline(&self.release.stored(path), content));
-        let manifest = crate::json::to_string_pretty(&self.release);
-        let manifest = std::iter::once(inline(&self.release.stored("manifest.json"), &manifest));
-        let (last, first): (Vec<_>, Vec<_>) =
-            self.contents.iter().partition(|(path, _)| *path == COMPOSE_FILE);
-        let live = first.into_iter().chain(last).map(|(path, content)| inline(path, content));
-        stored.chain(manifest).chain(live).collect()
+        [self.stored(), self.live()].concat()
+    }
+
+    fn mode(&self, path: &str) -> u32 {
+        self.release.files.get(path).map_or(FILE_MODE, |file| file.mode)
     }
 }
 
@@ -110,13 +138,15 @@ impl Release {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(manifest: &[u8]) -> Result<Self, String> {
-        let release: Self = serde_json::from_slice(manifest).map_err(|error| error.to_string())?;
-        if release.format != FORMAT {
-            return Err(format!("expected format {FORMAT}, found {}", release.format));
-        }
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        let release = manifest::read(text)?;
         release.check()?;
         Ok(release)
+    }
+
+    /// Its manifest, as a host keeps it.
+    pub fn manifest(&self) -> String {
+        manifest::written(self)
     }
 
     /// Whether what becomes part of command lines, paths and reports is what the operator writes there.
@@ -131,15 +161,15 @@ impl Release {
         if let Some(found) = hashes.find(|text| !is_hash(text)) {
             return Err(format!("expected hexadecimal digits, found {found}"));
         }
-        let mut names =
-            [&project.component, &project.name, &project.folder, &project.network, &project.revision]
-                .into_iter()
-                .chain(project.services.keys())
-                .chain(project.volumes.iter().flat_map(|(name, actual)| [name, actual]))
-                .chain(images.iter().flat_map(|(service, image)| [service, image]))
-                .chain(service_hashes.keys())
-                .chain(files.keys())
-                .chain(seals.keys());
+        let mut names = [&project.name, &project.folder, &project.network, &project.generation]
+            .into_iter()
+            .chain(&project.revision)
+            .chain(project.services.keys())
+            .chain(project.volumes.iter().flat_map(|(inside, volume)| [inside, &volume.name]))
+            .chain(images.iter().flat_map(|(service, image)| [service, image]))
+            .chain(service_hashes.keys())
+            .chain(files.keys())
+            .chain(seals.keys());
         if let Some(found) = names.find(|name| name.chars().any(char::is_control)) {
             return Err(format!("expected a name that can be printed, found {found}"));
         }
@@ -158,8 +188,8 @@ impl Release {
 }
 
 impl FileRecord {
-    fn of(content: &str) -> Self {
-        Self { sha256: sha256(content.as_bytes()), mode: FILE_MODE, size: content.len() as u64 }
+    fn of(content: &str, mode: u32) -> Self {
+        Self { sha256: sha256(content.as_bytes()), mode, size: content.len() as u64 }
     }
 }
 
@@ -173,37 +203,22 @@ pub(crate) fn inline(path: &str, content: &str) -> Placement {
     }
 }
 
-fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
-}
-
 /// Name in the network of the containers that one release of a service has.
 pub(crate) fn alias(service: &str, hash: &str) -> String {
     format!("{service}-{hash}")
 }
 
-/// Path of the file whose name tells the edge who serves.
-fn upstream(service: &str, alias: &str) -> String {
-    format!("{}/{service}/{alias}", desired::UPSTREAMS)
-}
-
 /// Compose's own hash does not cover the files that a service mounts; this one does, but for those that it takes up while
 /// it runs.
-fn service_hash(name: &str, service: &compose::Service, project: &Project, seals: &Seals) -> String {
-    let mut text = crate::json::to_string(service);
-    let fixed = service.volumes.iter().filter(|mount| mount.kind == "bind" && !desired::is_reloaded(name));
-    for mount in fixed {
-        let folder = mount.source.trim_start_matches("./");
-        for (path, content) in project.files.iter().filter(|(path, _)| is_below(path, folder)) {
-            text.push_str(path);
-            text.push_str(&sha256(content.as_bytes()));
-        }
-        for (path, seal) in seals.iter().filter(|(path, _)| is_below(path, folder)) {
-            text.push_str(path);
-            text.push_str(seal);
-        }
-    }
-    sha256(text.as_bytes())[..16].to_owned()
+fn service_hash(name: &str, definition: &compose::Service, project: &Project, seals: &Seals) -> String {
+    let fixed = definition.volumes.iter().filter(|mount| mount.kind == "bind" && !project.is_reloaded(name));
+    let folders: Vec<&str> = fixed.map(|mount| mount.source.trim_start_matches("./")).collect();
+    let is_mounted = |path: &str| folders.iter().any(|folder| is_below(path, folder));
+    let files = project.files.iter().filter(|(path, _)| is_mounted(path));
+    let files: BTreeMap<&String, (String, u32)> =
+        files.map(|(path, file)| (path, (sha256(file.content.as_bytes()), file.mode))).collect();
+    let seals: BTreeMap<&String, &String> = seals.iter().filter(|(path, _)| is_mounted(path)).collect();
+    sha256(&json::to_vec(&(definition, files, seals)))[..16].to_owned()
 }
 
 #[cfg(test)]
@@ -213,15 +228,15 @@ mod tests {
 
     #[test]
     fn a_manifest_that_leads_elsewhere_is_damaged() {
-        let text = include_str!("../../examples/staging.yaml");
+        let text = include_str!("../../../examples/staging.yaml");
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
-        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let project = crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap());
         let good = Prepared::new(project, BTreeMap::new(), Seals::new()).release;
         let read = |change: fn(&mut Release)| {
             let mut release = good.clone();
             change(&mut release);
-            Release::read(&serde_json::to_vec(&release).unwrap())
+            Release::read(release.manifest().as_bytes())
         };
         assert_eq!(read(|_| {}), Ok(good.clone()));
         let moved = |release: &mut Release, path: &str| {
@@ -233,7 +248,7 @@ mod tests {
         for path in ["../x", "/etc/passwd", "files/../../x", "files//x"] {
             let mut release = good.clone();
             moved(&mut release, path);
-            let told = Release::read(&serde_json::to_vec(&release).unwrap()).unwrap_err();
+            let told = Release::read(release.manifest().as_bytes()).unwrap_err();
             assert!(told.contains("below the project's folder"), "{path}: {told}");
         }
     }

@@ -1,15 +1,18 @@
 //! The edge: the proxy in front of page and API, and the certificate that it shows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{AppSpec, SecretKeySpec, TlsMode, scalars::SecretName};
 
-use super::{
-    EDGE, SECRETS_FOLDER, Tls,
-    app::{secrets_mount, service, stop_grace},
-    compose::{Healthcheck, Limits, Mount, PublishedPort, Service},
+use super::{EDGE, secrets_mount, service, stop_grace};
+use crate::{
+    project::{
+        CertificatePair, CertificateProbe, Owner, Reload, SECRETS_FOLDER, Service, Validation, Volume,
+        VolumeRole,
+        compose::{self, Healthcheck, Limits, Mount, PublishedPort},
+    },
+    source::Stack,
 };
-use crate::source::Stack;
 
 /// Port of the page without TLS, inside the container.
 pub(super) const PAGE_PORT: u16 = 3500;
@@ -20,22 +23,23 @@ pub(super) const HTTP_PORT: u16 = 8080;
 /// Port of the page with TLS, inside the container.
 pub(super) const HTTPS_PORT: u16 = 8443;
 
+/// File that is there while a host is drained: the edge then tells balancers that the host is not ready.
+pub(super) const DRAIN_FILE: &str = "files/edge/drained";
 /// User and group inside the container.
-pub(crate) const USER: &str = "65532:65532";
+const USER: Owner = Owner { uid: 65532, gid: 65532 };
 /// Where it keeps what it makes itself: keys, certificates, accounts.
-pub(crate) const DATA: &str = "/data";
+const DATA: &str = "/data";
 /// Name inside the project of the volume with that.
-pub(crate) const VOLUME: &str = "edge";
+const VOLUME: &str = "edge";
+/// Its configuration, inside the container.
+const CONFIG: &str = "/etc/caddy/Caddyfile";
+/// How long Caddy may take to say whether it understands a configuration.
+const VALIDATION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Names of its secret files: certificate, key, and who vouches for an ACME directory.
 pub(super) const CERTIFICATE: &str = "tls.crt";
 pub(super) const KEY: &str = "tls.key";
 pub(super) const AUTHORITY: &str = "ca.crt";
-
-/// Paths of certificate and key, from the project's folder.
-pub(crate) fn certificate_files() -> [String; 2] {
-    [CERTIFICATE, KEY].map(|name| format!("{SECRETS_FOLDER}/{EDGE}/{name}"))
-}
 
 /// Its secrets, by the name of the file.
 pub(super) fn secrets(app: &AppSpec) -> BTreeMap<String, SecretKeySpec> {
@@ -50,9 +54,16 @@ pub(super) fn secrets(app: &AppSpec) -> BTreeMap<String, SecretKeySpec> {
     }
 }
 
-/// Whom users find over TLS.
-pub(super) fn tls(stack: &Stack, app: &AppSpec) -> Option<Tls> {
-    Some(Tls { name: name(app)?, port: stack.spec.ports.https.0 })
+/// The certificate that users are shown.
+pub(super) fn certificate(stack: &Stack, app: &AppSpec) -> Option<CertificateProbe> {
+    let path = |name: &str| format!("{SECRETS_FOLDER}/{EDGE}/{name}");
+    let pair = || CertificatePair { chain: path(CERTIFICATE), key: path(KEY) };
+    Some(CertificateProbe {
+        service: EDGE.to_owned(),
+        name: name(app)?,
+        port: stack.spec.ports.https.0,
+        pair: (app.tls.mode == TlsMode::Secret).then(pair),
+    })
 }
 
 /// The name that its certificate is for.
@@ -63,8 +74,15 @@ pub(super) fn name(app: &AppSpec) -> Option<String> {
 }
 
 /// Whether it makes what outlives its container.
-pub(super) fn keeps_data(app: &AppSpec) -> bool {
+fn keeps_data(app: &AppSpec) -> bool {
     matches!(app.tls.mode, TlsMode::Internal | TlsMode::Acme)
+}
+
+/// The volume with what it makes, where it makes any.
+pub(super) fn volume(app: &AppSpec, project: &str) -> Option<(String, Volume)> {
+    let volume =
+        || Volume { name: format!("{project}-{VOLUME}"), role: VolumeRole::Cache, owner: Some(USER) };
+    keeps_data(app).then(|| (VOLUME.to_owned(), volume()))
 }
 
 /// The edge of a stack.
@@ -91,22 +109,33 @@ pub(super) fn edge(stack: &Stack, app: &AppSpec) -> Service {
         TlsMode::Off => vec![PublishedPort::tcp(ports.page.0, PAGE_PORT)],
         _ => vec![PublishedPort::tcp(ports.http.0, HTTP_PORT), PublishedPort::tcp(ports.https.0, HTTPS_PORT)],
     };
-    Service {
-        user: Some(USER.to_owned()),
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let compose = compose::Service {
+        user: Some(format!("{}:{}", USER.uid, USER.gid)),
         ports: page.into_iter().chain([PublishedPort::tcp(ports.api.0, API_PORT)]).collect(),
         tmpfs: in_memory.map(|path| format!("{path}:uid=65532,gid=65532,mode=0700")).collect(),
         volumes: [files].into_iter().chain(data).chain(secrets).collect(),
         ..service(app.edge.image.to_string(), 1, limits, healthcheck, stop_grace(stack))
-    }
+    };
+    // Caddy validates before it switches, and does nothing where it has the same configuration.
+    let reload = Reload::Exec {
+        argv: words(&["caddy", "reload", "--config", CONFIG, "--adapter", "caddyfile"]),
+        force: words(&["--force"]),
+    };
+    let validation = Validation {
+        argv: words(&["caddy", "adapt", "--config", CONFIG, "--adapter", "caddyfile"]),
+        limit: VALIDATION_LIMIT,
+    };
+    Service { reload, validations: vec![validation], ..Service::new(compose) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{Project, app_project};
+    use crate::{component::app_project, project::Project};
 
     fn project(tls: &str) -> Project {
-        let text = include_str!("../../../examples/staging.yaml").replace(
+        let text = include_str!("../../../../examples/staging.yaml").replace(
             "tasktracker}",
             &format!("tasktracker, publicUrl: \"https://Tasks.example.com:8443\", tls: {{{tls}}}}}"),
         );
@@ -116,7 +145,7 @@ mod tests {
     }
 
     fn ports(project: &Project) -> Vec<String> {
-        let ports = &project.services["edge"].ports;
+        let ports = &project.services["edge"].compose.ports;
         ports.iter().map(|port| format!("{}>{}", port.published, port.target)).collect()
     }
 
@@ -124,20 +153,25 @@ mod tests {
     fn a_certificate_from_a_secret_is_a_file_that_the_edge_sees() {
         let project = project("mode: Secret, secret: web");
         assert_eq!(ports(&project), ["80>8080", "443>8443", "8000>8000"]);
-        let [certificate, key] = certificate_files().map(|path| project.secrets[&path].key.clone());
-        assert_eq!((certificate.as_str(), key.as_str()), ("tls.crt", "tls.key"));
-        assert_eq!(project.tls, Some(Tls { name: "tasks.example.com".to_owned(), port: 443 }));
+        let shown = project.certificate.clone().unwrap();
+        assert_eq!((shown.name.as_str(), shown.port), ("tasks.example.com", 443));
+        let key_of = |path: &String| project.secrets[path].reference.key.clone();
+        let pair = shown.pair.unwrap();
+        assert_eq!((key_of(&pair.chain).as_str(), key_of(&pair.key).as_str()), ("tls.crt", "tls.key"));
         assert_eq!(project.volumes.keys().collect::<Vec<_>>(), ["data"], "nothing that outlives it");
-        insta::assert_snapshot!("caddyfile_secret", project.files["files/edge/Caddyfile"]);
+        insta::assert_snapshot!("caddyfile_secret", project.files["files/edge/Caddyfile"].content);
     }
 
     #[test]
     fn what_the_edge_makes_itself_outlives_its_container_and_is_no_data() {
         for mode in ["mode: Internal", "mode: Acme, acme: {email: \"a@example.com\"}"] {
             let project = project(mode);
-            assert_eq!(project.volumes["edge"], "tt-staging-app-edge", "{mode}");
-            assert_eq!(project.data().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["data"]);
-            let edge = &project.services["edge"];
+            assert_eq!(project.volumes["edge"].name, "tt-staging-app-edge", "{mode}");
+            assert_eq!(
+                project.volumes_of(VolumeRole::Data).map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+                ["data"]
+            );
+            let edge = &project.services["edge"].compose;
             assert!(edge.volumes.iter().any(|mount| mount.source == "edge" && mount.target == "/data"));
             assert!(!edge.tmpfs.iter().any(|path| path.starts_with("/data")), "{:?}", edge.tmpfs);
         }
@@ -148,7 +182,7 @@ mod tests {
         let acme =
             "acme: {email: \"a@example.com\", directory: \"https://ca.example.com/acme\", caSecret: ca}";
         let project = project(&format!("mode: Acme, {acme}"));
-        assert_eq!(project.secrets["secrets/edge/ca.crt"].secret.as_str(), "ca");
-        insta::assert_snapshot!("caddyfile_acme", project.files["files/edge/Caddyfile"]);
+        assert_eq!(project.secrets["secrets/edge/ca.crt"].reference.secret.as_str(), "ca");
+        insta::assert_snapshot!("caddyfile_acme", project.files["files/edge/Caddyfile"].content);
     }
 }

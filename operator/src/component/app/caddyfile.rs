@@ -3,7 +3,7 @@
 use tasktracker_crds::{AppSpec, TlsMode};
 
 use super::{
-    app::{BACKEND_PORT, FRONTEND_PORT, SECRETS_INSIDE},
+    BACKEND_PORT, FRONTEND_PORT, SECRETS_INSIDE,
     edge::{self, API_PORT, HTTP_PORT, HTTPS_PORT, PAGE_PORT},
 };
 

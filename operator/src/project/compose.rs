@@ -224,7 +224,11 @@ pub fn render(project: &Project, services: &BTreeMap<String, Service>) -> String
         name: project.name.clone(),
         services: services.clone(),
         networks: BTreeMap::from([(NETWORK.to_owned(), external(&project.network))]),
-        volumes: project.volumes.iter().map(|(name, actual)| (name.clone(), external(actual))).collect(),
+        volumes: project
+            .volumes
+            .iter()
+            .map(|(inside, volume)| (inside.clone(), external(&volume.name)))
+            .collect(),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = crate::json::serialized(serde_saphyr::to_string_with_options(&file, options));
