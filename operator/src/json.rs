@@ -28,6 +28,9 @@ pub fn to_value<T: Serialize>(value: T) -> Value {
 
 /// What a serializer of an own type returned. It fails only for a map whose keys are no text, or where a type's own
 /// `Serialize` says so, and none of ours does: a failure is a defect, which must not pass as an empty document.
+///
+/// # Panics
+/// On that defect.
 pub fn serialized<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the operator's own types serialize")
 }

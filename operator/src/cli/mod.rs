@@ -348,7 +348,7 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
         Command::Delete { source, state, stack, hosts, volumes, forget } => {
             let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
             let memory = state.share()?;
-            let verdict = delete::delete(printer, &source, &memory, asked).await;
+            let verdict = Box::pin(delete::delete(printer, &source, &memory, asked)).await;
             memory.flush().await;
             verdict
         }

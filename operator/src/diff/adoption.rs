@@ -9,6 +9,7 @@ use crate::{
         compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels,
     },
+    registry::parts,
 };
 
 /// What a rollout takes over, as a plan shows it.
@@ -92,17 +93,8 @@ pub(crate) fn data_left(desired: &Project, observed: &Observed) -> Option<String
 
 /// Whether a container is one of a service, by its own service or by its image.
 pub(crate) fn is_part(container: &Container, part: &str) -> bool {
-    let last = repository(&container.image).0.rsplit('/').next().unwrap_or_default();
+    let last = parts(&container.image).0.rsplit('/').next().unwrap_or_default();
     container.has_label(COMPOSE_SERVICE, part) || last == part || last.ends_with(&format!("-{part}"))
-}
-
-/// Repository and tag of a reference; the tag is `latest` where there is none.
-pub(crate) fn repository(image: &str) -> (&str, &str) {
-    let image = image.split('@').next().unwrap_or_default();
-    match image.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (image, "latest"),
-    }
 }
 
 /// A running container that is neither ours nor replaced, and uses a volume that the desired state has: two programs

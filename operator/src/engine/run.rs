@@ -85,16 +85,14 @@ impl Follower {
         let mut files: Option<Vec<StackFile>> = None;
         loop {
             beat.now();
-            let read = match folder.stamp() {
-                Ok(new) if stamp.as_ref() == Some(&new) => Ok(()),
-                Ok(new) => folder.read().map(|read| {
+            let read = folder.read_changed(stamp.clone()).await.map(|changed| {
+                if let Some((new, read)) = changed {
                     self.upsert(&read);
                     files = Some(read);
                     stamp = Some(new);
                     ready.store(true, Ordering::Relaxed);
-                }),
-                Err(error) => Err(error),
-            };
+                }
+            });
             let error = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
             if !error.is_empty() && error != told {
                 tracing::error!("{error}; the last stacks stay in force");

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tasktracker_crds::HostSpec;
 
-use super::{VERSION, deployed::DeployedHost};
-use crate::{json, report::news::Told};
+use super::{
+    VERSION,
+    deployed::{Deployed, DeployedHost},
+    files::Versioned,
+};
+use crate::{json, model::ComponentName, report::news::Told};
 
 /// Notification state as it is stored, in `notifications.json` and in notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,16 +41,36 @@ impl From<StoredNotifications> for Told {
     }
 }
 
-/// The content of the notes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What notes keep.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Notes {
     /// What is deployed where.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) hosts: BTreeMap<String, DeployedHost>,
     /// Notification state.
-    #[serde(default)]
     pub(super) notifications: StoredNotifications,
+}
+
+/// The content of the notes. Hosts with the same release have the same project: it is stored once, since every write of
+/// a status carries it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    projects: Vec<Deployed>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    hosts: BTreeMap<String, StoredHost>,
+    #[serde(default)]
+    notifications: StoredNotifications,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredHost {
+    spec: HostSpec,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    overtaken: bool,
+    /// The position of each project in the list, by component.
+    components: BTreeMap<ComponentName, usize>,
 }
 
 /// What notes turned out to be.
@@ -61,7 +86,21 @@ pub(super) enum Found {
 
 /// Notes as a status keeps them.
 pub(super) fn write(notes: &Notes) -> Value {
-    json::to_value(super::files::Versioned { version: VERSION, content: notes })
+    let mut stored = Stored { notifications: notes.notifications.clone(), ..Stored::default() };
+    for (name, host) in &notes.hosts {
+        let mut components = BTreeMap::new();
+        for (component, project) in &host.components {
+            let known = stored.projects.iter().position(|known| known == project);
+            let position = known.unwrap_or_else(|| {
+                stored.projects.push(project.clone());
+                stored.projects.len() - 1
+            });
+            components.insert(*component, position);
+        }
+        let host = StoredHost { spec: host.spec.clone(), overtaken: host.overtaken, components };
+        stored.hosts.insert(name.clone(), host);
+    }
+    json::to_value(Versioned { version: VERSION, content: stored })
 }
 
 /// Reads the notes of a status.
@@ -69,8 +108,22 @@ pub(super) fn read(notes: &Value) -> Found {
     match notes.get("version").and_then(Value::as_u64) {
         None => Found::Nothing,
         Some(version) if version == VERSION => {
-            serde_json::from_value(notes.clone()).map_or(Found::Nothing, Found::Notes)
+            let stored = serde_json::from_value::<Stored>(notes.clone()).ok();
+            stored.and_then(restored).map_or(Found::Nothing, Found::Notes)
         }
         Some(_) => Found::UnknownVersion,
     }
+}
+
+/// None where a host has a project that is not in the list.
+fn restored(stored: Stored) -> Option<Notes> {
+    let Stored { projects, hosts, notifications } = stored;
+    let restored = |(name, host): (String, StoredHost)| {
+        let project =
+            |(component, position): (ComponentName, usize)| Some((component, projects.get(position)?.clone()));
+        let components = host.components.into_iter().map(project).collect::<Option<_>>()?;
+        Some((name, DeployedHost { spec: host.spec, overtaken: host.overtaken, components }))
+    };
+    let hosts = hosts.into_iter().map(restored).collect::<Option<_>>()?;
+    Some(Notes { hosts, notifications })
 }

@@ -381,14 +381,33 @@ fn notes_of_another_version_stay_as_they_are() {
 }
 
 #[test]
-fn notes_are_small() {
+fn notes_of_many_hosts_are_small() {
     let memory = Memory::none();
     let stack = stack("one");
-    let (spec, release) = (&stack.spec.hosts[0], release(&stack));
-    memory.record(&stack, spec, &release, Some(&observed(&release, &"a".repeat(64))));
-    let host = memory.notes(&stack)["hosts"][spec.name.as_str()].clone();
-    let project = json::to_vec(&host["components"]["app"]).len();
-    assert!(project < 550, "{project} bytes for each component of each host, as for 100 hosts of one status");
+    let mut release = release(&stack);
+    for component in ComponentName::ALL {
+        release.project.component = *component;
+        release.project.name = format!("tt-staging-{component}");
+        for number in 0..100 {
+            let mut spec = stack.spec.hosts[0].clone();
+            spec.name = format!("host-{number}").parse().unwrap();
+            spec.address = format!("host-{number}.example").parse().unwrap();
+            memory.record(&stack, &spec, &release, Some(&observed(&release, &"a".repeat(64))));
+        }
+    }
+    let notes = memory.notes(&stack);
+    // A status of 100 hosts has to leave room below the 1.5 MiB of an object for what it reports of them.
+    let size = json::to_vec(&notes).len();
+    assert!(size < 25_000, "{size} bytes");
+    let restored = Memory::none();
+    restored.restore(&stack, &TaskTrackerStackStatus { notes: notes.clone(), ..Default::default() });
+    assert_eq!(restored.deployed(KEY), memory.deployed(KEY));
+    // A list that was cut is no notes: nothing is made up.
+    let mut cut = notes;
+    cut["projects"].as_array_mut().unwrap().pop();
+    let nothing = Memory::none();
+    nothing.restore(&stack, &TaskTrackerStackStatus { notes: cut, ..Default::default() });
+    assert_eq!(nothing.deployed(KEY), None);
 }
 
 #[tokio::test]
