@@ -309,7 +309,8 @@ mod tests {
     }
 
     fn seen(release: &Release, sha256: &str) -> Observed {
-        let fact = FileFact::File { mode: 0o644, size: 1, sha256: Some(sha256.to_owned()) };
+        let fact =
+            FileFact::File { mode: 0o644, uid: 1500, gid: 1500, size: 1, sha256: Some(sha256.to_owned()) };
         Observed { files: [(release.stored("manifest.json"), fact)].into(), ..Observed::default() }
     }
 
