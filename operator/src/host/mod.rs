@@ -8,6 +8,7 @@ mod error;
 mod facts;
 mod files;
 mod helper;
+mod http;
 mod registry;
 mod session;
 pub mod shell;
@@ -30,6 +31,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
 pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
 pub use error::Error;
 pub use facts::{Disk, Facts};

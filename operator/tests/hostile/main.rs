@@ -12,6 +12,7 @@ mod fake_programs;
 mod fake_sshd;
 mod good;
 mod programs;
+mod services;
 mod stage;
 mod texts;
 mod transport;
