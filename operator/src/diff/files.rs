@@ -34,7 +34,7 @@ pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftIte
         }
         match observed.files.get(path) {
             None => push(DriftKind::FileMissing, path, wanted, "nothing".to_owned()),
-            Some(FileFact::File { mode, size, sha256 }) => {
+            Some(FileFact::File { mode, size, sha256, .. }) => {
                 if sha256.as_ref() != Some(&record.sha256) {
                     let found = match sha256 {
                         Some(sha256) => content(sha256, *size),

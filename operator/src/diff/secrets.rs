@@ -93,7 +93,7 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     let mut items = Vec::new();
     let octal = |mode: u32| format!("mode {mode:04o}");
     let mut check_mode = |path: &str, wanted: u32| {
-        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode }) = observed.files.get(path)
+        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode, .. }) = observed.files.get(path)
             && *mode != wanted
         {
             items.push(item(DriftKind::FileMode, service_of(path), Some(path), octal(wanted), octal(*mode)));

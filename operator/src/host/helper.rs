@@ -177,10 +177,12 @@ fn read_files(lines: &str) -> Option<BTreeMap<String, FileFact>> {
     for line in lines.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
-            ["S", path, mode, size, ..] => found.push(((*path).to_owned(), *mode, *size)),
-            ["O", path, mode, size, ..] => {
+            ["S", path, mode, size, uid, gid, ..] => {
+                found.push(((*path).to_owned(), [*mode, *size, *uid, *gid]));
+            }
+            ["O", path, mode, size, uid, gid, ..] => {
                 let path = BASE64_STANDARD.decode(path).ok()?;
-                found.push((String::from_utf8_lossy(&path).into_owned(), *mode, *size));
+                found.push((String::from_utf8_lossy(&path).into_owned(), [*mode, *size, *uid, *gid]));
             }
             [hash, "", path] if hash.len() == 64 => {
                 hashes.insert((*path).to_owned(), (*hash).to_owned());
@@ -188,9 +190,10 @@ fn read_files(lines: &str) -> Option<BTreeMap<String, FileFact>> {
             _ => return None,
         }
     }
-    let fact = |(path, mode, size): (String, &str, &str)| {
+    let fact = |(path, [mode, size, uid, gid]): (String, [&str; 4])| {
         let mode = u32::from_str_radix(mode, 16).ok()?;
-        let fact = FileFact::of(mode, size.parse().ok()?, hashes.remove(&path));
+        let owner = (uid.parse().ok()?, gid.parse().ok()?);
+        let fact = FileFact::of(mode, owner, size.parse().ok()?, hashes.remove(&path));
         Some((path, fact))
     };
     found.into_iter().map(fact).collect()
@@ -226,16 +229,20 @@ mod tests {
     fn lines_become_facts() {
         let hash = "a".repeat(64);
         let lines = format!(
-            "S a/app/compose.yaml 81a4 3 77 2026-01-01 10:00:00.0 +0000\nS a/app 41ed 4096 1 x\nO YS9hcHAvw7w= a1ff 9 x\n{hash}  a/app/compose.yaml\n"
+            "S a/app/compose.yaml 81a4 3 1500 1501 77 2026-01-01 10:00:00.0 +0000\nS a/app 41ed 4096 0 7 1 x\nO YS9hcHAvw7w= a1ff 9 1 1 x\n{hash}  a/app/compose.yaml\nS a/app/pw 8100 6 1000 0 78 x\n"
         );
         let files = read_files(&lines).unwrap();
-        let file = FileFact::File { mode: 0o644, size: 3, sha256: Some(hash) };
+        let file = FileFact::File { mode: 0o644, uid: 1500, gid: 1501, size: 3, sha256: Some(hash) };
         assert_eq!(files["a/app/compose.yaml"], file);
+        let unreadable = FileFact::File { mode: 0o400, uid: 1000, gid: 0, size: 6, sha256: None };
+        assert_eq!(files["a/app/pw"], unreadable);
         assert_eq!(
             (&files["a/app"], &files["a/app/ü"]),
-            (&FileFact::Folder { mode: 0o755 }, &FileFact::Link)
+            (&FileFact::Folder { mode: 0o755, uid: 0, gid: 7 }, &FileFact::Link)
         );
-        assert!(read_files("rubbish\n").is_none());
+        for lines in ["rubbish\n", "S a 81a4 3 -1 0 1\n", "S a 81a4 3 0 root 1\n", "S a 81a4 3 0\n"] {
+            assert!(read_files(lines).is_none(), "{lines}");
+        }
     }
 
     #[test]

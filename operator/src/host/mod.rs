@@ -3,11 +3,13 @@
 //! Does IO, knows no policy. One connection per host, opened when first needed and again after it broke; every
 //! channel on it has a task that drains it, and everything has a deadline.
 
+mod archive;
 mod docker;
 mod error;
 mod facts;
 mod files;
 mod helper;
+mod http;
 mod registry;
 mod session;
 pub mod shell;
@@ -30,6 +32,8 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
+pub use archive::ArchivedFile;
 pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
 pub use error::Error;
 pub use facts::{Disk, Facts};
@@ -37,7 +41,7 @@ pub use files::{FileFact, Listing};
 pub use helper::Mounted;
 pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
-pub use steps::{Placement, Source, Step};
+pub use steps::{Extraction, OwnedFile, Placement, Source, Step};
 pub use target::{Limits, Target, TargetKey};
 pub use tls::Shown;
 pub use traffic::Traffic;
@@ -429,6 +433,7 @@ impl Host {
 /// Entry points of the fuzz targets in `operator/fuzz`.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use super::archive::fuzz as archive;
     pub use super::docker::fuzz_events as events;
     pub use super::docker::fuzz_replies as replies;
     pub use super::helper::fuzz as helper;

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::ErrorKind,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -101,10 +102,10 @@ impl Connection {
             .map_err(|_| Error::ConnectionLost)
     }
 
-    /// A channel to a TCP port of the host, from the host itself.
-    pub(super) async fn tunnel(&self, port: u16) -> Result<Tunnel, Error> {
-        let home = "127.0.0.1";
-        let opened = self.handle.channel_open_direct_tcpip(home, port.into(), home, 0);
+    /// A channel to a TCP port, from the host itself: its own, or one of its containers.
+    pub(super) async fn tunnel(&self, endpoint: SocketAddr) -> Result<Tunnel, Error> {
+        let (address, port) = (endpoint.ip().to_string(), endpoint.port().into());
+        let opened = self.handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
         match opened.await {
             Ok(channel) => Ok(Tunnel::Open(Box::new(channel.into_stream()))),
             Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
@@ -130,7 +131,7 @@ impl Connection {
     }
 }
 
-/// What came of asking for a TCP port of the host.
+/// What came of asking for a TCP port.
 pub(super) enum Tunnel {
     /// A channel to it.
     Open(Box<ChannelStream<Msg>>),

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::Identity;
 
+/// How long a service may take by default.
+const SERVICE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How long reading may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
@@ -11,11 +14,13 @@ pub struct Limits {
     pub answer: Duration,
     /// One program that only looks.
     pub program: Duration,
+    /// One step of an HTTP exchange with a service: the connection, and the answer.
+    pub service: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(15), program: Duration::from_secs(20) }
+        Self { answer: Duration::from_secs(15), program: Duration::from_secs(20), service: SERVICE_LIMIT }
     }
 }
 

@@ -31,7 +31,7 @@ fn record(memory: &Memory, stack: &Stack) {
 }
 
 fn observed(release: &Release, sha256: &str) -> Observed {
-    let fact = FileFact::File { mode: 0o644, size: 1, sha256: Some(sha256.to_owned()) };
+    let fact = FileFact::File { mode: 0o644, uid: 0, gid: 0, size: 1, sha256: Some(sha256.to_owned()) };
     Observed { files: [(release.stored("manifest.json"), fact)].into(), ..Observed::default() }
 }
 

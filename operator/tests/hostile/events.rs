@@ -16,7 +16,7 @@ use crate::{
 async fn watched(bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
     let script = docker("/events", move |_| Said::new(bytes.clone(), then.clone()));
     let fake = FakeSshd::start(script).await;
-    let host = host(fake.port, Limits { answer: LIMIT, program: LIMIT });
+    let host = host(fake.port, Limits { answer: LIMIT, program: LIMIT, ..Limits::default() });
     (fake, Arc::new(host))
 }
 

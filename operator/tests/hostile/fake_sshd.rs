@@ -20,7 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use crate::{fake_docker, fake_programs};
+use crate::{fake_docker, fake_programs, services, stage::LIMIT};
 
 /// What a fake says, and what it does after that.
 #[derive(Clone, Debug)]
@@ -66,24 +66,48 @@ pub(crate) struct Script {
     pub(crate) docker: Twist,
     /// Answers of the fake helper by its question, of the fake probe to `probe`; to an empty text, what is said unasked.
     pub(crate) programs: Twist,
-    /// Kinds of channels that are refused: `session`, `socket`.
+    /// Answers of a service in the host's network, by the request's head.
+    pub(crate) services: Twist,
+    /// Opens every channel to a service late.
+    pub(crate) slow_services: bool,
+    /// Kinds of channels that are refused: `session`, `socket`, `service`, `forwarding`.
     pub(crate) refused: &'static [&'static str],
 }
 
 impl Default for Script {
     fn default() -> Self {
         let as_is: Twist = Arc::new(|_, said| said);
-        Self { docker: as_is.clone(), programs: as_is, refused: &[] }
+        Self {
+            docker: as_is.clone(),
+            programs: as_is.clone(),
+            services: as_is,
+            slow_services: false,
+            refused: &[],
+        }
     }
 }
 
 /// What was seen of whoever connected.
-#[derive(Default)]
 pub(crate) struct Seen {
     /// First lines of requests to the fake Docker API.
     pub(crate) requests: Mutex<Vec<String>>,
+    /// Endpoints of services to which a channel was asked for.
+    pub(crate) endpoints: Mutex<Vec<String>>,
+    /// Channels to services that ended.
+    pub(crate) ended_services: tokio::sync::Semaphore,
     /// Connections that were opened.
     pub(crate) connections: AtomicUsize,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            requests: Mutex::default(),
+            endpoints: Mutex::default(),
+            ended_services: tokio::sync::Semaphore::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// A fake SSH server; it ends when this is dropped.
@@ -190,6 +214,38 @@ impl server::Handler for FakeSession {
         let fake = fake_docker::serve(channel.into_stream(), self.script.docker.clone(), self.seen.clone());
         let cut = self.cut.clone();
         self.tasks.spawn(async move { end(fake.await, &cut) });
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.seen.endpoints.lock().unwrap().push(format!("{address} {port}"));
+        for (kind, reason) in [
+            ("service", ChannelOpenFailure::ConnectFailed),
+            ("forwarding", ChannelOpenFailure::AdministrativelyProhibited),
+        ] {
+            if self.script.refused.contains(&kind) {
+                reply.reject(reason).await;
+                return Ok(());
+            }
+        }
+        let (script, seen, cut) = (self.script.clone(), self.seen.clone(), self.cut.clone());
+        self.tasks.spawn(async move {
+            if script.slow_services {
+                tokio::time::sleep(2 * LIMIT).await;
+            }
+            reply.accept().await;
+            end(services::serve(channel.into_stream(), script.services, &seen).await, &cut);
+            seen.ended_services.add_permits(1);
+        });
         Ok(())
     }
 

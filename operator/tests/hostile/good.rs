@@ -89,7 +89,7 @@ fn list() -> String {
         ["", "/backend", "/frontend"].map(|service| format!("/app/files/edge/upstreams{service}"));
     let folders = ["", "/app", "/app/files", "/app/files/edge", "/app/releases"].map(str::to_owned);
     for folder in folders.iter().chain(&upstreams) {
-        writeln!(lines, "S staging{folder} 41ed 4096 7 2026-01-01 10:00:00.0 +0000").unwrap();
+        writeln!(lines, "S staging{folder} 41ed 4096 1500 1500 7 2026-01-01 10:00:00.0 +0000").unwrap();
     }
     let mut files: Vec<(String, &str)> = RELEASE
         .contents
@@ -99,7 +99,7 @@ fn list() -> String {
     files.push(("staging/app/ledger.json".to_owned(), ""));
     files.push((manifest_path(), ""));
     for (path, content) in &files {
-        writeln!(lines, "S {path} 81a4 {} 8 2026-01-01 10:00:00.0 +0000", content.len()).unwrap();
+        writeln!(lines, "S {path} 81a4 {} 1500 1500 8 2026-01-01 10:00:00.0 +0000", content.len()).unwrap();
     }
     lines.push('\n');
     for (path, content) in &files {

@@ -68,7 +68,7 @@ pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<E
 
 async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let fake = FakeSshd::start(script).await;
-    let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit }));
+    let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit, ..Limits::default() }));
     let wish = CheckOptions {
         approval: Approval::Policy,
         depth: Depth::Whole,

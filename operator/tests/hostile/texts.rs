@@ -122,7 +122,7 @@ async fn names_of_files_and_words_of_the_probe_are_told_without_what_a_terminal_
     let odd = program("list", |said| {
         // `staging/app/` and the nasty text, as the helper encodes names that are not plain.
         let name = text_line("", format!("staging/app/{NASTY}").as_bytes());
-        let line = format!("O {} 81a4 3 x\n", name.split_whitespace().last().unwrap());
+        let line = format!("O {} 81a4 3 1500 1500 x\n", name.split_whitespace().last().unwrap());
         Said::new(line + &said.text(), Then::Listen)
     });
     let wanted = &["FileExtra \\u{0}\\r\\n\\u{1b}[2J\\u{7}\\u{9b}…: a file of 3 bytes"];

@@ -44,7 +44,7 @@ async fn told_of(first: &'static [u8], more: &'static [u8]) -> String {
             std::future::pending::<()>().await;
         }
     });
-    let host = host(port, Limits { answer: LIMIT, program: LIMIT });
+    let host = host(port, Limits { answer: LIMIT, program: LIMIT, ..Limits::default() });
     let begun = Instant::now();
     let error = timeout(Duration::from_secs(15), host.connect()).await.unwrap().unwrap_err().to_string();
     assert!(begun.elapsed() < Duration::from_secs(12), "{error}");

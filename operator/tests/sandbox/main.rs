@@ -13,6 +13,7 @@ mod faults;
 #[cfg(test)]
 mod fleet;
 mod helper;
+mod host_abilities;
 mod hostile_strings;
 mod import;
 mod kubernetes;

@@ -63,7 +63,8 @@ impl Stage {
         Self::bare(name, HostOptions::default())
     }
 
-    fn bare(name: &str, options: HostOptions) -> Self {
+    /// Starts a host with options of its own, without any image.
+    pub(crate) fn bare(name: &str, options: HostOptions) -> Self {
         let options = HostOptions { reuse: Some(format!("operator-{name}")), ..options };
         let host = SandboxHost::start(name, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();

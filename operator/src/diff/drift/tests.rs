@@ -103,7 +103,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
             text("nothing")
         )]
     );
-    let changed = FileFact::File { mode: 0o644, size: 5, sha256: Some("0123456789abcdef".to_owned()) };
+    let changed = file(0o644, 5, "0123456789abcdef");
     assert_eq!(
         seen(|observed| drop(observed.files.insert(text("files/edge/Caddyfile"), changed))),
         [(
@@ -186,21 +186,20 @@ fn files_are_seen_by_mode_kind_and_place() {
     let put =
         |path: &str, fact: FileFact| kinds(|observed| drop(observed.files.insert(path.to_owned(), fact)));
     let record = release().files[&path].clone();
-    let chmod = FileFact::File { mode: 0o600, size: record.size, sha256: Some(record.sha256) };
+    let chmod = file(0o600, record.size, &record.sha256);
     assert_eq!(put(&path, chmod), [(DriftKind::FileMode, path.clone())]);
     assert_eq!(put(&path, FileFact::Link), [(DriftKind::NotAFile, path.clone())]);
-    assert_eq!(put(&path, FileFact::Folder { mode: 0o755 }), [(DriftKind::NotAFile, path)]);
+    assert_eq!(put(&path, folder()), [(DriftKind::NotAFile, path)]);
     assert_eq!(put("files/edge", FileFact::Link), [(DriftKind::NotAFile, "files/edge".to_owned())]);
     assert_eq!(put(".", FileFact::Link), [(DriftKind::NotAFile, ".".to_owned())]);
     assert_eq!(put(".env", FileFact::Other), [(DriftKind::FileExtra, ".env".to_owned())]);
     for own in ["HOLD", "ledger.json", "releases/x", "releases/x/manifest.json"] {
-        assert_eq!(put(own, FileFact::Folder { mode: 0o755 }), Vec::new(), "{own}");
+        assert_eq!(put(own, folder()), Vec::new(), "{own}");
     }
     let folder = |observed: &mut Observed| {
-        observed.files.extend([
-            ("files/notes".to_owned(), FileFact::Folder { mode: 0o755 }),
-            ("files/notes/a".to_owned(), FileFact::Link),
-        ]);
+        observed
+            .files
+            .extend([("files/notes".to_owned(), folder()), ("files/notes/a".to_owned(), FileFact::Link)]);
     };
     assert_eq!(kinds(folder), [(DriftKind::FileExtra, "files/notes".to_owned())], "only the folder is told");
 }

@@ -196,6 +196,36 @@ impl DockerReader {
         Ok(answer.map(|answer| inspect::engine(&answer)).unwrap_or_default())
     }
 
+    /// The archive of one path in a container, by its ID, of which at most `most` bytes are read; nothing where the
+    /// container or the path is not there.
+    pub(super) async fn archive(
+        &self,
+        connection: &Connection,
+        id: &str,
+        path: &str,
+        most: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        let path = format!("/containers/{id}/archive?path={}", encoded(path));
+        let failed = |found: String| Error::DockerApi { path: path.clone(), found };
+        let _permit = self.permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
+        let fetched = timeout(self.answer_limit, async {
+            // A channel of its own: an answer that is too large is not read to its end.
+            let sender = open(connection).await?;
+            let (_sender, response) = self.ask(sender, &path).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), most).collect().await;
+            Ok::<_, Error>((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+        });
+        match fetched.await.map_err(|_| self.late(&path))?? {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, _) => Err(failed(format!("expected success, found status {status}"))),
+        }
+    }
+
     /// Opens the stream of events; it has begun when this returns.
     pub(super) async fn events(&self, connection: &Connection) -> Result<Events, Error> {
         let path = format!("/events?filters={}", encoded(event::FILTERS));

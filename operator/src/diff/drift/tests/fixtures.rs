@@ -59,24 +59,29 @@ pub(super) fn container(release: &Release, service: &str, number: u32) -> Contai
     Container { details: Some(Details { settings: wanted, ..Details::default() }), ..bare }
 }
 
+/// A file of the SSH user.
+pub(super) fn file(mode: u32, size: u64, sha256: &str) -> FileFact {
+    FileFact::File { mode, uid: 1500, gid: 1500, size, sha256: Some(sha256.to_owned()) }
+}
+
+/// A folder of the SSH user.
+pub(super) fn folder() -> FileFact {
+    FileFact::Folder { mode: 0o755, uid: 1500, gid: 1500 }
+}
+
 pub(super) fn in_sync() -> Observed {
     in_sync_with(release())
 }
 
 /// A host on which everything is as a release wants it.
 pub(super) fn in_sync_with(release: Release) -> Observed {
-    let file = |record: &FileRecord| FileFact::File {
-        mode: record.mode,
-        size: record.size,
-        sha256: Some(record.sha256.clone()),
-    };
+    let file = |record: &FileRecord| file(record.mode, record.size, &record.sha256);
     let made = || {
         let settings = settings::of_made(&release.project.owner, "default/staging");
         Some(Made { id: "n".to_owned(), settings })
     };
     let files = release.files.iter().map(|(path, record)| (path.clone(), file(record)));
-    let folders =
-        ["files", "files/edge", "releases"].map(|path| (path.to_owned(), FileFact::Folder { mode: 0o755 }));
+    let folders = ["files", "files/edge", "releases"].map(|path| (path.to_owned(), folder()));
     Observed {
         ledger: Some(Ledger::empty("o", "default/staging")),
         directory: DIRECTORY.to_owned(),
