@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tasktracker_crds::{DriftKind, conditions::reasons};
 
+use super::docker::DockerFault;
+
 /// What is wrong with a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -154,6 +156,14 @@ pub enum Error {
         /// Exit status and last words.
         found: String,
     },
+    /// A `docker` command on the host failed.
+    #[error("docker: {found}")]
+    Docker {
+        /// Why, as far as it is not what was asked.
+        fault: DockerFault,
+        /// Which command, exit status and last words.
+        found: String,
+    },
     /// A program or an answer took too long.
     #[error("{doing}: expected an end within {} s, found none", .limit.as_secs())]
     TimedOut {
@@ -176,6 +186,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A `docker` command failed with these last words.
+    pub(super) fn docker(found: String) -> Self {
+        Self::Docker { fault: DockerFault::of(&found), found }
+    }
+
     /// Whether a new connection is needed after this.
     pub(super) fn is_of_connection(&self) -> bool {
         matches!(
@@ -206,7 +221,7 @@ impl Error {
             Self::Locked | Self::Overtaken { .. } => reasons::LOCKED,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
-            Self::Failed { .. } => reasons::APPLY_FAILED,
+            Self::Failed { .. } | Self::Docker { .. } => reasons::APPLY_FAILED,
         }
     }
 

@@ -30,7 +30,9 @@ use tokio::{
     time::Instant,
 };
 
-pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
+pub use docker::{
+    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, Made, Published, Settings, State,
+};
 pub use error::Error;
 pub use facts::{Disk, Facts};
 pub use files::{FileFact, Listing};
