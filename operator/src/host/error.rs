@@ -164,6 +164,16 @@ pub enum Error {
         /// Which command, exit status and last words.
         found: String,
     },
+    /// sshd opens no more channels on the connection, which stays.
+    #[error(
+        "ssh: expected sshd to open {channel}, found: refused ({found}); raise MaxSessions in the host's sshd_config, or allow sessions there"
+    )]
+    ChannelRefused {
+        /// What was to be opened.
+        channel: &'static str,
+        /// The reason that sshd gives.
+        found: String,
+    },
     /// A program or an answer took too long.
     #[error("{doing}: expected an end within {} s, found none", .limit.as_secs())]
     TimedOut {
@@ -191,15 +201,9 @@ impl Error {
         Self::Docker { fault: DockerFault::of(&found), found }
     }
 
-    /// Whether a new connection is needed after this.
+    /// Whether a new connection is needed after this alone. A late answer is no such error: see `Link::is_broken_by`.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectionLost
-                | Self::TimedOut { .. }
-                | Self::SocketDenied { .. }
-                | Self::DockerUnavailable { .. }
-        )
+        matches!(self, Self::ConnectionLost | Self::SocketDenied { .. } | Self::DockerUnavailable { .. })
     }
 
     /// The reason for conditions, events and metrics.
@@ -209,6 +213,7 @@ impl Error {
             | Self::NotSsh { .. }
             | Self::Silent { .. }
             | Self::ConnectionLost
+            | Self::ChannelRefused { .. }
             | Self::TimedOut { .. } => reasons::UNREACHABLE,
             Self::HostKeyChanged { .. } => reasons::HOST_KEY_CHANGED,
             Self::AuthenticationFailed { .. } => reasons::AUTHENTICATION_FAILED,

@@ -5,6 +5,7 @@
 //! a host that is exactly as its release; each test changes one answer.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod connection;
 mod docker_answers;
 mod events;
 mod fake_docker;

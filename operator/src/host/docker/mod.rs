@@ -30,8 +30,8 @@ use super::{Error, facts::Facts, ssh::Connection};
 use crate::text::printable;
 
 pub use container::{Container, Health, Published, State};
-pub(super) use event::Events;
 pub use event::fuzz as fuzz_events;
+pub(super) use event::{Events, Origin, Subject};
 pub use fault::DockerFault;
 pub use inspect::fuzz as fuzz_replies;
 pub use inspect::{Details, ImageConfig, Settings};
