@@ -21,7 +21,7 @@ use super::{
 use crate::{
     diff::{certificate, secrets},
     failpoint,
-    host::{self, Container, Exit, Host, State, Step},
+    host::{self, Container, DockerFault, Exit, Host, State, Step},
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
@@ -381,18 +381,9 @@ pub(super) async fn ours_and_others(
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
 pub(super) fn refusal(error: host::Error) -> Error {
     match error {
-        host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
-            Error::Refused { found }
-        }
+        host::Error::Docker { fault: DockerFault::Other, found } => Error::Refused { found },
         other => other.into(),
     }
-}
-
-/// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
-fn may_pass(found: &str) -> bool {
-    ["Cannot connect to the Docker daemon", "error during connect", "no space left on device"]
-        .iter()
-        .any(|words| found.to_lowercase().contains(&words.to_lowercase()))
 }
 
 /// The ID of every image.
@@ -433,10 +424,11 @@ mod tests {
 
     #[test]
     fn a_daemon_that_went_away_is_not_the_releases_fault() {
-        assert!(may_pass(
-            "exit status 1: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
-        ));
-        assert!(may_pass("write /var/lib/docker/x: no space left on device"));
-        assert!(!may_pass("exit status 1: Bind for 0.0.0.0:3500 failed: port is already allocated"));
+        let refused = |fault| {
+            let found = "docker compose: exit status 1".to_owned();
+            matches!(refusal(host::Error::Docker { fault, found }), Error::Refused { .. })
+        };
+        assert!(refused(DockerFault::Other));
+        assert!(!refused(DockerFault::DaemonUnavailable) && !refused(DockerFault::NoSpace));
     }
 }

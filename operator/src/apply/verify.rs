@@ -154,7 +154,7 @@ async fn healthy(
             let start = actions::start(still.iter().map(String::as_str));
             match host.carry_out(lock, &project.folder, &[start]).await {
                 // What does not start is told as what does not serve.
-                Err(host::Error::Failed { doing, .. }) if doing.starts_with("docker") => {}
+                Err(host::Error::Docker { .. }) => {}
                 done => done?,
             }
             (starts, still_since) = (starts + 1, None);

@@ -1,6 +1,6 @@
 //! Applied against observed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
@@ -20,6 +20,8 @@ use crate::{
 
 /// A container that Docker started again at least this often, and that does not last, restarts again and again.
 const RESTARTS: u64 = 2;
+/// How long a container must run until Docker's own backoff begins anew.
+const STABLE_UPTIME: Duration = Duration::from_secs(10);
 
 /// Every difference between the applied release and what is there; nothing while another writer is at work. Where
 /// nothing was applied, only the host itself is judged.
@@ -262,22 +264,19 @@ fn condition(container: &Container) -> Option<(DriftKind, &'static str, String)>
     }
 }
 
-/// Whether it has run for ten seconds, as Docker's own backoff wants it before it begins anew.
+/// Whether it runs, and has for so long that Docker counts its restarts anew. Where the daemon does not tell how long,
+/// nothing is held against it.
 fn lasts(container: &Container) -> bool {
-    let Some(since) = container.status.strip_prefix("Up ") else { return false };
-    if since.starts_with("Less than a second") {
-        return false;
-    }
-    let mut words = since.split(' ');
-    let (number, unit) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    !unit.starts_with("second") || number.parse::<u32>().is_ok_and(|seconds| seconds >= 10)
+    let Some(details) = &container.details else { return false };
+    details.process.is_some() && details.uptime.is_none_or(|uptime| uptime >= STABLE_UPTIME)
 }
 
 /// `exited (137)` rather than `Exited (137) 3 seconds ago`: what is told must not change from check to check.
 fn state_words(container: &Container) -> String {
     let State::Other(state) = &container.state else { return "running".to_owned() };
-    match container.status.split_once('(').and_then(|(_, rest)| rest.split_once(')')) {
-        Some((code, _)) if state == "exited" => format!("exited ({code})"),
+    let exit_code = container.details.as_ref().and_then(|details| details.exit_code).or(container.exit_code);
+    match exit_code {
+        Some(code) if state == "exited" => format!("exited ({code})"),
         _ => state.clone(),
     }
 }

@@ -99,7 +99,12 @@ impl Connection {
         timeout(STEP_LIMIT, open)
             .await
             .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
-            .map_err(|_| Error::ConnectionLost)
+            .map_err(|error| match error {
+                russh::Error::ChannelOpenFailure(reason) => {
+                    Error::ChannelRefused { channel: "a session", found: format!("{reason:?}") }
+                }
+                _ => Error::ConnectionLost,
+            })
     }
 
     /// A channel to a TCP port, from the host itself: its own, or one of its containers.

@@ -259,7 +259,7 @@ pub(super) fn failure(output: &Output) -> Error {
             let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
             Error::ReleaseDamaged { path: path.to_owned(), found: found.to_owned() }
         }
-        Exit::Exited(1) => doing("docker", by_docker(output, &words)),
+        Exit::Exited(1) => Error::docker(by_docker(output, &words)),
         Exit::Exited(code) => doing("writing on the host", format!("exit status {code}: {words}")),
         Exit::Signalled | Exit::Lost => doing("writing on the host", format!("ended by a signal: {words}")),
     }

@@ -1,8 +1,12 @@
-//! Docker's events: whatever comes wakes or does not, and nothing spins.
+//! Docker's events: those of ours wake at once, foreign ones once a second, and nothing spins.
 
 use std::{sync::Arc, time::Duration};
 
-use tasktracker_operator::host::{Host, Limits};
+use futures::future::join_all;
+use tasktracker_operator::{
+    project::compose::COMPOSE_PROJECT,
+    host::{Host, Limits},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -14,9 +18,14 @@ use crate::{
 
 /// A host whose stream of events is this.
 async fn watched(bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
+    watched_within(LIMIT, bytes, then).await
+}
+
+/// The same, with another limit for each answer.
+async fn watched_within(answer: Duration, bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
     let script = docker("/events", move |_| Said::new(bytes.clone(), then.clone()));
     let fake = FakeSshd::start(script).await;
-    let host = host(fake.port, Limits { answer: LIMIT, program: LIMIT, ..Limits::default() });
+    let host = host(fake.port, Limits { answer, program: answer, ..Limits::default() });
     (fake, Arc::new(host))
 }
 
@@ -39,27 +48,68 @@ fn stream(texts: &[&str]) -> Vec<u8> {
     [endless_head().as_bytes(), &chunks].concat()
 }
 
+/// An event of a container of a Compose project.
+fn of_project(name: &str) -> String {
+    format!(
+        "{{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{{\"ID\":\"c\",\"Attributes\":{{\"{COMPOSE_PROJECT}\":\"{name}\",\"name\":\"n\"}}}}}}\n"
+    )
+}
+
+/// How long after it began to watch a host wakes; nothing where it does not within 1.5 s.
+async fn first_wake(texts: &[&str]) -> Option<Duration> {
+    let (_fake, host) = watched_within(LIMIT * 10, stream(texts), Then::Hang).await;
+    // What is asked about is the operator's own.
+    assert_eq!(host.inspected("tt-staging-app"), [""; 0]);
+    host.network("tt-staging").await.unwrap();
+    host.volume("tt-staging-app-data").await.unwrap();
+    let mut hints = host.hints();
+    hints.mark_unchanged();
+    let begun = Instant::now();
+    host.watch().await.unwrap();
+    timeout(Duration::from_millis(1_500), hints.changed()).await.ok()?.unwrap();
+    Some(begun.elapsed())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_wake_and_what_is_none_does_not() {
-    let table: [(&str, &[&str], bool); 7] = [
-        ("nothing", &[], false),
-        (
-            "of another project",
-            &[
-                "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"Attributes\":{\"name\":\"other\"}}}\n",
-            ],
-            true,
-        ),
-        ("a health check", &["{\"Action\":\"exec_start: /x\"}\n"], false),
-        ("half an event", &["{\"Action\":\"die\""], false),
-        ("an event in halves", &["{\"Action\":", "\"die\"}\n"], true),
-        ("rubbish is looked at", &["\u{1b}[2J rubbish\n"], true),
-        ("empty lines", &["\n\n\r\n", "\n"], false),
+async fn events_of_ours_wake_at_once_and_foreign_ones_after_a_second() {
+    let (ours, other) = (of_project("tt-staging-app"), of_project("other"));
+    let network = "{\"Type\":\"network\",\"Action\":\"disconnect\",\"Actor\":{\"Attributes\":{\"name\":\"tt-staging\"}}}\n";
+    let volume = "{\"Type\":\"volume\",\"Action\":\"destroy\",\"Actor\":{\"ID\":\"tt-staging-app-data\"}}\n";
+    let many = other.repeat(5_000);
+    let (at_once, later) = (Some(true), Some(false));
+    let table: [(&str, &[&str], Option<bool>); 13] = [
+        ("nothing", &[], None),
+        ("of ours", &[&ours], at_once),
+        ("of our network", &[network], at_once),
+        ("of our volume", &[volume], at_once),
+        ("of ours among many others", &[&many, &ours, &many], at_once),
+        ("of another project", &[&other], later),
+        ("of no project", &["{\"Type\":\"container\",\"Action\":\"die\"}\n"], later),
+        ("a health check", &["{\"Action\":\"exec_start: /x\"}\n"], None),
+        ("half an event", &["{\"Action\":\"die\""], None),
+        ("an event in halves", &["{\"Action\":", "\"die\"}\n"], later),
+        ("an event of ours in halves", &[&ours[..30], &ours[30..]], at_once),
+        ("rubbish is looked at", &["\u{1b}[2J rubbish\n"], later),
+        ("empty lines", &["\n\n\r\n", "\n"], None),
     ];
-    for (name, texts, wanted) in table {
-        let (_fake, host) = watched(stream(texts), Then::Hang).await;
-        assert_eq!(wakes(&host, Duration::from_millis(300)).await > 0, wanted, "{name}");
+    let woken = join_all(table.iter().map(|(_, texts, _)| first_wake(texts))).await;
+    for ((name, _, expected), woken) in table.iter().zip(woken) {
+        let is_at_once = woken.map(|after| after < Duration::from_secs(1));
+        assert_eq!(is_at_once, *expected, "{name}: {woken:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_events_without_end_wake_once_a_second() {
+    let (_fake, host) = watched(stream(&[]), Then::Drip(chunk(&of_project("other")))).await;
+    let mut hints = host.hints();
+    hints.mark_unchanged();
+    let begun = Instant::now();
+    host.watch().await.unwrap();
+    for _ in 0..3 {
+        timeout(LIMIT * 10, hints.changed()).await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(3), "three times in {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,11 +131,12 @@ async fn a_stream_that_ends_at_once_is_asked_for_once_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_events_is_taken_and_kept_nowhere() {
     for piece in ["x".repeat(30_000), "{\"Action\":\"die\"}\n".repeat(1_000)] {
-        let (_fake, host) = watched(stream(&[]), Then::Repeat(chunk(&piece))).await;
+        let patient = Duration::from_secs(5);
+        let (_fake, host) = watched_within(patient, stream(&[]), Then::Repeat(chunk(&piece))).await;
         let woken = wakes(&host, Duration::from_millis(1_500)).await;
         assert!((1..200).contains(&woken), "{woken} times");
         // The connection serves other questions meanwhile.
-        timeout(Duration::from_secs(5), host.containers()).await.unwrap().unwrap();
+        host.containers().await.unwrap();
     }
 }
 

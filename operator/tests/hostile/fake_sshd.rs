@@ -15,8 +15,9 @@ use russh::{
     server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey},
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::{AbortHandle, JoinSet},
 };
 
@@ -36,8 +37,10 @@ pub(crate) enum Then {
     Listen,
     /// Closes the channel.
     Close,
-    /// Says nothing more and keeps the channel.
+    /// Says nothing more and keeps the channel until the other side closes it.
     Hang,
+    /// Says nothing more and closes the channel when it is notified.
+    CloseOn(Arc<Notify>),
     /// Says this again and again, as fast as it is taken.
     Repeat(Vec<u8>),
     /// Says this again and again, slowly.
@@ -64,7 +67,8 @@ pub(crate) type Twist = Arc<dyn Fn(&str, Said) -> Said + Send + Sync>;
 pub(crate) struct Script {
     /// Answers of the fake Docker API, by path with its query.
     pub(crate) docker: Twist,
-    /// Answers of the fake helper by its question, of the fake probe to `probe`; to an empty text, what is said unasked.
+    /// Answers of the fake helper by its question, of the fake probe to `probe`, of the program that holds the lock to
+    /// `lock`; to an empty text, what is said unasked.
     pub(crate) programs: Twist,
     /// Answers of a service in the host's network, by the request's head.
     pub(crate) services: Twist,
@@ -72,6 +76,8 @@ pub(crate) struct Script {
     pub(crate) slow_services: bool,
     /// Kinds of channels that are refused: `session`, `socket`, `service`, `forwarding`.
     pub(crate) refused: &'static [&'static str],
+    /// Sessions that a connection may have, as `MaxSessions` of sshd.
+    pub(crate) max_sessions: usize,
 }
 
 impl Default for Script {
@@ -83,6 +89,7 @@ impl Default for Script {
             services: as_is,
             slow_services: false,
             refused: &[],
+            max_sessions: 10,
         }
     }
 }
@@ -97,6 +104,14 @@ pub(crate) struct Seen {
     pub(crate) ended_services: tokio::sync::Semaphore,
     /// Connections that were opened.
     pub(crate) connections: AtomicUsize,
+    /// Sessions that are open.
+    pub(crate) sessions: AtomicUsize,
+    /// Channels to the fake Docker API that are open.
+    pub(crate) sockets: AtomicUsize,
+    /// Programs that wait for the host's lock or hold it.
+    pub(crate) locks: AtomicUsize,
+    /// The most of them at once.
+    pub(crate) most_locks: AtomicUsize,
 }
 
 impl Default for Seen {
@@ -106,6 +121,10 @@ impl Default for Seen {
             endpoints: Mutex::default(),
             ended_services: tokio::sync::Semaphore::new(0),
             connections: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            locks: AtomicUsize::new(0),
+            most_locks: AtomicUsize::new(0),
         }
     }
 }
@@ -148,7 +167,7 @@ async fn accept(listener: TcpListener, script: Script, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, seen: Arc<Seen>) {
-    let cut = Arc::new(tokio::sync::Notify::new());
+    let cut = Arc::new(Notify::new());
     let fake =
         FakeSession { script, seen, sessions: BTreeMap::new(), tasks: JoinSet::new(), cut: cut.clone() };
     // The server's own task would outlive this one; a wire in between is cut with it.
@@ -174,7 +193,7 @@ struct FakeSession {
     seen: Arc<Seen>,
     sessions: BTreeMap<ChannelId, Channel<Msg>>,
     tasks: JoinSet<()>,
-    cut: Arc<tokio::sync::Notify>,
+    cut: Arc<Notify>,
 }
 
 impl server::Handler for FakeSession {
@@ -190,10 +209,12 @@ impl server::Handler for FakeSession {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        if self.script.refused.contains(&"session") {
+        let is_full = self.seen.sessions.load(Ordering::SeqCst) >= self.script.max_sessions;
+        if is_full || self.script.refused.contains(&"session") {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        self.seen.sessions.fetch_add(1, Ordering::SeqCst);
         self.sessions.insert(channel.id(), channel);
         reply.accept().await;
         Ok(())
@@ -212,8 +233,13 @@ impl server::Handler for FakeSession {
         }
         reply.accept().await;
         let fake = fake_docker::serve(channel.into_stream(), self.script.docker.clone(), self.seen.clone());
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move { end(fake.await, &cut) });
+        let (cut, seen) = (self.cut.clone(), self.seen.clone());
+        self.tasks.spawn(async move {
+            seen.sockets.fetch_add(1, Ordering::SeqCst);
+            let goes_on = fake.await;
+            seen.sockets.fetch_sub(1, Ordering::SeqCst);
+            end(goes_on, &cut);
+        });
         Ok(())
     }
 
@@ -259,13 +285,17 @@ impl server::Handler for FakeSession {
         let Some(channel) = self.sessions.remove(&id) else { return session.channel_failure(id) };
         session.channel_success(id)?;
         let programs = self.script.programs.clone();
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move { end(fake_programs::run(&command, channel, programs).await, &cut) });
+        let (cut, seen) = (self.cut.clone(), self.seen.clone());
+        self.tasks.spawn(async move {
+            let goes_on = fake_programs::run(&command, channel, programs, &seen).await;
+            seen.sessions.fetch_sub(1, Ordering::SeqCst);
+            end(goes_on, &cut);
+        });
         Ok(())
     }
 }
 
-fn end(goes_on: Goes, cut: &tokio::sync::Notify) {
+fn end(goes_on: Goes, cut: &Notify) {
     if goes_on == Goes::Cut {
         cut.notify_one();
     }
@@ -291,7 +321,11 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
             tokio::time::sleep(Duration::from_millis(20)).await;
             return Goes::Cut;
         }
-        Then::Hang => std::future::pending().await,
+        Then::Hang => {
+            while stream.read_u8().await.is_ok() {}
+            return Goes::Ended;
+        }
+        Then::CloseOn(notify) => notify.notified().await,
         Then::Repeat(piece) => while stream.write_all(&piece).await.is_ok() {},
         Then::Drip(piece) => {
             while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod archives;
+mod connection;
 mod docker_answers;
 mod events;
 mod fake_docker;

@@ -18,7 +18,11 @@ use crate::{
 async fn refused_channels_are_told() {
     let refused = |kinds| Script { refused: kinds, ..Script::default() };
     let table = [
-        ("no sessions", refused(&["session"]), "connection: expected it to stay"),
+        (
+            "no sessions",
+            refused(&["session"]),
+            "ssh: expected sshd to open a session, found: refused (ResourceShortage)",
+        ),
         (
             "no sockets",
             refused(&["socket"]),

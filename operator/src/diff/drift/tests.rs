@@ -71,7 +71,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
         seen(|observed| {
             let container = of(observed, "edge");
             container.state = State::Other(text("exited"));
-            container.status = text("Exited (137) 3 seconds ago");
+            container.exit_code = Some(137);
         }),
         [(
             DriftKind::Stopped,
@@ -157,27 +157,41 @@ fn one_container_too_many_is_the_one_with_the_wrong_name() {
 #[test]
 fn what_keeps_a_container_from_its_work_is_told_by_its_state() {
     let name = "tt-staging-app-backend-1".to_owned();
-    let with = |state: &str, status: &str, restarts: u64, health: Health| {
+    let with = |state: &str, uptime: Option<u64>, restarts: u64, health: Health| {
         kinds(|observed| {
             let backend = of(observed, "backend");
             backend.state = if state == "running" { State::Running } else { State::Other(state.to_owned()) };
-            (backend.status, backend.health) = (status.to_owned(), health);
-            backend.details.as_mut().unwrap().restarts = restarts;
+            backend.health = health;
+            let details = backend.details.as_mut().unwrap();
+            details.process = ["running", "paused"].contains(&state).then_some(7);
+            (details.uptime, details.restarts) = (uptime.map(Duration::from_secs), restarts);
         })
     };
-    assert_eq!(with("paused", "Up 3 minutes (Paused)", 0, Health::None), [(DriftKind::Paused, name.clone())]);
-    assert_eq!(with("created", "Created", 0, Health::None), [(DriftKind::Stopped, name.clone())]);
-    assert_eq!(
-        with("running", "Up 1 hour (unhealthy)", 0, Health::Unhealthy),
-        [(DriftKind::Unhealthy, name.clone())]
-    );
+    assert_eq!(with("paused", Some(180), 0, Health::None), [(DriftKind::Paused, name.clone())]);
+    assert_eq!(with("created", None, 0, Health::None), [(DriftKind::Stopped, name.clone())]);
+    assert_eq!(with("running", Some(3_600), 0, Health::Unhealthy), [(DriftKind::Unhealthy, name.clone())]);
     let restarting = [(DriftKind::Restarting, name)];
-    assert_eq!(with("restarting", "Restarting (1) 1 second ago", 2, Health::None), restarting);
-    assert_eq!(with("running", "Up Less than a second (health: starting)", 5, Health::Starting), restarting);
-    assert_eq!(with("running", "Up 9 seconds (healthy)", 5, Health::Healthy), restarting);
-    for (status, restarts) in [("Up 10 seconds (healthy)", 5), ("Up 2 weeks", 5), ("Up 1 second", 1)] {
-        assert_eq!(with("running", status, restarts, Health::Healthy), Vec::new(), "{status}");
+    assert_eq!(with("restarting", None, 2, Health::None), restarting);
+    assert_eq!(with("running", Some(0), 5, Health::Starting), restarting);
+    assert_eq!(with("running", Some(9), 5, Health::Healthy), restarting);
+    for (uptime, restarts) in [(Some(10), 5), (Some(1_209_600), 5), (Some(1), 1), (None, 5)] {
+        assert_eq!(with("running", uptime, restarts, Health::Healthy), Vec::new(), "{uptime:?} s");
     }
+}
+
+#[test]
+fn the_exit_status_that_inspect_tells_comes_before_that_of_the_list() {
+    let found = |listed: Option<i32>, inspected: Option<i32>| {
+        let items = seen(|observed| {
+            let edge = of(observed, "edge");
+            (edge.state, edge.exit_code) = (State::Other("exited".to_owned()), listed);
+            edge.details.as_mut().unwrap().exit_code = inspected;
+        });
+        items.into_iter().map(|(.., found)| found).collect::<Vec<_>>()
+    };
+    assert_eq!(found(Some(1), Some(137)), ["exited (137)"]);
+    assert_eq!(found(Some(1), None), ["exited (1)"]);
+    assert_eq!(found(None, None), ["exited"]);
 }
 
 #[test]

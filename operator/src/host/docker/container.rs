@@ -1,6 +1,6 @@
 //! Containers as the list tells of them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
@@ -35,6 +35,10 @@ pub struct Container {
     pub published: Vec<Published>,
     /// Names of the networks it is in.
     pub networks: Vec<String>,
+    /// Its address in each of them while it runs, by the network's name; IPv4 where it has both.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// Exit status of its last run, where it ended.
+    pub exit_code: Option<i32>,
     /// Names of its volumes, and folders of the host that it sees.
     pub sources: Vec<String>,
     /// What `inspect` says, where that was asked.
@@ -93,15 +97,17 @@ impl Container {
             image: text("Image"),
             health: Health::of(&status),
             state: if state == "running" { State::Running } else { State::Other(state) },
-            status,
             labels: known_labels(&answer["Labels"]),
             published: entries(&answer["Ports"]).filter_map(Published::read).collect(),
             networks: answer["NetworkSettings"]["Networks"]
                 .as_object()
                 .map(|networks| networks.keys().cloned().collect())
                 .unwrap_or_default(),
+            addresses: addresses(&answer["NetworkSettings"]["Networks"]),
+            exit_code: exit_code(&status),
             sources: entries(&answer["Mounts"]).filter_map(source).collect(),
             details: None,
+            status,
         }
     }
 
@@ -136,6 +142,20 @@ impl Published {
         let port = u16::try_from(answer["PublicPort"].as_u64()?).ok().filter(|port| *port > 0)?;
         Some(Self { port, protocol: answer["Type"].as_str().unwrap_or("tcp").to_owned() })
     }
+}
+
+/// The list tells the exit status only in the words of its status, such as `Exited (137) 3 seconds ago`.
+fn exit_code(status: &str) -> Option<i32> {
+    status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
+}
+
+/// Addresses by network; empty texts while the container does not run.
+fn addresses(networks: &Value) -> BTreeMap<String, IpAddr> {
+    let address = |joined: &Value| {
+        ["IPAddress", "GlobalIPv6Address"].iter().find_map(|key| joined[key].as_str()?.parse().ok())
+    };
+    let networks = networks.as_object().into_iter().flatten();
+    networks.filter_map(|(name, joined)| Some((name.clone(), address(joined)?))).collect()
 }
 
 /// The name of a volume, or the folder of a bind.
@@ -217,6 +237,30 @@ mod tests {
             containers[3].labels,
             BTreeMap::from([("com.docker.compose.service".to_owned(), "b".to_owned())])
         );
+    }
+
+    #[test]
+    fn addresses_are_read_by_network() {
+        let answer = r#"[{"NetworkSettings":{"Networks":{"a":{"IPAddress":"172.18.0.2","GlobalIPv6Address":"fd00::2"},
+            "b":{"IPAddress":"","GlobalIPv6Address":"fd00::3"},"c":{"IPAddress":""},"d":{"IPAddress":7},"e":null}}}]"#;
+        let container = read_list(answer.as_bytes()).unwrap().remove(0);
+        let expected = [("a", "172.18.0.2"), ("b", "fd00::3")];
+        let expected = expected.map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
+        assert_eq!(container.addresses, BTreeMap::from(expected));
+        assert_eq!(container.networks.len(), 5);
+    }
+
+    #[test]
+    fn the_exit_status_is_read_from_the_status() {
+        for (status, expected) in [
+            ("Exited (137) 3 seconds ago", Some(137)),
+            ("Exited (0) 2 weeks ago", Some(0)),
+            ("Restarting (1) 1 second ago", None),
+            ("Up 2 minutes (healthy)", None),
+            ("Exited (\u{1b}[31m-137\n) long ago", None),
+        ] {
+            assert_eq!(exit_code(status), expected, "{status}");
+        }
     }
 
     #[test]
