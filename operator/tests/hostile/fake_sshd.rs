@@ -14,6 +14,7 @@ use russh::{
     keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
     server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey},
 };
+use tasktracker_testbed::wait::elapse_async;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -21,6 +22,9 @@ use tokio::{
 };
 
 use crate::{fake_docker, fake_programs};
+
+/// Between pieces of what drips, and until what was said has left.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a fake says, and what it does after that.
 #[derive(Clone, Debug)]
@@ -232,14 +236,14 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
         Then::Listen => return Goes::On,
         Then::Close => {}
         Then::Cut => {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            elapse_async(PAUSE).await;
             return Goes::Cut;
         }
         Then::Hang => std::future::pending().await,
         Then::Repeat(piece) => while stream.write_all(&piece).await.is_ok() {},
         Then::Drip(piece) => {
             while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                elapse_async(PAUSE).await;
             }
         }
     }

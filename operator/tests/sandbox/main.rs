@@ -17,6 +17,7 @@ mod hostile_strings;
 mod import;
 mod kubernetes;
 mod main_job;
+mod metrics;
 mod news;
 mod ownership;
 mod policy;

@@ -72,7 +72,8 @@ fn what_is_left_on_a_host_is_taken_away_or_forgotten_by_a_wish() {
     wish(&format!("app-1@{uid}@1/volumes"));
     let generation = cluster.get("tts/staging", "{.metadata.generation}");
     wish(&format!("app-1@another@{generation}/volumes"));
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    operator.wait_for_growth("controller_runtime_reconcile_total", &["result=\"success\""], 1);
+    operator.wait_for_checks("staging", "app-2", 5);
     assert_eq!(hosts(), "app-2 app-1");
     cluster.command_ends(0, &["delete", "staging", "--host", "app-1", "--volumes"]);
     cluster.wait("staging", &operator, "it is taken away", || hosts() == "app-2");
