@@ -35,7 +35,7 @@ fn tests_wait_for_conditions_and_never_sleep() {
     for path in files.iter().filter(|path| path.file_name() != Some(this)) {
         for (index, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
             if REFUSED.iter().any(|refused| line.contains(refused)) {
-                found.push(format!("{}:{}", path.display(), index + 1));
+                found.push(format!("{}:{}", path.strip_prefix(&root).unwrap().display(), index + 1));
             }
         }
     }

@@ -312,15 +312,6 @@ impl Running {
         Some(total(&self.metrics_text()?, name, labels))
     }
 
-    /// Waits until a counter, summed over the lines that contain all of `labels`, grew by `count` since this call.
-    pub(crate) fn wait_for_growth(&self, name: &str, labels: &[&str], count: u32) {
-        let mut before = None;
-        wait_until(format_args!("{name} {labels:?} grew by {count}; log:\n{}", self.said()), || {
-            let Some(now) = self.total(name, labels) else { return false };
-            now >= *before.get_or_insert(now) + f64::from(count)
-        });
-    }
-
     /// Waits until `count` checks of a host succeeded, each from its begin to its end after this call.
     ///
     /// A test that asserts that nothing happened waits for this first: otherwise it would pass, too, where the operator

@@ -59,7 +59,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     });
     let first = began.elapsed();
     println!("first condition after {} ms", first.as_millis());
-    assert!(first < Duration::from_secs(2), "{first:?}");
+    assert!(first < Duration::from_secs(5), "{first:?}");
     assert_eq!(cluster.condition("slow", "Reconciling"), "True/Pending");
 
     phase("the same name in another namespace");
