@@ -9,6 +9,7 @@ mod browser;
 mod change;
 mod crash;
 mod drift;
+mod echo;
 mod faults;
 #[cfg(test)]
 mod fleet;
