@@ -21,8 +21,9 @@ mod page {
     };
     use tasktracker_frontend::router as page_router;
     use tasktracker_service::server::Draining;
+    use tasktracker_testbed::wait::wait_until_async;
     use tempfile::TempDir;
-    use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+    use tokio::{net::TcpListener, task::JoinHandle};
 
     use crate::browser::Browser;
 
@@ -91,13 +92,8 @@ mod page {
 
     /// Waits until the elements have these texts.
     async fn expect_texts(client: &Client, css: &str, expected: &[&str]) {
-        for _ in 0..100 {
-            if texts(client, css).await == expected {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        assert_eq!(texts(client, css).await, expected, "{css}");
+        let what = format!("{css} has {expected:?}");
+        wait_until_async(what, async || texts(client, css).await == expected).await;
     }
 
     async fn add(client: &Client, title: &str) {
@@ -243,13 +239,8 @@ mod page {
     }
 
     async fn expect_first(client: &Client, title: &str) {
-        for _ in 0..100 {
-            if texts(client, TITLES).await.first().map(String::as_str) == Some(title) {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{title} is not the first task");
+        let is_first = async || texts(client, TITLES).await.first().map(String::as_str) == Some(title);
+        wait_until_async(format!("{title} is the first task"), is_first).await;
     }
 
     async fn store(storage: &Storage, title: &str, description: &str, completed: bool) {

@@ -19,9 +19,13 @@ const LARGEST_IMAGE: u64 = 25_000_000;
 /// Registry and path in front of the images' names, as in the examples.
 pub(crate) const REGISTRY: &str = "registry.example.com/tasktracker";
 
+/// The image of the service that exists only for tests.
+const TEST_IMAGE: &str = "echo";
+
 /// One image: package, binary, empty folders beside it.
-const IMAGES: [(&str, &str, &[&str]); 3] = [
+const IMAGES: [(&str, &str, &[&str]); 4] = [
     ("backend", "backend", &["data"]),
+    (TEST_IMAGE, "echo", &["data"]),
     ("frontend", "frontend", &[]),
     ("operator", "tasktracker-operator", &[]),
 ];
@@ -46,7 +50,7 @@ pub(crate) fn any_host(name: &str) -> Result<Box<dyn DemoHost>> {
     Ok(Box::new(SandboxHost::start(name, &options)?))
 }
 
-/// Builds the three static binaries.
+/// Builds the static binaries.
 pub(crate) fn build_binaries() -> Result<()> {
     step("building static binaries");
     let mut command = cargo();
@@ -54,6 +58,8 @@ pub(crate) fn build_binaries() -> Result<()> {
     command.args([
         "--package",
         "tasktracker-backend",
+        "--package",
+        "tasktracker-echo",
         "--package",
         "tasktracker-frontend",
         "--package",
@@ -82,7 +88,7 @@ pub(crate) fn build(host: &dyn DemoHost, revisions: &[&str]) -> Result<Vec<PathB
         for revision in revisions {
             let archive = folder().join(format!("{image}-{revision}.tar"));
             let tag = format!("{REGISTRY}/{image}:{revision}");
-            let dockerfile = root().join(image).join("Dockerfile");
+            let dockerfile = sources(image).join("Dockerfile");
             let build = images::Build {
                 context: &context,
                 dockerfile: Some(&dockerfile),
@@ -99,6 +105,11 @@ pub(crate) fn build(host: &dyn DemoHost, revisions: &[&str]) -> Result<Vec<PathB
     let caddy = folder().join("caddy.tar");
     fs::copy(&archives[0], &caddy)?;
     Ok(archives)
+}
+
+/// The folder of an image's crate.
+fn sources(image: &str) -> PathBuf {
+    root().join(if image == TEST_IMAGE { "testbed/echo" } else { image })
 }
 
 /// The build context: the static binary and the empty folders that the Dockerfile copies.

@@ -307,9 +307,8 @@ impl Images {
             }
         }
         let seen = state.seen(&site.stack.key, component, now);
-        let is_named = |seen: &String| {
-            component::hosts(site.stack, component).any(|host| host.name.as_str() == seen)
-        };
+        let is_named =
+            |seen: &String| component::hosts(site.stack, component).any(|host| host.name.as_str() == seen);
         seen.hosts.retain(is_named);
         seen.hosts.insert(site.spec.name.to_string());
     }
@@ -721,7 +720,10 @@ mod tests {
         }
         images.state().seen(&gone.key, APP, now).hosts.insert("left".to_owned());
         look(&images, &gone, &host, now);
-        assert!(images.state().seen[&(gone.key.clone(), APP)].hosts.iter().eq(["app-1"]), "a host that is named no longer");
+        assert!(
+            images.state().seen[&(gone.key.clone(), APP)].hosts.iter().eq(["app-1"]),
+            "a host that is named no longer"
+        );
         let last = Instant::now() + REMEMBERED;
         images.awaited(&key(used), last);
         look(&images, &stays, &host, last);

@@ -119,8 +119,9 @@ pub(super) fn read(notes: &Value) -> Found {
 fn restored(stored: Stored) -> Option<Notes> {
     let Stored { projects, hosts, notifications } = stored;
     let restored = |(name, host): (String, StoredHost)| {
-        let project =
-            |(component, position): (ComponentName, usize)| Some((component, projects.get(position)?.clone()));
+        let project = |(component, position): (ComponentName, usize)| {
+            Some((component, projects.get(position)?.clone()))
+        };
         let components = host.components.into_iter().map(project).collect::<Option<_>>()?;
         Some((name, DeployedHost { spec: host.spec, overtaken: host.overtaken, components }))
     };

@@ -9,10 +9,8 @@ use std::{
 };
 
 use tasktracker_operator::host::{Error, Exit, Host, Limits};
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use tasktracker_testbed::wait::wait_until_async;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     FakeSshd,
@@ -33,13 +31,10 @@ async fn connected(script: Script, answer: Duration) -> (FakeSshd, Arc<Host>) {
 
 /// Waits until a number is this one.
 async fn becomes(number: &AtomicUsize, expected: usize) {
-    let wait = async {
-        while number.load(Ordering::SeqCst) != expected {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let waited = timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "expected {expected}, found {}", number.load(Ordering::SeqCst));
+    let what = std::fmt::from_fn(|formatter| {
+        write!(formatter, "{expected}, found {}", number.load(Ordering::SeqCst))
+    });
+    wait_until_async(what, async || number.load(Ordering::SeqCst) == expected).await;
 }
 
 fn connections(fake: &FakeSshd) -> usize {

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tasktracker_operator::{
-    project::compose::COMPOSE_PROJECT,
     host::{Host, Limits},
+    project::compose::COMPOSE_PROJECT,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tasktracker_testbed::wait::wait_until_async;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     FakeSshd,
@@ -15,6 +16,9 @@ use crate::{
     fake_sshd::{Said, Then},
     stage::{LIMIT, docker, host},
 };
+
+/// How long nothing may come: many times what a wake takes.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A host whose stream of events is this.
 async fn watched(bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
@@ -152,8 +156,7 @@ async fn a_stream_that_is_refused_or_never_begins_is_told() {
         assert!(error.contains(wanted) && error.len() < 600, "{name}: {error}");
         // A failure does not wake: whoever asked knows.
         let mut hints = host.hints();
-        sleep(Duration::from_millis(100)).await;
-        assert!(!hints.has_changed().unwrap(), "{name}");
+        assert!(timeout(QUIET, hints.changed()).await.is_err(), "{name}");
         hints.mark_unchanged();
     }
 }
@@ -162,8 +165,11 @@ async fn a_stream_that_is_refused_or_never_begins_is_told() {
 async fn a_connection_that_is_cut_under_a_watch_wakes_or_leaves_quietly() {
     let (fake, host) = watched(stream(&[]), Then::Cut).await;
     let _: Result<(), _> = host.watch().await;
-    sleep(Duration::from_millis(300)).await;
-    // Whoever looks next connects anew.
-    assert!(host.connect().await.is_ok());
-    assert_eq!(fake.seen.connections.load(std::sync::atomic::Ordering::Relaxed), 2);
+    // The next check connects anew, as soon as the end of the connection is known.
+    let connections = || fake.seen.connections.load(std::sync::atomic::Ordering::Relaxed);
+    wait_until_async("the host is connected anew", async || {
+        assert!(host.connect().await.is_ok());
+        connections() == 2
+    })
+    .await;
 }

@@ -14,6 +14,7 @@ use russh::{
     keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
     server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey},
 };
+use tasktracker_testbed::wait::elapse_async;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -22,6 +23,9 @@ use tokio::{
 };
 
 use crate::{fake_docker, fake_programs, services, stage::LIMIT};
+
+/// Between pieces of what drips, and until what was said has left.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a fake says, and what it does after that.
 #[derive(Clone, Debug)]
@@ -266,7 +270,7 @@ impl server::Handler for FakeSession {
         let (script, seen, cut) = (self.script.clone(), self.seen.clone(), self.cut.clone());
         self.tasks.spawn(async move {
             if script.slow_services {
-                tokio::time::sleep(2 * LIMIT).await;
+                elapse_async(2 * LIMIT).await;
             }
             reply.accept().await;
             end(services::serve(channel.into_stream(), script.services, &seen).await, &cut);
@@ -318,7 +322,7 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
         Then::Listen => return Goes::On,
         Then::Close => {}
         Then::Cut => {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            elapse_async(PAUSE).await;
             return Goes::Cut;
         }
         Then::Hang => {
@@ -329,7 +333,7 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
         Then::Repeat(piece) => while stream.write_all(&piece).await.is_ok() {},
         Then::Drip(piece) => {
             while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                elapse_async(PAUSE).await;
             }
         }
     }

@@ -7,6 +7,7 @@ use tasktracker_operator::{
     host::{BasicAuth, Error, FileFact, Host, HostLock, HttpAnswer, OwnedFile, Step, WriteMethod},
     secret::Secret,
 };
+use tasktracker_testbed::wait::wait_until_async;
 use tasktracker_testbed::{Engine, HostOptions};
 use tokio::runtime::Runtime;
 
@@ -330,13 +331,7 @@ fn services_are_asked(name: &str, engine: Engine) {
             host.http_send(&lock, WriteMethod::Post, endpoint, "/", None, b"").await
                 != Err(Error::ConnectionLost)
         };
-        for _ in 0..100 {
-            if !stays().await {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("a request is sent without the lock");
+        wait_until_async("a request is refused without the lock", async || !stays().await).await;
     });
 }
 

@@ -9,6 +9,7 @@ mod browser;
 mod change;
 mod crash;
 mod drift;
+mod echo;
 mod faults;
 #[cfg(test)]
 mod fleet;
@@ -18,6 +19,7 @@ mod hostile_strings;
 mod import;
 mod kubernetes;
 mod main_job;
+mod metrics;
 mod news;
 mod ownership;
 mod policy;
