@@ -10,7 +10,7 @@ use crate::{
     ledger::Ledger,
     observe::{MovedTag, Observed},
     project::{
-        Project,
+        Project, Readiness, Service,
         compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
         labels,
     },
@@ -292,8 +292,8 @@ fn stale_content(
     let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
     let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
     let mut items = Vec::new();
-    for mount in definition.compose.volumes.iter().filter(|mount| mount.kind == "bind") {
-        let folder = mount.source.trim_start_matches("./");
+    for mount in &definition.compose.volumes {
+        let Some(folder) = mount.project_folder() else { continue };
         let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
         let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
         let Some((device, root)) = on_device(&source, observed) else { continue };
@@ -395,15 +395,26 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
                 .or_else(|| other_release(release, service, container));
             if let Some((wanted, found)) = other {
                 faults.push(format!("{service}: expected {wanted}, found {found}"));
-            } else if container.state != State::Running || container.health != Health::Healthy {
-                faults.push(format!(
-                    "{service}: expected running and healthy, found {}",
-                    health_words(container)
-                ));
+            } else if !is_ready(definition, container) {
+                let wanted =
+                    if definition.compose.healthcheck.is_some() { "running and healthy" } else { "running" };
+                faults.push(format!("{service}: expected {wanted}, found {}", health_words(container)));
             }
         }
     }
     faults
+}
+
+/// Whether Docker says that a container of a service does its work: it runs, and its health check succeeded where the
+/// service has one. The image may have a check of its own; then that counts. What the service answers over HTTP is asked
+/// apart.
+pub fn is_ready(service: &Service, container: &Container) -> bool {
+    let is_healthy = match container.health {
+        Health::Healthy => true,
+        Health::None => service.compose.healthcheck.is_none(),
+        Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
+    };
+    is_healthy && container.state == State::Running
 }
 
 fn health_words(container: &Container) -> String {

@@ -20,8 +20,7 @@ pub use window::closed;
 use waiting::reason_to_wait;
 
 use crate::{
-    diff::{Change, secrets},
-    host::{Container, Health, State},
+    diff::{self, Change, secrets},
     json,
     model::{Hold, sha256},
     observe::Observed,
@@ -390,11 +389,10 @@ fn way_back(
 
 /// Whether every service has its containers, and all of those are healthy.
 fn all_serve(desired: &Project, observed: &Observed) -> bool {
-    let is_good = |one: &&Container| one.state == State::Running && one.health == Health::Healthy;
     desired.services.iter().all(|(name, service)| {
-        let good =
-            observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name)).filter(is_good);
-        good.count() == service.compose.scale as usize
+        let of_service = observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name));
+        let ready = of_service.filter(|one| diff::is_ready(service, one)).count();
+        ready == service.compose.scale as usize
     })
 }
 

@@ -8,7 +8,7 @@ mod hash;
 mod service;
 pub(crate) mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{HookSpec, SecretKeySpec};
@@ -249,10 +249,11 @@ impl Project {
         of_role.map(|(inside, volume)| (inside, &volume.name))
     }
 
-    /// TCP ports of the host that its services are published on.
-    pub fn published_ports(&self) -> BTreeSet<u16> {
-        let ports = self.services.values().flat_map(|service| &service.compose.ports);
-        ports.filter_map(|port| port.published.parse().ok()).collect()
+    /// Ports of the host that its services are published on, with the service's name.
+    pub fn published_ports(&self) -> impl Iterator<Item = (&str, &compose::PublishedPort)> {
+        let services = self.services.iter();
+        services
+            .flat_map(|(name, service)| service.compose.ports.iter().map(move |port| (name.as_str(), port)))
     }
 
     /// Names the image of a service by its digest, beside the tag.
@@ -296,6 +297,33 @@ impl Project {
     /// Whether any service of it must never be down on two hosts at once.
     pub fn is_serial(&self) -> bool {
         self.services.values().any(|service| matches!(service.strategy, Strategy::Serial { .. }))
+    }
+}
+
+#[cfg(test)]
+impl Project {
+    /// A project of a few services and nothing else.
+    pub(crate) fn for_tests<const N: usize>(name: &str, services: [(&str, compose::Service); N]) -> Self {
+        Self {
+            component: ComponentName::default(),
+            name: name.to_owned(),
+            folder: "test/test".to_owned(),
+            owner: "o".to_owned(),
+            environment: "test".to_owned(),
+            revision: Some("a".to_owned()),
+            generation: String::new(),
+            network: "tt-test".to_owned(),
+            volumes: BTreeMap::new(),
+            files: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            services: services.map(|(name, service)| (name.to_owned(), Service::new(service))).into(),
+            api_objects: Vec::new(),
+            certificate: None,
+            drain_file: None,
+            data_store: None,
+            hooks: None,
+            adopt: None,
+        }
     }
 }
 

@@ -211,8 +211,8 @@ pub(crate) fn alias(service: &str, hash: &str) -> String {
 /// Compose's own hash does not cover the files that a service mounts; this one does, but for those that it takes up while
 /// it runs.
 fn service_hash(name: &str, definition: &compose::Service, project: &Project, seals: &Seals) -> String {
-    let fixed = definition.volumes.iter().filter(|mount| mount.kind == "bind" && !project.is_reloaded(name));
-    let folders: Vec<&str> = fixed.map(|mount| mount.source.trim_start_matches("./")).collect();
+    let fixed = definition.volumes.iter().filter(|_| !project.is_reloaded(name));
+    let folders: Vec<&str> = fixed.filter_map(compose::Mount::project_folder).collect();
     let is_mounted = |path: &str| folders.iter().any(|folder| is_below(path, folder));
     let files = project.files.iter().filter(|(path, _)| is_mounted(path));
     let files: BTreeMap<&String, (String, u32)> =

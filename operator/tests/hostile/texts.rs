@@ -109,7 +109,9 @@ async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() 
     // What the services are like is told as it is there, field by field.
     for part in ["services", "files"] {
         let mut manifest = good.clone();
-        manifest["project"][part].as_object_mut().unwrap().values_mut().for_each(|value| soil(value, false));
+        for value in manifest["project"][part].as_object_mut().unwrap().values_mut() {
+            soil(if part == "services" { &mut value["compose"] } else { value }, false);
+        }
         manifest["desiredHash"] = json!(NASTY);
         let looks = look(kept(&ledger, &bytes(&manifest))).await;
         assert!(looks.is_ok(), "{part}: {looks:?}");

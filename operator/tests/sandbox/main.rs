@@ -13,6 +13,7 @@ mod echo;
 mod faults;
 #[cfg(test)]
 mod fleet;
+mod golden;
 mod helper;
 mod host_abilities;
 mod hostile_strings;

@@ -13,7 +13,7 @@ use crate::{
     project::{
         Adoption, BlueGreen, File, Hooks, Project, SECRETS_FOLDER, SecretFile, Service, Strategy, Volume,
         VolumeRole,
-        compose::{self, Healthcheck, Limits, Logging, Mount, literal},
+        compose::{self, Healthcheck, Limits, Mount, literal},
     },
     secret::Seals,
     source::Stack,
@@ -164,12 +164,7 @@ fn see_secrets(
 
 /// The folder of a service's secrets, as it sees it.
 fn secrets_mount(service: &str) -> Mount {
-    Mount {
-        kind: "bind".to_owned(),
-        source: format!("./{SECRETS_FOLDER}/{service}"),
-        target: SECRETS_INSIDE.to_owned(),
-        read_only: true,
-    }
+    Mount::folder(format!("./{SECRETS_FOLDER}/{service}"), SECRETS_INSIDE)
 }
 
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
@@ -179,32 +174,6 @@ fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
     match digest {
         Some(digest) => format!("{}/{part}@{digest}", app.registry),
         None => format!("{}/{part}:{}", app.registry, stack.spec.revision),
-    }
-}
-
-/// A service with what is the same for all of ours.
-fn service(
-    image: String,
-    scale: u32,
-    limits: Limits,
-    healthcheck: Healthcheck,
-    stop_grace_period: String,
-) -> compose::Service {
-    compose::Service {
-        image,
-        scale,
-        user: None,
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        volumes: Vec::new(),
-        tmpfs: Vec::new(),
-        networks: BTreeMap::new(),
-        healthcheck,
-        labels: BTreeMap::new(),
-        limits,
-        logging: Logging::default(),
-        restart: "unless-stopped".to_owned(),
-        stop_grace_period,
     }
 }
 
@@ -227,24 +196,15 @@ fn backend(stack: &Stack, app: &AppSpec) -> compose::Service {
     if let Some(origin) = &app.public_url {
         environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.to_string());
     }
-    let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
-    let data = app.database.sqlite.iter().map(|_| Mount {
-        kind: "volume".to_owned(),
-        source: DATA.to_owned(),
-        target: DATA_INSIDE.to_owned(),
-        read_only: false,
-    });
+    let data = app.database.sqlite.iter().map(|_| Mount::volume(DATA, DATA_INSIDE));
     let seen = see_secrets(BACKEND, &backend_secrets(app), &mut environment);
     compose::Service {
+        scale: *replicas,
         environment,
         volumes: data.chain(seen).collect(),
-        ..service(
-            image(stack, app, BACKEND),
-            *replicas,
-            Limits::new(resources),
-            healthcheck,
-            stop_grace(stack),
-        )
+        healthcheck: Some(Healthcheck::program(&["/backend", "healthcheck"])),
+        stop_grace_period: stop_grace(stack),
+        ..compose::Service::new(image(stack, app, BACKEND), Limits::new(resources))
     }
 }
 
@@ -254,16 +214,12 @@ fn frontend(stack: &Stack, app: &AppSpec) -> compose::Service {
         ("BACKEND_URL".to_owned(), backend_url.to_string()),
         ("DRAIN_TIMEOUT".to_owned(), drain_seconds(stack)),
     ]);
-    let healthcheck = Healthcheck::program(&["/frontend", "healthcheck"]);
     compose::Service {
+        scale: *replicas,
         environment,
-        ..service(
-            image(stack, app, FRONTEND),
-            *replicas,
-            Limits::new(resources),
-            healthcheck,
-            stop_grace(stack),
-        )
+        healthcheck: Some(Healthcheck::program(&["/frontend", "healthcheck"])),
+        stop_grace_period: stop_grace(stack),
+        ..compose::Service::new(image(stack, app, FRONTEND), Limits::new(resources))
     }
 }
 

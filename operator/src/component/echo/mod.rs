@@ -13,7 +13,7 @@ use crate::{
     project::{
         ApiObject, Endpoint, Expect, File, HttpProbe, LoadedProbe, Owner, Project, Readiness, Reload,
         SecretFile, Service, Strategy, Validation, Volume, VolumeRole,
-        compose::{self, Healthcheck, Limits, Logging, Mount},
+        compose::{self, Limits, Mount},
     },
     source::Stack,
 };
@@ -124,32 +124,17 @@ fn service(stack: &Stack, host: &HostSpec, settings: &Settings) -> Service {
 }
 
 fn definition(stack: &Stack, host: &HostSpec, settings: &Settings) -> compose::Service {
-    let mount = |kind: &str, source: &str, target: &str, read_only| Mount {
-        kind: kind.to_owned(),
-        source: source.to_owned(),
-        target: target.to_owned(),
-        read_only,
-    };
     let node = settings.per_host.then(|| ("NODE".to_owned(), host.name.to_string()));
     let resources = ResourcesSpec { memory: super::fixed("32Mi"), cpu: super::fixed("0.25") };
     compose::Service {
-        image: settings.image.clone(),
-        scale: 1,
         user: Some(format!("{}:{}", USER.uid, USER.gid)),
         environment: settings.environment.clone().into_iter().chain(node).collect(),
-        ports: Vec::new(),
         volumes: vec![
-            mount("bind", "./files/echo", "/etc/echo", true),
-            mount("bind", "./secrets/echo", "/run/secrets", true),
-            mount("volume", "data", "/data", false),
+            Mount::folder("./files/echo", "/etc/echo"),
+            Mount::folder("./secrets/echo", "/run/secrets"),
+            Mount::volume("data", "/data"),
         ],
-        tmpfs: Vec::new(),
-        networks: BTreeMap::new(),
-        healthcheck: Healthcheck::program(&["/echo", "healthcheck"]),
         labels: service_labels(stack, ComponentName::Echo, &settings.image),
-        limits: Limits::new(&resources),
-        logging: Logging::default(),
-        restart: "unless-stopped".to_owned(),
-        stop_grace_period: "10s".to_owned(),
+        ..compose::Service::new(settings.image.clone(), Limits::new(&resources))
     }
 }
