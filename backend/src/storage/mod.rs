@@ -303,7 +303,8 @@ async fn open_file(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        // With a write-ahead log, NORMAL may lose commits that were acknowledged when the power fails.
+        .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(FILE_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
@@ -387,9 +388,27 @@ fn read_time(written: &str, column: &str) -> Result<Timestamp, sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::join_all;
     use sqlx::{ConnectOptions, Connection};
 
     use super::*;
+
+    #[tokio::test]
+    async fn commits_are_synced_by_every_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open(&Place::File(folder.path().join("tasks.db"))).await.unwrap();
+        let Pool::Sqlite(pool) = &storage.pool else { unreachable!("a file was opened") };
+        let connections = join_all((0..FILE_CONNECTIONS).map(|_| pool.acquire())).await;
+        assert_eq!(connections.len(), 4);
+        for connection in connections {
+            let mut connection = connection.unwrap();
+            let journal = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
+            assert_eq!(journal.fetch_one(&mut *connection).await.unwrap(), "wal");
+            // 2 is FULL: https://www.sqlite.org/pragma.html#pragma_synchronous
+            let synchronous = sqlx::query_scalar::<_, i64>("PRAGMA synchronous");
+            assert_eq!(synchronous.fetch_one(&mut *connection).await.unwrap(), 2);
+        }
+    }
 
     #[tokio::test]
     async fn opening_is_patient_while_another_process_writes_to_a_file_without_the_journal() {
