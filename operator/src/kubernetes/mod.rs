@@ -8,6 +8,8 @@ mod api;
 mod client;
 mod deletion;
 mod events;
+#[cfg(test)]
+mod fake;
 mod generations;
 mod lease;
 mod plans;

@@ -135,7 +135,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
             };
             tracing::info!("stopping: what is being done is finished");
             let ending = context.stacks().end();
-            ending.await;
+            leadership.keep_during(ending).await;
             leadership.release().await;
             if !ended.is_empty() {
                 bail!("expected to go on until told otherwise, found the end of {ended}");
