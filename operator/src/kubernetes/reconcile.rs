@@ -305,8 +305,6 @@ async fn tell(
     context: &Context,
 ) -> Result<(), ApiError> {
     let is_new = known.waiting_plan != status.waiting_plan;
-    let named =
-        |status: &TaskTrackerStackStatus| status.waiting_plan.as_ref().map(|hash| plans::name(stack, hash));
     let mut kept = Ok(());
     if let Some(hash) =
         status.waiting_plan.as_ref().filter(|_| is_new || known.waiting_plan_config_map.is_none())
@@ -315,13 +313,14 @@ async fn tell(
         kept = plans::keep(context.client.clone(), stack, hash, &plan).await;
     }
     // What cannot be shown in full is told all the same.
-    status.waiting_plan_config_map = named(&status).filter(|_| kept.is_ok());
-    let over = known.waiting_plan_config_map.clone().filter(|_| is_new);
+    let shown = status.waiting_plan.as_ref().filter(|_| kept.is_ok());
+    status.waiting_plan_config_map = shown.map(|hash| plans::name(stack, hash));
     let written = context.written.write(context.client.clone(), object, status).await;
     context.metrics.wrote_status(written.as_ref().ok().copied());
     written?;
-    if let Some(name) = over {
-        plans::remove(context.client.clone(), &stack.key.namespace, &name).await?;
+    // By the hash: whoever may write a status could name any ConfigMap of the namespace in it.
+    if let Some(hash) = known.waiting_plan.as_ref().filter(|_| is_new) {
+        plans::remove(context.client.clone(), stack, hash).await?;
     }
     kept
 }
