@@ -5,6 +5,7 @@
 
 mod access;
 mod api;
+mod backoff;
 mod client;
 mod deletion;
 mod events;
@@ -17,7 +18,9 @@ mod reconcile;
 mod run;
 mod secrets;
 mod source;
+mod specs;
 mod status;
+mod triggers;
 
 pub use access::Reviews;
 pub use api::{Read, Stacks};
