@@ -122,7 +122,7 @@ async fn only_listed_origins_may_call() {
     let listed = service.send(preflight("https://tasks.example")).await;
     assert_eq!(listed.header("access-control-allow-origin"), "https://tasks.example");
     assert_eq!(listed.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
-    assert_eq!(listed.header("access-control-allow-headers"), "content-type");
+    assert_eq!(listed.header("access-control-allow-headers"), "content-type,idempotency-key");
     assert_eq!(listed.header("access-control-allow-credentials"), "");
     let other = service.send(preflight("https://evil.example")).await;
     assert_eq!(other.header("access-control-allow-origin"), "");

@@ -28,17 +28,39 @@ fn has_finalizer(object: &DynamicObject) -> bool {
     object.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER)
 }
 
-/// Sets or removes the finalizer, as the policy wants it; whether the object is as it should be already.
+fn needs_finalizer(stack: &Stack) -> bool {
+    stack.spec.policy.deletion != Deletion::Retain
+}
+
+/// Adds the finalizer that the policy of a stack needs, before anything is done for it on a host: an object that is deleted
+/// without it goes at once, and leaves its hosts as they are.
 ///
 /// # Errors
 /// Where the API server does not take it.
-pub(super) async fn keep_finalizer(
+pub(super) async fn add_finalizer(
     context: &Context,
     object: &DynamicObject,
     stack: &Stack,
 ) -> Result<(), ApiError> {
-    let wanted = stack.spec.policy.deletion != Deletion::Retain;
-    if wanted == has_finalizer(object) { Ok(()) } else { set_finalizer(context, object, wanted).await }
+    if !needs_finalizer(stack) || has_finalizer(object) {
+        return Ok(());
+    }
+    set_finalizer(context, object, true).await
+}
+
+/// Removes the finalizer where the policy of a stack does not need it any more.
+///
+/// # Errors
+/// Where the API server does not take it.
+pub(super) async fn remove_finalizer(
+    context: &Context,
+    object: &DynamicObject,
+    stack: &Stack,
+) -> Result<(), ApiError> {
+    if needs_finalizer(stack) || !has_finalizer(object) {
+        return Ok(());
+    }
+    set_finalizer(context, object, false).await
 }
 
 async fn set_finalizer(context: &Context, object: &DynamicObject, wanted: bool) -> Result<(), ApiError> {
