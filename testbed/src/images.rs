@@ -15,10 +15,8 @@ pub const CADDY: &str = "caddy:2.6.2";
 /// One `docker build`.
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
-    /// The folder that `COPY` copies from.
+    /// The folder of the Dockerfile, and that `COPY` copies from.
     pub context: &'a Path,
-    /// The Dockerfile, if it is not the context's own.
-    pub dockerfile: Option<&'a Path>,
     /// What the image is called.
     pub tag: &'a str,
     /// Build arguments.
@@ -32,9 +30,6 @@ pub struct Build<'a> {
 pub fn build(host: &dyn DemoHost, build: &Build<'_>, archive: &Path) -> Result<()> {
     let mut command = host.docker_command();
     command.env("DOCKER_BUILDKIT", "0").args(["build", "--quiet", "--force-rm", "--tag", build.tag]);
-    if let Some(dockerfile) = build.dockerfile {
-        command.arg("--file").arg(dockerfile);
-    }
     for (name, value) in build.arguments {
         command.arg("--build-arg").arg(format!("{name}={value}"));
     }

@@ -190,12 +190,7 @@ fn images_are_kept_for_the_next_start_and_containers_are_not() {
     let context = scratch_context();
     let archive = tempfile::tempdir().unwrap();
     let archive = archive.path().join("hello.tar");
-    let build = images::Build {
-        context: context.path(),
-        dockerfile: None,
-        tag: "hello:1",
-        arguments: &[("NAME", "x")],
-    };
+    let build = images::Build { context: context.path(), tag: "hello:1", arguments: &[("NAME", "x")] };
     images::build(&host, &build, &archive).unwrap();
     assert!(archive.metadata().unwrap().len() > 0);
     host.docker(&["create", "--name", "left", "hello:1"]).unwrap();

@@ -5,7 +5,7 @@ use tasktracker_testbed::packages;
 
 use crate::{
     images,
-    progress::{cargo, run as run_program, say, target},
+    progress::{cargo, run as run_program, say, step, target},
 };
 
 const NAMES: [&str; 5] = ["noop", "heal", "deploy", "rollout", "kubernetes"];
@@ -17,9 +17,11 @@ pub(crate) fn run(name: &str) -> Result<()> {
     if name == "kubernetes" {
         packages::ensure_control_plane(&mut |line| say(line))?;
     }
-    images::build_binaries()?;
+    step("building static programs");
+    images::Programs::Release.build()?;
+    step("building images");
     let host = images::any_host("images")?;
-    images::build(host.as_ref(), &["r1", "r2"])?;
+    images::build(host.as_ref(), images::Programs::Release, &["r1", "r2"])?;
     drop(host);
     let mut command = cargo();
     command.args(["bench", "--locked", "--profile", "dist", "--target", images::TRIPLE]);

@@ -18,14 +18,16 @@ use tasktracker_testbed::{
 };
 
 use crate::{
-    images,
+    background::{Background, Job},
+    images::{self, Programs},
     progress::{root, run as run_program, say, step, target},
+    times::Times,
 };
 
-/// Revision of the example.
-const REVISION: &str = "3f2c1ab";
-/// Revision of the file to roll out.
-const NEXT_REVISION: &str = "4d8e2f0";
+/// Revision of the example, and that of the file to roll out.
+pub(crate) const REVISIONS: [&str; 2] = ["3f2c1ab", "4d8e2f0"];
+/// The job that installs packages.
+const PACKAGES: &str = "packages";
 /// Where the operator serves its metrics, where the port is free.
 const METRICS_PORT: u16 = 9464;
 /// How long the first deployment and each thing to try may take.
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// Start a sandbox host even where this machine has a Docker daemon.
     #[arg(long)]
     pub(crate) sandbox: bool,
+    /// Take programs and images as `cargo xtask test` left them.
+    #[arg(long, hide = true)]
+    pub(crate) built: bool,
 }
 
 /// Everything of a running demo; dropped in this order.
@@ -59,28 +64,65 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let _: Result<(), _> = sender.send(());
     })
     .context("catching Ctrl-C")?;
-    let host = start_host(options.sandbox)?;
-    images::build_binaries()?;
-    images::build(host.as_ref(), &[REVISION, NEXT_REVISION])?;
-    let demo = Demo::start(host)?;
-    demo.wait_until_ready(&stopped)?;
-    demo.introduce();
+    let times = Times::new("demo");
+    let started = start(options, &times, &stopped);
+    let reported = times.report();
+    let demo = started?;
+    reported?;
     if options.try_things {
         return demo.try_things(&stopped);
     }
+    demo.introduce();
     let _: Result<(), _> = stopped.recv();
     say("\nremoving everything");
     Ok(())
 }
 
-fn start_host(sandbox: bool) -> Result<Box<dyn DemoHost>> {
-    if !sandbox && LocalHost::is_possible() {
-        step("starting a private SSH server in front of this machine's Docker");
+/// The running demo, when its stack is ready.
+fn start(options: &Options, times: &Times, stopped: &Receiver<()>) -> Result<Demo> {
+    let local = !options.sandbox && LocalHost::is_possible();
+    let mut packages = Background::start(times, vec![packages_job(local)]).finish_always(PACKAGES);
+    if !options.built {
+        times.step("building programs", |compiled| {
+            *compiled = Programs::Development.build()?;
+            Ok(())
+        })?;
+    }
+    packages.wait(PACKAGES)?;
+    let host = times.step("starting a Docker host", |_| start_host(local))?;
+    times.step("images", |_| provide_images(options, host.as_ref()))?;
+    times.step("first rollout", |_| {
+        let demo = Demo::start(host)?;
+        demo.wait_until_ready(stopped)?;
+        Ok(demo)
+    })
+}
+
+fn packages_job(local: bool) -> Job {
+    Job::new(PACKAGES, move |say| {
+        if !local {
+            packages::ensure_docker_host(say)?;
+        }
+        packages::ensure_caddy(say).map(drop)
+    })
+}
+
+fn provide_images(options: &Options, host: &dyn DemoHost) -> Result<()> {
+    if !options.built {
+        images::build(host, Programs::Development, &REVISIONS)?;
+        return Ok(());
+    }
+    for archive in images::archives(&REVISIONS) {
+        host.load_image(&archive)?;
+    }
+    Ok(())
+}
+
+fn start_host(local: bool) -> Result<Box<dyn DemoHost>> {
+    if local {
+        say("this machine's Docker, behind a private SSH server");
         return Ok(Box::new(LocalHost::start()?));
     }
-    step("installing what a Docker host needs");
-    packages::ensure_docker_host(&mut |line| say(line))?;
-    step("starting a Docker host in a sandbox");
     let options = HostOptions { reuse: Some("demo".to_owned()), ..HostOptions::default() };
     Ok(Box::new(SandboxHost::start("demo", &options)?))
 }
@@ -97,7 +139,7 @@ impl Demo {
         let example = fs::read_to_string(root().join("examples/staging.yaml"))?;
         let stack = for_host(&example, host.as_ref())?;
         write(&folder.join("stacks/staging.yaml"), &stack, 0o644)?;
-        write(&folder.join("next.yaml"), &stack.replace(REVISION, NEXT_REVISION), 0o644)?;
+        write(&folder.join("next.yaml"), &stack.replace(REVISIONS[0], REVISIONS[1]), 0o644)?;
         let key = fs::read_to_string(host.identity_file())?;
         write(&folder.join("secrets/staging-ssh/ssh-privatekey"), &key, 0o600)?;
         write(&folder.join("on-host"), &on_host(host.as_ref()), 0o755)?;
@@ -107,7 +149,6 @@ impl Demo {
             forwards.push(forward(api, SocketAddr::new(host.address(), 8000))?);
         }
         let metrics = free(METRICS_PORT)?;
-        step("starting the operator");
         let operator = start_operator(&folder, metrics, host.as_ref())?;
         Ok(Self { operator, folder, metrics, page, api, _forwards: forwards, host })
     }
@@ -176,7 +217,7 @@ Ctrl-C removes everything.
         step("3. a new revision");
         fs::copy(self.folder.join("next.yaml"), self.folder.join("stacks/staging.yaml"))?;
         wait_for("the new revision serves", stopped, || {
-            let new = get(self.page, "/api/health").is_ok_and(|health| health.contains(NEXT_REVISION));
+            let new = get(self.page, "/api/health").is_ok_and(|health| health.contains(REVISIONS[1]));
             Ok(new && self.metric("tasktracker_stack_ready") == Some(1.0))
         })?;
         say("all three came out as promised");
@@ -291,7 +332,7 @@ fn on_host(host: &dyn DemoHost) -> String {
 /// The operator ends with us, however we end.
 fn start_operator(folder: &Path, metrics: SocketAddr, host: &dyn DemoHost) -> Result<Child> {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(images::binary("tasktracker-operator"));
+    command.args(["--pdeathsig", "TERM", "--"]).arg(Programs::Development.path("tasktracker-operator"));
     command
         .arg("run")
         .arg("--stacks")

@@ -3,12 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use tasktracker_testbed::{DemoHost, HostOptions, LocalHost, SandboxHost, images, packages};
 
-use crate::progress::{cargo, root, run as run_program, say, step, target};
+use crate::{
+    compiler,
+    progress::{cargo, output_of, root, say, step, target},
+};
 
 /// What static binaries are built for.
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -30,12 +34,46 @@ const IMAGES: [(&str, &str, &[&str]); 4] = [
     ("operator", "tasktracker-operator", &[]),
 ];
 
+/// How the programs in the images are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Programs {
+    /// What is released: static, small and optimized.
+    Release,
+    /// What Cargo builds for tests anyway, with the libraries that it is linked with: nothing is compiled for images alone.
+    Development,
+}
+
+impl Programs {
+    /// A program that was built.
+    pub(crate) fn path(self, name: &str) -> PathBuf {
+        match self {
+            Self::Release => target().join(TRIPLE).join("dist").join(name),
+            Self::Development => target().join("debug").join(name),
+        }
+    }
+
+    /// Builds the programs; says in words how much of them was compiled.
+    pub(crate) fn build(self) -> Result<String> {
+        let mut command = cargo();
+        command.args(["build", "--locked", "--bins"]);
+        for (image, _, _) in IMAGES {
+            command.args(["--package", &format!("tasktracker-{image}")]);
+        }
+        if self == Self::Release {
+            command.args(["--profile", "dist", "--target", TRIPLE]).env("RUSTFLAGS", STATIC);
+        }
+        Ok(compiler::build(&mut command)?.compiled())
+    }
+}
+
 /// `cargo xtask images`
 pub(crate) fn run(revision: &str) -> Result<()> {
     packages::ensure_docker_host(&mut |line| say(line))?;
-    build_binaries()?;
+    step("building static programs");
+    Programs::Release.build()?;
+    step("building images");
     let host = any_host("images")?;
-    for archive in build(host.as_ref(), &[revision])? {
+    for archive in build(host.as_ref(), Programs::Release, &[revision])? {
         say(&format!("{}  {} MB", archive.display(), fs::metadata(&archive)?.len() / 1_000_000));
     }
     Ok(())
@@ -50,61 +88,52 @@ pub(crate) fn any_host(name: &str) -> Result<Box<dyn DemoHost>> {
     Ok(Box::new(SandboxHost::start(name, &options)?))
 }
 
-/// Builds the static binaries.
-pub(crate) fn build_binaries() -> Result<()> {
-    step("building static binaries");
-    let mut command = cargo();
-    command.args(["build", "--locked", "--profile", "dist", "--target", TRIPLE]);
-    command.args([
-        "--package",
-        "tasktracker-backend",
-        "--package",
-        "tasktracker-echo",
-        "--package",
-        "tasktracker-frontend",
-        "--package",
-        "tasktracker-operator",
-    ]);
-    run_program(command.env("RUSTFLAGS", STATIC))
-}
-
-/// A static binary that [`build_binaries`] built.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    target().join(TRIPLE).join("dist").join(name)
-}
-
 /// Where image archives are.
 pub(crate) fn folder() -> PathBuf {
     target().join("images")
 }
 
+/// Caddy's archive.
+fn caddy_archive() -> PathBuf {
+    folder().join("caddy.tar")
+}
+
+/// The archive of an image.
+fn archive(image: &str, revision: &str) -> PathBuf {
+    folder().join(format!("{image}-{revision}.tar"))
+}
+
+/// The archives that [`build`] wrote.
+pub(crate) fn archives(revisions: &[&str]) -> Vec<PathBuf> {
+    let of =
+        |(image, _, _): (&'static str, _, _)| revisions.iter().map(move |revision| archive(image, revision));
+    std::iter::once(caddy_archive()).chain(IMAGES.into_iter().flat_map(of)).collect()
+}
+
 /// Builds every image for every revision, Caddy's test image too, and returns the archives.
-pub(crate) fn build(host: &dyn DemoHost, revisions: &[&str]) -> Result<Vec<PathBuf>> {
-    step("building images");
-    let mut archives = vec![images::caddy(host, &mut |line| say(line))?];
-    host.load_image(&archives[0])?;
+pub(crate) fn build(host: &dyn DemoHost, programs: Programs, revisions: &[&str]) -> Result<Vec<PathBuf>> {
+    let caddy = images::caddy(host, &mut |line| say(line))?;
+    host.load_image(&caddy)?;
+    copy(&caddy, &caddy_archive())?;
     for (image, program, folders) in IMAGES {
-        let context = stage(image, program, folders)?;
+        let context = stage(programs, image, program, folders)?;
         for revision in revisions {
-            let archive = folder().join(format!("{image}-{revision}.tar"));
             let tag = format!("{REGISTRY}/{image}:{revision}");
-            let dockerfile = sources(image).join("Dockerfile");
-            let build = images::Build {
-                context: &context,
-                dockerfile: Some(&dockerfile),
-                tag: &tag,
-                arguments: &[("REVISION", revision)],
-            };
-            images::build(host, &build, &archive)?;
-            let size = host.docker(&["image", "inspect", "--format", "{{.Size}}", &tag])?;
-            let size: u64 = size.trim().parse().context("the size of an image")?;
-            ensure!(size < LARGEST_IMAGE, "{tag}: expected less than {LARGEST_IMAGE} bytes, found {size}");
-            archives.push(archive);
+            let build = images::Build { context: &context, tag: &tag, arguments: &[("REVISION", revision)] };
+            images::build(host, &build, &archive(image, revision))?;
+            if programs == Programs::Release {
+                check_size(host, &tag)?;
+            }
         }
     }
-    let caddy = folder().join("caddy.tar");
-    fs::copy(&archives[0], &caddy)?;
-    Ok(archives)
+    Ok(archives(revisions))
+}
+
+fn check_size(host: &dyn DemoHost, tag: &str) -> Result<()> {
+    let size = host.docker(&["image", "inspect", "--format", "{{.Size}}", tag])?;
+    let size: u64 = size.trim().parse().context("the size of an image")?;
+    ensure!(size < LARGEST_IMAGE, "{tag}: expected less than {LARGEST_IMAGE} bytes, found {size}");
+    Ok(())
 }
 
 /// The folder of an image's crate.
@@ -112,8 +141,8 @@ fn sources(image: &str) -> PathBuf {
     root().join(if image == TEST_IMAGE { "testbed/echo" } else { image })
 }
 
-/// The build context: the static binary and the empty folders that the Dockerfile copies.
-fn stage(image: &str, program: &str, folders: &[&str]) -> Result<PathBuf> {
+/// The build context: the Dockerfile, the program, and the empty folders that the Dockerfile copies.
+fn stage(programs: Programs, image: &str, program: &str, folders: &[&str]) -> Result<PathBuf> {
     let context = folder().join("context").join(image);
     if context.exists() {
         fs::remove_dir_all(&context)?;
@@ -122,10 +151,63 @@ fn stage(image: &str, program: &str, folders: &[&str]) -> Result<PathBuf> {
         fs::create_dir_all(context.join(folder))?;
     }
     fs::create_dir_all(&context)?;
-    copy(&binary(program), &context.join(program))?;
+    let built = programs.path(program);
+    let dockerfile = sources(image).join("Dockerfile");
+    let mut text = fs::read_to_string(&dockerfile).with_context(|| dockerfile.display().to_string())?;
+    if programs == Programs::Development {
+        // Without symbols it is a third of the size.
+        output_of(Command::new("strip").arg("-o").arg(context.join(program)).arg(&built))?;
+        for library in libraries(&output_of(Command::new("ldd").arg(&built))?) {
+            copy(&library, &context.join("libraries").join(library.strip_prefix("/")?))?;
+        }
+        text = with_libraries(&text).with_context(|| dockerfile.display().to_string())?;
+    } else {
+        copy(&built, &context.join(program))?;
+    }
+    fs::write(context.join("Dockerfile"), text)?;
     Ok(context)
 }
 
+/// The Dockerfile of a static program, for one that needs libraries.
+fn with_libraries(dockerfile: &str) -> Result<String> {
+    let (before, after) =
+        dockerfile.split_once("FROM scratch\n").context("expected a line `FROM scratch`")?;
+    Ok(format!("{before}FROM scratch\nCOPY libraries /\n{after}"))
+}
+
+/// The files in what `ldd` prints: `NAME => PATH (ADDRESS)`, and the loader's `PATH (ADDRESS)`.
+fn libraries(ldd: &str) -> Vec<PathBuf> {
+    ldd.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
     fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_the_files_that_ldd_finds() {
+        let ldd = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2a)\n\
+                   \t/lib64/ld-linux-x86-64.so.2 (0x00007f2b)\n";
+        let found = libraries(ldd);
+        assert_eq!(
+            found,
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn every_dockerfile_takes_libraries() {
+        for (image, _, _) in IMAGES {
+            let text = fs::read_to_string(sources(image).join("Dockerfile")).unwrap();
+            let with = with_libraries(&text).unwrap();
+            assert_eq!(with.replace("COPY libraries /\n", ""), text);
+            assert!(with.find("COPY libraries").unwrap() < with.find("ENTRYPOINT").unwrap());
+        }
+        assert!(with_libraries("FROM debian\n").is_err());
+    }
 }

@@ -1,13 +1,17 @@
 //! Development commands: `cargo xtask --help` lists them.
 
+mod background;
 mod bench;
 mod chart;
+mod compiler;
 mod demo;
 mod generate;
 mod images;
 mod progress;
+mod runner;
 mod soak;
 mod test;
+mod times;
 
 use clap::{Parser, Subcommand};
 

@@ -1,7 +1,10 @@
 //! Saying what happens, and running programs.
 #![expect(clippy::print_stdout, reason = "this is the one place that prints")]
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -41,4 +44,13 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     ensure!(status.success(), "{shown} ended with {status}");
     Ok(())
+}
+
+/// Runs a program to its end and returns what it printed; its errors go to the terminal.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let shown = format!("{command:?}");
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {shown}"))?;
+    ensure!(output.status.success(), "{shown} ended with {}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {shown}"))
 }

@@ -60,23 +60,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// The scenarios that are counted in thousands stand beside the tests on real hosts that they belong to.
 fn scenarios(what: &str, filter: &str, threads: u32) -> Result<()> {
     packages::ensure_docker_host(&mut |line| say(line))?;
-    images::build_binaries()?;
+    step("building the tests");
+    // What `cargo xtask test` builds; one test target alone would have other features, and thus be built once more.
+    let tests = ["test", "--locked", "--workspace", "--all-features"];
+    run_program(cargo().args(tests).arg("--no-run"))?;
+    step("building images");
     let host = images::any_host("images")?;
-    images::build(host.as_ref(), &["r1", "r2"])?;
+    images::build(host.as_ref(), images::Programs::Development, &["r1", "r2"])?;
     drop(host);
     step(what);
     let mut command = cargo();
-    let tests = [
-        "test",
-        "--locked",
-        "--package",
-        "tasktracker-operator",
-        "--features",
-        "sandbox",
-        "--test",
-        "sandbox",
-    ];
-    command.args(tests).args(["--", filter, "--ignored", "--nocapture"]);
+    command.args(tests).args(["--test", "sandbox", "--", filter, "--ignored", "--nocapture"]);
     command.arg(format!("--test-threads={threads}"));
     run_program(command.env("TASKTRACKER_IMAGES", images::folder()))
 }

@@ -4,7 +4,7 @@ use super::unpack;
 use crate::cache;
 use crate::process::run;
 use anyhow::{Context, Result};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,13 +25,17 @@ pub(super) struct GoProgram {
 }
 
 impl GoProgram {
-    /// The program, built if it is not there.
+    /// The program, built if it is not there. Of several callers one builds and the others wait.
     pub(super) fn built(&self, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
         let Self { name, version, .. } = self;
         let parent = cache::make(&crate::cache_folder()?.join("packages"))?;
         let program = parent.join(format!("{name}-{version}"));
+        if program.exists() {
+            return Ok(program);
+        }
+        super::ensure(&[super::GO], say)?;
+        let _lock = lock(&parent.join(format!("{name}.lock")))?;
         if !program.exists() {
-            super::ensure(&[super::GO], say)?;
             say(&format!("building {name} {version} with Go: some minutes"));
             let draft = tempfile::tempdir_in(&parent)?;
             self.build(draft.path()).with_context(|| format!("building {name} {version}"))?;
@@ -74,9 +78,38 @@ impl GoProgram {
     }
 }
 
-/// Go in a folder.
+/// A lock between processes, until the file is closed.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
+    file.lock().with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
+/// Go in a folder. It leaves the processor to others, as it runs beside builds and tests that somebody waits for, and ends
+/// with us.
 pub(super) fn go(folder: &Path) -> Command {
-    let mut command = Command::new("go");
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--", "nice", "-n", "10", "go"]);
     command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    #[test]
+    fn a_second_caller_waits_for_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("go.lock");
+        let first = lock(&path).unwrap();
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+        let (sender, locked) = channel();
+        let second = thread::spawn(move || sender.send(lock(&path).map(drop)));
+        drop(first);
+        locked.recv().unwrap().unwrap();
+        second.join().unwrap().unwrap();
+    }
 }

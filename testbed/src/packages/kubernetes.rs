@@ -35,7 +35,7 @@ const KUBECONFORM: GoProgram = GoProgram {
     staging: None,
 };
 
-const ALERTMANAGER: super::Package =
+pub(super) const ALERTMANAGER: super::Package =
     super::Package { name: "prometheus-alertmanager/trixie", files: &["/usr/bin/prometheus-alertmanager"] };
 
 /// The API server itself: built with Go at its first use, which takes some ten minutes.

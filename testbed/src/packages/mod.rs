@@ -43,6 +43,11 @@ const BROWSER: [Package; 2] = [
     Package { name: "chromium-driver", files: &["/usr/bin/chromedriver", "/snap/bin/chromium.chromedriver"] },
 ];
 
+const BUSYBOX: Package = Package { name: "busybox-static", files: &["/usr/bin/busybox", "/bin/busybox"] };
+const POSTGRES: Package = Package { name: "postgresql", files: &["/usr/share/postgresql-common/pg_wrapper"] };
+const REGISTRY: Package = Package { name: "docker-registry", files: &["/usr/bin/docker-registry"] };
+const OPENSSL: Package = Package { name: "openssl", files: &["/usr/bin/openssl"] };
+
 /// A Go that is new enough; it fetches a newer one where a module wants that.
 const GO: Package = Package { name: "golang-go/trixie", files: &["/usr/local/go/bin/go", "/usr/bin/go"] };
 
@@ -95,7 +100,7 @@ pub(crate) fn missing_for_docker_host() -> Vec<&'static str> {
 /// # Errors
 /// As [`ensure`].
 pub fn ensure_busybox(say: &mut dyn FnMut(&str)) -> Result<()> {
-    ensure(&[Package { name: "busybox-static", files: &["/usr/bin/busybox", "/bin/busybox"] }], say)
+    ensure(&[BUSYBOX], say)
 }
 
 /// Installs a `PostgreSQL` server, for [`crate::PostgresServer`].
@@ -103,7 +108,7 @@ pub fn ensure_busybox(say: &mut dyn FnMut(&str)) -> Result<()> {
 /// # Errors
 /// As [`ensure`].
 pub fn ensure_postgres(say: &mut dyn FnMut(&str)) -> Result<()> {
-    ensure(&[Package { name: "postgresql", files: &["/usr/share/postgresql-common/pg_wrapper"] }], say)
+    ensure(&[POSTGRES], say)
 }
 
 /// Installs a registry, for [`crate::RegistryServer`].
@@ -111,7 +116,25 @@ pub fn ensure_postgres(say: &mut dyn FnMut(&str)) -> Result<()> {
 /// # Errors
 /// As [`ensure`].
 pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
-    ensure(&[Package { name: "docker-registry", files: &["/usr/bin/docker-registry"] }], say)
+    ensure(&[REGISTRY], say)
+}
+
+/// Installs and unpacks every package that any test needs. What is built from source comes after it:
+/// [`newer::compose`], [`ensure_control_plane`].
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_for_tests(say: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut packages = docker_host();
+    packages.extend(BROWSER);
+    packages.extend([POSTGRES, REGISTRY, BUSYBOX, OPENSSL, GO, kubernetes::ALERTMANAGER]);
+    // In one call: each reads the package lists anew.
+    ensure(&packages, say)?;
+    ensure_caddy(say)?;
+    newer::engine(say)?;
+    kubernetes::etcd(say)?;
+    kubernetes::kubectl(say)?;
+    kubernetes::prometheus(say).map(drop)
 }
 
 /// Has what [`crate::ControlPlane`] starts, and what checks charts and alerts: some of it is built with Go, which takes a
@@ -120,7 +143,7 @@ pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
 /// # Errors
 /// As [`ensure`], or where something cannot be built or downloaded.
 pub fn ensure_control_plane(say: &mut dyn FnMut(&str)) -> Result<()> {
-    ensure(&[Package { name: "openssl", files: &["/usr/bin/openssl"] }], say)?;
+    ensure(&[OPENSSL], say)?;
     kubernetes::etcd(say)?;
     kubernetes::kubectl(say)?;
     kubernetes::api_server(say)?;
