@@ -7,7 +7,12 @@ use std::{
 
 use tokio::{sync::Mutex, task::AbortHandle, time::Instant};
 
-use super::{Engine, Error, Facts, docker::DockerReader, helper::Helper, ssh::Connection};
+use super::{
+    Engine, Error, Facts,
+    docker::DockerReader,
+    helper::Helper,
+    ssh::{Connection, SILENCE_LIMIT},
+};
 
 /// Late answers in a row after which a connection counts as stuck.
 const LATE_ANSWERS: u32 = 3;
@@ -79,9 +84,9 @@ impl Link {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner).engine = Some(engine);
     }
 
-    /// Whether a new connection is needed after a result. A late answer closes its own channel and no more; the
-    /// connection is stuck after several in a row without a good answer in between.
-    pub(super) fn is_broken_by<T>(&self, result: &Result<T, Error>) -> bool {
+    /// Whether a new connection is needed after a result. A late answer closes its own channel and no more, where the
+    /// host says anything else; the connection is stuck after several in a row without a good answer in between.
+    pub(super) fn is_broken_by<T>(&self, result: &Result<T, Error>, silence: Duration) -> bool {
         match result {
             Ok(_) => {
                 *self.late() = LateAnswers::default();
@@ -90,7 +95,7 @@ impl Link {
             Err(Error::TimedOut { limit, .. }) => {
                 let mut late = self.late();
                 late.add(*limit, Instant::now());
-                late.count >= LATE_ANSWERS
+                late.count >= LATE_ANSWERS || silence >= SILENCE_LIMIT
             }
             Err(error) => error.is_of_connection(),
         }

@@ -398,7 +398,7 @@ impl Host {
     /// After a failure that its connection caused, the next call connects anew. Another connection that was opened
     /// since stays.
     async fn forget_broken<T>(&self, link: &Arc<Link>, result: Result<T, Error>) -> Result<T, Error> {
-        if link.is_broken_by(&result) {
+        if link.is_broken_by(&result, self.traffic.silence()) {
             let mut current = self.link.lock().await;
             if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
                 self.end_link(&mut current);

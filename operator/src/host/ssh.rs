@@ -25,6 +25,10 @@ use super::{
 
 /// How long each step of connecting may take.
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// After so much silence, a server is asked to show that it is there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// After so much silence, it did not answer that either.
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(13);
 
 /// A private key and the name it was given.
 #[derive(Clone)]
@@ -169,7 +173,7 @@ async fn handshake(
     };
     let config = client::Config {
         preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
-        keepalive_interval: Some(Duration::from_secs(10)),
+        keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: 3,
         nodelay: true,
         ..client::Config::default()

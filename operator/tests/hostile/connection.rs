@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,14 +15,19 @@ use tokio::{sync::Notify, time::timeout};
 use crate::{
     FakeSshd,
     fake_sshd::{Said, Script, Then},
-    stage::{LIMIT, docker, host, program},
+    good::RELEASE,
+    stage::{docker, host, program},
 };
 
 const STACK: &str = "staging";
 /// How long something may take that is about to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take where one never comes: enough for those that do, on a busy machine.
+const LATE: Duration = Duration::from_secs(2);
 
 async fn connected(script: Script, answer: Duration) -> (FakeSshd, Arc<Host>) {
+    // What a good host says is worked out before anybody waits for it.
+    LazyLock::force(&RELEASE);
     let fake = FakeSshd::start(script).await;
     let host = Arc::new(host(fake.port, Limits { answer, program: PATIENCE, ..Limits::default() }));
     host.containers().await.unwrap();
@@ -67,7 +72,7 @@ async fn a_refused_session_leaves_the_connection_to_the_others() {
     });
     becomes(&fake.seen.locks, 1).await;
     for _ in 0..3 {
-        let refused = host.run("true", Vec::new(), LIMIT).await.unwrap_err();
+        let refused = host.run("true", Vec::new(), PATIENCE).await.unwrap_err();
         assert!(matches!(refused, Error::ChannelRefused { .. }), "{refused}");
         host.containers().await.unwrap();
         assert!(!host.locked(STACK).await.unwrap());
@@ -122,7 +127,7 @@ async fn a_lock_is_held_until_it_is_released() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_answer_closes_its_own_channel_alone() {
-    let (fake, host) = connected(silent_about_volumes(), LIMIT).await;
+    let (fake, host) = connected(silent_about_volumes(), LATE).await;
     ask_in_vain(&host).await;
     becomes(&fake.seen.sockets, 0).await;
     host.containers().await.unwrap();
@@ -131,7 +136,7 @@ async fn a_late_answer_closes_its_own_channel_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_late_answers_in_a_row_end_the_connection_and_wake() {
-    let (fake, host) = connected(silent_about_volumes(), LIMIT).await;
+    let (fake, host) = connected(silent_about_volumes(), LATE).await;
     host.watch().await.unwrap();
     let mut hints = host.hints();
     for _ in 0..2 {
@@ -149,8 +154,20 @@ async fn three_late_answers_in_a_row_end_the_connection_and_wake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_late_answer_ends_a_connection_over_which_nothing_came_meanwhile() {
+    let frozen = docker("/volumes/", |_| Said::new("", Then::Freeze));
+    let connections = [frozen, silent_about_volumes()].map(async |script| {
+        let (fake, host) = connected(script, Duration::from_secs(15)).await;
+        ask_in_vain(&host).await;
+        host.containers().await.unwrap();
+        connections(&fake)
+    });
+    assert_eq!(futures::future::join_all(connections).await, [2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_late_at_once_count_as_one() {
-    let (fake, host) = connected(silent_about_volumes(), LIMIT).await;
+    let (fake, host) = connected(silent_about_volumes(), LATE).await;
     let (one, other, third) = (ask_in_vain(&host), ask_in_vain(&host), ask_in_vain(&host));
     futures::join!(one, other, third);
     host.image("sha256:0").await.unwrap();
@@ -169,7 +186,7 @@ async fn a_failure_on_an_old_connection_leaves_the_new_one() {
         Said::new("", Then::CloseOn(end.clone()))
     });
     let script = Script { docker: silent_about_volumes().docker, ..first_list_is_cut };
-    let (fake, host) = connected(script, LIMIT).await;
+    let (fake, host) = connected(script, LATE).await;
     let old = tokio::spawn({
         let host = host.clone();
         async move { host.files(STACK, false).await }
@@ -194,7 +211,7 @@ async fn a_failure_on_an_old_connection_leaves_the_new_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_is_woken_when_another_caller_finds_the_connection_closed() {
     let script = docker("/info", |_| Said::new("", Then::Cut));
-    let (fake, host) = connected(script, LIMIT).await;
+    let (fake, host) = connected(script, LATE).await;
     host.watch().await.unwrap();
     let mut hints = host.hints();
     assert!(host.engine().await.is_err());

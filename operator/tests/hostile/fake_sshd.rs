@@ -51,6 +51,8 @@ pub(crate) enum Then {
     Drip(Vec<u8>),
     /// Cuts the whole connection.
     Cut,
+    /// Keeps the whole connection and says nothing more over it, like a host without a network.
+    Freeze,
 }
 
 impl Said {
@@ -171,9 +173,15 @@ async fn accept(listener: TcpListener, script: Script, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, seen: Arc<Seen>) {
-    let cut = Arc::new(Notify::new());
-    let fake =
-        FakeSession { script, seen, sessions: BTreeMap::new(), tasks: JoinSet::new(), cut: cut.clone() };
+    let (cut, frozen) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let fake = FakeSession {
+        script,
+        seen,
+        sessions: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        cut: cut.clone(),
+        frozen: frozen.clone(),
+    };
     // The server's own task would outlive this one; a wire in between is cut with it.
     let (mut outer, inner) = (stream, tokio::io::duplex(1 << 16));
     let (mut near, far) = inner;
@@ -188,6 +196,7 @@ async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, s
         _ = wire => {}
         () = run => {}
         () = cut.notified() => {}
+        () = frozen.notified() => std::future::pending().await,
     }
 }
 
@@ -198,6 +207,7 @@ struct FakeSession {
     sessions: BTreeMap<ChannelId, Channel<Msg>>,
     tasks: JoinSet<()>,
     cut: Arc<Notify>,
+    frozen: Arc<Notify>,
 }
 
 impl server::Handler for FakeSession {
@@ -237,12 +247,12 @@ impl server::Handler for FakeSession {
         }
         reply.accept().await;
         let fake = fake_docker::serve(channel.into_stream(), self.script.docker.clone(), self.seen.clone());
-        let (cut, seen) = (self.cut.clone(), self.seen.clone());
+        let (cut, frozen, seen) = (self.cut.clone(), self.frozen.clone(), self.seen.clone());
         self.tasks.spawn(async move {
             seen.sockets.fetch_add(1, Ordering::SeqCst);
             let goes_on = fake.await;
             seen.sockets.fetch_sub(1, Ordering::SeqCst);
-            end(goes_on, &cut);
+            end(goes_on, &cut, &frozen);
         });
         Ok(())
     }
@@ -289,19 +299,21 @@ impl server::Handler for FakeSession {
         let Some(channel) = self.sessions.remove(&id) else { return session.channel_failure(id) };
         session.channel_success(id)?;
         let programs = self.script.programs.clone();
-        let (cut, seen) = (self.cut.clone(), self.seen.clone());
+        let (cut, frozen, seen) = (self.cut.clone(), self.frozen.clone(), self.seen.clone());
         self.tasks.spawn(async move {
             let goes_on = fake_programs::run(&command, channel, programs, &seen).await;
             seen.sessions.fetch_sub(1, Ordering::SeqCst);
-            end(goes_on, &cut);
+            end(goes_on, &cut, &frozen);
         });
         Ok(())
     }
 }
 
-fn end(goes_on: Goes, cut: &Notify) {
-    if goes_on == Goes::Cut {
-        cut.notify_one();
+fn end(goes_on: Goes, cut: &Notify, frozen: &Notify) {
+    match goes_on {
+        Goes::Cut => cut.notify_one(),
+        Goes::Frozen => frozen.notify_one(),
+        Goes::On | Goes::Ended => {}
     }
 }
 
@@ -311,6 +323,7 @@ pub(crate) enum Goes {
     On,
     Ended,
     Cut,
+    Frozen,
 }
 
 /// Says something in a channel, and does what is to be done then.
@@ -321,6 +334,7 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
     match said.then {
         Then::Listen => return Goes::On,
         Then::Close => {}
+        Then::Freeze => return Goes::Frozen,
         Then::Cut => {
             elapse_async(PAUSE).await;
             return Goes::Cut;
