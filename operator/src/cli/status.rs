@@ -28,12 +28,13 @@ type Line = (Tone, String);
 
 /// `status`
 pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool) -> anyhow::Result<Verdict> {
-    let memory = selection.state.share()?;
     let reach = Reach::default();
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();
     loop {
         let all = look_at_all(selection, &reach, Approval::Policy, depth).await?;
+        // `run` dates what came since the last look.
+        let memory = selection.state.share()?;
         let reports = reports(&all, &memory);
         if !watch {
             print(printer, &reports);
