@@ -191,9 +191,8 @@ fn upstream(service: &str, alias: &str) -> String {
 /// it runs.
 fn service_hash(name: &str, service: &compose::Service, project: &Project, seals: &Seals) -> String {
     let mut text = serde_json::to_string(service).unwrap_or_default();
-    let fixed = service.volumes.iter().filter(|mount| mount.kind == "bind" && !desired::is_reloaded(name));
-    for mount in fixed {
-        let folder = mount.source.trim_start_matches("./");
+    let fixed = service.volumes.iter().filter(|_| !desired::is_reloaded(name));
+    for folder in fixed.filter_map(compose::Mount::project_folder) {
         for (path, content) in project.files.iter().filter(|(path, _)| is_below(path, folder)) {
             text.push_str(path);
             text.push_str(&sha256(content.as_bytes()));

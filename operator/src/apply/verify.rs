@@ -12,7 +12,7 @@ use crate::{
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
     },
     diff,
-    host::{self, Container, Health, Host, HostLock, Shown, State},
+    host::{self, Container, Host, HostLock, Shown},
     observe::{Observed, is_ours},
     release::Release,
     secret::Values,
@@ -49,8 +49,9 @@ impl Proof<'_> {
     async fn logs(&self, host: &Host, containers: &[Container]) -> Vec<String> {
         let is_bad = |one: &&Container| {
             let service = one.labels.get(COMPOSE_SERVICE);
-            let is_asked = service.is_some_and(|service| self.services.contains(service.as_str()));
-            is_asked && (one.state != State::Running || one.health != Health::Healthy)
+            let asked = service.filter(|service| self.services.contains(service.as_str()));
+            let definition = asked.and_then(|service| self.release.project.services.get(service));
+            definition.is_some_and(|definition| !diff::is_ready(definition, one))
         };
         self.logs_of(host, containers.iter().filter(is_bad)).await
     }

@@ -6,7 +6,7 @@ use tasktracker_crds::{AppSpec, BackendSpec, FrontendSpec, SecretKeySpec};
 
 use super::{
     EDGE, Project, SECRETS_FOLDER, caddyfile,
-    compose::{Healthcheck, Limits, Logging, Mount, Service, literal},
+    compose::{Healthcheck, Limits, Mount, Service, literal},
     edge, labels,
 };
 use crate::source::Stack;
@@ -112,12 +112,7 @@ fn see_secrets(
 
 /// The folder of a service's secrets, as it sees it.
 pub(super) fn secrets_mount(service: &str) -> Mount {
-    Mount {
-        kind: "bind".to_owned(),
-        source: format!("./{SECRETS_FOLDER}/{service}"),
-        target: SECRETS_INSIDE.to_owned(),
-        read_only: true,
-    }
+    Mount::folder(format!("./{SECRETS_FOLDER}/{service}"), SECRETS_INSIDE)
 }
 
 /// The image of the backend or the frontend: a digest where there is one, else the revision's tag.
@@ -127,32 +122,6 @@ fn image(stack: &Stack, app: &AppSpec, part: &str) -> String {
     match digest {
         Some(digest) => format!("{}/{part}@{digest}", app.registry),
         None => format!("{}/{part}:{}", app.registry, stack.spec.revision),
-    }
-}
-
-/// A service with what is the same for all of ours.
-pub(super) fn service(
-    image: String,
-    scale: u32,
-    limits: Limits,
-    healthcheck: Healthcheck,
-    stop_grace_period: String,
-) -> Service {
-    Service {
-        image,
-        scale,
-        user: None,
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        volumes: Vec::new(),
-        tmpfs: Vec::new(),
-        networks: BTreeMap::new(),
-        healthcheck,
-        labels: BTreeMap::new(),
-        limits,
-        logging: Logging::default(),
-        restart: "unless-stopped".to_owned(),
-        stop_grace_period,
     }
 }
 
@@ -175,24 +144,15 @@ fn backend(stack: &Stack, app: &AppSpec) -> Service {
     if let Some(origin) = &app.public_url {
         environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.to_string());
     }
-    let healthcheck = Healthcheck::program(&["/backend", "healthcheck"]);
-    let data = app.database.sqlite.iter().map(|_| Mount {
-        kind: "volume".to_owned(),
-        source: "data".to_owned(),
-        target: "/data".to_owned(),
-        read_only: false,
-    });
+    let data = app.database.sqlite.iter().map(|_| Mount::volume("data", "/data"));
     let seen = see_secrets(BACKEND, &backend_secrets(app), &mut environment);
     Service {
+        scale: *replicas,
         environment,
         volumes: data.chain(seen).collect(),
-        ..service(
-            image(stack, app, BACKEND),
-            *replicas,
-            Limits::new(resources),
-            healthcheck,
-            stop_grace(stack),
-        )
+        healthcheck: Some(Healthcheck::program(&["/backend", "healthcheck"])),
+        stop_grace_period: stop_grace(stack),
+        ..Service::new(image(stack, app, BACKEND), Limits::new(resources))
     }
 }
 
@@ -202,16 +162,12 @@ fn frontend(stack: &Stack, app: &AppSpec) -> Service {
         ("BACKEND_URL".to_owned(), backend_url.to_string()),
         ("DRAIN_TIMEOUT".to_owned(), drain_seconds(stack)),
     ]);
-    let healthcheck = Healthcheck::program(&["/frontend", "healthcheck"]);
     Service {
+        scale: *replicas,
         environment,
-        ..service(
-            image(stack, app, "frontend"),
-            *replicas,
-            Limits::new(resources),
-            healthcheck,
-            stop_grace(stack),
-        )
+        healthcheck: Some(Healthcheck::program(&["/frontend", "healthcheck"])),
+        stop_grace_period: stop_grace(stack),
+        ..Service::new(image(stack, app, "frontend"), Limits::new(resources))
     }
 }
 

@@ -6,7 +6,7 @@ use tasktracker_crds::{AppSpec, SecretKeySpec, TlsMode, scalars::SecretName};
 
 use super::{
     EDGE, SECRETS_FOLDER, Tls,
-    app::{secrets_mount, service, stop_grace},
+    app::{secrets_mount, stop_grace},
     compose::{Healthcheck, Limits, Mount, PublishedPort, Service},
 };
 use crate::source::Stack;
@@ -72,18 +72,8 @@ pub(super) fn edge(stack: &Stack, app: &AppSpec) -> Service {
     let limits = Limits { cap_add: vec!["NET_BIND_SERVICE".to_owned()], ..Limits::new(&app.edge.resources) };
     let healthcheck =
         Healthcheck::program(&["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]);
-    let files = Mount {
-        kind: "bind".to_owned(),
-        source: "./files/edge".to_owned(),
-        target: "/etc/caddy".to_owned(),
-        read_only: true,
-    };
-    let data = keeps_data(app).then(|| Mount {
-        kind: "volume".to_owned(),
-        source: VOLUME.to_owned(),
-        target: DATA.to_owned(),
-        read_only: false,
-    });
+    let files = Mount::folder("./files/edge", "/etc/caddy");
+    let data = keeps_data(app).then(|| Mount::volume(VOLUME, DATA));
     let secrets = (!secrets(app).is_empty()).then(|| secrets_mount(EDGE));
     let in_memory = ["/config"].into_iter().chain(data.is_none().then_some(DATA));
     let ports = &stack.spec.ports;
@@ -96,7 +86,9 @@ pub(super) fn edge(stack: &Stack, app: &AppSpec) -> Service {
         ports: page.into_iter().chain([PublishedPort::tcp(ports.api.0, API_PORT)]).collect(),
         tmpfs: in_memory.map(|path| format!("{path}:uid=65532,gid=65532,mode=0700")).collect(),
         volumes: [files].into_iter().chain(data).chain(secrets).collect(),
-        ..service(app.edge.image.to_string(), 1, limits, healthcheck, stop_grace(stack))
+        healthcheck: Some(healthcheck),
+        stop_grace_period: stop_grace(stack),
+        ..Service::new(app.edge.image.to_string(), limits)
     }
 }
 

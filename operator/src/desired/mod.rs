@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tasktracker_crds::{AdoptSpec, HostSpec, SecretKeySpec};
 
 pub use app::app_project;
-use compose::Service;
+use compose::{PublishedPort, Service};
 
 use crate::{secret::Seals, source::Stack};
 
@@ -110,10 +110,10 @@ impl Project {
         self.volumes.iter().filter(|(name, _)| is_data(name))
     }
 
-    /// TCP ports of the host that its services are published on.
-    pub fn published_ports(&self) -> BTreeSet<u16> {
-        let ports = self.services.values().flat_map(|service| &service.ports);
-        ports.filter_map(|port| port.published.parse().ok()).collect()
+    /// Ports of the host that its services are published on, with the service's name.
+    pub fn published_ports(&self) -> impl Iterator<Item = (&str, &PublishedPort)> {
+        let services = self.services.iter();
+        services.flat_map(|(name, service)| service.ports.iter().map(move |port| (name.as_str(), port)))
     }
 
     /// Names the image of a service by its digest, beside the tag.
@@ -127,6 +127,29 @@ impl Project {
     /// The images that the project needs, by service.
     pub fn images(&self) -> BTreeMap<&str, &str> {
         self.services.iter().map(|(name, service)| (name.as_str(), service.image.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+impl Project {
+    /// A project of a few services and nothing else.
+    pub(crate) fn for_tests<const N: usize>(name: &str, services: [(&str, Service); N]) -> Self {
+        Self {
+            component: "test".to_owned(),
+            name: name.to_owned(),
+            folder: "test/test".to_owned(),
+            owner: "o".to_owned(),
+            environment: "test".to_owned(),
+            revision: "a".to_owned(),
+            network: "tt-test".to_owned(),
+            volumes: BTreeMap::new(),
+            files: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            services: services.map(|(name, service)| (name.to_owned(), service)).into(),
+            rolling: BTreeSet::new(),
+            tls: None,
+            adopt: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tasktracker_crds::{DriftItem, DriftKind};
 use super::{files::file_drift, host, secrets, settings};
 use crate::{
     desired::{
-        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
+        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE, Service},
         labels,
     },
     host::{Container, Health, Made, State},
@@ -291,8 +291,8 @@ fn stale_content(
     let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
     let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
     let mut items = Vec::new();
-    for mount in definition.volumes.iter().filter(|mount| mount.kind == "bind") {
-        let folder = mount.source.trim_start_matches("./");
+    for mount in &definition.volumes {
+        let Some(folder) = mount.project_folder() else { continue };
         let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
         let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
         let Some((device, root)) = on_device(&source, observed) else { continue };
@@ -397,15 +397,24 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
                 .or_else(|| other_release(release, service, container));
             if let Some((wanted, found)) = other {
                 faults.push(format!("{service}: expected {wanted}, found {found}"));
-            } else if container.state != State::Running || container.health != Health::Healthy {
-                faults.push(format!(
-                    "{service}: expected running and healthy, found {}",
-                    health_words(container)
-                ));
+            } else if !is_ready(definition, container) {
+                let wanted = if definition.healthcheck.is_some() { "running and healthy" } else { "running" };
+                faults.push(format!("{service}: expected {wanted}, found {}", health_words(container)));
             }
         }
     }
     faults
+}
+
+/// Whether a container of a service does its work: it runs, and its health check succeeded where the service has one. The
+/// image may have a check of its own; then that counts.
+pub fn is_ready(service: &Service, container: &Container) -> bool {
+    let is_healthy = match container.health {
+        Health::Healthy => true,
+        Health::None => service.healthcheck.is_none(),
+        Health::Starting | Health::Unhealthy => false,
+    };
+    is_healthy && container.state == State::Running
 }
 
 fn health_words(container: &Container) -> String {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -117,11 +118,10 @@ impl Helper {
         Ok(self.ask("locks", 0).await?.1.contains("B\n"))
     }
 
-    /// TCP ports on which something listens.
-    pub(super) async fn ports(&mut self) -> Result<BTreeSet<u16>, Error> {
+    /// Addresses and TCP ports on which something listens.
+    pub(super) async fn ports(&mut self) -> Result<BTreeSet<SocketAddr>, Error> {
         let (_, lines) = self.ask("ports", 0).await?;
-        let port = |line: &str| u16::from_str_radix(line.strip_prefix("P ")?, 16).ok();
-        Ok(lines.lines().filter_map(port).collect())
+        Ok(lines.lines().filter_map(read_listener).collect())
     }
 
     /// What this session and each of some processes see mounted; asked again for other processes, or in another state
@@ -204,6 +204,28 @@ fn read_texts(lines: &str) -> Option<BTreeMap<String, Vec<u8>>> {
     lines.lines().map(text).collect()
 }
 
+/// `P ADDRESS:PORT` in the digits of `/proc/net/tcp`: the address as words of 32 bits in the kernel's byte order, which
+/// is little-endian on every platform that the operator supports.
+fn read_listener(line: &str) -> Option<SocketAddr> {
+    let (address, port) = line.strip_prefix("P ")?.split_once(':')?;
+    let word = |start: usize| {
+        let digits = address.get(start..start + 8)?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_le_bytes)
+    };
+    let address = match address.len() {
+        8 => IpAddr::from(word(0)?),
+        32 => {
+            let mut bytes = [0; 16];
+            for (index, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(index * 8)?);
+            }
+            IpAddr::from(bytes)
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
+}
+
 fn read_mount(line: &str) -> Option<Mounted> {
     let words: Vec<&str> = line.split(' ').collect();
     let ["M", device, root, place] = words.as_slice() else { return None };
@@ -216,11 +238,29 @@ pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = (split_end(&text), read_files(&text), read_texts(&text));
     let _ = text.lines().filter_map(read_mount).count();
+    let _ = text.lines().filter_map(read_listener).count();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listeners_are_read_with_their_addresses() {
+        for (line, expected) in [
+            ("P 0100007F:1F90", Some("127.0.0.1:8080")),
+            ("P 00000000:0016", Some("0.0.0.0:22")),
+            ("P 00000000000000000000000000000000:0016", Some("[::]:22")),
+            ("P 0000000000000000FFFF00000500000A:0050", Some("[::ffff:10.0.0.5]:80")),
+            ("P 000000FD000000000000000005000000:0050", Some("[fd00::5]:80")),
+            ("P 0016", None),
+            ("P 000000:0016", None),
+            ("P 0000000g:0016", None),
+            ("P 00000000:10000", None),
+        ] {
+            assert_eq!(read_listener(line), expected.map(|text| text.parse().unwrap()), "{line}");
+        }
+    }
 
     #[test]
     fn lines_become_facts() {

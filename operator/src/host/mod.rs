@@ -20,6 +20,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex as Lock, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -312,11 +313,11 @@ impl Host {
         self.help(stack, async |helper: &mut Helper| helper.locked().await).await
     }
 
-    /// TCP ports of the host on which something listens.
+    /// Addresses and TCP ports of the host on which something listens.
     ///
     /// # Errors
     /// When the host cannot be asked.
-    pub async fn ports(&self, stack: &str) -> Result<BTreeSet<u16>, Error> {
+    pub async fn ports(&self, stack: &str) -> Result<BTreeSet<SocketAddr>, Error> {
         self.help(stack, async |helper: &mut Helper| helper.ports().await).await
     }
 

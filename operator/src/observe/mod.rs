@@ -5,6 +5,7 @@ mod supply;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -13,10 +14,15 @@ use futures::future::try_join_all;
 
 use crate::{
     certificate::Certificate,
-    desired::{Project, compose::COMPOSE_PROJECT, labels},
+    desired::{
+        Project,
+        compose::{COMPOSE_PROJECT, PublishedPort},
+        labels,
+    },
     diff::adoption,
     host::{
-        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted, Shown,
+        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted,
+        Published, Shown,
     },
     ledger::{LEDGER_FILE, Ledger},
     release::Release,
@@ -263,7 +269,9 @@ pub async fn images(host: &Host, release: &Release) -> Result<BTreeMap<String, A
 
 /// What running containers that mount folders of the project see of them.
 async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Result<Mounts, Error> {
-    let binds = |details: &&Details| details.settings.values().any(|setting| setting.starts_with("bind "));
+    // Folders of the host are not exchanged by the operator, and who sees the whole host has a long list.
+    let folder = format!("bind {}/", observed.directory);
+    let binds = |details: &&Details| details.settings.values().any(|setting| setting.starts_with(&folder));
     let running: Vec<(String, u32)> = observed
         .containers
         .iter()
@@ -308,26 +316,36 @@ async fn taken_ports(host: &Host, project: &Project, observed: &Observed) -> Res
         return Ok(BTreeSet::new());
     }
     let stack = stack_folder(project);
-    let first: BTreeSet<u16> = host.ports(stack).await?.intersection(&unserved).copied().collect();
+    let first = taken_by(&unserved, &host.ports(stack).await?);
     if first.is_empty() {
         return Ok(BTreeSet::new());
     }
     tokio::time::sleep(LINGER).await;
     let still = without_container(project, &host.containers().await?);
-    let second = host.ports(stack).await?;
-    Ok(first.into_iter().filter(|port| still.contains(port) && second.contains(port)).collect())
+    let second = taken_by(&still, &host.ports(stack).await?);
+    Ok(first.intersection(&second).copied().collect())
 }
 
-/// The ports of a project that no running container publishes.
-fn without_container<'a>(
-    project: &Project,
-    containers: impl IntoIterator<Item = &'a Container>,
-) -> BTreeSet<u16> {
-    let mut ports = project.published_ports();
-    for published in containers.into_iter().flat_map(|container| &container.published) {
-        ports.remove(&published.port);
-    }
-    ports
+/// The TCP ports of a project that no running container publishes, nor has in the way.
+fn without_container<'a, 'b>(
+    project: &'a Project,
+    containers: impl IntoIterator<Item = &'b Container>,
+) -> Vec<&'a PublishedPort> {
+    let published: Vec<&Published> =
+        containers.into_iter().flat_map(|container| &container.published).collect();
+    let is_there = |port: &PublishedPort| {
+        published.iter().any(|one| port.conflicts_with(&one.protocol, one.address, one.port))
+    };
+    let ports = project.published_ports().map(|(_, port)| port);
+    ports.filter(|port| port.protocol == "tcp" && !is_there(port)).collect()
+}
+
+/// Those of some ports, as the host numbers them, that programs listen on, at an address that is in the way.
+fn taken_by(ports: &[&PublishedPort], listeners: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
+    let is_taken = |port: &PublishedPort| {
+        listeners.iter().any(|one| port.conflicts_with("tcp", Some(one.ip()), one.port()))
+    };
+    ports.iter().filter(|port| is_taken(port)).filter_map(|port| port.number()).collect()
 }
 
 /// What the listing says of one project.
@@ -408,4 +426,45 @@ pub async fn contents(
     let text =
         |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
     Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::compose::{Limits, Service};
+
+    #[test]
+    fn a_port_at_one_address_is_taken_by_who_listens_at_it_or_at_every_address() {
+        let private = PublishedPort { host_ip: Some([10, 0, 0, 5].into()), ..PublishedPort::tcp(9100, 9100) };
+        let ports = vec![private, PublishedPort::udp(5140, 5140), PublishedPort::tcp(8000, 8000)];
+        let resources = serde_json::from_str(r#"{"memory": "64Mi", "cpu": "0.25"}"#).unwrap();
+        let service = Service { ports, ..Service::new("a", Limits::new(&resources)) };
+        let project = Project::for_tests("tt-test-a", [("a", service)]);
+        let container = |port, protocol: &str, address: Option<[u8; 4]>| Container {
+            published: vec![Published {
+                port,
+                protocol: protocol.to_owned(),
+                address: address.map(Into::into),
+            }],
+            ..Container::default()
+        };
+        let unserved = |container: Container| -> Vec<u16> {
+            without_container(&project, [&container]).into_iter().filter_map(PublishedPort::number).collect()
+        };
+        assert_eq!(unserved(Container::default()), [9100, 8000], "who listens by UDP is not asked for");
+        assert_eq!(unserved(container(9100, "tcp", Some([127, 0, 0, 1]))), [9100, 8000]);
+        assert_eq!(unserved(container(9100, "udp", None)), [9100, 8000]);
+        assert_eq!(unserved(container(9100, "tcp", Some([10, 0, 0, 5]))), [8000]);
+        assert_eq!(unserved(container(9100, "tcp", None)), [8000]);
+        assert_eq!(unserved(container(8000, "tcp", Some([127, 0, 0, 1]))), [9100]);
+
+        let taken = |listener: &str| {
+            taken_by(&without_container(&project, []), &BTreeSet::from([listener.parse().unwrap()]))
+        };
+        assert_eq!(taken("127.0.0.1:9100"), BTreeSet::new());
+        for listener in ["10.0.0.5:9100", "0.0.0.0:9100", "[::]:9100"] {
+            assert_eq!(taken(listener), BTreeSet::from([9100]), "{listener}");
+        }
+        assert_eq!(taken("127.0.0.1:8000"), BTreeSet::from([8000]));
+    }
 }

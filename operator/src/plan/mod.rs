@@ -21,8 +21,7 @@ use waiting::reason_to_wait;
 
 use crate::{
     desired::{Project, compose::COMPOSE_SERVICE, sha256},
-    diff::{Change, secrets},
-    host::{Container, Health, State},
+    diff::{self, Change, secrets},
     observe::Observed,
 };
 
@@ -359,11 +358,9 @@ fn way_back(
 
 /// Whether every service has its containers, and all of those are healthy.
 fn all_serve(desired: &Project, observed: &Observed) -> bool {
-    let is_good = |one: &&Container| one.state == State::Running && one.health == Health::Healthy;
     desired.services.iter().all(|(name, service)| {
-        let good =
-            observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name)).filter(is_good);
-        good.count() == service.scale as usize
+        let of_service = observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name));
+        of_service.filter(|one| diff::is_ready(service, one)).count() == service.scale as usize
     })
 }
 

@@ -503,10 +503,10 @@ fn nothing_begins_where_somebody_else_has_a_port_even_for_a_person() {
         plan.waiting.map(|waiting| (waiting.reason, waiting.message))
     };
     assert_eq!(told(&observed), None);
-    observed.others.push(Container {
+    observed.others.push(crate::host::Container {
         name: "other".into(),
-        published: vec![crate::host::Published { port: 3500, protocol: "tcp".into() }],
-        ..Container::default()
+        published: vec![crate::host::Published { port: 3500, protocol: "tcp".into(), address: None }],
+        ..crate::host::Container::default()
     });
     let (reason, message) = told(&observed).unwrap();
     assert_eq!(reason, "PreflightFailed");

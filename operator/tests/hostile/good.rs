@@ -203,7 +203,7 @@ fn inspect(name: &str, service: &Service) -> Value {
     let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
     let environment: Vec<String> =
         service.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let check = &service.healthcheck;
+    let check = service.healthcheck.as_ref().unwrap();
     let ports = service
         .ports
         .iter()

@@ -12,6 +12,7 @@ mod drift;
 mod faults;
 #[cfg(test)]
 mod fleet;
+mod golden;
 mod helper;
 mod hostile_strings;
 mod import;

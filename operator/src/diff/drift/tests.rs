@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::*;
 use crate::{
     desired::{Project, compose},
-    host::{Details, Disk, FileFact, ImageConfig, Mounted, Published, Settings},
+    host::{Details, Disk, FileFact, ImageConfig, Mounted, Published},
     ledger::Ledger,
     observe::Mounts,
     release::{FileRecord, Prepared},
@@ -11,12 +11,18 @@ use crate::{
 };
 
 mod fixtures;
+mod golden;
 mod properties;
 
 use fixtures::*;
 
 fn found(observed: &Observed) -> Vec<DriftItem> {
     drift("app-1", &project(), observed)
+}
+
+/// Port 3500 of the host, at every address or one.
+fn published(protocol: &str, address: Option<[u8; 4]>) -> Published {
+    Published { port: 3500, protocol: protocol.to_owned(), address: address.map(Into::into) }
 }
 
 /// Kind, service, path, wanted and found.
@@ -236,13 +242,12 @@ fn others_are_told_for_what_they_have_of_ours_and_only_for_that() {
     };
     let rogue = |found: &str| vec![(DriftKind::Rogue, found.to_owned())];
     assert_eq!(with(|_| {}), Vec::new());
+    assert_eq!(with(|other| other.published = vec![published("tcp", None)]), rogue("has port 3500"));
+    assert_eq!(with(|other| other.published = vec![published("udp", None)]), Vec::new());
     assert_eq!(
-        with(|other| other.published = vec![Published { port: 3500, protocol: "tcp".to_owned() }]),
-        rogue("has port 3500")
-    );
-    assert_eq!(
-        with(|other| other.published = vec![Published { port: 3500, protocol: "udp".to_owned() }]),
-        Vec::new()
+        with(|other| other.published = vec![published("tcp", Some([10, 0, 0, 5]))]),
+        rogue("has port 3500"),
+        "ours is published on every address"
     );
     assert_eq!(
         with(|other| other.networks = vec!["tt-staging".to_owned()]),

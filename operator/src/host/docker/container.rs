@@ -1,6 +1,6 @@
 //! Containers as the list tells of them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
@@ -48,6 +48,8 @@ pub struct Published {
     pub port: u16,
     /// Protocol: tcp, udp or sctp.
     pub protocol: String,
+    /// Address of the host; none where it is every one.
+    pub address: Option<IpAddr>,
 }
 
 /// Whether a container runs.
@@ -81,7 +83,7 @@ pub enum Health {
 
 impl Container {
     /// Reads one entry of `GET /containers/json`; what is missing or of another type is empty.
-    pub(super) fn read(answer: &Value) -> Self {
+    pub(crate) fn read(answer: &Value) -> Self {
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         let state = text("State");
         let status = text("Status");
@@ -134,7 +136,9 @@ impl Health {
 impl Published {
     fn read(answer: &Value) -> Option<Self> {
         let port = u16::try_from(answer["PublicPort"].as_u64()?).ok().filter(|port| *port > 0)?;
-        Some(Self { port, protocol: answer["Type"].as_str().unwrap_or("tcp").to_owned() })
+        let protocol = answer["Type"].as_str().unwrap_or("tcp").to_owned();
+        let address = answer["IP"].as_str().and_then(|address| address.parse().ok());
+        Some(Self { port, protocol, address })
     }
 }
 
@@ -206,12 +210,22 @@ mod tests {
     #[test]
     fn unknown_fields_and_states_are_no_error() {
         let answer = r#"[{"Id":"a","Names":["/n"],"ImageID":"sha256:1","State":"hibernating","Status":"Up 1 second (healthy)","Labels":null,"New":{"x":[1]},
-            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","com.docker.compose.service":"b","tasktracker.dev/owner":1},"Names":3}]"#;
+            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"IP":"10.0.0.5","PublicPort":3501,"Type":"udp"},{"IP":"every","PublicPort":3502},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","com.docker.compose.service":"b","tasktracker.dev/owner":1},"Names":3}]"#;
         let containers = read_list(answer.as_bytes()).unwrap();
         assert_eq!(containers[0].state, State::Other("hibernating".to_owned()));
         assert_eq!(containers[0].health, Health::Healthy);
         assert_eq!(containers[0].name, "n");
-        assert_eq!(containers[0].published, [Published { port: 3500, protocol: "tcp".to_owned() }]);
+        let published = |port, protocol: &str, address: Option<[u8; 4]>| Published {
+            port,
+            protocol: protocol.to_owned(),
+            address: address.map(IpAddr::from),
+        };
+        let expected = [
+            published(3500, "tcp", None),
+            published(3501, "udp", Some([10, 0, 0, 5])),
+            published(3502, "tcp", None),
+        ];
+        assert_eq!(containers[0].published, expected);
         assert_eq!((&containers[1], &containers[2]), (&Container::default(), &Container::default()));
         assert_eq!(
             containers[3].labels,

@@ -3,7 +3,7 @@
 //! What is as Docker has it by default is left out, whichever way an engine says so, and so is what we do not know.
 //! Two containers with the same settings differ in nothing that Compose can set or Docker can change.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde_json::Value;
 
@@ -124,16 +124,17 @@ const HEALTH: [(&str, &str); 5] = [
 
 impl Details {
     /// Reads the answer of `GET /containers/ID/json`.
-    pub(super) fn read(answer: &Value) -> Self {
+    pub(crate) fn read(answer: &Value) -> Self {
         let mut settings = common(answer);
         let id = answer["Id"].as_str().unwrap_or_default();
         let short = id.get(..12).unwrap_or(id);
         let name = text(&answer["Name"]).trim_start_matches('/').to_owned();
         let hostname = text(&answer["Config"]["Hostname"]);
-        let borrowed = text(&answer["HostConfig"]["NetworkMode"]) == "host";
-        if hostname != short && !borrowed {
+        let network_mode = borrowed_network(&answer["HostConfig"]["NetworkMode"]);
+        if hostname != short && network_mode != "host" {
             put(&mut settings, "hostname", hostname.clone());
         }
+        put(&mut settings, "network_mode", network_mode.clone());
         security(&answer["HostConfig"], &mut settings);
         restart(&answer["HostConfig"]["RestartPolicy"], &mut settings);
         unmasked(&answer["HostConfig"], &mut settings);
@@ -145,6 +146,9 @@ impl Details {
         }
         let mut network_ids = BTreeMap::new();
         for (network, joined) in answer["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
+            if *network == network_mode {
+                continue;
+            }
             joined_network(network, joined, &[&name, short, &hostname], &mut settings);
             let network_id = text(&joined["NetworkID"]);
             if !network_id.is_empty() {
@@ -160,7 +164,7 @@ impl Details {
 
 impl ImageConfig {
     /// Reads the answer of `GET /images/ID/json`.
-    pub(super) fn read(answer: &Value) -> Self {
+    pub(crate) fn read(answer: &Value) -> Self {
         let mut settings = common(answer);
         exposed(answer, &mut settings);
         let volumes = answer["Config"]["Volumes"].as_object().into_iter().flatten();
@@ -254,13 +258,25 @@ fn unmasked(host_config: &Value, settings: &mut Settings) {
     }
 }
 
+/// The namespace of a network that is not the container's own; nothing for one of its own, whose networks are told apart.
+fn borrowed_network(mode: &Value) -> String {
+    let mode = text(mode);
+    let is_borrowed = ["host", "none"].contains(&mode.as_str()) || mode.starts_with("container:");
+    if is_borrowed { mode } else { String::new() }
+}
+
+/// The address of a published port in its usual form, as an engine keeps the text that it was given; `*` for every one.
+fn listening_at(address: &str) -> String {
+    let usual = address.parse().map(|address: IpAddr| address.to_string());
+    let address = usual.unwrap_or_else(|_| address.to_owned());
+    if address.is_empty() { "*".to_owned() } else { address }
+}
+
 fn ports(bindings: &Value, settings: &mut Settings) {
     for (port, addresses) in bindings.as_object().into_iter().flatten() {
         let mut published: Vec<String> = entries(addresses)
             .map(|binding| {
-                let address = text(&binding["HostIp"]);
-                let address = if address.is_empty() { "*" } else { &address };
-                format!("{address}:{}", text(&binding["HostPort"]))
+                format!("{}:{}", listening_at(&text(&binding["HostIp"])), text(&binding["HostPort"]))
             })
             .collect();
         published.sort();
@@ -318,30 +334,32 @@ fn joined_network(network: &str, joined: &Value, own: &[&str], settings: &mut Se
     }
 }
 
-/// Reads the answer of `GET /networks/NAME`. Addresses are Docker's own choice.
-pub(super) fn network(answer: &Value) -> Made {
-    let mut settings = made(answer, "bridge");
-    for (key, field) in [
-        ("Attachable", "attachable"),
-        ("ConfigOnly", "config_only"),
-        ("EnableIPv6", "enable_ipv6"),
-        ("Ingress", "ingress"),
-        ("Internal", "internal"),
-    ] {
-        if answer[key] == true {
-            put(&mut settings, field, "true".to_owned());
+impl Made {
+    /// Reads the answer of `GET /networks/NAME`. Addresses are Docker's own choice.
+    pub(crate) fn network(answer: &Value) -> Self {
+        let mut settings = made(answer, "bridge");
+        for (key, field) in [
+            ("Attachable", "attachable"),
+            ("ConfigOnly", "config_only"),
+            ("EnableIPv6", "enable_ipv6"),
+            ("Ingress", "ingress"),
+            ("Internal", "internal"),
+        ] {
+            if answer[key] == true {
+                put(&mut settings, field, "true".to_owned());
+            }
         }
+        let driver = text(&answer["IPAM"]["Driver"]);
+        if driver != "default" {
+            put(&mut settings, "ipam/driver", driver);
+        }
+        Self { id: text(&answer["Id"]), settings }
     }
-    let driver = text(&answer["IPAM"]["Driver"]);
-    if driver != "default" {
-        put(&mut settings, "ipam/driver", driver);
-    }
-    Made { id: text(&answer["Id"]), settings }
-}
 
-/// Reads the answer of `GET /volumes/NAME`.
-pub(super) fn volume(answer: &Value) -> Made {
-    Made { id: String::new(), settings: made(answer, "local") }
+    /// Reads the answer of `GET /volumes/NAME`.
+    pub(crate) fn volume(answer: &Value) -> Self {
+        Self { id: String::new(), settings: made(answer, "local") }
+    }
 }
 
 fn made(answer: &Value, usual_driver: &str) -> Settings {
@@ -358,21 +376,23 @@ fn made(answer: &Value, usual_driver: &str) -> Settings {
     settings
 }
 
-/// Reads the answer of `GET /info`.
-pub(super) fn engine(answer: &Value) -> Engine {
-    let mut unsupported = Vec::new();
-    for (key, fields) in [
-        ("MemoryLimit", &["mem_limit", "memswap_limit"][..]),
-        ("SwapLimit", &["memswap_limit"]),
-        ("PidsLimit", &["pids_limit"]),
-        ("CpuCfsQuota", &["cpus"]),
-    ] {
-        if answer[key] == false {
-            unsupported.extend(fields);
+impl Engine {
+    /// Reads the answer of `GET /info`.
+    pub(crate) fn read(answer: &Value) -> Self {
+        let mut unsupported = Vec::new();
+        for (key, fields) in [
+            ("MemoryLimit", &["mem_limit", "memswap_limit"][..]),
+            ("SwapLimit", &["memswap_limit"]),
+            ("PidsLimit", &["pids_limit"]),
+            ("CpuCfsQuota", &["cpus"]),
+        ] {
+            if answer[key] == false {
+                unsupported.extend(fields);
+            }
         }
+        let default_runtime = answer["DefaultRuntime"].as_str().unwrap_or("runc").to_owned();
+        Self { root: text(&answer["DockerRootDir"]), default_runtime, unsupported }
     }
-    let default_runtime = answer["DefaultRuntime"].as_str().unwrap_or("runc").to_owned();
-    Engine { root: text(&answer["DockerRootDir"]), default_runtime, unsupported }
 }
 
 /// For fuzzing: any bytes as any answer.
@@ -383,7 +403,7 @@ pub fn fuzz(data: &[u8]) {
         let _ = super::Container::read(&answer);
         let _ = Details::read(&answer);
         let _ = ImageConfig::read(&answer);
-        let _ = (network(&answer), volume(&answer), engine(&answer));
+        let _ = (Made::network(&answer), Made::volume(&answer), Engine::read(&answer));
     }
 }
 

@@ -183,17 +183,17 @@ impl DockerReader {
 
     pub(super) async fn network(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/networks/{name}")).await?;
-        Ok(answer.map(|answer| inspect::network(&answer)))
+        Ok(answer.map(|answer| Made::network(&answer)))
     }
 
     pub(super) async fn volume(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/volumes/{name}")).await?;
-        Ok(answer.map(|answer| inspect::volume(&answer)))
+        Ok(answer.map(|answer| Made::volume(&answer)))
     }
 
     pub(super) async fn engine(&self, connection: &Connection) -> Result<Engine, Error> {
         let answer: Option<Value> = self.get(connection, "/info").await?;
-        Ok(answer.map(|answer| inspect::engine(&answer)).unwrap_or_default())
+        Ok(answer.map(|answer| Engine::read(&answer)).unwrap_or_default())
     }
 
     /// Opens the stream of events; it has begun when this returns.

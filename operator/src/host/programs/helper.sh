@@ -46,11 +46,11 @@ locks() {
     flock -s -n 8 8<"$lock" || printf 'B\n'
   done
 }
-# TCP ports on which something listens, in hexadecimal digits.
+# Addresses and TCP ports on which something listens, in hexadecimal digits.
 ports() {
   for table in /proc/net/tcp /proc/net/tcp6; do
     while read -r _ local _ state _; do
-      [ "$state" != 0A ] || printf 'P %s\n' "${local##*:}"
+      [ "$state" != 0A ] || printf 'P %s\n' "$local"
     done <"$table"
   done
 }
