@@ -124,11 +124,12 @@ fn wanted(
     unordered(&mut wanted, "group_add", group_add.iter().map(|group| interpolated(group)));
     let hosts = extra_hosts.iter().map(|(host, address)| interpolated(&format!("{host}:{address}")));
     unordered(&mut wanted, "extra_hosts", hosts);
-    tmpfs.iter().for_each(|tmpfs| in_memory(&mut wanted, tmpfs));
-    volumes.iter().for_each(|mount| mounted(&mut wanted, mount, &applied.project, host));
-    for (limit, Ulimit { soft, hard }) in ulimits {
-        wanted.insert(format!("ulimits/{limit}"), format!("{soft}:{hard}"));
-    }
+    in_memory(&mut wanted, tmpfs);
+    mounted(&mut wanted, volumes, &applied.project, host);
+    let limited = |(name, Ulimit { soft, hard }): (&String, &Ulimit)| {
+        (format!("ulimits/{name}"), format!("{soft}:{hard}"))
+    };
+    wanted.extend(ulimits.iter().map(limited));
     published(&mut wanted, ports);
     match network_mode {
         Some(mode) => drop(wanted.insert("network_mode".to_owned(), mode.as_str().to_owned())),
@@ -145,7 +146,7 @@ fn wanted(
     ];
     wanted.extend(texts.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?))));
     log(&mut wanted, logging);
-    healthcheck.iter().for_each(|check| health(&mut wanted, check));
+    health(&mut wanted, healthcheck.as_ref());
     limit(&mut wanted, limits);
     wanted
 }
@@ -180,26 +181,29 @@ fn list(words: &[String]) -> String {
     words.iter().map(|word| interpolated(word)).collect::<Value>().to_string()
 }
 
-fn in_memory(wanted: &mut Settings, tmpfs: &str) {
-    let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-    wanted.insert(format!("tmpfs/{path}"), options.to_owned());
+fn in_memory(wanted: &mut Settings, tmpfs: &[String]) {
+    for tmpfs in tmpfs {
+        let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
+        wanted.insert(format!("tmpfs/{path}"), options.to_owned());
+    }
 }
 
-fn mounted(wanted: &mut Settings, mount: &Mount, project: &Project, (engine, directory): (&Engine, &str)) {
-    let Mount { kind, source, target, read_only, bind } = mount;
-    let source = match mount.project_folder() {
-        Some(folder) => format!("{directory}/{}/{folder}", project.folder),
-        None => project.volumes.get(source).map_or(source, |volume| &volume.name).clone(),
-    };
-    let access = if *read_only { "ro" } else { "rw" };
-    let propagation = match bind {
-        Some(BindOptions { propagation }) => format!(" {}", propagation.as_str()),
-        None if kind == "bind" && shares_data(&source, &engine.root) => {
-            format!(" {}", Propagation::Rslave.as_str())
-        }
-        None => String::new(),
-    };
-    wanted.insert(format!("volumes/{target}"), format!("{kind} {source} {access}{propagation}"));
+fn mounted(wanted: &mut Settings, mounts: &[Mount], project: &Project, (engine, directory): (&Engine, &str)) {
+    for mount in mounts {
+        let Mount { kind, source, target, read_only, bind } = mount;
+        let source = match mount.project_folder() {
+            Some(folder) => format!("{directory}/{}/{folder}", project.folder),
+            None => project.volumes.get(source).map_or(source, |volume| &volume.name).clone(),
+        };
+        let propagation = match bind {
+            Some(BindOptions { propagation }) => Some(*propagation),
+            None if kind == "bind" && shares_data(&source, &engine.root) => Some(Propagation::Rslave),
+            None => None,
+        };
+        let access = if *read_only { "ro" } else { "rw" };
+        let propagation = propagation.map(|it| format!(" {}", it.as_str())).unwrap_or_default();
+        wanted.insert(format!("volumes/{target}"), format!("{kind} {source} {access}{propagation}"));
+    }
 }
 
 /// Whether a folder contains the engine's own data or lies in it: then Docker passes on mounts below it by itself.
@@ -242,7 +246,8 @@ fn log(wanted: &mut Settings, logging: &Logging) {
 }
 
 /// The health check of a service, in the place of the image's own.
-fn health(wanted: &mut Settings, check: &Healthcheck) {
+fn health(wanted: &mut Settings, check: Option<&Healthcheck>) {
+    let Some(check) = check else { return };
     let Healthcheck { test, interval, timeout, retries, start_period } = check;
     let nanoseconds = |text: &str| (seconds(text) * 1_000_000_000).to_string();
     let fields = [

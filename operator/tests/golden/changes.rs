@@ -39,15 +39,15 @@ pub(super) const CHANGES: &[Change] = &[
         agent.environment.insert("PRICE".to_owned(), "6$$".to_owned());
     }),
     change("agent", &["volumes//etc/agent", "volumes//etc/other"], |agent| {
-        agent.volumes[0].target = "/etc/other".to_owned();
+        agent.volumes[0].target = "/etc/other".into();
     }),
-    change("agent", &["volumes//host/sys"], |agent| agent.volumes[2].source = "/sys/kernel".to_owned()),
+    change("agent", &["volumes//host/sys"], |agent| agent.volumes[2].source = "/sys/kernel".into()),
     change("agent", &["volumes//host/root"], |agent| {
         agent.volumes[3].bind = Some(BindOptions { propagation: Propagation::Rshared });
     }),
     change("agent", &["volumes//var/lib/docker/containers"], |agent| agent.volumes[4].read_only = false),
-    change("agent", &["restart"], |agent| agent.restart = "always".to_owned()),
-    change("agent", &["stop_grace_period"], |agent| agent.stop_grace_period = "2s".to_owned()),
+    change("agent", &["restart"], |agent| agent.restart = "always".into()),
+    change("agent", &["stop_grace_period"], |agent| agent.stop_grace_period = "2s".into()),
     change("store", &["command"], |store| {
         store.command = Some(words(&["echo $$PATH; exec sleep 86400"]));
     }),
@@ -56,7 +56,7 @@ pub(super) const CHANGES: &[Change] = &[
         store.ports[0].host_ip = Some([127, 0, 0, 3].into());
     }),
     change("store", &["ports/9200/tcp"], |store| store.ports[1].host_ip = None),
-    change("store", &["ports/5140/udp"], |store| store.ports[2].published = "5141".to_owned()),
+    change("store", &["ports/5140/udp"], |store| store.ports[2].published = "5141".into()),
     change("store", &["tmpfs//tmp"], |store| store.tmpfs = words(&["/tmp:size=2m,mode=1777"])),
     change("store", &["networks/tt-sample/aliases"], |store| {
         store.networks.insert("default".to_owned(), Joined { aliases: words(&["search"]) });
@@ -74,7 +74,9 @@ pub(super) const CHANGES: &[Change] = &[
         store.ulimits.retain(|name, _| name != "nofile");
     }),
     change("web", &["healthcheck/interval"], |web| {
-        web.healthcheck.iter_mut().for_each(|check| check.interval = "3s".to_owned());
+        if let Some(check) = &mut web.healthcheck {
+            check.interval = "3s".into();
+        }
     }),
     change(
         "web",

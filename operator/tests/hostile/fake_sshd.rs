@@ -277,13 +277,14 @@ impl server::Handler for FakeSession {
                 return Ok(());
             }
         }
-        let (script, seen, cut) = (self.script.clone(), self.seen.clone(), self.cut.clone());
+        let (script, seen) = (self.script.clone(), self.seen.clone());
+        let (cut, frozen) = (self.cut.clone(), self.frozen.clone());
         self.tasks.spawn(async move {
             if script.slow_services {
                 elapse_async(2 * LIMIT).await;
             }
             reply.accept().await;
-            end(services::serve(channel.into_stream(), script.services, &seen).await, &cut);
+            end(services::serve(channel.into_stream(), script.services, &seen).await, &cut, &frozen);
             seen.ended_services.add_permits(1);
         });
         Ok(())

@@ -211,7 +211,9 @@ fn list_entry(entry: &Value) -> Value {
     let networks = entry["NetworkSettings"]["Networks"].as_object().unwrap();
     let networks: BTreeMap<&String, Value> = networks.keys().map(|name| (name, json!({}))).collect();
     kept["NetworkSettings"] = json!({ "Networks": networks });
-    ["/Ports", "/Mounts"].iter().for_each(|pointer| sorted(&mut kept, pointer));
+    for list in ["/Ports", "/Mounts"] {
+        sorted(&mut kept, list);
+    }
     kept
 }
 
@@ -226,7 +228,9 @@ fn container(inspect: &Value) -> Value {
     for joined in networks.as_object_mut().unwrap().values_mut() {
         let own = ["Aliases", "DNSNames", "DriverOpts", "IPAMConfig", "Links", "NetworkID"];
         *joined = only(joined, &own);
-        ["/Aliases", "/DNSNames"].iter().for_each(|pointer| sorted(joined, pointer));
+        for list in ["/Aliases", "/DNSNames"] {
+            sorted(joined, list);
+        }
     }
     kept["NetworkSettings"] = json!({ "Networks": networks });
     for list in
@@ -239,7 +243,7 @@ fn container(inspect: &Value) -> Value {
 
 /// A text with IDs and hashes numbered in their order: those of this run say nothing.
 fn numbered(mut text: String) -> String {
-    for (digits, shown) in [(64, 64), (16, 16)] {
+    for digits in [64, 16] {
         let is_hash = |word: &&str| {
             word.len() == digits && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
@@ -251,7 +255,7 @@ fn numbered(mut text: String) -> String {
             }
         }
         for (number, word) in seen.iter().enumerate() {
-            let other = format!("{:02x}", number + 1).repeat(shown / 2);
+            let other = format!("{:02x}", number + 1).repeat(digits / 2);
             text = text.replace(word, &other);
             if digits == 64 {
                 // Docker names containers by twelve digits, too.

@@ -60,6 +60,12 @@ fn answered_release(answers: &Value, project: Project) -> Release {
     Release { service_hashes, ..Prepared::new(project, images, BTreeMap::new()).release }
 }
 
+/// Where the first container of a service is.
+fn place(answers: &Value, service: &str) -> usize {
+    let mut all = answers["containers"].as_array().unwrap().iter();
+    all.position(|one| one["list"]["Labels"][compose::COMPOSE_SERVICE] == service).unwrap()
+}
+
 /// Names of fields that differ, by container.
 fn differing(observed: &Observed) -> Vec<String> {
     let project = &observed.applied.as_ref().unwrap().project;
@@ -222,18 +228,21 @@ fn each_changed_field_of_an_answer_is_exactly_that_difference() {
     ];
     for text in SAMPLE {
         let answers: Value = serde_json::from_str(text).unwrap();
-        let place = |service: &str| {
-            let mut all = answers["containers"].as_array().unwrap().iter();
-            all.position(|one| one["list"]["Labels"][compose::COMPOSE_SERVICE] == service).unwrap()
-        };
         for (service, pointer, value, field) in &changes {
             let mut other = answers.clone();
-            let inspect = &mut other["containers"][place(service)]["inspect"];
+            let inspect = &mut other["containers"][place(&answers, service)]["inspect"];
             *inspect.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} of {service}")) =
                 value.clone();
             let expected = format!("tt-sample-sample-{service}-1/{field}");
             assert_eq!(differing(&observed(&other, sample())), [expected]);
         }
+    }
+}
+
+#[test]
+fn each_changed_mount_of_an_answer_is_exactly_that_difference() {
+    for text in SAMPLE {
+        let answers: Value = serde_json::from_str(text).unwrap();
         for (service, target, key, value) in [
             ("agent", "/host/proc", "Source", json!("/proc/1")),
             ("agent", "/host/root", "Propagation", json!("rprivate")),
@@ -241,7 +250,8 @@ fn each_changed_field_of_an_answer_is_exactly_that_difference() {
             ("store", "/var/lib/store", "Name", json!("other")),
         ] {
             let mut other = answers.clone();
-            let mounts = other["containers"][place(service)]["inspect"]["Mounts"].as_array_mut().unwrap();
+            let mounts =
+                other["containers"][place(&answers, service)]["inspect"]["Mounts"].as_array_mut().unwrap();
             let mount = mounts.iter_mut().find(|mount| mount["Destination"] == target).unwrap();
             mount[key] = value;
             let expected = format!("tt-sample-sample-{service}-1/volumes/{target}");
