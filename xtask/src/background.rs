@@ -105,7 +105,9 @@ impl Background {
     fn finish(&mut self, done: Done) -> Result<()> {
         let Done { name, lines, result } = done;
         say(&format!("==> {name}: {}", if result.is_ok() { "done" } else { "failed" }));
-        lines.iter().for_each(|line| say(line));
+        for line in &lines {
+            say(line);
+        }
         self.finished.push(name);
         result.with_context(|| name)
     }

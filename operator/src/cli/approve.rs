@@ -33,7 +33,7 @@ pub(super) async fn approve(
             );
         }
     }
-    let shown: BTreeSet<(&str, String)> = all.iter().flat_map(waiting).collect();
+    let shown: BTreeSet<(&str, String)> = all.iter().filter_map(waiting).collect();
     if shown.is_empty() {
         bail!("expected a change that waits for approval, found none");
     }

@@ -88,7 +88,7 @@ pub(super) async fn check(
     drop(kept);
     let hints = host.hints();
     let check = Check { shared: &shared, subject: &subject, host: &host, occasion, writers: &writers };
-    let result = check.run().await;
+    let result = Box::pin(check.run()).await;
     let good = result.is_ok();
     let outcome = if good { SUCCESS } else { ERROR };
     shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, outcome));
@@ -147,7 +147,7 @@ impl Check<'_> {
         failpoint::reached("locked");
         let other = lock.before.as_deref().filter(|before| *before != self.shared.writer);
         let result = match self.refuse_conflicting_writer(other) {
-            Ok(()) if self.is_still_wanted(other).await => self.under_lock(&lock).await,
+            Ok(()) if self.is_still_wanted(other).await => Box::pin(self.under_lock(&lock)).await,
             refused => refused,
         };
         lock.release().await;

@@ -225,7 +225,7 @@ impl RolloutCoordinator {
         // What was approved during the check does not hold it back.
         let found = progress(evaluation);
         let blocked = found.blocked && !self.is_newly_approved(stack, key, evaluation);
-        self.set(key, Some(HostProgress { blocked, ..found }));
+        self.set(key, Some(&HostProgress { blocked, ..found }));
         let mut stacks = self.lock();
         let Some(group) = stacks.get_mut(&stack.key) else { return };
         let planned =
@@ -246,7 +246,7 @@ impl RolloutCoordinator {
         self.set(key, None);
     }
 
-    fn set(&self, key: &ProjectKey, found: Option<HostProgress>) {
+    fn set(&self, key: &ProjectKey, found: Option<&HostProgress>) {
         let mut stacks = self.lock();
         // A check that ends after its stack went leaves nothing behind.
         let Some(group) = stacks.get_mut(&key.stack) else { return };
@@ -255,11 +255,11 @@ impl RolloutCoordinator {
             group.plans.remove(&place);
         }
         let hosts = group.hosts(key.component);
-        let before = match &found {
+        let before = match found {
             Some(progress) => hosts.insert(key.host.clone(), progress.clone()),
             None => hosts.remove(&key.host),
         };
-        if before != found {
+        if before.as_ref() != found {
             group.changed(key);
         }
     }

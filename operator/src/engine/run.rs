@@ -153,7 +153,11 @@ mod tests {
     use tasktracker_crds::{Deletion, TaskTrackerStackStatus, validation};
 
     use super::*;
-    use crate::{engine::retire::Why, release::Prepared, source::DELETE_HOST_ANNOTATION};
+    use crate::{
+        engine::{left::Retiring, retire::Why},
+        release::Prepared,
+        source::DELETE_HOST_ANNOTATION,
+    };
 
     const TEXT: &str = include_str!("../../../examples/staging.yaml");
 
@@ -254,9 +258,9 @@ mod tests {
         let retiring: Vec<String> = follower.stacks.retiring.keys().map(|(_, host)| host.clone()).collect();
         assert_eq!(retiring, ["app-1"], "the wish is later than the absence");
         // It goes on, and is not begun again.
-        let began = follower.stacks.retiring.values().map(|one| one.task_id()).collect::<Vec<_>>();
+        let began = follower.stacks.retiring.values().map(Retiring::task_id).collect::<Vec<_>>();
         follower.see_what_is_gone(&files, true, now + Duration::from_secs(1));
-        assert_eq!(follower.stacks.retiring.values().map(|one| one.task_id()).collect::<Vec<_>>(), began);
+        assert_eq!(follower.stacks.retiring.values().map(Retiring::task_id).collect::<Vec<_>>(), began);
     }
 
     #[tokio::test]

@@ -384,7 +384,7 @@ fn log_failure(stack: &Stack, before: &ProjectReport, after: &ProjectReport) {
             tracing::error!(stack = %stack.key, host = %after.host, component = %after.component, reason = new.reason, "{}", new.message);
         }
         (Some(_), None) => {
-            tracing::info!(stack = %stack.key, host = %after.host, component = %after.component, "the failure is over")
+            tracing::info!(stack = %stack.key, host = %after.host, component = %after.component, "the failure is over");
         }
         _ => {}
     }

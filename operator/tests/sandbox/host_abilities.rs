@@ -1,6 +1,6 @@
 //! Files with owners that the SSH user cannot give, and HTTP to services: on both engines, by a user without root.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use futures::future::join_all;
 use tasktracker_operator::{

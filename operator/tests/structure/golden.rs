@@ -40,7 +40,7 @@ fn rendered(stack: &Stack) -> String {
             let images = project.services.keys().map(|name| (name.clone(), format!("sha256:{name}")));
             let seals = project.secrets.keys().map(|path| (path.clone(), "00".repeat(32)));
             let (images, seals): (BTreeMap<_, _>, Seals) = (images.collect(), seals.collect());
-            let (component, hash) = (project.component.clone(), project.hash(&Seals::new()));
+            let (component, hash) = (project.component, project.hash(&Seals::new()));
             let prepared = Prepared::new(project, images, seals);
             writeln!(text, "# {} {component}: hash {hash}", host.name).unwrap();
             writeln!(text, "# with secrets: {}", prepared.release.desired_hash).unwrap();
