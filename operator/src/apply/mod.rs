@@ -3,13 +3,16 @@
 mod actions;
 mod adopted;
 mod compose;
+mod gate;
 mod hooks;
 mod kept;
 mod record;
 mod reload;
+mod requests;
 mod rolling;
 mod rollout;
 mod teardown;
+mod validate;
 mod verify;
 
 use std::{
@@ -120,6 +123,22 @@ pub enum Error {
         /// What it said.
         found: String,
     },
+    /// A service does not accept its new files: nothing was touched.
+    #[error("{program}: expected it to accept the new configuration, found: {found}; nothing was touched")]
+    NotValid {
+        /// Service, program and arguments.
+        program: String,
+        /// The last that it wrote, without secrets.
+        found: String,
+    },
+    /// A service does not accept a request.
+    #[error("{request}: {found}")]
+    Unaccepted {
+        /// Service, method and path.
+        request: String,
+        /// What was found.
+        found: String,
+    },
     /// Compose refused the release.
     #[error("docker compose: {found}")]
     Refused {
@@ -156,13 +175,18 @@ impl Error {
     pub fn is_of_release(&self) -> bool {
         matches!(
             self,
-            Self::Invalid { .. } | Self::Refused { .. } | Self::Unhealthy { .. } | Self::HookFailed { .. }
+            Self::Invalid { .. }
+                | Self::NotValid { .. }
+                | Self::Unaccepted { .. }
+                | Self::Refused { .. }
+                | Self::Unhealthy { .. }
+                | Self::HookFailed { .. }
         )
     }
 
     /// Whether something of the release may be on the host.
     fn touched_something(&self) -> bool {
-        !matches!(self, Self::Invalid { .. })
+        !matches!(self, Self::Invalid { .. } | Self::NotValid { .. })
     }
 
     /// Whether the host said so, rather than nobody: then nothing of it goes on there.
@@ -183,8 +207,8 @@ impl Error {
         match self {
             Self::Host(error) => error.reason(),
             Self::ImageMissing { .. } => reasons::IMAGE_MISSING,
-            Self::Invalid { .. } => reasons::PREFLIGHT_FAILED,
-            Self::Refused { .. } => reasons::APPLY_FAILED,
+            Self::Invalid { .. } | Self::NotValid { .. } => reasons::PREFLIGHT_FAILED,
+            Self::Refused { .. } | Self::Unaccepted { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
             Self::Unhealthy { .. } => reasons::UNHEALTHY,
         }
@@ -319,7 +343,7 @@ async fn write_ledger(
     steps.push(Step::KeepReleases { ids: ledger.kept() });
     steps.extend(then);
     host.carry_out(context.lock, &context.project.folder, &steps).await?;
-    failpoint::reached("without_intent");
+    failpoint::reached("concluded");
     Ok(())
 }
 
@@ -333,6 +357,12 @@ async fn repair(
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
+    let goes = |service: &str| {
+        let stops =
+            |action: &&Action| action.takes_down() && action.service().is_none_or(|one| one == service);
+        repairs.iter().any(stops)
+    };
+    gate::open(host, observed, goes).await?;
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
     let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };
@@ -365,6 +395,7 @@ async fn repair(
             without: &BTreeSet::new(),
             beside: None,
             secrets,
+            reloads: repairs.iter().filter_map(|action| action.reloaded()).collect(),
             certificate: certificate::applied(applied, observed),
         };
         verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     diff::certificate,
     failpoint,
-    host::{self, Container, Host, Placement, Source, State, Step},
+    host::{self, Container, DockerFault, Host, Placement, Source, State, Step},
     observe::{self, Observed},
     project::{BlueGreen, compose::COMPOSE_SERVICE, labels, service_of},
     release::{COMPOSE_FILE, Prepared, Release},
@@ -31,7 +31,7 @@ pub(super) struct Takeover<'a> {
     context: &'a Context<'a>,
     prepared: &'a Prepared,
     /// Secrets of the release that serves.
-    kept: &'a Kept,
+    kept: &'a Kept<'a>,
     /// The release that serves.
     before: &'a Release,
     /// Names of its containers, by service.
@@ -79,12 +79,23 @@ impl Proxy {
     }
 }
 
+/// What came of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    /// All succeeded.
+    Success,
+    /// A server answered with an error.
+    Failure(String),
+    /// Nobody answered.
+    Nothing(String),
+}
+
 impl<'a> Takeover<'a> {
     /// The takeover that a release needs; none where nothing that serves is replaced, or nothing leads traffic to it.
     pub(super) fn new(
         host: &'a Host,
         context: &'a Context<'a>,
-        (prepared, kept): (&'a Prepared, &'a Kept),
+        (prepared, kept): (&'a Prepared, &'a Kept<'a>),
         observed: &'a Observed,
     ) -> Option<Self> {
         let release = &prepared.release;
@@ -184,10 +195,9 @@ impl<'a> Takeover<'a> {
             let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
             self.run(&deaf.iter().map(remove).collect::<Vec<_>>()).await?;
             for ((name, _), urls) in self.requests().await? {
-                self.ask(&urls).await.map_err(|error| match error {
-                    Error::Refused { found } => Error::Refused { found: format!("{name}: {found}") },
-                    other => other,
-                })?;
+                if let Heard::Nothing(found) | Heard::Failure(found) = self.ask(&urls).await? {
+                    return Err(Error::Refused { found: format!("{name}: {found}") });
+                }
             }
         }
         let mut steps: Vec<Step> =
@@ -232,32 +242,36 @@ impl<'a> Takeover<'a> {
     /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
     async fn deaf(&self) -> Result<BTreeMap<String, String>, Error> {
         let requests = self.requests().await?;
-        match self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await {
-            Err(Error::Refused { .. }) => {}
-            done => return done.map(|()| BTreeMap::new()),
+        if self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await? == Heard::Success {
+            return Ok(BTreeMap::new());
         }
         let mut deaf = BTreeMap::new();
         for ((name, service), urls) in requests {
-            match self.ask(&urls).await {
-                // What answers with an error is reached.
-                Err(Error::Refused { found }) if found.contains("HTTP/") => {
-                    return Err(Error::Refused { found: format!("{name}: {found}") });
-                }
-                Err(Error::Refused { .. }) => drop(deaf.insert(name, service)),
-                done => done?,
+            match self.ask(&urls).await? {
+                Heard::Success => {}
+                // It is reached.
+                Heard::Failure(found) => return Err(Error::Refused { found: format!("{name}: {found}") }),
+                Heard::Nothing(_) => drop(deaf.insert(name, service)),
             }
         }
         Ok(deaf)
     }
 
-    /// Requests from the edge, one after the other.
-    async fn ask(&self, urls: &[String]) -> Result<(), Error> {
+    /// Requests from the edge, one after the other, until one does not succeed.
+    async fn ask(&self, urls: &[String]) -> Result<Heard, Error> {
         let words = ["exec", self.proxy.name.as_str(), "wget", "-q", "-O", "/dev/null"];
         let words: Vec<&str> = words.into_iter().chain(urls.iter().map(String::as_str)).collect();
         if urls.is_empty() {
-            return Ok(());
+            return Ok(Heard::Success);
         }
-        self.run(&[Step::docker(&words, QUICK_LIMIT)]).await
+        let (host, context) = (self.host, self.context);
+        let steps = [Step::docker(&words, QUICK_LIMIT)];
+        match host.carry_out(context.lock, &context.project.folder, &steps).await {
+            Ok(()) => Ok(Heard::Success),
+            Err(host::Error::Docker { fault: DockerFault::HttpError, found }) => Ok(Heard::Failure(found)),
+            Err(host::Error::Docker { fault: DockerFault::Other, found }) => Ok(Heard::Nothing(found)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
@@ -319,7 +333,8 @@ impl<'a> Takeover<'a> {
         let secrets = &self.observed.secrets;
         let certificate = certificate::given(&release.project, secrets).and_then(Result::ok);
         let beside = Some(self.proxy.service.as_str());
-        verify::Proof { release, services, without, beside, secrets, certificate }
+        let reloads = BTreeSet::new();
+        verify::Proof { release, services, without, beside, secrets, reloads, certificate }
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {

@@ -13,23 +13,22 @@ use super::{
     actions::{place_secret, start},
     adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
-    hooks,
+    gate, hooks,
     kept::Kept,
     record::{failed, in_force, ledger_before},
-    reload, rolling, verify,
+    reload, rolling, validate, verify,
 };
 use crate::{
     diff::{certificate, secrets},
     failpoint,
-    host::{self, Container, DockerFault, Exit, Host, State, Step},
+    host::{self, Container, DockerFault, Host, State, Step},
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
     project::{Hooks, Owner, Volume, VolumeRole, compose::COMPOSE_SERVICE, labels},
     registry::exact,
-    release::{COMPOSE_FILE, Prepared, Release},
+    release::{Prepared, Release},
     secret::{SealKey, Seals},
-    text::printable,
 };
 
 /// How long after a release was refused it is tried once more.
@@ -38,8 +37,8 @@ const SECOND_TRY: Duration = Duration::from_secs(2);
 const PRE_HOOK: &str = "preRollout";
 /// Name of the hook that runs when a release serves.
 pub(super) const POST_HOOK: &str = "postRollout";
-/// Where a volume is mounted to be given its owner.
-const OWNED: &str = "/volume";
+/// Permission bits of a volume that is given an owner.
+const VOLUME_MODE: u32 = 0o755;
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -77,10 +76,11 @@ pub(super) async fn rollout(
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    let kept = Kept::new(&secrets, observed);
-    let (first, of_proxy) = kept.stage(secrets, release.project.proxy());
+    let kept = Kept::new(host, &secrets, observed).await?;
+    let (first, of_proxy) = kept.stage(release, secrets);
     steps.extend(first);
-    let carried_out = match validate(host, &prepared, context).await {
+    gate::open(host, observed, |service| !stays(release, service, observed)).await?;
+    let carried_out = match validate::validate(host, &prepared, observed, context).await {
         Ok(()) => {
             let parts = (steps, of_proxy, adopted);
             carry_out(host, &prepared, parts, &kept, observed, context).await
@@ -119,7 +119,7 @@ async fn clear_away(
     host: &Host,
     release: &Release,
     (ledger, adopted): (Ledger, &[String]),
-    kept: &Kept,
+    kept: &Kept<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -131,21 +131,6 @@ async fn clear_away(
     let forget = (!old.is_empty()).then_some(Step::ForgetImages { references: old });
     let then = stale.chain(kept.forget()).chain(replaced).chain(forget);
     super::write_ledger(host, &ledger, then, context).await
-}
-
-/// Asks Compose whether it understands a release, before anything is touched.
-async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
-    let Some(file) = prepared.contents.get(COMPOSE_FILE) else { return Ok(()) };
-    let folder = format!("{}/{}", host.target().directory, context.project.folder);
-    let program =
-        "exec docker compose -p \"$1\" -f - --project-directory \"$2\" --env-file /dev/null config -q";
-    let command = host::shell::command(program, &[&context.project.name, &folder]);
-    let output = host.run(&command, file.clone().into_bytes(), QUICK_LIMIT).await?;
-    match output.exit {
-        Exit::Exited(0) => Ok(()),
-        Exit::Exited(_) => Err(Error::Invalid { found: printable(&output.last_words()) }),
-        Exit::Signalled | Exit::Lost => Err(host::Error::ConnectionLost.into()),
-    }
 }
 
 /// The key of secrets, where there is one or there are any, and the keyed hashes of the project's.
@@ -172,7 +157,7 @@ async fn carry_out(
     host: &Host,
     prepared: &Prepared,
     (mut steps, secrets_of_proxy, adopted): (Vec<Step>, Vec<Step>, &[String]),
-    kept: &Kept,
+    kept: &Kept<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -253,17 +238,12 @@ pub(super) fn caches(
     volumes(release, is_chosen, observed, context)
 }
 
-/// Gives a volume its owner, by the image of a service that mounts it.
+/// Gives a volume its owner, through the image of a service that mounts it.
 fn own(release: &Release, inside: &str, name: &str, owner: Owner) -> Option<Step> {
     let mounts =
         |service: &crate::project::Service| service.compose.volumes.iter().any(|one| one.source == inside);
     let (service, _) = release.project.services.iter().find(|(_, service)| mounts(service))?;
-    let (mounted, owner) = (format!("{name}:{OWNED}"), format!("{}:{}", owner.uid, owner.gid));
-    let words = "run --rm --pull never --network none --read-only --user 0:0 --security-opt no-new-privileges:true \
-                 --cap-drop ALL --cap-add CHOWN --cap-add DAC_READ_SEARCH --entrypoint chown -v";
-    let words =
-        words.split_whitespace().chain([&*mounted, release.images.get(service)?, "-R", &owner, OWNED]);
-    Some(Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT))
+    Some(Step::own_volume(release.images.get(service)?, name, owner.uid, owner.gid, VOLUME_MODE))
 }
 
 /// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
@@ -324,8 +304,10 @@ async fn in_place(
     }
     start.push(compose.up(&[]));
     let releases = (observed.applied.as_ref(), &prepared.release);
-    let reloads =
-        project.services.keys().filter(|name| project.is_reloaded(name) && stays(releases.1, name, observed));
+    let reloaded = |name: &&String| project.is_reloaded(name) && stays(releases.1, name, observed);
+    let reloads = project.services.keys().filter(reloaded);
+    let requests = reloads.clone().filter(|name| reload::needed(name, releases, observed).is_some());
+    let requests = requests.map(String::as_str).collect();
     start.extend(reloads.filter_map(|name| reload::step(name, releases, observed, &compose)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
@@ -338,6 +320,7 @@ async fn in_place(
         without: &BTreeSet::new(),
         beside: None,
         secrets: &observed.secrets,
+        reloads: requests,
         certificate: certificate::given(project, &observed.secrets).and_then(Result::ok),
     };
     let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
@@ -381,7 +364,9 @@ pub(super) async fn ours_and_others(
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
 pub(super) fn refusal(error: host::Error) -> Error {
     match error {
-        host::Error::Docker { fault: DockerFault::Other, found } => Error::Refused { found },
+        host::Error::Docker { fault: DockerFault::Other | DockerFault::HttpError, found } => {
+            Error::Refused { found }
+        }
         other => other.into(),
     }
 }

@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Error, actions};
+use super::{Error, actions, requests};
 use crate::{
     certificate::Certificate,
     diff,
     host::{self, Container, Host, HostLock, Shown},
-    observe::{Observed, is_ours},
+    model::Question,
+    observe::{Interview, Observed, is_ours},
     project::{
         CertificateProbe,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
@@ -40,11 +41,28 @@ pub(super) struct Proof<'a> {
     pub(super) beside: Option<&'a str>,
     /// What nobody is told.
     pub(super) secrets: &'a Values,
+    /// Services that are to take up their files once they serve, where that needs a request.
+    pub(super) reloads: BTreeSet<&'a str>,
     /// The certificate that users are to be shown, where it is known.
     pub(super) certificate: Option<Certificate>,
 }
 
 impl Proof<'_> {
+    /// What is needed to ask the containers.
+    pub(super) fn interview(&self) -> Interview<'_> {
+        Interview { release: self.release, secrets: self.secrets, key: None }
+    }
+
+    /// The containers of the release's project, but those that do not count.
+    async fn containers(&self, host: &Host) -> Result<Vec<Container>, Error> {
+        let mut containers = host.containers().await?;
+        containers.retain(|container| {
+            let is_counted = !self.without.contains(container.name.as_str());
+            container.has_label(COMPOSE_PROJECT, &self.release.project.name) && is_counted
+        });
+        Ok(containers)
+    }
+
     /// The last that containers wrote that do not serve.
     async fn logs(&self, host: &Host, containers: &[Container]) -> Vec<String> {
         let is_bad = |one: &&Container| {
@@ -69,8 +87,9 @@ impl Proof<'_> {
     }
 }
 
-/// Waits until services of a release serve, and have served without a break for `soak`; of the edge, until it shows users
-/// the certificate that the release wants.
+/// Waits until services of a release serve, and have served without a break for `soak`; then until they have loaded what
+/// the release has for them, and the next instance of those may go of which no two may be down; of the edge, until it
+/// shows users the certificate that the release wants.
 pub(super) async fn serving(
     host: &Host,
     lock: &HostLock,
@@ -79,11 +98,51 @@ pub(super) async fn serving(
     soak: Duration,
 ) -> Result<(), Error> {
     healthy(host, lock, proof, limit, soak).await?;
+    requests::reload(host, lock, proof).await?;
+    requests::put(host, lock, proof).await?;
+    loaded(host, lock, proof, limit).await?;
     match &proof.release.project.certificate {
         Some(probe) if proof.services.contains(probe.service.as_str()) => {
             certified(host, lock, proof, probe, limit).await
         }
         _ => Ok(()),
+    }
+}
+
+async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        lock.check()?;
+        let containers = proof.containers(host).await?;
+        let is_asked = |service: &str, _: &str, question: &Question| {
+            proof.services.contains(service) && *question != Question::Ready
+        };
+        let answers = proof.interview().ask(host, &containers, is_asked).await?;
+        let name = |id: &str| containers.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
+        let faults: Vec<String> = answers
+            .iter()
+            .filter_map(|((id, question), answer)| {
+                let found = answer.as_ref().err()?;
+                Some(format!("{}: {}{found}", name(id), question_words(question)))
+            })
+            .collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() > limit {
+            let is_bad =
+                |one: &&Container| answers.iter().any(|((id, _), answer)| *id == one.id && answer.is_err());
+            let logs = proof.logs_of(host, containers.iter().filter(is_bad)).await;
+            return Err(Error::Unhealthy { faults, logs, limit });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn question_words(question: &Question) -> String {
+    match question {
+        Question::Ready | Question::Gate => String::new(),
+        Question::Loaded(what) | Question::Object(what) => format!("{what}: "),
     }
 }
 
@@ -160,11 +219,14 @@ async fn healthy(
             }
             (starts, still_since) = (starts + 1, None);
         }
-        let observed = Observed { containers, ..Observed::default() };
-        let faults: Vec<String> = diff::faults(release, &observed)
-            .into_iter()
-            .filter(|fault| services.iter().any(|service| fault.starts_with(&format!("{service}: "))))
-            .collect();
+        let is_ready = |service: &str, _: &str, question: &Question| {
+            services.contains(service) && *question == Question::Ready
+        };
+        let answers = proof.interview().ask(host, &containers, is_ready).await?;
+        let observed = Observed { containers, answers, ..Observed::default() };
+        let faults = diff::faults(release, &observed).into_iter();
+        let faults = faults.filter(|fault| services.contains(fault.service.as_str()));
+        let faults: Vec<String> = faults.map(|fault| fault.to_string()).collect();
         good_since = match good_since {
             _ if !faults.is_empty() => None,
             Some((since, same)) if same == ids => Some((since, same)),

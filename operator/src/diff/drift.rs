@@ -1,6 +1,6 @@
 //! Applied against observed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
@@ -8,6 +8,7 @@ use super::{files::file_drift, host, secrets, settings};
 use crate::{
     host::{Container, Health, Made, State},
     ledger::Ledger,
+    model::Question,
     observe::{MovedTag, Observed},
     project::{
         Project, Readiness, Service,
@@ -85,6 +86,7 @@ fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Obse
     for container in &containers {
         items.extend(container_drift(applied, service, container, observed));
         items.extend(stale_content(applied, service, container, observed));
+        items.extend(not_loaded(applied, service, container, observed));
     }
     if containers.len() < scale {
         let wanted = format!("{scale} running");
@@ -93,6 +95,37 @@ fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Obse
         items.push(item(DriftKind::Missing, Some(service), None, wanted, found));
     }
     items
+}
+
+/// What a container that serves has not loaded of the release.
+fn not_loaded(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+    observed: &Observed,
+) -> Vec<DriftItem> {
+    let definition = applied.project.services.get(service);
+    if !definition.is_some_and(|definition| is_serving(definition, container, observed)) {
+        return Vec::new();
+    }
+    let told = |(question, found): (&Question, &String)| {
+        let path = match question {
+            Question::Loaded(what) => format!("{}/{what}", container.name),
+            Question::Object(path) => path.clone(),
+            Question::Ready | Question::Gate => return None,
+        };
+        Some(item(DriftKind::ConfigNotLoaded, Some(service), Some(&path), "loaded", found))
+    };
+    wrong_answers(container, observed).filter_map(told).collect()
+}
+
+/// The questions that a container answered otherwise than it must, and what is wrong.
+fn wrong_answers<'a>(
+    container: &'a Container,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Question, &'a String)> {
+    let answers = observed.answers.iter().filter(|((id, _), _)| *id == container.id);
+    answers.filter_map(|((_, question), answer)| Some((question, answer.as_ref().err()?)))
 }
 
 /// The containers of a service but those of `docker compose run`, and those that are being removed.
@@ -379,14 +412,30 @@ pub fn serving(release: &Release, observed: &Observed) -> bool {
     faults(release, observed).is_empty()
 }
 
-/// What keeps the services of a release from serving, one text each, in the order of their names.
-pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
+/// What keeps a service from serving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The service.
+    pub service: String,
+    /// What is expected of it, and what was found.
+    pub found: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.service, self.found)
+    }
+}
+
+/// What keeps the services of a release from serving, in the order of their names.
+pub fn faults(release: &Release, observed: &Observed) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (service, definition) in &release.project.services {
+        let mut push = |found: String| faults.push(Fault { service: service.clone(), found });
         let containers = containers_of(observed, service);
         let scale = definition.compose.scale;
         if containers.len() != scale as usize {
-            faults.push(format!("{service}: expected {scale} running, found {}", containers.len()));
+            push(format!("expected {scale} running, found {}", containers.len()));
         }
         for container in containers {
             let image = release.images.get(service).filter(|image| **image != container.image_id);
@@ -394,11 +443,15 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
                 .map(|image| (image.clone(), container.image_id.clone()))
                 .or_else(|| other_release(release, service, container));
             if let Some((wanted, found)) = other {
-                faults.push(format!("{service}: expected {wanted}, found {found}"));
+                push(format!("expected {wanted}, found {found}"));
             } else if !is_ready(definition, container) {
                 let wanted =
                     if definition.compose.healthcheck.is_some() { "running and healthy" } else { "running" };
-                faults.push(format!("{service}: expected {wanted}, found {}", health_words(container)));
+                push(format!("expected {wanted}, found {}", health_words(container)));
+            } else if let Some((_, found)) =
+                wrong_answers(container, observed).find(|(question, _)| **question == Question::Ready)
+            {
+                push(format!("expected it to be ready, found {found}"));
             }
         }
     }
@@ -415,6 +468,12 @@ pub fn is_ready(service: &Service, container: &Container) -> bool {
         Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
     };
     is_healthy && container.state == State::Running
+}
+
+/// Whether a container of a service does its work, by its own word, too.
+fn is_serving(service: &Service, container: &Container, observed: &Observed) -> bool {
+    let says_no = wrong_answers(container, observed).any(|(question, _)| *question == Question::Ready);
+    is_ready(service, container) && !says_no
 }
 
 fn health_words(container: &Container) -> String {

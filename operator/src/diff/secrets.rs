@@ -6,7 +6,7 @@ use super::{change::ChangeItem, drift::item, files::words};
 use crate::{
     host::FileFact,
     observe::{KEY_FILE, Observed},
-    project::{Project, SECRET_MODE, SECRETS_FOLDER, service_of},
+    project::{Project, SECRETS_FOLDER, SecretFile, service_of},
     release::Release,
     secret::Seals,
 };
@@ -104,8 +104,8 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     for (path, mode) in &folders {
         check_mode(path, *mode);
     }
-    for path in applied.seals.keys() {
-        check_mode(path, SECRET_MODE);
+    for (path, secret) in files(applied) {
+        items.extend(other_access(path, secret, observed));
     }
     let is_no_folder = |path: &&String| observed.files.get(*path).is_some_and(|fact| !fact.is_folder());
     let mut broken: Vec<&String> = folders.iter().map(|(path, _)| path).filter(is_no_folder).collect();
@@ -139,6 +139,26 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
         items.push(item(kind, service_of(path), Some(path), wanted, found));
     }
     items
+}
+
+/// The secret files that a release was applied with.
+fn files(applied: &Release) -> impl Iterator<Item = (&String, &SecretFile)> {
+    applied.project.secrets.iter().filter(|(path, _)| applied.seals.contains_key(*path))
+}
+
+/// A secret file with other permission bits, or of another owner where its service insists on one.
+fn other_access(path: &str, secret: &SecretFile, observed: &Observed) -> Option<DriftItem> {
+    let Some(FileFact::File { mode, uid, gid, .. }) = observed.files.get(path) else { return None };
+    let wanted = secret.owner.map_or((*uid, *gid), |owner| (owner.uid, owner.gid));
+    if (*mode, (*uid, *gid)) == (secret.mode, wanted) {
+        return None;
+    }
+    let words = |mode: u32, (uid, gid): (u32, u32)| match secret.owner {
+        Some(_) => format!("mode {mode:04o}, owner {uid}:{gid}"),
+        None => format!("mode {mode:04o}"),
+    };
+    let (wanted, found) = (words(secret.mode, wanted), words(*mode, (*uid, *gid)));
+    Some(item(DriftKind::FileMode, service_of(path), Some(path), wanted, found))
 }
 
 /// Secrets that are asked for and cannot be had.

@@ -99,7 +99,8 @@ impl ProjectContext<'_> {
         options: CheckOptions<'_>,
     ) -> Result<Evaluation, host::Error> {
         let inputs = self.inputs(project, &facts, busy).await;
-        let observed = facts.with(inputs, now());
+        let mut observed = facts.with(inputs, now());
+        observed.answers = observe::answers(self.host, &observed, options.depth).await?;
         let observed = certificate::without_unusable(project, observed, now());
         let resolved = self.resolve(project, observed, options.approval)?;
         let resolved = Box::pin(self.resolve_images(resolved)).await?;

@@ -186,7 +186,7 @@ impl Evaluation {
             release: applied.map(|release| release.id.clone()),
             revision: applied.and_then(|release| release.project.revision.clone()),
             version: applied.map(|release| release.project.version().to_owned()),
-            faults: applied.map(|release| diff::faults(release, &self.observed)).unwrap_or_default(),
+            faults: applied.map(|release| diff::faults(release, &self.observed).iter().map(ToString::to_string).collect()).unwrap_or_default(),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed))
                 && certificate.as_ref().is_none_or(|certificate| certificate.fault(now).is_none())
                 && uncertified.is_none(),

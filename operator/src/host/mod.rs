@@ -35,6 +35,7 @@ use tokio::{
 };
 
 pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
+use crate::model::Answers;
 pub use archive::ArchivedFile;
 pub use docker::{
     Container, Details, DockerFault, Engine, Health, Image, ImageConfig, Made, Published, Settings, State,
@@ -261,6 +262,16 @@ impl Host {
     /// What it showed when it was last asked.
     pub fn shown_before(&self, port: u16, name: &str) -> Option<Shown> {
         self.known().certificates.get(&(port, name.to_owned()), Instant::now()).cloned()
+    }
+
+    /// What the containers of a Compose project answered when they were last asked.
+    pub fn answers_before(&self, project: &str) -> Answers {
+        self.known().answers.get(project, Instant::now()).cloned().unwrap_or_default()
+    }
+
+    /// Keeps what the containers of a Compose project answered.
+    pub fn keep_answers(&self, project: &str, answers: &Answers) {
+        self.known().answers.insert(project.to_owned(), answers.clone(), Instant::now());
     }
 
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by

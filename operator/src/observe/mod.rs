@@ -1,5 +1,6 @@
 //! What is there. Reads the host, writes nothing, knows no policy.
 
+mod answers;
 mod hold;
 mod supply;
 
@@ -20,16 +21,18 @@ use crate::{
         Published, Shown,
     },
     ledger::{LEDGER_FILE, Ledger},
+    model::{Answers, Question, sha256},
     project::{
         Project,
-        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, PublishedPort},
-        labels,
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE, PublishedPort},
+        labels, service_of,
     },
     release::Release,
     secret::{SealKey, Values},
     text::printable,
 };
 
+pub use answers::Interview;
 pub use hold::Hold;
 pub use supply::{MovedTag, Supply};
 
@@ -93,6 +96,8 @@ pub struct Observed {
     pub taken_ports: BTreeSet<u16>,
     /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could look.
     pub certificate: Option<Result<Certificate, String>>,
+    /// What containers of the applied release answer.
+    pub answers: Answers,
     /// The key by which secrets are remembered there.
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
@@ -190,6 +195,27 @@ fn clock_ahead(facts: &Facts, now: Timestamp) -> Option<i64> {
     Some(facts.seconds?.saturating_sub(then))
 }
 
+/// Asks the containers of the applied release what they are to answer. What was answered well is asked again whenever
+/// everything is read.
+///
+/// # Errors
+/// When the host cannot be reached.
+pub async fn answers(host: &Host, observed: &Observed, depth: Depth) -> Result<Answers, Error> {
+    let Some(release) = &observed.applied else { return Ok(Answers::new()) };
+    let mut before = host.answers_before(&release.project.name);
+    before.retain(|(id, _), answer| {
+        let is_there = observed.containers.iter().any(|container| container.id == *id);
+        depth < Depth::Whole && is_there && answer.is_ok()
+    });
+    let interview = Interview { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let is_new =
+        |_: &str, id: &str, question: &Question| !before.contains_key(&(id.to_owned(), question.clone()));
+    let mut answers = interview.ask(host, &observed.containers, is_new).await?;
+    answers.extend(before);
+    host.keep_answers(&release.project.name, &answers);
+    Ok(answers)
+}
+
 /// Observes one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
 ///
 /// # Errors
@@ -224,6 +250,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
         observed.images = images(host, applied).await?;
     }
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
+    read_owned_secrets(host, &mut observed).await?;
     observed.taken_ports = taken_ports(host, project, &observed).await?;
     observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
     Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
@@ -349,6 +376,28 @@ async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Re
     let processes: Vec<u32> = running.iter().map(|(_, process)| *process).collect();
     let (host, inside) = host.mounts(stack, &processes, state).await?;
     Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
+}
+
+/// Secret files of other users than SSH's are read through a container that has them mounted.
+async fn read_owned_secrets(host: &Host, observed: &mut Observed) -> Result<(), Error> {
+    let Some(applied) = &observed.applied else { return Ok(()) };
+    for (path, _) in applied.project.secrets.iter().filter(|(_, secret)| secret.owner.is_some()) {
+        let Some(FileFact::File { sha256: content @ None, .. }) = observed.files.get_mut(path) else {
+            continue;
+        };
+        let Some((service, inside)) = service_of(path).and_then(|service| {
+            Some((service, applied.project.services.get(service)?.compose.inside(path)?))
+        }) else {
+            continue;
+        };
+        let Some(container) = observed.containers.iter().find(|one| one.has_label(COMPOSE_SERVICE, service))
+        else {
+            continue;
+        };
+        let file = host.archived_file(&container.id, &inside).await?;
+        *content = file.map(|file| sha256(file.content.reveal()));
+    }
+    Ok(())
 }
 
 /// The certificate that a service of a release shows. While it shows one, it is asked on the slow rota; else

@@ -151,16 +151,8 @@ impl Plan {
 
     /// Whether a repair of it ends a container that may be running.
     pub fn takes_a_service_down(&self) -> bool {
-        let is_disruptive = |repair: &Repair| {
-            matches!(
-                repair.action,
-                Action::Restart { .. }
-                    | Action::Recreate { .. }
-                    | Action::Reload { .. }
-                    | Action::ReplaceNetwork { .. }
-            )
-        };
-        self.repairs_now().any(is_disruptive)
+        let is_disruptive = |action: &Action| action.takes_down() || action.reloaded().is_some();
+        self.repairs_now().any(|repair| is_disruptive(&repair.action))
     }
 
     /// Whether what is repaired counts only when it serves for a while: it ran before, and did not last.

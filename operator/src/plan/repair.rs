@@ -12,7 +12,7 @@ use crate::{
     ledger::Ledger,
     model::sha256,
     observe::{KEY_FILE, Observed},
-    project::{Project, SECRET_MODE, SECRETS_FOLDER, VolumeRole},
+    project::{Project, SECRETS_FOLDER, VolumeRole},
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -59,7 +59,11 @@ fn action(
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
         // What the smallest action did not mend is made anew.
-        DriftKind::Stopped | DriftKind::Paused | DriftKind::Unhealthy | DriftKind::ContentStale
+        DriftKind::Stopped
+        | DriftKind::Paused
+        | DriftKind::Unhealthy
+        | DriftKind::ContentStale
+        | DriftKind::ConfigNotLoaded
             if observed
                 .ledger
                 .as_ref()
@@ -67,6 +71,10 @@ fn action(
         {
             Action::Recreate { service: service()? }
         }
+        DriftKind::ConfigNotLoaded if item.path.as_deref().is_some_and(|path| path.starts_with('/')) => {
+            Action::PutObject { service: service()?, path: path()? }
+        }
+        DriftKind::ConfigNotLoaded => Action::Reload { service: service()?, anew: true },
         DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
         DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
         DriftKind::Unhealthy | DriftKind::ContentStale => {
@@ -226,6 +234,7 @@ fn order(action: &Action) -> (u8, bool) {
         Action::Rename { .. } => 8,
         Action::Create { .. } => 9,
         Action::Recreate { .. } => 10,
+        Action::PutObject { .. } => 11,
     };
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
 }
@@ -239,17 +248,21 @@ fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Ac
         return Some(Action::WriteSecret { path, secret });
     }
     let sha256 = secrets::kept_hash(applied, &path, observed)?;
+    let file = applied.project.secrets.get(&path).filter(|file| file.owner.is_none())?;
     let source = Source::Copy(secrets::kept_path(&path));
-    Some(Action::WriteFile { path, mode: SECRET_MODE, sha256, source })
+    Some(Action::WriteFile { path, mode: file.mode, sha256, source })
 }
 
 /// A folder of secrets, a secret whose content is right, or the key, with other permission bits.
 fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
     let folders = secrets::folders(applied.seals.keys());
     let folder = folders.into_iter().find(|(folder, _)| folder == path).map(|(_, mode)| mode);
-    let is_file = path == KEY_FILE || applied.seals.contains_key(path);
-    let file = if path == KEY_FILE { secrets::KEY_MODE } else { SECRET_MODE };
-    let mode = folder.or(Some(file).filter(|_| is_file && observed.files.contains_key(path)))?;
+    // Only its owner may give a file other permission bits: what belongs to another user is written anew.
+    let is_ours = |path: &&str| applied.seals.contains_key(*path);
+    let secret = Some(path).filter(is_ours).and_then(|path| applied.project.secrets.get(path));
+    let secret = secret.filter(|secret| secret.owner.is_none()).map(|secret| secret.mode);
+    let file = if path == KEY_FILE { Some(secrets::KEY_MODE) } else { secret };
+    let mode = folder.or(file.filter(|_| observed.files.contains_key(path)))?;
     Some(Action::SetMode { path: path.to_owned(), mode })
 }
 

@@ -114,6 +114,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// Where its containers see a file of the project, by the file's path from the project's folder.
+    pub fn inside(&self, path: &str) -> Option<String> {
+        let below = |mount: &Mount| {
+            let rest = path.strip_prefix(mount.project_folder()?)?;
+            rest.starts_with('/').then(|| format!("{}{rest}", mount.target))
+        };
+        self.volumes.iter().find_map(below)
+    }
+
     /// One container of an image, which Docker starts again unless somebody stops it.
     pub fn new(image: impl Into<String>, limits: Limits) -> Self {
         Self {

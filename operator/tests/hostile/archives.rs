@@ -7,7 +7,7 @@ use crate::{
     FakeSshd,
     fake_docker::{answer, endless_head},
     fake_sshd::{Said, Then},
-    stage::{LIMIT, docker, host},
+    stage::{docker, host},
 };
 
 const CONTAINER: &str = "c0ffee";
@@ -17,7 +17,7 @@ const PATH: &str = "/run/secrets/pw d";
 async fn asked(container: &str, said: Said) -> (Result<Option<ArchivedFile>, Error>, Vec<String>) {
     let script = docker("/containers/c0ffee/archive", move |_| said.clone());
     let fake = FakeSshd::start(script).await;
-    let host = host(fake.port, Limits { answer: LIMIT, program: LIMIT, ..Limits::default() });
+    let host = host(fake.port, Limits::default());
     let found = host.archived_file(container, PATH).await;
     let requests = fake.seen.requests.lock().unwrap().clone();
     (found, requests)

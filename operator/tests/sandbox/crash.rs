@@ -206,7 +206,7 @@ fn a_cut_rollout_that_is_no_longer_wanted_is_taken_back() {
     // Whoever asked for r2 asks for r1 again: what is there of r2 goes.
     write("r1");
     let (code, status) = stage.json(&["status"]);
-    assert!(code != 0 && status[0]["report"]["cut"] == true, "it is told as in sync: {status}");
+    assert!(code != 0 && status[0]["report"]["interrupted"] == true, "it is told as in sync: {status}");
     let operator = stage.start_operator();
     wait_until("r1 serves again", || {
         ledger(&stage)["intent"].is_null() && operator.is_ready("staging") && stage.json(&["status"]).0 == 0

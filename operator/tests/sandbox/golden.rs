@@ -104,7 +104,7 @@ impl<'a> Deployed<'a> {
             .with(Inputs::default(), now())
     }
 
-    fn faults(&self) -> Vec<String> {
+    fn faults(&self) -> Vec<diff::Fault> {
         diff::faults(&self.prepared.release, &self.observed())
     }
 
@@ -233,11 +233,10 @@ fn container(inspect: &Value) -> Value {
         }
     }
     kept["NetworkSettings"] = json!({ "Networks": networks });
-    for list in
-        ["/Mounts", "/Config/Env", "/HostConfig/Binds", "/HostConfig/Mounts", "/HostConfig/ExtraHosts"]
-    {
-        sorted(&mut kept, list);
+    for list in ["Binds", "Mounts", "ExtraHosts", "Ulimits"].map(|list| format!("/HostConfig/{list}")) {
+        sorted(&mut kept, &list);
     }
+    ["/Mounts", "/Config/Env"].iter().for_each(|list| sorted(&mut kept, list));
     kept
 }
 

@@ -45,6 +45,10 @@ fn of<'a>(observed: &'a mut Observed, service: &str) -> &'a mut Container {
     observed.containers.iter_mut().find(|container| container.labels[COMPOSE_SERVICE] == service).unwrap()
 }
 
+fn fault_words(release: &Release, observed: &Observed) -> Vec<String> {
+    faults(release, observed).iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn a_host_that_is_as_applied_shows_nothing() {
     assert_eq!(seen(|_| {}), Vec::new());
@@ -395,7 +399,7 @@ fn what_does_not_serve_is_told_by_service() {
     of(&mut observed, "backend").health = Health::Starting;
     of(&mut observed, "edge").state = State::Other("paused".to_owned());
     assert_eq!(
-        faults(&release(), &observed),
+        fault_words(&release(), &observed),
         [
             "backend: expected running and healthy, found still starting",
             "edge: expected running and healthy, found paused"

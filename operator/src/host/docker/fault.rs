@@ -7,6 +7,8 @@ pub enum DockerFault {
     DaemonUnavailable,
     /// A disk of the host is full.
     NoSpace,
+    /// A server answered a program inside a container with an error of HTTP.
+    HttpError,
     /// Anything else: Docker or Compose refused what was asked.
     Other,
 }
@@ -16,6 +18,8 @@ const TEXTS: &[(&str, DockerFault)] = &[
     ("cannot connect to the docker daemon", DockerFault::DaemonUnavailable),
     ("error during connect", DockerFault::DaemonUnavailable),
     ("no space left on device", DockerFault::NoSpace),
+    // `wget` of BusyBox.
+    ("server returned error: http/", DockerFault::HttpError),
 ];
 
 impl DockerFault {
@@ -50,6 +54,11 @@ mod tests {
                 "docker compose: exit status 1 / Bind for 0.0.0.0:3500 failed: port is already allocated",
                 DockerFault::Other,
             ),
+            (
+                "docker exec: exit status 1 / wget: server returned error: HTTP/1.1 503 Service Unavailable",
+                DockerFault::HttpError,
+            ),
+            ("docker exec: exit status 1 / wget: bad address 'HTTP/x'", DockerFault::Other),
             ("", DockerFault::Other),
         ] {
             assert_eq!(DockerFault::of(output), expected, "{output}");

@@ -257,16 +257,16 @@ fn a_service_without_a_health_check_serves_as_soon_as_it_runs() {
     let mut observed = observed(&answers, sample());
     let release = observed.applied.clone().unwrap();
     assert_eq!(of(&mut observed, "agent").health, Health::None);
-    assert_eq!(faults(&release, &observed), Vec::<String>::new());
+    assert_eq!(fault_words(&release, &observed), Vec::<String>::new());
     of(&mut observed, "agent").health = Health::Unhealthy;
     assert_eq!(
-        faults(&release, &observed),
+        fault_words(&release, &observed),
         ["agent: expected running, found unhealthy"],
         "by the image's own check"
     );
     of(&mut observed, "agent").state = State::Other("restarting".to_owned());
-    assert_eq!(faults(&release, &observed), ["agent: expected running, found restarting"]);
+    assert_eq!(fault_words(&release, &observed), ["agent: expected running, found restarting"]);
     of(&mut observed, "web").health = Health::None;
     let web = "web: expected running and healthy, found running without a health check";
-    assert_eq!(faults(&release, &observed)[1], web);
+    assert_eq!(fault_words(&release, &observed)[1], web);
 }
