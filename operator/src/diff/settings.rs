@@ -190,7 +190,8 @@ fn in_memory(wanted: &mut Settings, tmpfs: &[String]) {
 
 fn mounted(wanted: &mut Settings, mounts: &[Mount], project: &Project, (engine, directory): (&Engine, &str)) {
     for mount in mounts {
-        let Mount { kind, source, target, read_only, bind } = mount;
+        // What an empty volume takes over when it is mounted first, nobody sees afterwards.
+        let Mount { kind, source, target, read_only, bind, volume: _ } = mount;
         let source = match mount.project_folder() {
             Some(folder) => format!("{directory}/{}/{folder}", project.folder),
             None => project.volumes.get(source).map_or(source, |volume| &volume.name).clone(),

@@ -280,6 +280,16 @@ pub struct Mount {
     /// Options of a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<BindOptions>,
+    /// Options of a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeOptions>,
+}
+
+/// Options of a volume that is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeOptions {
+    /// Whether an empty volume stays as it is, and takes over neither content nor owner of the image's folder.
+    pub nocopy: bool,
 }
 
 impl Mount {
@@ -291,12 +301,18 @@ impl Mount {
             target: target.into(),
             read_only: false,
             bind: None,
+            volume: None,
         }
     }
 
     /// A folder that cannot be written: `./NAME` below the project's own, `/PATH` of the host.
     pub fn folder(source: impl Into<String>, target: impl Into<String>) -> Self {
         Self { kind: "bind".to_owned(), read_only: true, ..Self::volume(source, target) }
+    }
+
+    /// A volume that can be written and whose owner the operator sets.
+    pub fn owned_volume(name: impl Into<String>, target: impl Into<String>) -> Self {
+        Self { volume: Some(VolumeOptions { nocopy: true }), ..Self::volume(name, target) }
     }
 
     /// The folder below the project's own; none for a volume, and for a folder of the host.

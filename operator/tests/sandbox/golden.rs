@@ -228,8 +228,15 @@ fn container(inspect: &Value) -> Value {
     for joined in networks.as_object_mut().unwrap().values_mut() {
         let own = ["Aliases", "DNSNames", "DriverOpts", "IPAMConfig", "Links", "NetworkID"];
         *joined = only(joined, &own);
-        for list in ["/Aliases", "/DNSNames"] {
-            sorted(joined, list);
+        for list in ["Aliases", "DNSNames"] {
+            // Docker's own name for a container, twelve digits of its ID, comes first.
+            let is_name = |text: &Value| {
+                let text = text.as_str().unwrap_or_default();
+                !(text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            };
+            if let Some(list) = joined[list].as_array_mut() {
+                list.sort_by_key(|text| (is_name(text), text.to_string()));
+            }
         }
     }
     kept["NetworkSettings"] = json!({ "Networks": networks });

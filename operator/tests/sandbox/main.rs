@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the page's own test uses the rest")]
 mod browser;
 mod change;
+mod components;
 mod crash;
 mod drift;
 mod echo;

@@ -283,7 +283,7 @@ pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Running {
     Running { child: command.spawn().unwrap(), metrics, log }
 }
 
-fn load(host: &SandboxHost, images: &[&str]) {
+pub(crate) fn load(host: &SandboxHost, images: &[&str]) {
     let folder = std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images");
     for image in images {
         host.load_image(&Path::new(&folder).join(format!("{image}.tar"))).unwrap();

@@ -91,7 +91,7 @@ pub(super) fn edge(stack: &Stack, app: &AppSpec) -> Service {
     let healthcheck =
         Healthcheck::program(&["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]);
     let files = Mount::folder("./files/edge", "/etc/caddy");
-    let data = keeps_data(app).then(|| Mount::volume(VOLUME, DATA));
+    let data = keeps_data(app).then(|| Mount::owned_volume(VOLUME, DATA));
     let secrets = (!secrets(app).is_empty()).then(|| secrets_mount(EDGE));
     let in_memory = ["/config"].into_iter().chain(data.is_none().then_some(DATA));
     let ports = &stack.spec.ports;

@@ -132,7 +132,7 @@ fn definition(stack: &Stack, host: &HostSpec, settings: &Settings) -> compose::S
         volumes: vec![
             Mount::folder("./files/echo", "/etc/echo"),
             Mount::folder("./secrets/echo", "/run/secrets"),
-            Mount::volume("data", "/data"),
+            Mount::owned_volume("data", "/data"),
         ],
         labels: service_labels(stack, ComponentName::Echo, &settings.image),
         ..compose::Service::new(settings.image.clone(), Limits::new(&resources))
