@@ -288,7 +288,7 @@ mod tests {
         let leadership = leadership(&api).await;
         assert_eq!(api.count(RENEWAL), 0);
         let work = renewed(&api, 2);
-        timeout(Duration::from_secs(60), leadership.keep_during(work)).await.expect("it is renewed");
+        timeout(Duration::from_mins(1), leadership.keep_during(work)).await.expect("it is renewed");
         assert_eq!(leadership.authority(), Authority::Full);
         assert_eq!(holder(&api).as_deref(), Some("us"));
         leadership.release().await;
@@ -311,7 +311,7 @@ mod tests {
             }
             end.send(()).unwrap();
         };
-        timeout(Duration::from_secs(60), leadership.keep_during(work)).await.expect("it ends");
+        timeout(Duration::from_mins(1), leadership.keep_during(work)).await.expect("it ends");
         ended.await.expect("the work was done");
         leadership.release().await;
         assert_eq!(holder(&api).as_deref(), Some("another"), "it is not ours to give up");

@@ -161,7 +161,8 @@ impl Context {
 pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, ApiError> {
     let key = key_of(&object);
     let running = context.metrics.begin(&key);
-    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(look(&object, &context)).catch_unwind());
+    let looked = Box::pin(look(&object, &context));
+    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(looked).catch_unwind());
     let result = match limited.await {
         Err(_) => {
             context.metrics.timed_out();

@@ -44,6 +44,10 @@ fn context(api: &FakeApi) -> Context {
     )
 }
 
+async fn reconciled(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
+    Box::pin(look(object, context)).await
+}
+
 /// The object as the API server has it.
 fn stored(api: &FakeApi, name: &str) -> DynamicObject {
     serde_json::from_value(api.object(&stack_path(name)).unwrap()).unwrap()
@@ -65,11 +69,11 @@ async fn a_stack_is_followed_only_once_its_finalizer_is_stored() {
     let (object, context) = (stored(&api, "staging"), context(&api));
 
     api.refuse(&Method::PATCH, true);
-    assert!(look(&object, &context).await.is_err());
+    assert!(reconciled(&object, &context).await.is_err());
     assert!(!is_followed(&context, &object), "its host is worked on before its deletion waits for that");
 
     api.refuse(&Method::PATCH, false);
-    assert_eq!(look(&object, &context).await.unwrap(), Next::WaitForChange);
+    assert_eq!(reconciled(&object, &context).await.unwrap(), Next::WaitForChange);
     assert!(is_followed(&context, &object));
     assert_eq!(finalizers(&api, "staging"), serde_json::json!([FINALIZER]));
 
@@ -78,7 +82,7 @@ async fn a_stack_is_followed_only_once_its_finalizer_is_stored() {
     object.data["spec"]["policy"]["deletion"] = "Retain".into();
     object.metadata.generation = Some(2);
     api.store(&stack_path("staging"), &object);
-    look(&stored(&api, "staging"), &context).await.unwrap();
+    reconciled(&stored(&api, "staging"), &context).await.unwrap();
     assert_eq!(finalizers(&api, "staging"), serde_json::json!([]));
 }
 
@@ -87,14 +91,14 @@ async fn a_stack_that_is_refused_gets_no_finalizer() {
     let api = FakeApi::default();
     let context = context(&api);
     api.store(&stack_path("staging"), &fake::stack("staging"));
-    look(&stored(&api, "staging"), &context).await.unwrap();
+    reconciled(&stored(&api, "staging"), &context).await.unwrap();
     // On the same host, with another directory.
     let mut rival = fake::stack("rival");
     rival.data["spec"]["policy"] = serde_json::json!({ "deletion": "Down" });
     rival.data["spec"]["hosts"][0]["directory"] = "/opt/rival".into();
     rival.metadata.creation_timestamp = Some(Time("2025-03-05T05:06:07Z".parse().unwrap()));
     api.store(&stack_path("rival"), &rival);
-    look(&stored(&api, "rival"), &context).await.unwrap();
+    reconciled(&stored(&api, "rival"), &context).await.unwrap();
     assert!(!is_followed(&context, &rival));
     assert_eq!(finalizers(&api, "rival"), Value::Null);
     let status = &api.object(&stack_path("rival")).unwrap()["status"];
