@@ -73,10 +73,11 @@ pub(crate) fn make_bad(host: &SandboxHost, revision: &str, script: &str) {
     let script = format!(
         "docker tag {registry}/frontend:r1 {registry}/frontend:{revision}
          docker rm -f bad bad-backend 2>/dev/null
-         docker create --name bad-backend {registry}/backend:r1 >/dev/null && docker cp bad-backend:/backend /tmp/backend
+         docker create --name bad-backend {registry}/backend:r1 >/dev/null
+         rm -rf /tmp/real && mkdir /tmp/real && docker export bad-backend | tar -x -C /tmp/real && mv /tmp/real/backend /tmp/real/real
          printf '%s\\n' '#!/bin/sh' '[ \"$1\" = healthcheck ] && exec /real \"$@\"' '{script}' >/tmp/wrapper && chmod +x /tmp/wrapper
          docker create --name bad --entrypoint /backend caddy:2.6.2 >/dev/null
-         docker cp /tmp/backend bad:/real && docker cp /tmp/wrapper bad:/backend
+         (cd /tmp/real && tar -c real $(ls -d lib* usr 2>/dev/null)) | docker cp - bad:/ && docker cp /tmp/wrapper bad:/backend
          docker commit --change 'ENTRYPOINT [\"/backend\"]' --change 'CMD []' --change 'USER 10001:10001' bad {registry}/backend:{revision} >/dev/null
          docker rm -f bad bad-backend >/dev/null"
     );
