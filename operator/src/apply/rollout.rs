@@ -79,8 +79,7 @@ pub(super) async fn rollout(
     let kept = Kept::new(host, &secrets, observed).await?;
     let (first, of_proxy) = kept.stage(release, secrets);
     steps.extend(first);
-    gate::open(host, observed, |service| !stays(release, service, observed)).await?;
-    let carried_out = match validate::validate(host, &prepared, observed, context).await {
+    let carried_out = match preflight(host, &prepared, observed, context).await {
         Ok(()) => {
             let parts = (steps, of_proxy, adopted);
             carry_out(host, &prepared, parts, &kept, observed, context).await
@@ -111,6 +110,17 @@ pub(super) async fn rollout(
     let back = kept.restore().chain(kept.forget()).filter(|_| !stays);
     super::write_ledger(host, &next, back, context).await?;
     Err(error)
+}
+
+/// What must hold before anything is touched: services can spare the instances that go, and accept what is to come.
+async fn preflight(
+    host: &Host,
+    prepared: &Prepared,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    gate::open(host, observed, |service| !stays(&prepared.release, service, observed)).await?;
+    validate::validate(host, prepared, observed, context).await
 }
 
 /// Writes the ledger once a release serves, and removes what it took the place of: secrets that it does not have, what it

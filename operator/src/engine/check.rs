@@ -135,7 +135,7 @@ impl Check<'_> {
         }
         // What happens during a check wakes the next one.
         host.watch().await?;
-        let evaluation = self.evaluate(self.occasion.depth, None).await?;
+        let evaluation = Box::pin(self.evaluate(self.occasion.depth, None)).await?;
         // What was approved just now was not known to the evaluation that showed it.
         let is_approved = self.shared.coordinator.is_newly_approved(stack, key, &evaluation);
         let is_asked = self.scope() == WriteScope::Full && !requests::pending(stack, &evaluation).is_empty();
@@ -184,7 +184,7 @@ impl Check<'_> {
         if self.may_write_nothing() {
             return Ok(());
         }
-        let before = self.evaluate(Depth::Whole, Some(lock)).await?;
+        let before = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
         failpoint::reached("looked");
         if before.has_work() && self.may_recreate(&before).await && !self.may_write_nothing() {
             self.carry_out(lock, &before).await?;
@@ -193,7 +193,7 @@ impl Check<'_> {
         if is_asked && self.scope() == WriteScope::Full {
             Box::pin(self.carry_out_requests(lock)).await?;
         }
-        self.evaluate(Depth::Whole, Some(lock)).await?;
+        Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
         Ok(())
     }
 
@@ -217,7 +217,7 @@ impl Check<'_> {
     async fn carry_out_requests(&self, lock: &HostLock) -> Result<(), Error> {
         let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
         loop {
-            let evaluation = self.evaluate(Depth::Whole, Some(lock)).await?;
+            let evaluation = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
             let Some(request) = requests::pending(stack, &evaluation).into_iter().next() else {
                 return Ok(());
             };

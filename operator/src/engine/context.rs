@@ -76,7 +76,7 @@ impl ProjectContext<'_> {
         options: CheckOptions<'_>,
     ) -> Result<Evaluation, host::Error> {
         let facts = observe::observe(self.host, project, options.depth).await?;
-        let first = self.conclude(project, facts, false, options).await?;
+        let first = Box::pin(self.conclude(project, facts, false, options)).await?;
         let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.is_under_way();
         if options.lock.is_some() || quiet {
             return Ok(first);
@@ -87,7 +87,7 @@ impl ProjectContext<'_> {
         let busy_before = observe::is_busy(self.host, project).await?;
         let facts = observe::observe(self.host, project, Depth::Whole).await?;
         let busy_after = observe::is_busy(self.host, project).await?;
-        self.conclude(project, facts, busy_before || busy_after, options).await
+        Box::pin(self.conclude(project, facts, busy_before || busy_after, options)).await
     }
 
     /// From what a host says to what follows from it: resolve, then evaluate.
@@ -100,7 +100,7 @@ impl ProjectContext<'_> {
     ) -> Result<Evaluation, host::Error> {
         let inputs = self.inputs(project, &facts, busy).await;
         let mut observed = facts.with(inputs, now());
-        observed.answers = observe::answers(self.host, &observed, options.depth).await?;
+        observed.answers = Box::pin(observe::answers(self.host, &observed, options.depth)).await?;
         let observed = certificate::without_unusable(project, observed, now());
         let resolved = self.resolve(project, observed, options.approval)?;
         let resolved = Box::pin(self.resolve_images(resolved)).await?;

@@ -261,7 +261,9 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     operator.wait_for_ended_checks("staging", "app-3", 3);
     assert_eq!(id(last, ECHO), before, "it was taken down nevertheless");
     assert!(ask(last, "PUT", "/health", "green").starts_with("HTTP/1.0 204"));
-    wait_until("it is made anew", || id(last, ECHO) != before && operator.is_ready("staging"));
+    wait_until(format_args!("it is made anew{}", operator.said()), || {
+        id(last, ECHO) != before && operator.is_ready("staging")
+    });
     operator.stop();
 
     phase("an object that was changed by hand");

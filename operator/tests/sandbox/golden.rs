@@ -243,7 +243,9 @@ fn container(inspect: &Value) -> Value {
     for list in ["Binds", "Mounts", "ExtraHosts", "Ulimits"].map(|list| format!("/HostConfig/{list}")) {
         sorted(&mut kept, &list);
     }
-    ["/Mounts", "/Config/Env"].iter().for_each(|list| sorted(&mut kept, list));
+    for list in ["/Mounts", "/Config/Env"] {
+        sorted(&mut kept, list);
+    }
     kept
 }
 
