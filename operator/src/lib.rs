@@ -1,7 +1,7 @@
 //! Keeps Docker hosts equal to a `TaskTrackerStack`.
 //!
-//! The folders carry the names of the way of the data, in this order: `source`, `desired`, `observe`, `diff`,
-//! `plan`, `apply`, `report`. `docs/architecture.md` is the map.
+//! The folders carry the names of the way of the data, in this order: `source`, `component`, `observe`,
+//! `diff`, `plan`, `apply`, `report`. `docs/architecture.md` is the map.
 
 pub mod apply;
 pub mod certificate;
