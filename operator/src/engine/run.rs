@@ -155,8 +155,9 @@ mod tests {
     use super::*;
     use crate::{
         engine::{left::Retiring, retire::Why},
+        model::ComponentName,
         release::Prepared,
-        source::DELETE_HOST_ANNOTATION,
+        source::{DELETE_HOST_ANNOTATION, ProjectKey},
     };
 
     const TEXT: &str = include_str!("../../../examples/staging.yaml");
@@ -236,6 +237,26 @@ mod tests {
         tokio::task::yield_now().await;
         follower.see_what_is_gone(&back, true, now);
         assert!(follower.stacks.retiring.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_host_is_not_asked_for_waits_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = follower(folder.path()).stacks.shared.clone();
+        let stack = file(TEXT).content.unwrap();
+        let gone = ProjectKey {
+            stack: stack.key.clone(),
+            host: "gone".to_owned(),
+            component: ComponentName::default(),
+        };
+        let (sender, receiver) = tokio::sync::watch::channel(Some(Arc::new(stack)));
+        let mut worker = std::pin::pin!(super::super::worker::work(shared, gone, receiver));
+        assert!(
+            futures::poll!(&mut worker).is_pending(),
+            "a host that comes back in this instant has no worker"
+        );
+        sender.send_replace(None);
+        assert!(futures::poll!(&mut worker).is_ready());
     }
 
     #[tokio::test]

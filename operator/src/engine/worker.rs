@@ -111,7 +111,8 @@ impl WakeBudget {
     }
 }
 
-/// Works on one project until the stack goes, or asks for it no longer.
+/// Works on one project until the stack goes. While the spec does not ask for it, it waits: a worker that ended just when
+/// the spec asked again would be missed.
 pub(super) async fn work(
     shared: Arc<Shared>,
     key: ProjectKey,
@@ -132,7 +133,13 @@ pub(super) async fn work(
         if subject.as_ref().is_none_or(|subject| !Arc::ptr_eq(&subject.stack, &stack)) {
             subject = rendered(&key, stack);
         }
-        let Some(current) = subject.clone() else { return };
+        let Some(current) = subject.clone() else {
+            kept = None;
+            if stacks.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
         let stack = current.stack.clone();
         peers.catch_up();
         let began = Instant::now();
