@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::{
-    host::{self, Host},
+    host::Host,
     model::Question,
     observe::{Interview, Observed},
 };
@@ -11,7 +11,7 @@ use crate::{
 /// not answer is down already.
 ///
 /// # Errors
-/// [`host::Error::Failed`] where one must stay: it is tried again.
+/// [`Error::NotSpared`] where one must stay: it is tried again.
 pub(super) async fn open(host: &Host, observed: &Observed, goes: impl Fn(&str) -> bool) -> Result<(), Error> {
     let Some(release) = &observed.applied else { return Ok(()) };
     let interview = Interview { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
@@ -24,6 +24,6 @@ pub(super) async fn open(host: &Host, observed: &Observed, goes: impl Fn(&str) -
     let answers = interview.ask(host, &observed.containers, is_gate).await?;
     let shut = answers.into_iter().find_map(|((id, _), answer)| Some((id, answer.err()?)));
     let Some((id, found)) = shut else { return Ok(()) };
-    let name = observed.containers.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
-    Err(host::Error::Failed { doing: format!("waiting until {name} can be spared"), found }.into())
+    let container = observed.containers.iter().find(|one| one.id == id);
+    Err(Error::NotSpared { container: container.map(|one| one.name.clone()).unwrap_or_default(), found })
 }

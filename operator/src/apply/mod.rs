@@ -123,6 +123,14 @@ pub enum Error {
         /// What it said.
         found: String,
     },
+    /// A service of which no two instances may be down says that this one may not go now.
+    #[error("waiting until {container} can be spared: {found}")]
+    NotSpared {
+        /// The container.
+        container: String,
+        /// What it answered.
+        found: String,
+    },
     /// A service does not accept its new files: nothing was touched.
     #[error("{program}: expected it to accept the new configuration, found: {found}; nothing was touched")]
     NotValid {
@@ -210,7 +218,7 @@ impl Error {
             Self::Invalid { .. } | Self::NotValid { .. } => reasons::PREFLIGHT_FAILED,
             Self::Refused { .. } | Self::Unaccepted { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
-            Self::Unhealthy { .. } => reasons::UNHEALTHY,
+            Self::Unhealthy { .. } | Self::NotSpared { .. } => reasons::UNHEALTHY,
         }
     }
 }

@@ -36,9 +36,20 @@ pub(super) struct Occasion {
     pub(super) woken: Option<Instant>,
 }
 
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It succeeded.
+    Good,
+    /// Something must wait, and is tried again as if it had succeeded.
+    Patient,
+    /// It failed.
+    Failed,
+}
+
 /// What a check leaves for the next one: the host, so that its connection is kept, and what happened since it began.
 pub(super) struct Checked {
-    pub(super) good: bool,
+    pub(super) end: End,
     pub(super) host: Option<Arc<Host>>,
     pub(super) hints: Option<watch::Receiver<Instant>>,
 }
@@ -82,20 +93,24 @@ pub(super) async fn check(
         Err(error) => {
             shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, ERROR));
             failed(error.into());
-            return Checked { good: false, host: None, hints: None };
+            return Checked { end: End::Failed, host: None, hints: None };
         }
     };
     drop(kept);
     let hints = host.hints();
     let check = Check { shared: &shared, subject: &subject, host: &host, occasion, writers: &writers };
     let result = Box::pin(check.run()).await;
-    let good = result.is_ok();
-    let outcome = if good { SUCCESS } else { ERROR };
+    let outcome = if result.is_ok() { SUCCESS } else { ERROR };
+    let end = match &result {
+        Ok(()) => End::Good,
+        Err(error) if error.is_patient() => End::Patient,
+        Err(_) => End::Failed,
+    };
     shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, outcome));
     if let Err(error) = result {
         failed(error);
     }
-    Checked { good, host: Some(host), hints: Some(hints) }
+    Checked { end, host: Some(host), hints: Some(hints) }
 }
 
 /// Reports a check that ended in a panic.

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Hosts, Images, Memory, RolloutCoordinator,
-    check::{self, Checked, Occasion, Subject, check},
+    check::{self, Checked, End, Occasion, Subject, check},
     watcher::Watcher,
     writers::ConflictingWriters,
 };
@@ -151,12 +151,13 @@ pub(super) async fn work(
         // A check runs in a task of its own, so that a panic in one project cannot end the others.
         let task =
             tokio::spawn(check(shared.clone(), current.clone(), kept.clone(), occasion, writers.clone()));
-        let Checked { good, host, hints } = task.await.unwrap_or_else(|error| {
+        let Checked { end, host, hints } = task.await.unwrap_or_else(|error| {
             tracing::error!(stack = %stack.key, host = key.host, component = %key.component, %error, "a check ended in a defect: the others go on");
             check::panicked(&shared, &current);
-            Checked { good: false, host: None, hints: None }
+            Checked { end: End::Failed, host: None, hints: None }
         });
         kept = host;
+        let good = end != End::Failed;
         let next = if good {
             failures = 0;
             schedule.done(occasion.depth, began, stack.spec.interval.duration(), &place);
