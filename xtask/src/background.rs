@@ -105,7 +105,9 @@ impl Background {
     fn finish(&mut self, done: Done) -> Result<()> {
         let Done { name, lines, result } = done;
         say(&format!("==> {name}: {}", if result.is_ok() { "done" } else { "failed" }));
-        lines.iter().for_each(|line| say(line));
+        for line in &lines {
+            say(line);
+        }
         self.finished.push(name);
         result.with_context(|| name)
     }
@@ -147,6 +149,8 @@ fn run(times: &Times, jobs: Vec<Job>, stopped: &AtomicBool, sender: &Sender<Done
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn job(name: &'static str, work: impl FnOnce() -> Result<()> + Send + 'static) -> Job {
@@ -184,12 +188,11 @@ mod tests {
         assert!(!background.is_done("slow").unwrap());
         go.send(()).unwrap();
         background.wait("slow").unwrap();
-        let failure = loop {
-            if let Err(error) = background.is_done("last") {
-                break error;
-            }
-        };
-        assert_eq!(format!("{failure:#}"), "broken: no network");
+        let failure = (0..2000).find_map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            background.is_done("last").err()
+        });
+        assert_eq!(format!("{:#}", failure.unwrap()), "broken: no network");
     }
 
     #[test]
