@@ -48,9 +48,15 @@ pub(crate) fn forget_package(command: &mut Command) {
     }
 }
 
+/// A command as a person would type it.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a program to its end; what it says goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}");
+    let shown = shown(command);
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     ensure!(status.success(), "{shown} ended with {status}");
     Ok(())
@@ -58,7 +64,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program to its end and returns what it printed; its errors go to the terminal.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
-    let shown = format!("{command:?}");
+    let shown = shown(command);
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {shown}"))?;
     ensure!(output.status.success(), "{shown} ended with {}", output.status);
@@ -76,5 +82,11 @@ mod tests {
         assert!(removed.any(|name| name == "CARGO_MANIFEST_DIR"));
         assert!(removed.any(|name| name == "CARGO_PKG_NAME"));
         assert!(!cargo.get_envs().any(|(name, _)| name == "CARGO_TARGET_DIR" || name == "PATH"));
+    }
+
+    #[test]
+    fn a_failure_shows_the_command_without_its_environment() {
+        let failure = run(Command::new("sh").args(["-c", "exit 3"]).env("SECRET", "x").env_remove("HOME"));
+        assert_eq!(failure.unwrap_err().to_string(), "sh -c exit 3 ended with exit status: 3");
     }
 }
