@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     problem::{Error, FieldError},
-    tasks::TaskId,
+    tasks::{IDEMPOTENCY_KEY, IdempotencyKey, TaskId},
 };
 
 /// The largest request body that is read, in bytes.
@@ -62,6 +62,24 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
         let unnamed = || Error::NotFound("task at this address".to_owned());
         let Path(id) = Path::<i64>::from_request_parts(parts, state).await.map_err(|_| unnamed())?;
         Ok(Self(TaskId(id)))
+    }
+}
+
+/// The key of a request that may be repeated, where it has one.
+#[derive(Debug)]
+pub struct OptionalKey(pub Option<IdempotencyKey>);
+
+impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let refused = |message| Error::Invalid(vec![FieldError::new("Idempotency-Key", message)]);
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        if values.next().is_some() {
+            return Err(refused("is given more than once".to_owned()));
+        }
+        IdempotencyKey::try_from(value.as_bytes()).map(|key| Self(Some(key))).map_err(refused)
     }
 }
 

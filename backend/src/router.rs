@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{HeaderValue, Method, Uri, header},
+    http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{from_fn, from_fn_with_state},
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -64,7 +64,7 @@ fn share(routes: Router<AppState>, allowed_origins: Vec<HeaderValue>) -> Router<
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::list(allowed_origins))
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([header::CONTENT_TYPE])
+        .allow_headers([header::CONTENT_TYPE, HeaderName::from_static(tasks::IDEMPOTENCY_KEY)])
         .expose_headers([header::LOCATION])
         .max_age(PREFLIGHT_AGE);
     routes.layer(cors)

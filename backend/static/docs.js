@@ -83,7 +83,7 @@ function trial(api, method, path, operation) {
     event.preventDefault();
     answer.hidden = false;
     answer.textContent = "…";
-    answer.textContent = await send(method, address(path, parameters), body?.value);
+    answer.textContent = await send(method, address(path, parameters), headers(parameters), body?.value);
   });
   return form;
 }
@@ -93,14 +93,19 @@ function address(path, parameters) {
   let filled = path.replace(/^\//, "");
   for (const [{ name, in: place }, { value }] of parameters) {
     if (place === "path") filled = filled.replace(`{${name}}`, encodeURIComponent(value));
-    else if (value !== "") query.set(name, value);
+    else if (place === "query" && value !== "") query.set(name, value);
   }
   return query.size ? `${filled}?${query}` : filled;
 }
 
-async function send(method, url, body) {
+function headers(parameters) {
+  const filled = parameters.filter(([{ in: place }, { value }]) => place === "header" && value !== "");
+  return Object.fromEntries(filled.map(([{ name }, { value }]) => [name, value]));
+}
+
+async function send(method, url, headers, body) {
   try {
-    const headers = body === undefined ? {} : { "content-type": "application/json" };
+    if (body !== undefined) headers["content-type"] = "application/json";
     const response = await fetch(url, { method: method.toUpperCase(), headers, body });
     return `${response.status} ${response.statusText}\n\n${pretty(await response.text())}`;
   } catch (error) {

@@ -1,6 +1,6 @@
 //! Strings with a grammar: each has one pattern that the schema, the API server and this crate share.
 
-use std::{borrow::Cow, fmt, sync::LazyLock, time::Duration};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::LazyLock, time::Duration};
 
 use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -105,8 +105,8 @@ text_types! {
     Address, r"^[A-Za-z0-9:]([A-Za-z0-9.:-]*[A-Za-z0-9:])?$", max 253,
     "a host name or an IP address without port";
     /// An IP address to publish ports on.
-    BindAddress, r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7})$", max 45,
-    "an IP address";
+    BindAddress, r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,5}(:[0-9A-Fa-f]{1,4}){1,2}|([0-9A-Fa-f]{1,4}:){1,4}(:[0-9A-Fa-f]{1,4}){1,3}|([0-9A-Fa-f]{1,4}:){1,3}(:[0-9A-Fa-f]{1,4}){1,4}|([0-9A-Fa-f]{1,4}:){1,2}(:[0-9A-Fa-f]{1,4}){1,5}|[0-9A-Fa-f]{1,4}:(:[0-9A-Fa-f]{1,4}){1,6}|:((:[0-9A-Fa-f]{1,4}){1,7}|:))$", max 45,
+    "an IP address such as 10.0.0.5 or fd00::5";
     /// A pinned public host key in OpenSSH's form: type, base64, optional comment.
     HostKey, r"^(ssh-ed25519|ecdsa-sha2-nistp256|ecdsa-sha2-nistp384|ecdsa-sha2-nistp521|ssh-rsa) [A-Za-z0-9+/]+={0,3}( [ -~]*)?$", max 2048,
     "a public host key such as 'ssh-ed25519 AAAA…' (`tasktracker-operator hostkey ADDRESS` prints it)";
@@ -161,6 +161,13 @@ text_types! {
     /// A share of processors: cores with up to three decimals, or thousandths with `m`.
     Cpu, r"^([1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,6}m)$", max 9,
     "a number of cores such as \"0.5\" or 500m";
+}
+
+impl BindAddress {
+    /// The address; what the pattern lets through is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
 }
 
 impl Span {
@@ -269,6 +276,22 @@ mod tests {
         assert!(
             "0".parse::<Cpu>().is_err() && "0.000".parse::<Cpu>().is_err() && "0.05".parse::<Cpu>().is_ok()
         );
+    }
+
+    #[test]
+    fn bind_addresses_are_ip_addresses() {
+        for good in
+            ["0.0.0.0", "10.0.0.5", "255.255.255.255", "::", "::1", "fd00::5", "FE80:0:0:0:1:2:3:4", "1::8"]
+        {
+            let address = good.parse::<BindAddress>().unwrap();
+            assert_eq!(address.ip(), good.parse().ok(), "{good}");
+            assert!(address.ip().is_some(), "{good}");
+        }
+        for bad in
+            ["", "256.1.1.1", "1.2.3", "010.0.0.5", "1.2.3.4.5", ":", ":::", "1:2", "1::2::3", "12345::"]
+        {
+            assert!(bad.parse::<BindAddress>().is_err() && bad.parse::<IpAddr>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::DriftItem;
 
-/// Drift items kept per host; the rest is counted.
-pub const DRIFT_ITEMS_PER_HOST: usize = 20;
+/// Drift items kept per component of a host; the rest is counted.
+pub const DRIFT_ITEMS_PER_COMPONENT: usize = 20;
 /// Drift items kept per stack; the rest is counted.
 pub const DRIFT_ITEMS_PER_STACK: usize = 100;
 /// Rollouts that a status remembers.
@@ -97,13 +97,6 @@ pub struct HostStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default)]
     pub components: Vec<ComponentStatus>,
-    /// Number of differences.
-    #[serde(default)]
-    pub drift_count: u32,
-    /// The first differences.
-    #[schemars(length(max = 20))]
-    #[serde(default)]
-    pub drift: Vec<DriftItem>,
 }
 
 /// What the operator says about one project.
@@ -115,7 +108,7 @@ pub struct ComponentStatus {
     /// Release that was last rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// Revision of that release.
+    /// Revision of that release, for the component that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// Whether every service of it runs and is healthy.
@@ -124,4 +117,14 @@ pub struct ComponentStatus {
     /// Whether the spec asks for something else than the release.
     #[serde(default)]
     pub change_waiting: bool,
+    /// What kept the project from being checked or repaired, with the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Number of differences.
+    #[serde(default)]
+    pub drift_count: u32,
+    /// The first differences.
+    #[schemars(length(max = 20))]
+    #[serde(default)]
+    pub drift: Vec<DriftItem>,
 }

@@ -26,9 +26,16 @@ export function listTasks({ completed, after }) {
   return call("GET", `/tasks?${query}`);
 }
 
-/** Makes a task and returns it as stored. */
-export function createTask(task) {
-  return call("POST", "/tasks", task);
+/** A key for one task to be made: 128 random bits. */
+export function newKey() {
+  // Not randomUUID: browsers have that on pages from https only.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Makes a task and returns it as stored; sent again with the same key, it is made once. */
+export function createTask(task, key) {
+  return call("POST", "/tasks", task, { "idempotency-key": key });
 }
 
 /** Changes some fields of a task and returns it as stored. */
@@ -45,8 +52,8 @@ export async function deleteTask(id) {
   }
 }
 
-async function call(method, path, body) {
-  const response = await reach(method, path, body);
+async function call(method, path, body, headers = {}) {
+  const response = await reach(method, path, body, headers);
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
@@ -55,10 +62,10 @@ async function call(method, path, body) {
   throw new Refused({ ...answer, status: response.status });
 }
 
-async function reach(method, path, body) {
-  const request = { method, signal: AbortSignal.timeout(TIME_LIMIT_MS), credentials: "same-origin" };
+async function reach(method, path, body, headers) {
+  const request = { method, headers, signal: AbortSignal.timeout(TIME_LIMIT_MS), credentials: "same-origin" };
   if (body !== undefined) {
-    request.headers = { "content-type": "application/json" };
+    request.headers = { ...headers, "content-type": "application/json" };
     request.body = JSON.stringify(body);
   }
   try {

@@ -54,8 +54,9 @@ export function appendTasks(tasks) {
   items[0]?.querySelector(".check").focus();
 }
 
-/** Adds a task at the top. */
+/** Adds a task at the top, once. */
 export function prependTask(task) {
+  find(task.id)?.remove();
   const added = item(task);
   added.classList.add("new");
   list.prepend(added);

@@ -5,9 +5,22 @@ mod browser;
 
 #[cfg(test)]
 mod page {
-    use std::{net::SocketAddr, time::Duration};
+    use std::{
+        net::SocketAddr,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::Duration,
+    };
 
-    use axum::{Router, http::HeaderValue};
+    use axum::{
+        Router,
+        extract::Request,
+        http::{HeaderValue, Method, StatusCode},
+        middleware::{Next, from_fn},
+        response::IntoResponse,
+    };
     use fantoccini::{Client, Locator, elements::Element, key::Key};
     use serde_json::json;
     use tasktracker_backend::{
@@ -21,8 +34,9 @@ mod page {
     };
     use tasktracker_frontend::router as page_router;
     use tasktracker_service::server::Draining;
+    use tasktracker_testbed::wait::wait_until_async;
     use tempfile::TempDir;
-    use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+    use tokio::{net::TcpListener, task::JoinHandle};
 
     use crate::browser::Browser;
 
@@ -91,13 +105,8 @@ mod page {
 
     /// Waits until the elements have these texts.
     async fn expect_texts(client: &Client, css: &str, expected: &[&str]) {
-        for _ in 0..100 {
-            if texts(client, css).await == expected {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        assert_eq!(texts(client, css).await, expected, "{css}");
+        let what = format!("{css} has {expected:?}");
+        wait_until_async(what, async || texts(client, css).await == expected).await;
     }
 
     async fn add(client: &Client, title: &str) {
@@ -221,7 +230,70 @@ mod page {
         browser.command("goog/cdp/execute", &network(false)).await.unwrap();
         expect_first(client, "Typed during the outage").await;
         find(client, "[data-testid=offline][hidden]").await;
+
+        // Another reconnection reads the list, and adds nothing.
+        let before = answers(client).await;
+        browser.command("goog/cdp/execute", &network(true)).await.unwrap();
+        browser.command("goog/cdp/execute", &network(false)).await.unwrap();
+        wait_for_answers(client, before + 1).await;
+        let tasks = stored(&storage).await;
+        assert_eq!(tasks.iter().filter(|task| task.title == "Typed during the outage").count(), 1);
         browser.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_answer_is_lost_is_added_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (router, storage) = api(&folder, None).await;
+        let page = page_router::build(&"".parse().unwrap(), Draining::default());
+        let together = Router::new().nest("/api", lose_first_post(router)).fallback_service(page);
+        let service = Service::start(free_port().await.0, together);
+        let browser = Browser::start().await.unwrap();
+        let client = &browser.client;
+        client.goto(&service.url("/")).await.unwrap();
+        find(client, "[data-testid=empty]:not([hidden])").await;
+
+        add(client, "Once").await;
+        find(client, "[data-testid=offline]:not([hidden])").await;
+        assert_eq!(stored(&storage).await.len(), 1, "it is stored, only its answer is lost");
+        // By the form again, since the person cannot know.
+        find(client, "[data-testid=task-add]").await.click().await.unwrap();
+        find(client, "[data-testid=offline][hidden]").await;
+        expect_texts(client, TITLES, &["Once"]).await;
+        assert_eq!(stored(&storage).await.len(), 1);
+
+        // The same text is another task once the first one is confirmed.
+        add(client, "Once").await;
+        expect_texts(client, TITLES, &["Once", "Once"]).await;
+        browser.stop().await.unwrap();
+    }
+
+    /// Answers the first POST with 502 after the API has carried it out.
+    fn lose_first_post(router: Router) -> Router {
+        let is_lost = Arc::new(AtomicBool::new(false));
+        router.layer(from_fn(move |request: Request, next: Next| {
+            let is_lost = is_lost.clone();
+            async move {
+                let is_post = request.method() == Method::POST;
+                let response = next.run(request).await;
+                if is_post && !is_lost.swap(true, Ordering::Relaxed) {
+                    StatusCode::BAD_GATEWAY.into_response()
+                } else {
+                    response
+                }
+            }
+        }))
+    }
+
+    /// How many requests to the API the page has had answered.
+    async fn answers(client: &Client) -> u64 {
+        let script = "return performance.getEntriesByType('resource')
+                      .filter(({ name }) => name.includes('/api/tasks')).length";
+        client.execute(script, Vec::new()).await.unwrap().as_u64().unwrap()
+    }
+
+    async fn wait_for_answers(client: &Client, least: u64) {
+        wait_until_async("the page has its answers", async || answers(client).await >= least).await;
     }
 
     /// Adds a task while nothing can be reached: the page says so and keeps what was typed.
@@ -243,13 +315,8 @@ mod page {
     }
 
     async fn expect_first(client: &Client, title: &str) {
-        for _ in 0..100 {
-            if texts(client, TITLES).await.first().map(String::as_str) == Some(title) {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{title} is not the first task");
+        let is_first = async || texts(client, TITLES).await.first().map(String::as_str) == Some(title);
+        wait_until_async(format!("{title} is the first task"), is_first).await;
     }
 
     async fn store(storage: &Storage, title: &str, description: &str, completed: bool) {

@@ -5,9 +5,9 @@ mod process {
     use std::{
         net::TcpListener,
         process::{Command, Stdio},
-        thread,
-        time::{Duration, Instant},
     };
+
+    use tasktracker_testbed::wait::wait_until;
 
     fn frontend() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_frontend"));
@@ -25,10 +25,7 @@ mod process {
         // Compose hands on variables that nobody set as empty ones.
         serving.env("LISTEN", &address).env("BACKEND_URL", "").stdout(Stdio::null());
         let mut service = serving.spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !healthy() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(50));
-        }
+        wait_until("it is healthy", healthy);
         Command::new("kill").arg(service.id().to_string()).status().unwrap();
         assert!(service.wait().unwrap().success());
     }

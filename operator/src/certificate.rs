@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{
 };
 use x509_cert::{der::Decode, time::Time};
 
-use crate::desired::sha256;
+use crate::model::sha256;
 
 /// Part of its life that a certificate should not have before it: whoever renews it is late by then.
 const LATE: i64 = 6;

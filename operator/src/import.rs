@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use tasktracker_crds::{API_VERSION, KIND, validation};
 
 use crate::{
-    desired::compose::{COMPOSE_ONE_OFF, COMPOSE_SERVICE},
-    diff::adoption::{self, DATA_INSIDE, repository},
+    component::DATA_INSIDE,
+    diff::adoption,
     host::{Container, Settings},
+    project::compose::{COMPOSE_ONE_OFF, COMPOSE_SERVICE},
+    registry::tagged,
 };
 
 /// Name of the database's file.
@@ -130,7 +132,7 @@ fn images(
     faults: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> String {
-    let (name, tag) = repository(&backend.container.image);
+    let (name, tag) = tagged(&backend.container.image);
     let registry = name.strip_suffix("/backend");
     let Some(registry) = registry else {
         faults.push(format!(
@@ -140,7 +142,7 @@ fn images(
         return tag.to_owned();
     };
     app.insert("registry".to_owned(), registry.into());
-    let other = frontend.map(|frontend| repository(&frontend.container.image));
+    let other = frontend.map(|frontend| tagged(&frontend.container.image));
     let wanted = format!("{registry}/frontend");
     if let Some((name, other)) = other.filter(|other| *other != (wanted.as_str(), tag)) {
         faults.push(format!(

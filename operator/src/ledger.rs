@@ -12,14 +12,16 @@ use serde::{Deserialize, Serialize};
 use tasktracker_crds::{DriftItem, DriftKind};
 
 use crate::{
-    desired,
     host::Placement,
-    release::{FORMAT, Release, inline},
-    secret::Seals,
+    json,
+    project::VolumeRole,
+    release::{Release, inline},
 };
 
 /// Name of a project's ledger.
 pub const LEDGER_FILE: &str = "ledger.json";
+/// Version of this format; version 1 was never released.
+const FORMAT: u32 = 2;
 /// Releases that are kept on a host.
 const KEPT: usize = 5;
 /// Rollouts that are remembered.
@@ -52,9 +54,12 @@ pub struct Ledger {
     /// Releases that are kept on the host, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<String>,
-    /// Volumes that hold the data of the services: name inside the project, name on the host.
+    /// Volumes that hold data of users: name inside the project, name on the host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, String>,
+    /// Volumes with what services make again, also those that are not wanted any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, String>,
     /// Digests that tags meant when it was last begun to roll them out, by reference.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
@@ -161,9 +166,9 @@ pub struct Rollout {
 pub struct Failed {
     /// Hash of the desired state.
     pub desired_hash: String,
-    /// The same whatever its secrets are: as other hosts of the stack know it.
+    /// Generation that it is of: as other hosts of the stack know it.
     #[serde(default)]
-    pub wanted: String,
+    pub generation: String,
     /// When, in RFC 3339.
     #[serde(default)]
     pub when: String,
@@ -173,6 +178,9 @@ pub struct Failed {
     /// Whether everything was left as it was then, for a person to look at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// Host on which it failed first, where it was taken back here for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Its revision.
     pub revision: String,
     /// Reason, as in conditions.
@@ -182,15 +190,22 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// What was found, and on which host where it was another one.
+    pub fn words(&self) -> String {
+        let origin = self.origin.as_ref().map(|host| format!("on {host}: ")).unwrap_or_default();
+        format!("{origin}{}", self.message)
+    }
+
     /// A release that failed.
     pub fn new(release: &Release, reason: &str, message: String, signature: &Signature) -> Self {
         Self {
             desired_hash: release.desired_hash.clone(),
-            wanted: release.project.hash(&Seals::new()),
+            generation: release.project.generation.clone(),
             when: signature.when.clone(),
             first: false,
             left: false,
-            revision: release.project.revision.clone(),
+            origin: None,
+            revision: release.project.version().to_owned(),
             reason: reason.to_owned(),
             message,
         }
@@ -275,6 +290,7 @@ impl Ledger {
             previous: None,
             releases: Vec::new(),
             volumes: BTreeMap::new(),
+            caches: BTreeMap::new(),
             tags: BTreeMap::new(),
             pulled: BTreeMap::new(),
             adopted: None,
@@ -294,23 +310,32 @@ impl Ledger {
     }
 
     /// Whether nothing was ever rolled out, or begun: no data is known here.
-    pub fn is_blank(&self) -> bool {
-        self.current.is_none() && self.previous.is_none() && self.volumes.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.current.is_none() && self.previous.is_none() && self.has_no_volumes()
     }
 
     /// Whether everything was taken away, data as well: whoever comes next finds nothing of it.
-    pub fn is_over(&self) -> bool {
-        self.current.is_none() && self.volumes.is_empty() && self.intent.is_none()
+    pub fn is_torn_down(&self) -> bool {
+        self.current.is_none() && self.has_no_volumes() && self.intent.is_none()
+    }
+
+    fn has_no_volumes(&self) -> bool {
+        self.volumes.is_empty() && self.caches.is_empty()
+    }
+
+    /// Every volume that is known: name inside the project, name on the host.
+    pub fn all_volumes(&self) -> BTreeMap<String, String> {
+        self.caches.iter().chain(&self.volumes).map(|(inside, name)| (inside.clone(), name.clone())).collect()
     }
 
     /// A failed release that was left as it was, as long as nothing was done about it.
-    pub fn left(&self) -> Option<&Failed> {
+    pub fn held_failure(&self) -> Option<&Failed> {
         self.failed.as_ref().filter(|failed| failed.left && self.intent.is_some())
     }
 
     /// What to write into the project's folder.
     pub fn placement(&self) -> Placement {
-        inline(LEDGER_FILE, &serde_json::to_string_pretty(self).unwrap_or_default())
+        inline(LEDGER_FILE, &json::to_string_pretty(self))
     }
 
     /// The releases whose folders stay on the host.
@@ -338,7 +363,7 @@ impl Ledger {
 
     /// After the last one, or when there is nothing left of what was cut.
     #[must_use]
-    pub fn concluded(self, signature: &Signature) -> Self {
+    pub fn without_intent(self, signature: &Signature) -> Self {
         Self { intent: None, ..self.signed(signature) }
     }
 
@@ -350,14 +375,16 @@ impl Ledger {
         let mut releases = vec![release.id.clone()];
         releases.extend(self.releases.into_iter().filter(|id| *id != release.id));
         releases.truncate(KEPT);
-        // What is no data and not wanted any more is there all the same.
-        let left = self.volumes.into_iter().filter(|(name, _)| !desired::is_data(name));
-        let volumes = left.chain(release.project.volumes.clone()).collect();
+        let of = |role| release.project.volumes_of(role).map(|(inside, name)| (inside.clone(), name.clone()));
+        // A cache that is not wanted any more is there all the same.
+        let caches = self.caches.into_iter().chain(of(VolumeRole::Cache)).collect();
+        let volumes = of(VolumeRole::Data).collect();
         Self {
             current: Some(release.id.clone()),
             previous: previous.filter(|id| releases.contains(id)),
             releases,
             volumes,
+            caches,
             intent: None,
             attempts: Vec::new(),
             failed: None,
@@ -391,12 +418,13 @@ impl Ledger {
             Some(release) => remembered(self.history, release, ("Removed", &Course::default()), signature),
             None => self.history,
         };
-        let volumes = if with_volumes { BTreeMap::new() } else { self.volumes };
+        let (volumes, caches) = if with_volumes { Default::default() } else { (self.volumes, self.caches) };
         let previous = self.current.or(self.previous);
         Self {
             current: None,
             previous,
             volumes,
+            caches,
             intent: None,
             attempts: Vec::new(),
             failed: None,
@@ -479,7 +507,7 @@ fn remembered(
 ) -> Vec<Rollout> {
     let newest = Rollout {
         release: release.id.clone(),
-        revision: release.project.revision.clone(),
+        revision: release.project.version().to_owned(),
         when: when.clone(),
         who: who.clone(),
         why: why.clone(),

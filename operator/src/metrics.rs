@@ -2,7 +2,7 @@
 
 mod controller;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -13,8 +13,9 @@ use tasktracker_crds::{Answer, DriftKind, Layer, TaskTrackerStackStatus, conditi
 pub use controller::{ApiRequests, Controller};
 
 use crate::{
-    report::HostReport,
-    source::{Stack, StackKey},
+    component,
+    report::ProjectReport,
+    source::{ProjectKey, Stack, StackKey},
 };
 
 /// Labels that every series of a stack begins with.
@@ -34,11 +35,18 @@ pub const PANIC: &str = "panic";
 /// A metric with labels that can be made from its options.
 trait Made: Collector + Clone + Sized + 'static {
     fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
+
+    /// Removes one series, where it is there.
+    fn remove(&self, values: &[&str]);
 }
 
 impl Made for IntGaugeVec {
     fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
+    }
+
+    fn remove(&self, values: &[&str]) {
+        let _: prometheus::Result<()> = self.remove_label_values(values);
     }
 }
 
@@ -46,17 +54,29 @@ impl Made for GaugeVec {
     fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
     }
+
+    fn remove(&self, values: &[&str]) {
+        let _: prometheus::Result<()> = self.remove_label_values(values);
+    }
 }
 
 impl Made for IntCounterVec {
     fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
     }
+
+    fn remove(&self, values: &[&str]) {
+        let _: prometheus::Result<()> = self.remove_label_values(values);
+    }
 }
 
 impl Made for HistogramVec {
     fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
+    }
+
+    fn remove(&self, values: &[&str]) {
+        let _: prometheus::Result<()> = self.remove_label_values(values);
     }
 }
 
@@ -104,7 +124,7 @@ macro_rules! metrics {
 
             /// Takes every series of a stack away.
             pub fn end(&self, key: &StackKey) {
-                $(forget(&self.$field, key, |metric, values| drop(metric.remove_label_values(values)));)*
+                $(forget(&self.$field, key, &[]);)*
             }
         }
     };
@@ -125,14 +145,14 @@ metrics! {
     drift_detect_seconds: HistogramVec = "drift_detect_seconds" [] "From the wake-up to a difference reported, where an event or a changed file woke the operator.";
     drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
     host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
-    host_failure: IntGaugeVec = "host_failure" ["host", "reason"] "1 for what keeps the host from being checked or repaired.";
-    change_waiting: IntGaugeVec = "change_waiting" ["host", "reason"] "1 for what a change waits for.";
+    host_failure: IntGaugeVec = "host_failure" ["host", "component", "reason"] "1 for what keeps the host from being checked or repaired.";
+    change_waiting: IntGaugeVec = "change_waiting" ["host", "component", "reason"] "1 for what a change waits for.";
     component_healthy: IntGaugeVec = "component_healthy" ["host", "component"] "Whether every service of the component serves.";
-    certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["host"] "Until when the certificate holds that users are shown.";
+    certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["host", "component"] "Until when the certificate holds that users are shown.";
     reconcile_total: IntCounterVec = "reconcile_total" ["result"] "Checks, by result.";
     reconcile_duration: HistogramVec = "reconcile_duration_seconds" ["phase"] "Duration of a check, by phase.";
-    last_check: GaugeVec = "last_reconcile_timestamp_seconds" ["host"] "When a check last ended, whatever it came to.";
-    last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host"] "When a check last succeeded.";
+    last_check: GaugeVec = "last_reconcile_timestamp_seconds" ["host", "component"] "When a check last ended, whatever it came to.";
+    last_success: GaugeVec = "last_successful_reconcile_timestamp_seconds" ["host", "component"] "When a check last succeeded.";
     rollout_total: IntCounterVec = "rollout_total" ["result"] "Rollouts, by result.";
     notifications: IntCounterVec = "notifications_total" ["result"] "Messages to webhooks, by result: sent, failed, or dropped because there were too many.";
     rollout_duration: HistogramVec = "rollout_duration_seconds" [] "Duration of a rollout.";
@@ -213,18 +233,39 @@ impl Metrics {
             self.notifications.with_label_values(&labels.with(&[result]));
         }
         self.stack_info.with_label_values(&labels.with(&[stack.spec.revision.as_str()])).set(1);
-        for host in stack.app_hosts() {
-            self.host_reachable.with_label_values(&labels.with(&[host.name.as_str()])).set(0);
-            self.component_healthy.with_label_values(&labels.with(&[host.name.as_str(), "app"])).set(0);
-            self.ssh_reconnects.with_label_values(&labels.with(&[host.name.as_str()]));
-            self.set_drift(
-                &labels,
-                &HostReport {
-                    host: host.name.to_string(),
-                    component: "app".to_owned(),
-                    ..HostReport::default()
-                },
-            );
+        for key in component::projects(stack) {
+            self.begin_project(&labels, &key);
+        }
+    }
+
+    /// Makes the series of a project exist at 0, where they do not yet.
+    fn begin_project(&self, labels: &StackLabels, key: &ProjectKey) {
+        let ProjectKey { host, component, .. } = key;
+        self.host_reachable.with_label_values(&labels.with(&[host]));
+        self.component_healthy.with_label_values(&labels.with(&[host, component.as_str()]));
+        self.ssh_reconnects.with_label_values(&labels.with(&[host]));
+        for layer in Layer::ALL {
+            let values = labels.with(&[host, component.as_str(), layer.as_str()]);
+            self.drift_items.with_label_values(&values);
+        }
+    }
+
+    /// Takes away the series of one project; those of its host, where that is the last one there.
+    fn end_project(&self, key: &ProjectKey, is_last: bool) {
+        let ProjectKey { stack, host, component } = key;
+        let component = component.as_str();
+        let of_project = [("host", host.as_str()), ("component", component)];
+        forget(&self.host_failure, stack, &of_project);
+        forget(&self.change_waiting, stack, &of_project);
+        forget(&self.certificate_expiry, stack, &of_project);
+        forget(&self.last_check, stack, &of_project);
+        forget(&self.last_success, stack, &of_project);
+        forget(&self.component_healthy, stack, &of_project);
+        forget(&self.drift_items, stack, &of_project);
+        if is_last {
+            let of_host = [("host", host.as_str())];
+            forget(&self.host_reachable, stack, &of_host);
+            forget(&self.ssh_reconnects, stack, &of_host);
         }
     }
 
@@ -237,45 +278,54 @@ impl Metrics {
     fn set_reason(
         gauge: &IntGaugeVec,
         labels: &StackLabels,
-        host: &str,
+        (host, component): (&str, &str),
         before: Option<&str>,
         now: Option<&str>,
     ) {
         if let Some(before) = before.filter(|before| now != Some(*before)) {
-            let _: prometheus::Result<()> = gauge.remove_label_values(&labels.with(&[host, before]));
+            let _: prometheus::Result<()> =
+                gauge.remove_label_values(&labels.with(&[host, component, before]));
         }
         if let Some(reason) = now {
-            gauge.with_label_values(&labels.with(&[host, reason])).set(1);
+            gauge.with_label_values(&labels.with(&[host, component, reason])).set(1);
         }
     }
 
-    fn set_drift(&self, labels: &StackLabels, report: &HostReport) {
+    fn set_drift(&self, labels: &StackLabels, report: &ProjectReport) {
         for layer in Layer::ALL {
             let count = report.drift.iter().filter(|item| item.kind.layer() == layer).count();
-            let values = labels.with(&[&report.host, &report.component, layer.as_str()]);
+            let values = labels.with(&[&report.host, report.component.as_str(), layer.as_str()]);
             self.drift_items.with_label_values(&values).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// A stack has another spec on the same hosts.
-    pub fn change_revision(&self, before: &Stack, after: &Stack) {
+    /// A stack has another spec: what was counted of projects that it still asks for stays.
+    pub fn change(&self, before: &Stack, after: &Stack) {
         let old = StackLabels::of(before);
         let _: prometheus::Result<()> =
             self.stack_info.remove_label_values(&old.with(&[before.spec.revision.as_str()]));
         self.set_interval(after);
         let new = StackLabels::of(after);
+        let wanted: BTreeSet<ProjectKey> = component::projects(after).into_iter().collect();
+        for key in component::projects(before).iter().filter(|key| !wanted.contains(key)) {
+            self.end_project(key, wanted.iter().all(|other| other.host != key.host));
+        }
+        for key in &wanted {
+            self.begin_project(&new, key);
+        }
         self.stack_info.with_label_values(&new.with(&[after.spec.revision.as_str()])).set(1);
     }
 
-    /// A check of one host that ended, with its repairs.
+    /// A check of one project that ended, with its repairs.
     pub fn reconciled(&self, labels: &StackLabels, result: &'static str) {
         self.reconcile_total.with_label_values(&labels.with(&[result])).inc();
     }
 
-    /// A host is worked on.
-    pub fn alive(&self, labels: &StackLabels, host: &str, now: jiff::Timestamp) {
+    /// A project is worked on.
+    pub fn alive(&self, labels: &StackLabels, key: &ProjectKey, now: jiff::Timestamp) {
         let seconds = now.duration_since(jiff::Timestamp::UNIX_EPOCH).as_secs_f64();
-        self.last_check.with_label_values(&labels.with(&[host])).set(seconds);
+        let values = labels.with(&[&key.host, key.component.as_str()]);
+        self.last_check.with_label_values(&values).set(seconds);
     }
 
     /// A stack whose spec is refused, and of which no older one is in force: it is not as asked for.
@@ -287,29 +337,36 @@ impl Metrics {
         self.stack_stalled.with_label_values(&labels).set(1);
     }
 
-    /// What one look at one host came to, after what was known of it `before`.
-    pub fn checked(&self, labels: &StackLabels, before: &HostReport, report: &HostReport, now_seconds: f64) {
+    /// What one check of one project came to, after what was known of it `before`.
+    pub fn checked(
+        &self,
+        labels: &StackLabels,
+        before: &ProjectReport,
+        report: &ProjectReport,
+        now_seconds: f64,
+    ) {
         let host = labels.with(&[&report.host]);
-        let failure = |report: &HostReport| report.failure.as_ref().map(|failure| failure.reason);
-        Self::set_reason(&self.host_failure, labels, &report.host, failure(before), failure(report));
+        let failure = |report: &ProjectReport| report.failure.as_ref().map(|failure| failure.reason);
+        let place = (report.host.as_str(), report.component.as_str());
+        Self::set_reason(&self.host_failure, labels, place, failure(before), failure(report));
         let (waited, waits) = (before.waits_for(), report.waits_for());
-        Self::set_reason(&self.change_waiting, labels, &report.host, waited, waits);
+        Self::set_reason(&self.change_waiting, labels, place, waited, waits);
         self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
-        let component = labels.with(&[&report.host, &report.component]);
+        let component = labels.with(&[place.0, place.1]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
         self.set_drift(labels, report);
         match &report.certificate {
             Some(certificate) => {
                 #[expect(clippy::cast_precision_loss, reason = "seconds of a date")]
                 self.certificate_expiry
-                    .with_label_values(&host)
+                    .with_label_values(&component)
                     .set(certificate.not_after.as_second() as f64);
             }
-            None => drop(self.certificate_expiry.remove_label_values(&host)),
+            None => drop(self.certificate_expiry.remove_label_values(&component)),
         }
-        self.last_check.with_label_values(&host).set(now_seconds);
+        self.last_check.with_label_values(&component).set(now_seconds);
         if report.failure.is_none() {
-            self.last_success.with_label_values(&host).set(now_seconds);
+            self.last_success.with_label_values(&component).set(now_seconds);
         }
     }
 
@@ -374,21 +431,21 @@ impl Metrics {
     }
 }
 
-/// Removes the series of one metric that belong to a stack.
-fn forget<M: Collector>(metric: &M, key: &StackKey, remove: impl Fn(&M, &[&str])) {
+/// Removes the series of one metric that belong to a stack, and have these labels.
+fn forget<M: Made>(metric: &M, key: &StackKey, labels: &[(&str, &str)]) {
     let Some(names) = metric.desc().first().map(|description| description.variable_labels.clone()) else {
         return;
     };
+    let all = [("namespace", key.namespace.as_str()), ("stack", key.name.as_str())];
     for family in metric.collect() {
         for series in family.get_metric() {
-            let value = |name: &String| {
+            let value = |name: &str| {
                 let label = series.get_label().iter().find(|label| label.name() == name);
                 label.map(|label| label.value().to_owned()).unwrap_or_default()
             };
-            let values: Vec<String> = names.iter().map(value).collect();
-            if values.first() == Some(&key.namespace) && values.get(1) == Some(&key.name) {
-                let values: Vec<&str> = values.iter().map(String::as_str).collect();
-                remove(metric, &values);
+            if all.iter().chain(labels).all(|(name, wanted)| value(name) == *wanted) {
+                let values: Vec<String> = names.iter().map(|name| value(name)).collect();
+                metric.remove(&values.iter().map(String::as_str).collect::<Vec<_>>());
             }
         }
     }
@@ -427,6 +484,37 @@ mod tests {
     }
 
     #[test]
+    fn counters_of_hosts_that_stay_survive_a_spec_with_other_hosts() {
+        let text = include_str!("../../examples/staging.yaml");
+        let with = |names: &[&str]| {
+            let mut resource = tasktracker_crds::validation::read_stack(text).unwrap();
+            let host = resource.spec.hosts[0].clone();
+            resource.spec.hosts = names
+                .iter()
+                .map(|name| tasktracker_crds::HostSpec { name: name.parse().unwrap(), ..host.clone() })
+                .collect();
+            Stack::new(resource, "staging.yaml".into())
+        };
+        let metrics = Metrics::new().unwrap();
+        let (one, two) = (with(&["app-1"]), with(&["app-1", "app-2"]));
+        let labels = StackLabels::of(&one);
+        metrics.begin(&one);
+        metrics.connected(&labels, "app-1");
+        metrics.reconciled(&labels, SUCCESS);
+        metrics.change(&one, &two);
+        let line = |start: &str, part: &str| {
+            let text = metrics.text();
+            text.lines().find(|line| line.starts_with(start) && line.contains(part)).map(str::to_owned)
+        };
+        assert!(line("tasktracker_ssh_reconnects_total", "app-1").unwrap().ends_with(" 1"));
+        assert!(line("tasktracker_reconcile_total", "success").unwrap().ends_with(" 1"));
+        assert!(line("tasktracker_host_reachable", "app-2").is_some(), "the new one begins at 0");
+        metrics.change(&two, &one);
+        assert!(!metrics.text().contains("app-2"), "and goes");
+        assert!(line("tasktracker_ssh_reconnects_total", "app-1").unwrap().ends_with(" 1"));
+    }
+
+    #[test]
     fn that_a_change_was_taken_back_is_not_forgotten_while_its_host_is_away() {
         let (metrics, labels) = (Metrics::new().unwrap(), StackLabels::of(&stack()));
         let change = Change {
@@ -438,18 +526,20 @@ mod tests {
             adopts: Vec::new(),
             restarts: None,
         };
-        let waits = HostReport {
+        let waits = ProjectReport {
             host: "app-1".to_owned(),
             waiting: Some(Waiting { reason: "RolledBack", message: String::new(), change }),
-            ..HostReport::default()
+            ..ProjectReport::default()
         };
-        let away = |before: &HostReport| {
-            Error::from(host::Error::ConnectionLost).report("app-1", Some(before.clone()))
+        let away = |before: &ProjectReport| {
+            Error::from(host::Error::ConnectionLost)
+                .report(&component::projects(&stack())[0], Some(before.clone()))
         };
-        let (first, fine) = (away(&waits), HostReport { host: "app-1".to_owned(), ..HostReport::default() });
+        let (first, fine) =
+            (away(&waits), ProjectReport { host: "app-1".to_owned(), ..ProjectReport::default() });
         let (second, told) = (away(&first), "tasktracker_change_waiting{");
         for (before, report, is_told) in [
-            (&HostReport::default(), &waits, true),
+            (&ProjectReport::default(), &waits, true),
             (&waits, &first, true),
             (&first, &second, true),
             (&second, &fine, false),

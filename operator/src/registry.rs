@@ -143,6 +143,12 @@ pub fn parts(reference: &str) -> (&str, Option<&str>, Option<&str>) {
     }
 }
 
+/// Repository and tag of a reference; without a tag, Docker takes `latest`.
+pub fn tagged(reference: &str) -> (&str, &str) {
+    let (repository, tag, _) = parts(reference);
+    (repository, tag.unwrap_or("latest"))
+}
+
 /// The reference by which Docker knows an image for certain: the digest alone where there is one.
 pub fn exact(reference: &str) -> String {
     match parts(reference) {
@@ -268,15 +274,31 @@ mod tests {
 
     #[test]
     fn references_are_taken_apart() {
-        assert_eq!(parts("a.example:5000/t/backend"), ("a.example:5000/t/backend", None, None));
-        assert_eq!(parts("a.example:5000/t/backend:r1"), ("a.example:5000/t/backend", Some("r1"), None));
-        let whole = format!("t/backend:r1@{DIGEST}");
-        assert_eq!(parts(&whole), ("t/backend", Some("r1"), Some(DIGEST)));
-        assert_eq!(exact(&whole), format!("t/backend@{DIGEST}"));
+        let pinned = format!("t/backend:r1@{DIGEST}");
+        let digest_alone = format!("localhost:5000/t/backend@{DIGEST}");
+        let table = [
+            ("caddy", "caddy", None, None, "docker.io"),
+            ("caddy:2", "caddy", Some("2"), None, "docker.io"),
+            ("caddy/caddy", "caddy/caddy", None, None, "docker.io"),
+            ("docker.io/library/caddy:2.6", "docker.io/library/caddy", Some("2.6"), None, "docker.io"),
+            ("a.example/t:r", "a.example/t", Some("r"), None, "a.example"),
+            ("localhost/t", "localhost/t", None, None, "localhost"),
+            ("127.0.0.1:5000/t", "127.0.0.1:5000/t", None, None, "127.0.0.1:5000"),
+            ("a.example:5000/t/backend", "a.example:5000/t/backend", None, None, "a.example:5000"),
+            ("a.example:5000/t/backend:r1", "a.example:5000/t/backend", Some("r1"), None, "a.example:5000"),
+            (&pinned, "t/backend", Some("r1"), Some(DIGEST), "docker.io"),
+            (&digest_alone, "localhost:5000/t/backend", None, Some(DIGEST), "localhost:5000"),
+            // What Docker reports of a container may be the ID of an image, or nothing.
+            (DIGEST, "sha256", Some(&DIGEST[7..]), None, "docker.io"),
+            ("", "", None, None, "docker.io"),
+        ];
+        for (reference, repository, tag, digest, registry) in table {
+            assert_eq!(parts(reference), (repository, tag, digest), "{reference}");
+            assert_eq!(tagged(reference), (repository, tag.unwrap_or("latest")), "{reference}");
+            assert_eq!(registry_of(reference), registry, "{reference}");
+        }
+        assert_eq!(exact(&pinned), format!("t/backend@{DIGEST}"));
         assert_eq!(exact("caddy:2"), "caddy:2");
-        let registries = ["a.example/t:r", "localhost/t", "127.0.0.1:5000/t", "caddy:2", "caddy/caddy"];
-        let found = registries.map(registry_of);
-        assert_eq!(found, ["a.example", "localhost", "127.0.0.1:5000", "docker.io", "docker.io"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sha2::Sha256;
 use tasktracker_crds::SecretKeySpec;
 use zeroize::Zeroizing;
 
-use crate::desired::sha256;
+use crate::model::sha256;
 
 /// Bytes of a seal key.
 const KEY_BYTES: usize = 32;

@@ -24,7 +24,7 @@ mod sandbox;
 mod supervisor;
 mod tls;
 mod users;
-mod wait;
+pub mod wait;
 
 pub use balancer::Balancer;
 pub use cache::cache_folder;

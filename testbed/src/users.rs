@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{TlsClient, http, tls::TlsStream};
+use crate::{TlsClient, http, tls::TlsStream, wait::wait_until};
 
 /// Users at the same time; every other one keeps its connection.
 pub const USERS: usize = 8;
@@ -82,6 +82,8 @@ impl Seen {
 #[derive(Debug)]
 pub struct Users {
     stop: Arc<AtomicBool>,
+    /// Requests that ended.
+    ended: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Seen>>,
 }
 
@@ -100,14 +102,26 @@ impl Users {
     }
 
     fn begin(page: SocketAddr, client: Option<&TlsClient>, name: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let threads = (0..USERS).map(|number| {
             let user = User { page, client: client.cloned(), keeps: number % 2 == 0, connection: None };
-            let (stop, name) = (stop.clone(), format!("{name}-{number}"));
-            std::thread::spawn(move || user.work(&name, &stop))
+            let (stop, ended, name) = (stop.clone(), ended.clone(), format!("{name}-{number}"));
+            std::thread::spawn(move || user.work(&name, &stop, &ended))
         });
         let threads = threads.collect();
-        Self { stop, threads }
+        Self { stop, ended, threads }
+    }
+
+    /// Waits until so many more requests ended, of all users together.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    #[track_caller]
+    pub fn wait_for_requests(&self, count: usize) {
+        let before = self.ended.load(Ordering::Relaxed);
+        wait_until(format_args!("{count} more requests ended"), || {
+            self.ended.load(Ordering::Relaxed) >= before + count
+        });
     }
 
     /// What they have seen until now.
@@ -179,7 +193,7 @@ impl Write for Connection {
 }
 
 impl User {
-    fn work(mut self, name: &str, stop: &AtomicBool) -> Seen {
+    fn work(mut self, name: &str, stop: &AtomicBool, ended: &AtomicUsize) -> Seen {
         let mut seen = Seen::default();
         for number in 0.. {
             if stop.load(Ordering::Relaxed) {
@@ -210,6 +224,7 @@ impl User {
                 Err(error) => seen.failures.push(format!("{request}: {error}")),
             }
             seen.latencies.push(started.elapsed());
+            ended.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(PAUSE.saturating_sub(started.elapsed()));
         }
         seen

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tasktracker_testbed::{
     Compose, DemoHost, Engine, HostKeyKind, HostOptions, LocalHost, SandboxHost, cache_folder, images,
     packages,
+    wait::{elapse, wait_until},
 };
 
 fn start(name: &str) -> SandboxHost {
@@ -42,14 +43,6 @@ fn fails(command: &mut Command) -> bool {
 fn connects(host: &SandboxHost) -> bool {
     let address = SocketAddr::new(host.address(), host.port());
     TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what} did not become true");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -95,7 +88,7 @@ fn a_cable_is_pulled_and_traffic_dropped() {
     host.set_link(false).unwrap();
     assert!(!connects(&host));
     host.set_link(true).unwrap();
-    eventually("a connection after the cable is back", || connects(&host));
+    wait_until("a connection after the cable is back", || connects(&host));
     host.drop_traffic(true).unwrap();
     assert!(!connects(&host));
     host.drop_traffic(false).unwrap();
@@ -160,7 +153,7 @@ fn caddy_serves_from_its_image_and_a_forward_reaches_it() {
     host.docker(&["run", "-d", "--name", "web", "-p", "80:80", images::CADDY]).unwrap();
     let forward = host.forward(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 80).unwrap();
     let mut page = String::new();
-    eventually("an answer of Caddy", || {
+    wait_until("an answer of Caddy", || {
         page = get(forward.local()).unwrap_or_default();
         page.starts_with("HTTP/1.0 200") || page.starts_with("HTTP/1.1 200")
     });
@@ -290,7 +283,7 @@ fn nothing_is_left_of_a_host_whose_owner_was_killed() {
     owner.kill().unwrap(); // SIGKILL
     owner.wait().unwrap();
     let start = Instant::now();
-    eventually("the end of every trace", || traces(id, &processes).is_empty());
+    wait_until("the end of every trace", || traces(id, &processes).is_empty());
     println!("nothing left after {:?}", start.elapsed());
 }
 
@@ -304,7 +297,8 @@ fn owner_of_a_host() {
     let id = host.known_hosts_file().parent().unwrap().file_name().unwrap().to_owned();
     let process: PathBuf = host.path("").components().skip(2).take(1).collect();
     println!("\nHOST {} {}", id.display(), process.display());
-    std::thread::sleep(Duration::from_mins(1));
+    // The other test ends this one.
+    elapse(Duration::from_mins(1));
 }
 
 #[test]

@@ -39,7 +39,7 @@ enum Name {
 }
 
 /// The fuzz targets, as operator/fuzz/Cargo.toml names them.
-const FUZZ_TARGETS: [&str; 5] = ["replies", "events", "helper", "ledger", "stack_file"];
+const FUZZ_TARGETS: [&str; 6] = ["archive", "replies", "events", "helper", "ledger", "stack_file"];
 /// What libFuzzer needs of the compiler: counters and a table of places, and every check that a debug build has.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

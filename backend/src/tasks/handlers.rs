@@ -8,8 +8,8 @@ use axum::{
 };
 
 use crate::{
-    extract::{JsonBody, QueryPairs, TaskPath},
-    problem::{Error, Problem},
+    extract::{JsonBody, OptionalKey, QueryPairs, TaskPath},
+    problem::{Error, FieldError, Problem},
     state::AppState,
 };
 
@@ -40,11 +40,16 @@ pub(super) async fn list(
 }
 
 /// Makes a task.
+///
+/// A request that is repeated with the same `Idempotency-Key` makes no second task, and gets the first one's answer.
 #[utoipa::path(
     post,
     path = "/tasks",
     tag = "tasks",
     operation_id = "createTask",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Another one for each task that is to be made; a repeated request has the same", min_length = 16, max_length = 128),
+    ),
     request_body = NewTaskBody,
     responses(
         (status = 201, description = "The task as stored", body = Task, headers(
@@ -53,15 +58,20 @@ pub(super) async fn list(
         (status = 400, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body does not say that it is JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field was not accepted", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field was not accepted, or the key is that of another task", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
     State(state): State<AppState>,
+    OptionalKey(key): OptionalKey,
     JsonBody(body): JsonBody<NewTaskBody>,
 ) -> Result<impl IntoResponse, Error> {
     let task = NewTask::try_from(body).map_err(Error::Invalid)?;
-    let task = state.storage.insert(&task, state.clock.now()).await?;
+    let now = state.clock.now();
+    let task = match key {
+        None => state.storage.insert(&task, now).await?,
+        Some(key) => state.storage.insert_once(&task, &key, now).await?.ok_or_else(used_before)?,
+    };
     // Relative, so that it also holds behind a proxy that serves the API below a prefix.
     let location = [(header::LOCATION, format!("tasks/{}", task.id))];
     Ok((StatusCode::CREATED, location, Json(task)))
@@ -127,6 +137,11 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Error> {
     let deleted = state.storage.delete(id).await?;
     found(id, deleted.then_some(StatusCode::NO_CONTENT))
+}
+
+fn used_before() -> Error {
+    let message = "was used for a task with other fields; expected another key for another task";
+    Error::Invalid(vec![FieldError::new("Idempotency-Key", message)])
 }
 
 fn found<T>(id: TaskId, task: Option<T>) -> Result<T, Error> {

@@ -1,9 +1,11 @@
 //! The one resource: tasks.
 
 mod handlers;
+mod idempotency;
 mod model;
 mod query;
 
+pub use idempotency::{IDEMPOTENCY_KEY, IdempotencyKey};
 pub use model::{Description, NewTask, NewTaskBody, Task, TaskChange, TaskChangeBody, TaskId, Title};
 pub use query::{ListQuery, PageLimit};
 

@@ -14,6 +14,7 @@ use tasktracker_backend::{
     tasks::{ListQuery, TaskId},
 };
 use tasktracker_service::server::{self, Drained};
+use tasktracker_testbed::wait::{LIMIT, wait_until_async};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -121,7 +122,7 @@ async fn only_listed_origins_may_call() {
     let listed = service.send(preflight("https://tasks.example")).await;
     assert_eq!(listed.header("access-control-allow-origin"), "https://tasks.example");
     assert_eq!(listed.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
-    assert_eq!(listed.header("access-control-allow-headers"), "content-type");
+    assert_eq!(listed.header("access-control-allow-headers"), "content-type,idempotency-key");
     assert_eq!(listed.header("access-control-allow-credentials"), "");
     let other = service.send(preflight("https://evil.example")).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
@@ -191,7 +192,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
-    let Listening { service, address, served } = listen(Duration::from_secs(20)).await;
+    let Listening { service, address, served } = listen(LIMIT).await;
     let body = r#"{"title": "in flight"}"#;
     let mut in_flight = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -200,17 +201,24 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
     );
     in_flight.write_all(format!("{head}{}", &body[..5]).as_bytes()).await.unwrap();
     let mut kept_alive = TcpStream::connect(address).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
     let ready = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n";
-    kept_alive.write_all(ready).await.unwrap();
-    assert!(answer(&mut kept_alive).await.starts_with("HTTP/1.1 200"));
+    for connection in [&mut kept_alive, &mut idle] {
+        connection.write_all(ready).await.unwrap();
+        assert!(answer(connection).await.starts_with("HTTP/1.1 200"));
+    }
 
     service.state.draining.begin();
     kept_alive.write_all(ready).await.unwrap();
     let unready = answer(&mut kept_alive).await;
     assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("connection: close"), "{unready}");
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    assert!(TcpStream::connect(address).await.is_err(), "no new connections");
-    tokio::time::sleep(Duration::from_millis(550)).await;
+    wait_until_async("no new connections are taken", async || TcpStream::connect(address).await.is_err())
+        .await;
+    assert_eq!(
+        idle.read(&mut [0]).await.unwrap(),
+        0,
+        "an idle connection is closed, and only then the others count"
+    );
     assert!(!served.is_finished(), "the request in flight is waited for");
 
     in_flight.write_all(&body.as_bytes()[5..]).await.unwrap();

@@ -203,6 +203,26 @@ async fn parameters_that_are_not_accepted() {
 }
 
 #[tokio::test]
+async fn keys_that_are_not_accepted() {
+    let service = Service::start().await;
+    let answer = service.post_with("short", json!({"title": "x"})).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    insta::assert_json_snapshot!(answer.problem()["errors"], @r#"
+    [
+      {
+        "field": "Idempotency-Key",
+        "message": "must have 16 to 128 visible ASCII characters"
+      }
+    ]
+    "#);
+    let request = Request::post("/tasks").header("content-type", "application/json");
+    let twice = request.header("idempotency-key", "x".repeat(16)).header("idempotency-key", "y".repeat(16));
+    let answer = service.send(twice.body(Body::from("{\"title\": \"x\"}")).unwrap()).await;
+    assert_eq!(answer.problem()["errors"][0]["message"], "is given more than once");
+    assert_eq!(service.get("/tasks").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
 async fn a_request_that_takes_too_long() {
     let options = Options { allowed_origins: Vec::new(), request_timeout: Duration::from_millis(50) };
     let service = Service::with(options).await;

@@ -5,11 +5,10 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use tasktracker_testbed::wait::wait_until;
 
 pub(crate) fn backend() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
@@ -31,19 +30,12 @@ pub(crate) fn healthcheck(address: &str) -> Output {
     backend().arg("healthcheck").env("LISTEN", address).output().unwrap()
 }
 
-/// Waits until the service answers; ends it when it does not.
+/// Waits until the service answers.
 pub(crate) fn wait_until_ready(address: &str, service: &mut Child) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !healthcheck(address).status.success() {
-        if let Some(status) = service.try_wait().unwrap() {
-            panic!("it ended with {status}");
-        }
-        if Instant::now() > deadline {
-            service.kill().unwrap();
-            panic!("not ready in time");
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("the service is ready", || {
+        assert_eq!(service.try_wait().unwrap(), None, "it ended");
+        healthcheck(address).status.success()
+    });
 }
 
 #[test]

@@ -107,6 +107,13 @@ impl Service {
         self.json(Method::POST, "/tasks", body).await
     }
 
+    /// Makes a task with the key of a request that may be repeated.
+    pub(crate) async fn post_with(&self, key: &str, body: impl ToString) -> Answer {
+        let request = Request::post("/tasks").header(header::CONTENT_TYPE, "application/json");
+        let request = request.header("idempotency-key", key);
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
     pub(crate) async fn patch(&self, id: i64, body: impl ToString) -> Answer {
         self.json(Method::PATCH, &format!("/tasks/{id}"), body).await
     }

@@ -37,6 +37,9 @@ on_each_database! {
     changes_of_different_fields_at_the_same_time_all_hold,
     many_writers_do_not_disturb_each_other,
     head_answers_like_get_without_a_body,
+    a_repeated_request_makes_no_second_task,
+    requests_with_one_key_at_the_same_time_make_one_task,
+    a_key_goes_with_its_task,
 }
 
 async fn a_task_is_made_read_changed_and_deleted(service: &Service) {
@@ -149,4 +152,57 @@ async fn many_writers_do_not_disturb_each_other(service: &Service) {
 async fn head_answers_like_get_without_a_body(service: &Service) {
     let answer = service.json(Method::HEAD, "/tasks", "").await;
     assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""));
+}
+
+const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+
+async fn listed(service: &Service) -> usize {
+    service.get("/tasks?limit=200").await.json()["items"].as_array().unwrap().len()
+}
+
+async fn a_repeated_request_makes_no_second_task(service: &Service) {
+    let body = json!({"title": "once", "description": "d"});
+    let first = service.post_with(KEY, &body).await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    let again = service.post_with(KEY, &body).await;
+    assert_eq!((again.status, again.header("location")), (StatusCode::CREATED, first.header("location")));
+    assert_eq!(again.json(), first.json());
+    assert_eq!(listed(service).await, 1);
+
+    // Also once the task was changed: the request is compared with what it asked for, not with what became of it.
+    let id = first.json()["id"].as_i64().unwrap();
+    service.patch(id, json!({"title": "changed"})).await;
+    let again = service.post_with(KEY, &body).await;
+    assert_eq!((again.status, &again.json()["title"]), (StatusCode::CREATED, &json!("changed")));
+
+    let other = service.post_with(KEY, json!({"title": "another"})).await;
+    assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(other.problem()["errors"][0]["field"], "Idempotency-Key");
+    assert_eq!(listed(service).await, 1);
+
+    for (key, made) in [("another-key-of-a-task", 2), ("one-more-key-of-a-task", 3)] {
+        assert_eq!(service.post_with(key, &body).await.status, StatusCode::CREATED);
+        assert_eq!(listed(service).await, made);
+    }
+    assert_eq!(service.post(&body).await.status, StatusCode::CREATED);
+    assert_eq!(listed(service).await, 4, "without a key, each request is one of its own");
+}
+
+async fn requests_with_one_key_at_the_same_time_make_one_task(service: &Service) {
+    let requests = (0..20).map(|_| Box::pin(service.post_with(KEY, json!({"title": "once"}))));
+    let answers = futures::future::join_all(requests).await;
+    for answer in &answers {
+        assert_eq!((answer.status, answer.json()), (StatusCode::CREATED, answers[0].json()));
+    }
+    assert_eq!(listed(service).await, 1);
+}
+
+async fn a_key_goes_with_its_task(service: &Service) {
+    let body = json!({"title": "once"});
+    let first = service.post_with(KEY, &body).await.json();
+    let path = format!("/tasks/{}", first["id"]);
+    assert_eq!(service.delete(&path).await.status, StatusCode::NO_CONTENT);
+    let second = service.post_with(KEY, &body).await;
+    assert_eq!(second.status, StatusCode::CREATED);
+    assert_ne!(second.json()["id"], first["id"]);
 }

@@ -59,10 +59,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# A plan that waits for approval, in full; removed when it waits no longer.
+# A plan that waits for approval, in full; removed when it waits no longer, once it is read whose it is.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [create, delete]
+  verbs: [create, get, delete]
 # What happened; one that happens again is counted by a patch.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -1,14 +1,36 @@
 //! Walks a document and its schema side by side.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::scalars::FORMS;
 
 use super::{
-    Mistake,
+    Mistake, SCHEMA,
     node::{Node, NodeValue, Position},
 };
+
+/// Every pattern of the schema, compiled once; without one that does not compile, which nothing matches.
+static PATTERNS: LazyLock<HashMap<&'static str, Regex>> = LazyLock::new(|| {
+    let mut patterns = HashMap::new();
+    compile_patterns(&SCHEMA, &mut patterns);
+    patterns
+});
+
+fn compile_patterns(schema: &'static Value, patterns: &mut HashMap<&'static str, Regex>) {
+    if let Some(pattern) = schema["pattern"].as_str()
+        && let Ok(form) = Regex::new(pattern)
+    {
+        patterns.insert(pattern, form);
+    }
+    match schema {
+        Value::Object(fields) => fields.values().for_each(|inner| compile_patterns(inner, patterns)),
+        Value::Array(items) => items.iter().for_each(|inner| compile_patterns(inner, patterns)),
+        _ => {}
+    }
+}
 
 /// Adds every mistake of `node` against `schema`.
 pub(super) fn check(node: &Node, schema: &Value, path: &str, mistakes: &mut Vec<Mistake>) {
@@ -205,7 +227,7 @@ fn check_text(node: &Node, text: &str, schema: &Value, path: &str, mistakes: &mu
     let Some(pattern) = schema["pattern"].as_str() else {
         return;
     };
-    if !Regex::new(pattern).is_ok_and(|form| form.is_match(text)) {
+    if !PATTERNS.get(pattern).is_some_and(|form| form.is_match(text)) {
         let words = FORMS.iter().find(|(form, _)| *form == pattern).map(|(_, words)| (*words).to_owned());
         let expected = words.unwrap_or_else(|| format!("a text that matches {pattern}"));
         mistakes.push(node.mistake(path, format!("expected {expected}, found {}", node.describe())));
@@ -223,4 +245,32 @@ fn check_range(node: &Node, number: f64, schema: &Value, path: &str, mistakes: &
 
 fn joined(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn patterns(schema: &Value, found: &mut BTreeSet<String>) {
+        match schema {
+            Value::Object(fields) => {
+                found.extend(fields.get("pattern").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|inner| patterns(inner, found));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| patterns(inner, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn patterns_of_the_schema_are_compiled_once() {
+        let mut expected = BTreeSet::new();
+        patterns(&SCHEMA, &mut expected);
+        assert!(expected.len() > 5, "{expected:?}");
+        let compiled: BTreeSet<String> = PATTERNS.keys().map(|pattern| (*pattern).to_owned()).collect();
+        assert_eq!(compiled, expected);
+        assert!(PATTERNS.iter().all(|(pattern, form)| form.as_str() == *pattern));
+    }
 }

@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use table::{Rows, add, put, report};
 use tasktracker_operator::{
-    engine::{Images, Look, Memory, Site, Wish},
+    engine::{CheckOptions, Evaluation, Images, Memory, ProjectContext},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -101,14 +101,20 @@ impl Stage {
     }
 
     /// One check, as `run` makes it.
-    async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Look> {
-        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None, barred: None };
-        let mut looks = self.site(host).look(wish).await?;
+    async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Evaluation> {
+        let wish = CheckOptions {
+            approval: Approval::Policy,
+            depth,
+            lock: None,
+            coordinator: None,
+            read_only_reason: None,
+        };
+        let mut looks = self.site(host).check_all(wish).await?;
         looks.pop().context("one project")
     }
 
-    fn site<'a>(&'a self, host: &'a Arc<Host>) -> Site<'a> {
-        Site {
+    fn site<'a>(&'a self, host: &'a Arc<Host>) -> ProjectContext<'a> {
+        ProjectContext {
             stack: &self.stack,
             spec: &self.stack.spec.hosts[0],
             host,
@@ -118,7 +124,7 @@ impl Stage {
         }
     }
 
-    fn look(&self, depth: Depth) -> Result<Look> {
+    fn look(&self, depth: Depth) -> Result<Evaluation> {
         self.runtime.block_on(self.check(&self.host, depth))
     }
 
@@ -128,14 +134,14 @@ impl Stage {
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
-            let wish = Wish {
+            let wish = CheckOptions {
                 approval: Approval::Person,
                 depth: Depth::Whole,
                 lock: Some(&lock),
-                turns: None,
-                barred: None,
+                coordinator: None,
+                read_only_reason: None,
             };
-            let looks = site.look(wish).await?;
+            let looks = site.check_all(wish).await?;
             let mut is_rolled_out = false;
             for look in looks {
                 is_rolled_out |= site.act(&lock, &look, "bench").await?.rolled_out.is_some();

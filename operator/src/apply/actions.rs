@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use super::{
     ACTION_LIMIT, Context, QUICK_LIMIT,
     compose::Compose,
-    rollout::{edge_volume, make},
+    rollout::{caches, make},
 };
 use crate::{
-    desired::{self, sha256},
     diff::secrets,
-    host::{Placement, Source, Step},
+    host::{Container, OwnedFile, Placement, Source, Step},
+    model::sha256,
     observe::Observed,
     plan::Action,
+    project::{Owner, Reload, SecretFile, labels, service_of},
     release::Release,
     secret::Secret,
 };
@@ -32,7 +33,7 @@ pub(super) fn steps(
             let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
             vec![Step::SetAside { path: path.clone(), time }]
         }
-        Action::WriteSecret { path, secret } => secret_steps(&BTreeMap::from([(path, secret)])),
+        Action::WriteSecret { path, secret } => secret_steps(applied, &BTreeMap::from([(path, secret)])),
         Action::SetMode { path, mode } => vec![Step::Mode { path: path.clone(), mode: *mode }],
         Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
         Action::RemoveFile { path } => vec![Step::Remove { path: path.clone() }],
@@ -42,14 +43,19 @@ pub(super) fn steps(
         Action::Rename { container, to, .. } => quick(&["rename", container, to]),
         Action::Unpause { container, .. } => quick(&["unpause", container]),
         Action::Restart { container, .. } => docker(&["restart", container]),
-        Action::Reload { service, anew } => vec![compose.reload(service, *anew)],
+        Action::Reload { service, anew } => {
+            let how =
+                applied.project.services.get(service).map_or(&Reload::Restart, |service| &service.reload);
+            compose.reload(service, how, *anew).into_iter().collect()
+        }
+        // A request, sent once everything serves.
+        Action::PutObject { .. } => Vec::new(),
         Action::Start { container, .. } => vec![start([container.as_str()])],
         Action::Create { service } | Action::Recreate { service } => {
-            let is_edge = desired::is_reloaded(service);
-            let volume = if is_edge { edge_volume(applied, observed, context) } else { Vec::new() };
+            let volumes = caches(applied, service, observed, context);
             let how =
                 if matches!(action, Action::Create { .. }) { "--no-recreate" } else { "--force-recreate" };
-            volume.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
+            volumes.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
         }
     }
 }
@@ -60,13 +66,21 @@ pub(super) fn start<'a>(containers: impl IntoIterator<Item = &'a str>) -> Step {
     Step::docker(&words, QUICK_LIMIT)
 }
 
-/// Secret files, and first the folders that keep others out.
-pub(super) fn secret_steps(secrets: &BTreeMap<&String, &Secret>) -> Vec<Step> {
+/// Secret files of a release, and first the folders that keep others out.
+pub(super) fn secret_steps(release: &Release, secrets: &BTreeMap<&String, &Secret>) -> Vec<Step> {
     let folders = secrets::folders(secrets.keys().copied());
     let folders = folders.into_iter().map(|(path, mode)| Step::Folder { path, mode });
-    folders
-        .chain(secrets.iter().map(|(path, secret)| place_secret(path, secrets::SECRET_MODE, secret)))
-        .collect()
+    folders.chain(secrets.iter().filter_map(|(path, secret)| secret_step(release, path, secret))).collect()
+}
+
+/// One secret file of a release, in a folder that is there; none where the release has no such file.
+pub(super) fn secret_step(release: &Release, path: &str, secret: &Secret) -> Option<Step> {
+    let SecretFile { mode, owner, .. } = release.project.secrets.get(path)?;
+    let Some(Owner { uid, gid }) = *owner else { return Some(place_secret(path, *mode, secret)) };
+    let (folder, name) = path.rsplit_once('/')?;
+    let image = release.images.get(service_of(path)?)?;
+    let file = OwnedFile { name: name.to_owned(), content: secret.clone(), mode: *mode, uid, gid };
+    Some(Step::owned_files(image, folder, &[file]))
 }
 
 /// Puts a value that nobody is shown into its place.
@@ -75,13 +89,14 @@ pub(super) fn place_secret(path: &str, mode: u32, secret: &Secret) -> Step {
     Step::Place(Placement { path: path.to_owned(), mode, sha256, source })
 }
 
-/// Docker removes a network only when nobody is in it. Those who are not ours are left in it: then it stays, and
-/// Docker says why.
+/// Docker removes a network only when nobody is in it. Containers of the stack's other projects are taken out, too: their
+/// own checks see that, and bring them into the new one. Those who are not ours are left in it: then it stays, and Docker
+/// says why.
 fn replace_network(network: &str, observed: &Observed, context: &Context<'_>) -> Vec<Step> {
-    let inside = observed
-        .containers
-        .iter()
-        .filter(|container| container.networks.iter().any(|joined| joined == network));
+    let is_of_stack = |one: &&Container| one.has_label(labels::OWNER, &context.owner);
+    let others = observed.others.iter().filter(is_of_stack);
+    let inside = observed.containers.iter().chain(others);
+    let inside = inside.filter(|container| container.networks.iter().any(|joined| joined == network));
     let mut steps: Vec<Step> = inside
         .map(|container| {
             Step::docker(&["network", "disconnect", "-f", network, &container.name], ACTION_LIMIT)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ACTION_LIMIT;
 use crate::{
-    desired::{EDGE, Project},
     host::{Host, Step},
+    project::{Project, Reload},
     release::COMPOSE_FILE,
 };
 
@@ -75,17 +75,21 @@ impl<'a> Compose<'a> {
         self.run(&["create", "--pull", "never", "--no-build"], ACTION_LIMIT)
     }
 
-    /// Makes a running service take up its files: Caddy validates before it switches, and does nothing where it has the same
-    /// configuration, but for what is to be `anew`, such as a certificate; anything else is restarted.
-    pub(super) fn reload(&self, service: &str, anew: bool) -> Step {
-        let caddy = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"];
-        let words: Vec<&str> = match service {
-            EDGE => {
-                let words = ["exec", "-T", service].into_iter().chain(caddy);
-                words.chain(anew.then_some("--force")).collect()
+    /// Makes a running service take up its files, with `force` also what its configuration only names, such as a
+    /// certificate. Nothing for a service that is reloaded over HTTP.
+    pub(super) fn reload(&self, service: &str, how: &Reload, force: bool) -> Option<Step> {
+        let words: Vec<&str> = match how {
+            Reload::Restart => vec!["restart", service],
+            Reload::Exec { argv, force: more } => {
+                let more = more.iter().filter(|_| force);
+                ["exec", "-T", service]
+                    .into_iter()
+                    .chain(argv.iter().chain(more).map(String::as_str))
+                    .collect()
             }
-            _ => vec!["restart", service],
+            Reload::Signal(signal) => vec!["kill", "--signal", signal, service],
+            Reload::Http(_) => return None,
         };
-        self.run(&words, ACTION_LIMIT)
+        Some(self.run(&words, ACTION_LIMIT))
     }
 }

@@ -1,11 +1,11 @@
-//! Hooks: one-shot containers of a new release's backend, on the way of its rollout.
+//! Hooks: one-shot containers of a new release, on the way of its rollout.
 
 use tasktracker_crds::{HookSpec, scalars::Line};
 
 use super::{Context, Error, QUICK_LIMIT, compose::Compose, rollout::refusal};
 use crate::{
-    desired,
     host::{self, Host, Placement, Step},
+    project::Project,
     release::{COMPOSE_FILE, Prepared},
     secret::Values,
     text::printable,
@@ -14,14 +14,19 @@ use crate::{
 /// The new release's Compose file while a hook runs: the one in force may still be another one.
 const FILE: &str = ".hook.yaml";
 
-/// Runs a hook in a container of its own, with the image, the environment, the secrets and the data of the new backend.
-/// Whatever comes of it, nothing of the hook is left.
+/// The field of the spec that has a hook.
+pub(super) fn name(project: &Project, hook: &str) -> String {
+    format!("{}.{hook}", project.hooks.as_ref().map_or("hooks", |hooks| hooks.field))
+}
+
+/// Runs a hook in a container of its own, with the image, the environment, the secrets and the data of the new release of
+/// a service. Whatever comes of it, nothing of the hook is left.
 ///
 /// # Errors
 /// [`Error::HookFailed`] when it did not succeed within its time limit; what went wrong beside it.
 pub(super) async fn run(
     host: &Host,
-    name: &'static str,
+    (name, service): (String, &str),
     hook: &HookSpec,
     (prepared, secrets): (&Prepared, &Values),
     context: &Context<'_>,
@@ -38,7 +43,7 @@ pub(super) async fn run(
     let file = file.map(|placement| Step::Place(Placement { path: FILE.to_owned(), ..placement }));
     let words: Vec<&str> = hook.command.iter().map(Line::as_str).collect();
     let compose = Compose::of_file(host, context.project, FILE);
-    let once = compose.once(&container, desired::app::BACKEND, &words, hook.timeout.duration());
+    let once = compose.once(&container, service, &words, hook.timeout.duration());
     let steps: Vec<Step> = remove().await?.into_iter().chain(file).chain([once]).collect();
     let done = host.carry_out(context.lock, folder, &steps).await.map_err(refusal);
     if matches!(done, Ok(()) | Err(Error::Refused { .. })) {

@@ -2,75 +2,137 @@
 
 use std::collections::BTreeMap;
 
-use super::{actions::secret_steps, rolling};
+use super::actions::{secret_step, secret_steps};
 use crate::{
-    desired::{EDGE, sha256},
     diff::secrets,
-    host::{Placement, Source, Step},
+    host::{self, Host, Placement, Source, Step},
+    model::sha256,
     observe::Observed,
+    project::{compose::COMPOSE_SERVICE, service_of},
+    release::Release,
     secret::Secret,
 };
 
-/// The values of secrets that the release in force was applied with, kept on the host while others are tried: by path,
-/// their SHA-256, and whether they are kept already.
-pub(super) struct Kept(BTreeMap<String, (String, bool)>);
+/// The values of secrets that the release in force was applied with, kept on the host while others are tried.
+pub(super) struct Kept<'a> {
+    /// The release in force; none where there is nothing to keep.
+    applied: Option<&'a Release>,
+    /// By path.
+    values: BTreeMap<String, Value>,
+}
 
-impl Kept {
-    pub(super) fn new(new: &BTreeMap<&String, &Secret>, observed: &Observed) -> Self {
-        let Some(applied) = &observed.applied else { return Self(BTreeMap::new()) };
-        let kept = applied.seals.keys().filter_map(|path| {
-            if let Some(sha256) = secrets::kept_hash(applied, path, observed) {
-                return Some((path.clone(), (sha256, true)));
+/// One value.
+struct Value {
+    sha256: String,
+    is_kept: bool,
+    /// The value itself, where the file belongs to another user: who is not that one can copy it nowhere.
+    owned: Option<Secret>,
+}
+
+impl<'a> Kept<'a> {
+    /// What is to be kept, because other values take its place.
+    ///
+    /// # Errors
+    /// When the host cannot be read.
+    pub(super) async fn new(
+        host: &Host,
+        new: &BTreeMap<&String, &Secret>,
+        observed: &'a Observed,
+    ) -> Result<Self, host::Error> {
+        let mut values = BTreeMap::new();
+        let Some(applied) = &observed.applied else { return Ok(Self { applied: None, values }) };
+        for path in applied.seals.keys() {
+            let kept = secrets::kept_hash(applied, path, observed);
+            let is_kept = kept.is_some();
+            let Some(sha256) = kept.or_else(|| secrets::live_hash(applied, path, observed)) else { continue };
+            let is_replaced = new.get(path).is_some_and(|new| self::sha256(new.reveal()) != sha256);
+            if is_kept || is_replaced {
+                let owned = owned(host, applied, path, is_kept, observed).await?;
+                values.insert(path.clone(), Value { sha256, is_kept, owned });
             }
-            let live = secrets::live_hash(applied, path, observed)?;
-            let is_replaced = new.get(path).is_some_and(|new| sha256(new.reveal()) != live);
-            is_replaced.then(|| (path.clone(), (live, false)))
-        });
-        Self(kept.collect())
+        }
+        Ok(Self { applied: Some(applied), values })
     }
 
-    /// The steps that bring other values, once these are kept; and those for the edge, which come with its other files.
-    pub(super) fn bring(&self, new: BTreeMap<&String, &Secret>) -> (Vec<Step>, Vec<Step>) {
-        let (of_edge, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            new.into_iter().partition(|(path, _)| rolling::is_secret_of(EDGE, path));
-        (self.keep().chain(secret_steps(&others)).collect(), secret_steps(&of_edge))
+    /// The steps that stage other values, once these are kept; and those for the proxy, which come with its other files.
+    pub(super) fn stage(&self, release: &Release, new: BTreeMap<&String, &Secret>) -> (Vec<Step>, Vec<Step>) {
+        let proxy = release.project.proxy();
+        let (of_proxy, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            new.into_iter().partition(|(path, _)| proxy.is_some() && service_of(path) == proxy);
+        (self.keep().chain(secret_steps(release, &others)).collect(), secret_steps(release, &of_proxy))
     }
 
     /// Keeps those that are not kept yet.
     fn keep(&self) -> impl Iterator<Item = Step> {
-        let not_yet = self.0.iter().filter(|(_, (_, is_kept))| !is_kept);
-        not_yet.map(|(path, (sha256, _))| {
+        let not_yet = self.values.iter().filter(|(_, value)| !value.is_kept);
+        not_yet.map(|(path, Value { sha256, owned, .. })| {
             Step::Place(Placement {
                 path: secrets::kept_path(path),
                 mode: secrets::KEPT_MODE,
                 sha256: sha256.clone(),
-                source: Source::Copy(path.clone()),
+                source: match owned {
+                    Some(value) => Source::Secret(value.clone()),
+                    None => Source::Copy(path.clone()),
+                },
             })
         })
     }
 
     /// Puts them back into their places.
-    pub(super) fn give_back(&self) -> impl Iterator<Item = Step> {
-        self.0.iter().map(|(path, (sha256, _))| give_back_one(path, sha256))
+    pub(super) fn restore(&self) -> impl Iterator<Item = Step> {
+        self.values.iter().filter_map(|(path, value)| self.restore_one(path, value))
     }
 
     /// Those of one service alone.
-    pub(super) fn give_back_to(&self, service: &str) -> impl Iterator<Item = Step> {
-        let of_service = self.0.iter().filter(move |(path, _)| rolling::is_secret_of(service, path));
-        of_service.map(|(path, (sha256, _))| give_back_one(path, sha256))
+    pub(super) fn restore_of(&self, service: &str) -> impl Iterator<Item = Step> {
+        let of_service = self.values.iter().filter(move |(path, _)| service_of(path) == Some(service));
+        of_service.filter_map(|(path, value)| self.restore_one(path, value))
+    }
+
+    fn restore_one(&self, path: &str, Value { sha256, owned, .. }: &Value) -> Option<Step> {
+        let applied = self.applied?;
+        if let Some(value) = owned {
+            return secret_step(applied, path, value);
+        }
+        Some(Step::Place(Placement {
+            path: path.to_owned(),
+            mode: applied.project.secrets.get(path)?.mode,
+            sha256: sha256.clone(),
+            source: Source::Copy(secrets::kept_path(path)),
+        }))
     }
 
     /// They are needed no longer.
     pub(super) fn forget(&self) -> impl Iterator<Item = Step> {
-        self.0.keys().map(|path| Step::Remove { path: secrets::kept_path(path) })
+        self.values.keys().map(|path| Step::Remove { path: secrets::kept_path(path) })
     }
 }
 
-fn give_back_one(path: &str, sha256: &str) -> Step {
-    Step::Place(Placement {
-        path: path.to_owned(),
-        mode: secrets::SECRET_MODE,
-        sha256: sha256.to_owned(),
-        source: Source::Copy(secrets::kept_path(path)),
-    })
+/// The value of a secret file of another user: as it is kept, as its source has it still, or as a container sees it.
+async fn owned(
+    host: &Host,
+    applied: &Release,
+    path: &str,
+    is_kept: bool,
+    observed: &Observed,
+) -> Result<Option<Secret>, host::Error> {
+    let Some(file) = applied.project.secrets.get(path).filter(|file| file.owner.is_some()) else {
+        return Ok(None);
+    };
+    if is_kept {
+        let place = format!("{}/{}", applied.project.folder, secrets::kept_path(path));
+        let mut content = host.content(std::slice::from_ref(&place)).await?;
+        return Ok(content.remove(&place).map(Secret::new));
+    }
+    if secrets::has_applied_value(applied, path, observed) {
+        return Ok(observed.secrets.known.get(&file.reference).cloned());
+    }
+    let Some(service) = service_of(path) else { return Ok(None) };
+    let definition = applied.project.services.get(service);
+    let Some(inside) = definition.and_then(|service| service.compose.inside(path)) else { return Ok(None) };
+    let mut containers = observed.containers.iter();
+    let Some(container) = containers.find(|one| one.has_label(COMPOSE_SERVICE, service)) else {
+        return Ok(None);
+    };
+    Ok(host.archived_file(&container.id, &inside).await?.map(|file| file.content))
 }

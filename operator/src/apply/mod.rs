@@ -3,12 +3,16 @@
 mod actions;
 mod adopted;
 mod compose;
+mod gate;
 mod hooks;
 mod kept;
 mod record;
+mod reload;
+mod requests;
 mod rolling;
 mod rollout;
 mod teardown;
+mod validate;
 mod verify;
 
 use std::{
@@ -17,16 +21,16 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, HooksSpec, OnFailure, RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
-    desired::{self, Project},
     diff::{certificate, secrets},
     failpoint,
     host::{self, Host, HostLock, Step},
     ledger::{Intent, Ledger, Signature},
     observe::Observed,
-    plan::{Action, Plan},
+    plan::{Action, PeerFailure, Plan},
+    project::Project,
     release::{Release, inline},
 };
 use compose::Compose;
@@ -46,8 +50,6 @@ pub struct Context<'a> {
     pub project: &'a Project,
     /// Time limits.
     pub rollout: &'a RolloutSpec,
-    /// What runs on the way of a rollout.
-    pub hooks: Option<&'a HooksSpec>,
     /// Who owns the project.
     pub owner: String,
     /// Namespace and name of the stack.
@@ -66,16 +68,16 @@ pub struct Back {
     /// Its image IDs, by service.
     pub images: BTreeMap<String, String>,
     /// Why.
-    pub because: Because,
+    pub cause: RollbackCause,
 }
 
 /// Why an earlier release is gone back to.
 #[derive(Clone, Debug)]
-pub enum Because {
+pub enum RollbackCause {
     /// A person prefers it to a desired state, of which this is the hash, whatever its secrets are.
-    Preferred(String),
-    /// What is in force failed on another host: which one and how, in words.
-    FailedElsewhere(String),
+    Requested(String),
+    /// What is in force failed on another host.
+    FailedOnPeer(PeerFailure),
 }
 
 impl Context<'_> {
@@ -121,6 +123,22 @@ pub enum Error {
         /// What it said.
         found: String,
     },
+    /// A service does not accept its new files: nothing was touched.
+    #[error("{program}: expected it to accept the new configuration, found: {found}; nothing was touched")]
+    NotValid {
+        /// Service, program and arguments.
+        program: String,
+        /// The last that it wrote, without secrets.
+        found: String,
+    },
+    /// A service does not accept a request.
+    #[error("{request}: {found}")]
+    Unaccepted {
+        /// Service, method and path.
+        request: String,
+        /// What was found.
+        found: String,
+    },
     /// Compose refused the release.
     #[error("docker compose: {found}")]
     Refused {
@@ -131,7 +149,7 @@ pub enum Error {
     #[error("{hook}: expected it to succeed within its time limit, found: {found}")]
     HookFailed {
         /// Which one.
-        hook: &'static str,
+        hook: String,
         /// How it ended, and the last that it wrote, without secrets.
         found: String,
     },
@@ -157,13 +175,18 @@ impl Error {
     pub fn is_of_release(&self) -> bool {
         matches!(
             self,
-            Self::Invalid { .. } | Self::Refused { .. } | Self::Unhealthy { .. } | Self::HookFailed { .. }
+            Self::Invalid { .. }
+                | Self::NotValid { .. }
+                | Self::Unaccepted { .. }
+                | Self::Refused { .. }
+                | Self::Unhealthy { .. }
+                | Self::HookFailed { .. }
         )
     }
 
     /// Whether something of the release may be on the host.
     fn touched_something(&self) -> bool {
-        !matches!(self, Self::Invalid { .. })
+        !matches!(self, Self::Invalid { .. } | Self::NotValid { .. })
     }
 
     /// Whether the host said so, rather than nobody: then nothing of it goes on there.
@@ -184,8 +207,8 @@ impl Error {
         match self {
             Self::Host(error) => error.reason(),
             Self::ImageMissing { .. } => reasons::IMAGE_MISSING,
-            Self::Invalid { .. } => reasons::PREFLIGHT_FAILED,
-            Self::Refused { .. } => reasons::APPLY_FAILED,
+            Self::Invalid { .. } | Self::NotValid { .. } => reasons::PREFLIGHT_FAILED,
+            Self::Refused { .. } | Self::Unaccepted { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
             Self::Unhealthy { .. } => reasons::UNHEALTHY,
         }
@@ -202,12 +225,8 @@ pub async fn apply(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<Outcome, Error> {
-    if let Some(drain) = plan.drain {
-        let step = if drain {
-            Step::Place(inline(desired::DRAINED, ""))
-        } else {
-            Step::Remove { path: desired::DRAINED.to_owned() }
-        };
+    if let Some((drain, path)) = plan.drain.zip(context.project.drain_file.as_ref()) {
+        let step = if drain { Step::Place(inline(path, "")) } else { Step::Remove { path: path.clone() } };
         host.carry_out(context.lock, &context.project.folder, &[step, Step::Sync]).await?;
     }
     let mut observed = Cow::Borrowed(observed);
@@ -226,7 +245,7 @@ pub async fn apply(
     {
         // What was to be replaced was stopped when the rollout was cut, and the rollout does not go on.
         let repaired = adopted::give_back(host, stopped, context).await?;
-        let done = ledger.clone().concluded(&context.signature("what was to be replaced runs again"));
+        let done = ledger.clone().without_intent(&context.signature("what was to be replaced runs again"));
         write_ledger(host, &done, [], context).await?;
         return Ok(Outcome { repaired, rolled_out: None });
     }
@@ -235,8 +254,8 @@ pub async fn apply(
         (Some(applied), Some(ledger)) if !repairs.is_empty() => {
             repair(host, plan, applied, ledger, observed, context).await?;
         }
-        (_, Some(ledger)) if plan.conclude => {
-            let done = ledger.clone().concluded(&context.signature("nothing is left of what was cut"));
+        (_, Some(ledger)) if plan.clear_intent => {
+            let done = ledger.clone().without_intent(&context.signature("nothing is left of what was cut"));
             write_ledger(host, &done, forget_kept(observed), context).await?;
         }
         _ => {}
@@ -262,7 +281,7 @@ pub async fn remember(
         return Ok(());
     }
     let why = if attempts.is_empty() { "repairs hold" } else { "repairs did not hold" };
-    let ledger = Ledger { attempts, ..ledger.clone() }.concluded(&context.signature(why));
+    let ledger = Ledger { attempts, ..ledger.clone() }.without_intent(&context.signature(why));
     write_ledger(host, &ledger, [], context).await
 }
 
@@ -272,15 +291,19 @@ pub async fn remember(
 /// When the ledger cannot be written.
 pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
     let ledger = Ledger { attempts: Vec::new(), failed: None, held: None, ..ledger.clone() };
-    write_ledger(host, &ledger.concluded(&context.signature("retry")), [], context).await
+    write_ledger(host, &ledger.without_intent(&context.signature("retry")), [], context).await
 }
 
-/// Keeps on the host that a wish was heard, as its ledger says already.
+/// Records on the host that a request was acknowledged, as its ledger says already.
 ///
 /// # Errors
 /// When the ledger cannot be written.
-pub async fn keep_heard(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let ledger = ledger.clone().with_signature(&context.signature("a wish was heard"));
+pub async fn record_acknowledgement(
+    host: &Host,
+    ledger: &Ledger,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let ledger = ledger.clone().with_signature(&context.signature("a request was acknowledged"));
     write_ledger(host, &ledger, [], context).await
 }
 
@@ -334,6 +357,12 @@ async fn repair(
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
+    let goes = |service: &str| {
+        let stops =
+            |action: &&Action| action.takes_down() && action.service().is_none_or(|one| one == service);
+        repairs.iter().any(stops)
+    };
+    gate::open(host, observed, goes).await?;
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
     let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };
@@ -366,6 +395,7 @@ async fn repair(
             without: &BTreeSet::new(),
             beside: None,
             secrets,
+            reloads: repairs.iter().filter_map(|action| action.reloaded()).collect(),
             certificate: certificate::applied(applied, observed),
         };
         verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
@@ -374,7 +404,7 @@ async fn repair(
     failpoint::reached("proved");
     // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
     if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
-        write_ledger(host, &ledger.clone().concluded(&signature), [], context).await?;
+        write_ledger(host, &ledger.clone().without_intent(&signature), [], context).await?;
     }
     proved
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use tasktracker_crds::conditions::reasons;
 
-use super::{Because, Context, Error};
+use super::{Context, Error, RollbackCause};
 use crate::{
-    desired::Project,
     diff,
     host::{self, Host},
     ledger::{Course, Failed, Held, Ledger, Signature},
     observe::{self, Depth, Observed},
+    plan::PeerFailure,
+    project::{Project, VolumeRole},
     registry::exact,
     release::Release,
 };
@@ -20,8 +21,10 @@ pub(super) fn ledger_before(release: &Release, observed: &Observed, context: &Co
     let project = context.project;
     let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
     let mut ledger = ledger.taken_over(&context.owner, &context.stack);
-    for (name, actual) in &project.volumes {
-        ledger.volumes.entry(name.clone()).or_insert_with(|| actual.clone());
+    for (role, known) in [(VolumeRole::Data, &mut ledger.volumes), (VolumeRole::Cache, &mut ledger.caches)] {
+        for (inside, name) in project.volumes_of(role) {
+            known.entry(inside.clone()).or_insert_with(|| name.clone());
+        }
     }
     // What the spec asks for still means the same when an earlier release is gone back to.
     if context.back.is_none() {
@@ -59,12 +62,12 @@ pub(super) fn failed(
 ) -> Ledger {
     let before = ledger.failed.clone();
     let failed = ledger.failed(release, (error.reason(), error.to_string()), course, signature);
-    match context.back.as_ref().map(|back| &back.because) {
+    match context.back.as_ref().map(|back| &back.cause) {
         None => failed,
         // A rollback that failed says nothing of what was tried before.
-        Some(Because::Preferred(_)) => Ledger { failed: before, ..failed },
-        Some(because) => {
-            let stays = because.failed_here(observed, &format!("; the way back: {error}"), signature);
+        Some(RollbackCause::Requested(_)) => Ledger { failed: before, ..failed },
+        Some(cause) => {
+            let stays = cause.failed_here(observed, &format!("; the way back: {error}"), signature);
             Ledger { failed: stays, ..failed }
         }
     }
@@ -81,10 +84,10 @@ pub(super) async fn in_force(
 ) -> Result<Ledger, Error> {
     let compose = Some(host.facts().await?.compose);
     let host_defaults = host_defaults(host, release, context).await?;
-    let because = context.back.as_ref().map(|back| &back.because);
-    let held = because.and_then(|because| because.held(release, &context.who));
-    let failed = because.and_then(|because| because.failed_here(observed, "", signature));
-    let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.to_string());
+    let cause = context.back.as_ref().map(|back| &back.cause);
+    let held = cause.and_then(|cause| cause.held(release, &context.who));
+    let failed = cause.and_then(|cause| cause.failed_here(observed, "", signature));
+    let adopt = context.project.adopt.as_ref().map(|adopt| adopt.project.clone());
     let adopted = adopt.or(ledger.adopted.clone());
     Ok(Ledger {
         adopted,
@@ -96,19 +99,20 @@ pub(super) async fn in_force(
     })
 }
 
-impl Because {
+impl RollbackCause {
     /// That a release is held, where a person prefers it.
     fn held(&self, release: &Release, who: &str) -> Option<Held> {
-        let Self::Preferred(desired_hash) = self else { return None };
+        let Self::Requested(desired_hash) = self else { return None };
         let (release, desired_hash) = (release.id.clone(), desired_hash.clone());
         Some(Held { release, desired_hash, who: who.to_owned() })
     }
 
     /// That what was in force is not tried again, where it failed on another host.
     fn failed_here(&self, observed: &Observed, more: &str, signature: &Signature) -> Option<Failed> {
-        let Self::FailedElsewhere(found) = self else { return None };
-        let message = format!("on {found}{more}");
-        Some(Failed::new(observed.applied.as_ref()?, reasons::ROLLED_BACK, message, signature))
+        let Self::FailedOnPeer(PeerFailure { host, message }) = self else { return None };
+        let message = format!("{message}{more}");
+        let failed = Failed::new(observed.applied.as_ref()?, reasons::ROLLED_BACK, message, signature);
+        Some(Failed { origin: Some(host.clone()), ..failed })
     }
 }
 
@@ -118,7 +122,11 @@ async fn host_defaults(
     release: &Release,
     context: &Context<'_>,
 ) -> Result<BTreeMap<String, String>, host::Error> {
-    let observed = observe::observe(host, context.project, Depth::Woken).await?;
+    let facts = observe::observe(host, context.project, Depth::Woken).await?;
     let images = observe::images(host, release).await?;
-    Ok(diff::host_defaults(&Observed { applied: Some(release.clone()), images, ..observed }))
+    Ok(diff::host_defaults(&Observed {
+        applied: Some(release.clone()),
+        images,
+        ..facts.as_observed().clone()
+    }))
 }

@@ -12,15 +12,16 @@ use super::{
     compose::Compose,
     hooks,
     kept::Kept,
+    reload,
     rollout::{POST_HOOK, bring_up, refusal},
     verify,
 };
 use crate::{
-    desired::{self, compose::COMPOSE_SERVICE, labels},
     diff::certificate,
     failpoint,
-    host::{self, Container, Host, Placement, Source, State, Step},
+    host::{self, Container, DockerFault, Host, Placement, Source, State, Step},
     observe::{self, Observed},
+    project::{BlueGreen, compose::COMPOSE_SERVICE, labels, service_of},
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -30,7 +31,7 @@ pub(super) struct Takeover<'a> {
     context: &'a Context<'a>,
     prepared: &'a Prepared,
     /// Secrets of the release that serves.
-    kept: &'a Kept,
+    kept: &'a Kept<'a>,
     /// The release that serves.
     before: &'a Release,
     /// Names of its containers, by service.
@@ -40,7 +41,7 @@ pub(super) struct Takeover<'a> {
     /// Containers of the same services that serve nobody.
     idle: Vec<&'a Container>,
     /// The container that leads traffic to them.
-    edge: Edge,
+    proxy: Proxy,
 }
 
 /// Whether a container was made for a release.
@@ -51,48 +52,13 @@ pub(super) fn is_of(container: &Container, release: &Release, service: &str) -> 
 
 /// Takes away who served before a release, and whatever else names somebody else.
 pub(super) fn stale<'a>(there: impl IntoIterator<Item = &'a String>, release: &Release) -> Vec<Step> {
-    let is_stale = |path: &&String| desired::is_upstream(path) && !release.files.contains_key(*path);
+    let is_stale = |path: &&String| release.project.is_upstream(path) && !release.files.contains_key(*path);
     let stale: BTreeSet<&String> = there.into_iter().filter(is_stale).collect();
     stale.into_iter().map(|path| Step::Remove { path: path.clone() }).collect()
 }
 
-/// Whether a file is a secret of a service.
-pub(super) fn is_secret_of(service: &str, path: &str) -> bool {
-    path.starts_with(&format!("{}/{service}/", desired::SECRETS_FOLDER))
-}
-
-fn is_seen(edge: &str, path: &str) -> bool {
-    path.starts_with(&format!("files/{edge}/"))
-}
-
-/// Makes the edge take up its configuration, or its certificate, where that may be another one than it has. Who serves, it
-/// asks for each request.
-pub(super) fn reload(
-    edge: &str,
-    (before, after): (Option<&Release>, &Release),
-    observed: &Observed,
-    compose: &Compose<'_>,
-) -> Option<Step> {
-    let is_read = |path: &str| is_seen(edge, path) && !path.starts_with(desired::UPSTREAMS);
-    let files = |release: &Release| -> BTreeMap<String, String> {
-        let files = release.files.iter().filter(|(path, _)| is_read(path));
-        files.map(|(path, record)| (path.clone(), record.sha256.clone())).collect()
-    };
-    let seals = |release: &Release| -> BTreeMap<String, String> {
-        let seals = release.seals.iter().filter(|(path, _)| is_secret_of(edge, path));
-        seals.map(|(path, seal)| (path.clone(), seal.clone())).collect()
-    };
-    let is_other_file = before.is_some_and(|before| files(before) != files(after));
-    let is_other_secret = before.is_some_and(|before| seals(before) != seals(after));
-    // Of a release that was tried, it may have taken up anything.
-    let has_failed = observed.ledger.as_ref().is_some_and(|ledger| ledger.failed.is_some());
-    let is_astray = observed.is_under_way() || has_failed;
-    let anew = is_other_secret || (is_astray && !seals(after).is_empty());
-    (is_other_file || anew || is_astray).then(|| compose.reload(edge, anew))
-}
-
 /// The container that leads traffic to the others.
-pub(super) struct Edge {
+pub(super) struct Proxy {
     /// Its service.
     pub(super) service: String,
     name: String,
@@ -101,18 +67,27 @@ pub(super) struct Edge {
     pub(super) stays: bool,
 }
 
-impl Edge {
+impl Proxy {
     /// The one that runs.
     pub(super) fn running(release: &Release, observed: &Observed) -> Option<Self> {
-        let mut running = observed.containers.iter().filter(|container| container.state == State::Running);
-        running.find_map(|container| {
-            let service = container.labels.get(COMPOSE_SERVICE);
-            let service = service.filter(|service| desired::is_reloaded(service))?;
-            let stays = is_of(container, release, service);
-            let (name, id) = (container.name.clone(), container.id.clone());
-            Some(Self { service: service.clone(), name, id, stays })
-        })
+        let service = release.project.proxy()?;
+        let is_it = |one: &&Container| one.state == State::Running && one.has_label(COMPOSE_SERVICE, service);
+        let container = observed.containers.iter().find(is_it)?;
+        let stays = is_of(container, release, service);
+        let (name, id) = (container.name.clone(), container.id.clone());
+        Some(Self { service: service.to_owned(), name, id, stays })
     }
+}
+
+/// What came of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    /// All succeeded.
+    Success,
+    /// A server answered with an error.
+    Failure(String),
+    /// Nobody answered.
+    Nothing(String),
 }
 
 impl<'a> Takeover<'a> {
@@ -120,15 +95,15 @@ impl<'a> Takeover<'a> {
     pub(super) fn new(
         host: &'a Host,
         context: &'a Context<'a>,
-        (prepared, kept): (&'a Prepared, &'a Kept),
+        (prepared, kept): (&'a Prepared, &'a Kept<'a>),
         observed: &'a Observed,
     ) -> Option<Self> {
         let release = &prepared.release;
-        let edge = Edge::running(release, observed)?;
+        let proxy = Proxy::running(release, observed)?;
         let (mut old, mut idle) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
         for container in &observed.containers {
             let Some(service) = container.labels.get(COMPOSE_SERVICE) else { continue };
-            if !release.project.rolling.contains(service) || !release.project.services.contains_key(service) {
+            if !release.project.blue_green().any(|(name, _)| name == service) {
                 continue;
             }
             if container.state != State::Running {
@@ -138,7 +113,17 @@ impl<'a> Takeover<'a> {
             }
         }
         let before = observed.applied.as_ref()?;
-        (!old.is_empty()).then_some(Self { host, context, prepared, kept, before, old, observed, idle, edge })
+        (!old.is_empty()).then_some(Self {
+            host,
+            context,
+            prepared,
+            kept,
+            before,
+            old,
+            observed,
+            idle,
+            proxy,
+        })
     }
 
     /// Containers of services that are taken over, and that serve nobody.
@@ -151,15 +136,16 @@ impl<'a> Takeover<'a> {
     pub(super) async fn carry_out(
         &self,
         steps: Vec<Step>,
-        secrets_of_edge: Vec<Step>,
-        after: Option<&HookSpec>,
+        secrets_of_proxy: Vec<Step>,
+        after: Option<(&str, &HookSpec)>,
     ) -> Result<(), Error> {
         let served = async {
-            self.take_over(steps, secrets_of_edge).await?;
+            self.take_over(steps, secrets_of_proxy).await?;
             match after {
-                Some(hook) => {
+                Some((service, hook)) => {
                     let parts = (self.prepared, &self.observed.secrets);
-                    hooks::run(self.host, POST_HOOK, hook, parts, self.context).await
+                    let name = hooks::name(self.context.project, POST_HOOK);
+                    hooks::run(self.host, (name, service), hook, parts, self.context).await
                 }
                 None => Ok(()),
             }
@@ -184,13 +170,13 @@ impl<'a> Takeover<'a> {
         })
     }
 
-    async fn take_over(&self, mut steps: Vec<Step>, secrets_of_edge: Vec<Step>) -> Result<(), Error> {
+    async fn take_over(&self, mut steps: Vec<Step>, secrets_of_proxy: Vec<Step>) -> Result<(), Error> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
         let compose = Compose::new(host, context.project);
-        // The edge's own files come last: with them, requests go to the new containers.
+        // The proxy's own files come last: with them, requests go to the new containers.
         let (later, first): (Vec<Placement>, Vec<Placement>) =
-            prepared.placements().into_iter().partition(|placement| self.is_of_edge(&placement.path));
+            prepared.placements().into_iter().partition(|placement| self.is_of_proxy(&placement.path));
         steps.extend(first.into_iter().map(Step::Place));
         steps.push(Step::Sync);
         self.run(&steps).await?;
@@ -209,20 +195,19 @@ impl<'a> Takeover<'a> {
             let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
             self.run(&deaf.iter().map(remove).collect::<Vec<_>>()).await?;
             for ((name, _), urls) in self.requests().await? {
-                self.ask(&urls).await.map_err(|error| match error {
-                    Error::Refused { found } => Error::Refused { found: format!("{name}: {found}") },
-                    other => other,
-                })?;
+                if let Heard::Nothing(found) | Heard::Failure(found) = self.ask(&urls).await? {
+                    return Err(Error::Refused { found: format!("{name}: {found}") });
+                }
             }
         }
         let mut steps: Vec<Step> =
-            secrets_of_edge.into_iter().chain(later.into_iter().map(Step::Place)).collect();
+            secrets_of_proxy.into_iter().chain(later.into_iter().map(Step::Place)).collect();
         steps.extend(stale(self.observed.files.keys().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&compose));
         self.run(&steps).await?;
         failpoint::reached("moved");
-        let services = new.iter().copied().chain([self.edge.service.as_str()]).collect();
+        let services = new.iter().copied().chain([self.proxy.service.as_str()]).collect();
         let proof = self.proof(&services, &names);
         verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
     }
@@ -237,8 +222,11 @@ impl<'a> Takeover<'a> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
         let beside = compose.beside(old.iter().map(|(service, old)| {
-            let wanted =
-                release.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+            let wanted = release
+                .project
+                .services
+                .get(service)
+                .map_or(0, |definition| definition.compose.scale as usize);
             let more = deaf.values().filter(|of| *of == service).count();
             (service.as_str(), old.len() + wanted + more)
         }));
@@ -254,32 +242,36 @@ impl<'a> Takeover<'a> {
     /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
     async fn deaf(&self) -> Result<BTreeMap<String, String>, Error> {
         let requests = self.requests().await?;
-        match self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await {
-            Err(Error::Refused { .. }) => {}
-            done => return done.map(|()| BTreeMap::new()),
+        if self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await? == Heard::Success {
+            return Ok(BTreeMap::new());
         }
         let mut deaf = BTreeMap::new();
         for ((name, service), urls) in requests {
-            match self.ask(&urls).await {
-                // What answers with an error is reached.
-                Err(Error::Refused { found }) if found.contains("HTTP/") => {
-                    return Err(Error::Refused { found: format!("{name}: {found}") });
-                }
-                Err(Error::Refused { .. }) => drop(deaf.insert(name, service)),
-                done => done?,
+            match self.ask(&urls).await? {
+                Heard::Success => {}
+                // It is reached.
+                Heard::Failure(found) => return Err(Error::Refused { found: format!("{name}: {found}") }),
+                Heard::Nothing(_) => drop(deaf.insert(name, service)),
             }
         }
         Ok(deaf)
     }
 
-    /// Requests from the edge, one after the other.
-    async fn ask(&self, urls: &[String]) -> Result<(), Error> {
-        let words = ["exec", self.edge.name.as_str(), "wget", "-q", "-O", "/dev/null"];
+    /// Requests from the edge, one after the other, until one does not succeed.
+    async fn ask(&self, urls: &[String]) -> Result<Heard, Error> {
+        let words = ["exec", self.proxy.name.as_str(), "wget", "-q", "-O", "/dev/null"];
         let words: Vec<&str> = words.into_iter().chain(urls.iter().map(String::as_str)).collect();
         if urls.is_empty() {
-            return Ok(());
+            return Ok(Heard::Success);
         }
-        self.run(&[Step::docker(&words, QUICK_LIMIT)]).await
+        let (host, context) = (self.host, self.context);
+        let steps = [Step::docker(&words, QUICK_LIMIT)];
+        match host.carry_out(context.lock, &context.project.folder, &steps).await {
+            Ok(()) => Ok(Heard::Success),
+            Err(host::Error::Docker { fault: DockerFault::HttpError, found }) => Ok(Heard::Failure(found)),
+            Err(host::Error::Docker { fault: DockerFault::Other, found }) => Ok(Heard::Nothing(found)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
@@ -314,18 +306,18 @@ impl<'a> Takeover<'a> {
             ours.filter(|one| one.state == State::Running && is_of(one, release, service)).count()
         };
         let services = &release.project.services;
-        Ok(services.iter().all(|(name, service)| number(name) == service.scale as usize))
+        Ok(services.iter().all(|(name, service)| number(name) == service.compose.scale as usize))
     }
 
     /// Refuses to blame a release where what led the traffic before stands still: no release does that, a daemon that was
     /// killed or a host without power does. It is tried again.
     async fn is_release_to_blame(&self, error: &Error) -> Result<(), Error> {
         let containers = self.host.containers().await?;
-        let edge = containers.iter().find(|container| container.id == self.edge.id);
-        match edge.filter(|edge| edge.state != State::Running) {
+        let proxy = containers.iter().find(|container| container.id == self.proxy.id);
+        match proxy.filter(|proxy| proxy.state != State::Running) {
             None => Ok(()),
-            Some(edge) => {
-                let doing = format!("taking over, while {} stood still ({})", edge.name, edge.status);
+            Some(proxy) => {
+                let doing = format!("taking over, while {} stood still ({})", proxy.name, proxy.status);
                 Err(host::Error::Failed { doing, found: error.to_string() }.into())
             }
         }
@@ -340,8 +332,9 @@ impl<'a> Takeover<'a> {
         let release = &self.prepared.release;
         let secrets = &self.observed.secrets;
         let certificate = certificate::given(&release.project, secrets).and_then(Result::ok);
-        let beside = Some(self.edge.service.as_str());
-        verify::Proof { release, services, without, beside, secrets, certificate }
+        let beside = Some(self.proxy.service.as_str());
+        let reloads = BTreeSet::new();
+        verify::Proof { release, services, without, beside, secrets, reloads, certificate }
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {
@@ -350,30 +343,31 @@ impl<'a> Takeover<'a> {
         done.await.map_err(refusal)
     }
 
-    /// Makes the edge take up its configuration, where that is another one; where it is another one itself, it is made
+    /// Makes the proxy take up its configuration, where that is another one; where it is another one itself, it is made
     /// anew.
     fn take_up(&self, compose: &Compose<'_>) -> Option<Step> {
-        let service = self.edge.service.as_str();
-        if !self.edge.stays {
+        let service = self.proxy.service.as_str();
+        if !self.proxy.stays {
             return Some(compose.up(&["--no-deps", service]));
         }
         let releases = (Some(self.before), &self.prepared.release);
-        reload(service, releases, self.observed, compose)
+        reload::step(service, releases, self.observed, compose)
     }
 
-    /// Whether a file is one that the edge sees.
-    fn is_of_edge(&self, path: &str) -> bool {
-        is_seen(&self.edge.service, path)
+    /// Whether a file is one that the proxy sees.
+    fn is_of_proxy(&self, path: &str) -> bool {
+        service_of(path) == Some(&self.proxy.service)
     }
 
     /// What users will ask each new container for, by the container's name and service.
     async fn requests(&self) -> Result<BTreeMap<(String, String), Vec<String>>, Error> {
         let of = |(service, container): (String, String)| {
-            let (port, paths) = desired::app::proofs(&service);
+            let (_, BlueGreen { port, paths, .. }) =
+                self.prepared.release.project.blue_green().find(|(name, _)| **name == service)?;
             let urls = paths.iter().map(|path| format!("http://{container}:{port}{path}")).collect();
-            ((container, service), urls)
+            Some(((container, service), urls))
         };
-        Ok(self.new_containers().await?.into_iter().map(of).collect())
+        Ok(self.new_containers().await?.into_iter().filter_map(of).collect())
     }
 
     /// The new containers: service and name.
@@ -400,11 +394,11 @@ impl<'a> Takeover<'a> {
                 source: Source::Copy(before.stored(path)),
             }))
         };
-        let mut files: Vec<&String> = before.files.keys().filter(|path| self.is_of_edge(path)).collect();
+        let mut files: Vec<&String> = before.files.keys().filter(|path| self.is_of_proxy(path)).collect();
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend(self.kept.give_back_to(&self.edge.service));
+        steps.extend(self.kept.restore_of(&self.proxy.service));
         steps.extend(stale(self.observed.files.keys().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&Compose::new(host, context.project)));

@@ -13,29 +13,32 @@ use super::{
     actions::{place_secret, start},
     adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
-    hooks,
+    gate, hooks,
     kept::Kept,
     record::{failed, in_force, ledger_before},
-    rolling, verify,
+    reload, rolling, validate, verify,
 };
 use crate::{
-    desired::{EDGE, compose::COMPOSE_SERVICE, edge, labels},
     diff::{certificate, secrets},
     failpoint,
-    host::{self, Container, Exit, Host, State, Step},
+    host::{self, Container, DockerFault, Host, State, Step},
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
+    project::{Hooks, Owner, Volume, VolumeRole, compose::COMPOSE_SERVICE, labels},
     registry::exact,
-    release::{COMPOSE_FILE, Prepared, Release},
+    release::{Prepared, Release},
     secret::{SealKey, Seals},
-    text::printable,
 };
 
 /// How long after a release was refused it is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(2);
-/// Where the spec has what runs when a release serves.
-pub(super) const POST_HOOK: &str = "app.hooks.postRollout";
+/// Name of the hook that runs before anything is touched.
+const PRE_HOOK: &str = "preRollout";
+/// Name of the hook that runs when a release serves.
+pub(super) const POST_HOOK: &str = "postRollout";
+/// Permission bits of a volume that is given an owner.
+const VOLUME_MODE: u32 = 0o755;
 /// How long making a network or a volume may take.
 const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -49,13 +52,14 @@ pub(super) async fn rollout(
     let started = Instant::now();
     let images = images(host, observed, context).await?;
     failpoint::reached("prepared");
-    let secrets = observed.secrets.of(&context.project.secrets);
+    let references = context.project.references();
+    let secrets = observed.secrets.of(&references);
     let (key, seals) = sealed(observed, context)?;
     let prepared = Prepared::new(context.project.clone(), images, seals);
     let release = &prepared.release;
     let ledger = ledger_before(release, observed, context);
     let why = if context.back.is_some() { "back to revision" } else { "revision" };
-    let signature = context.signature(&format!("{why} {}", release.project.revision));
+    let signature = context.signature(&format!("{why} {}", release.project.version()));
     let adopted = plan.rollout.as_ref().map_or(&[][..], |change| &change.adopts);
     let intent = Intent {
         plan: plan.hash(),
@@ -72,12 +76,12 @@ pub(super) async fn rollout(
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    let kept = Kept::new(&secrets, observed);
-    let (first, of_edge) = kept.bring(secrets);
+    let kept = Kept::new(host, &secrets, observed).await?;
+    let (first, of_proxy) = kept.stage(release, secrets);
     steps.extend(first);
-    let carried_out = match validate(host, &prepared, context).await {
+    let carried_out = match preflight(host, &prepared, observed, context).await {
         Ok(()) => {
-            let parts = (steps, of_edge, adopted);
+            let parts = (steps, of_proxy, adopted);
             carry_out(host, &prepared, parts, &kept, observed, context).await
         }
         Err(error) => Err(error),
@@ -103,9 +107,20 @@ pub(super) async fn rollout(
         return Ok(prepared.release);
     };
     let stays = !error.touched_something() || next.failed.as_ref().is_some_and(|failed| failed.left);
-    let back = kept.give_back().chain(kept.forget()).filter(|_| !stays);
+    let back = kept.restore().chain(kept.forget()).filter(|_| !stays);
     super::write_ledger(host, &next, back, context).await?;
     Err(error)
+}
+
+/// What must hold before anything is touched: services can spare the instances that go, and accept what is to come.
+async fn preflight(
+    host: &Host,
+    prepared: &Prepared,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    gate::open(host, observed, |service| !stays(&prepared.release, service, observed)).await?;
+    validate::validate(host, prepared, observed, context).await
 }
 
 /// Writes the ledger once a release serves, and removes what it took the place of: secrets that it does not have, what it
@@ -114,7 +129,7 @@ async fn clear_away(
     host: &Host,
     release: &Release,
     (ledger, adopted): (Ledger, &[String]),
-    kept: &Kept,
+    kept: &Kept<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -128,24 +143,9 @@ async fn clear_away(
     super::write_ledger(host, &ledger, then, context).await
 }
 
-/// Asks Compose whether it understands a release, before anything is touched.
-async fn validate(host: &Host, prepared: &Prepared, context: &Context<'_>) -> Result<(), Error> {
-    let Some(file) = prepared.contents.get(COMPOSE_FILE) else { return Ok(()) };
-    let folder = format!("{}/{}", host.target().directory, context.project.folder);
-    let program =
-        "exec docker compose -p \"$1\" -f - --project-directory \"$2\" --env-file /dev/null config -q";
-    let command = host::shell::command(program, &[&context.project.name, &folder]);
-    let output = host.run(&command, file.clone().into_bytes(), QUICK_LIMIT).await?;
-    match output.exit {
-        Exit::Exited(0) => Ok(()),
-        Exit::Exited(_) => Err(Error::Invalid { found: printable(&output.last_words()) }),
-        Exit::Signalled | Exit::Lost => Err(host::Error::ConnectionLost.into()),
-    }
-}
-
 /// The key of secrets, where there is one or there are any, and the keyed hashes of the project's.
 fn sealed(observed: &Observed, context: &Context<'_>) -> Result<(Option<SealKey>, Seals), Error> {
-    let references = &context.project.secrets;
+    let references = &context.project.references();
     let has_any = !observed.secrets.of(references).is_empty();
     let key = if has_any { Some(seal_key(observed)?) } else { observed.seal_key.clone() };
     let seals = key.as_ref().map(|key| observed.secrets.sealed(references, key)).unwrap_or_default();
@@ -166,8 +166,8 @@ fn seal_key(observed: &Observed) -> Result<SealKey, Error> {
 async fn carry_out(
     host: &Host,
     prepared: &Prepared,
-    (mut steps, secrets_of_edge, adopted): (Vec<Step>, Vec<Step>, &[String]),
-    kept: &Kept,
+    (mut steps, secrets_of_proxy, adopted): (Vec<Step>, Vec<Step>, &[String]),
+    kept: &Kept<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -175,21 +175,16 @@ async fn carry_out(
     if observed.networks.get(&project.network).is_none_or(Option::is_none) {
         steps.push(make("network", &project.network, context));
     }
-    let data = project.data().map(|(_, name)| name);
-    let missing = data.filter(|name| observed.volumes.get(*name).is_none_or(Option::is_none));
-    steps.extend(missing.map(|name| make("volume", name, context)));
-    if rolling::Edge::running(&prepared.release, observed).is_none_or(|edge| !edge.stays) {
-        steps.extend(edge_volume(&prepared.release, observed, context));
-    }
-    let hooks = context.hooks.filter(|_| context.back.is_none());
+    steps.extend(volumes(&prepared.release, |_, _| true, observed, context));
+    let hooks = project.hooks.as_ref().filter(|_| context.back.is_none());
     let parts = (prepared, &observed.secrets);
-    if let Some(hook) = hooks.and_then(|hooks| hooks.pre_rollout.as_ref()) {
+    if let Some(Hooks { service, pre_rollout: Some(hook), .. }) = hooks {
         let before = std::mem::take(&mut steps);
         host.carry_out(context.lock, &project.folder, &before).await.map_err(refusal)?;
-        hooks::run(host, "app.hooks.preRollout", hook, parts, context).await?;
+        hooks::run(host, (hooks::name(project, PRE_HOOK), service), hook, parts, context).await?;
         failpoint::reached("hooked");
     }
-    let post_hook = hooks.and_then(|hooks| hooks.post_rollout.as_ref());
+    let post_hook = hooks.and_then(|hooks| Some((hooks.service.as_str(), hooks.post_rollout.as_ref()?)));
     let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
     let takeover =
         rolling::Takeover::new(host, context, (prepared, kept), observed).filter(|_| adopted.is_empty());
@@ -199,30 +194,66 @@ async fn carry_out(
         steps.extend(remove_idle(takeover.idle()));
     }
     if let Some(takeover) = takeover {
-        return takeover.carry_out(steps, secrets_of_edge, post_hook).await;
+        return takeover.carry_out(steps, secrets_of_proxy, post_hook).await;
     }
-    steps.extend(secrets_of_edge);
+    steps.extend(secrets_of_proxy);
     in_place(host, prepared, (steps, adopted), observed, context).await?;
     match post_hook {
-        Some(hook) => hooks::run(host, POST_HOOK, hook, parts, context).await,
+        Some((service, hook)) => {
+            hooks::run(host, (hooks::name(project, POST_HOOK), service), hook, parts, context).await
+        }
         None => Ok(()),
     }
 }
 
-/// Where the edge keeps what it makes, before it is made itself: there, and its own. Docker makes volumes for root, and
-/// Caddy's image has nothing there that says otherwise.
-pub(super) fn edge_volume(release: &Release, observed: &Observed, context: &Context<'_>) -> Vec<Step> {
-    let (Some(volume), Some(image)) = (release.project.volumes.get(edge::VOLUME), release.images.get(EDGE))
-    else {
-        return Vec::new();
+/// Whether a running container of a service is as a release wants it, and goes on with it.
+fn stays(release: &Release, service: &str, observed: &Observed) -> bool {
+    let mut running = observed.containers.iter().filter(|one| one.state == State::Running);
+    running.any(|one| one.has_label(COMPOSE_SERVICE, service) && rolling::is_of(one, release, service))
+}
+
+/// Makes the volumes of a release that are missing and chosen by name and content, each with its owner. Docker makes
+/// volumes for root, and an image may have nothing there that says otherwise.
+fn volumes(
+    release: &Release,
+    is_chosen: impl Fn(&str, &Volume) -> bool,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (inside, volume) in
+        release.project.volumes.iter().filter(|(inside, volume)| is_chosen(inside, volume))
+    {
+        let is_missing = observed.volumes.get(&volume.name).is_none_or(Option::is_none);
+        steps.extend(is_missing.then(|| make("volume", &volume.name, context)));
+        // An apply that was cut may have made it and given it no owner.
+        if is_missing || observed.is_under_way() {
+            steps.extend(volume.owner.and_then(|owner| own(release, inside, &volume.name, owner)));
+        }
+    }
+    steps
+}
+
+/// The caches of one service that are missing: what is in them is made again.
+pub(super) fn caches(
+    release: &Release,
+    service: &str,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let mounts = release.project.services.get(service).map_or(&[][..], |service| &service.compose.volumes);
+    let is_chosen = |inside: &str, volume: &Volume| {
+        volume.role == VolumeRole::Cache && mounts.iter().any(|mount| mount.source == inside)
     };
-    let is_missing = observed.volumes.get(volume).is_none_or(Option::is_none);
-    let mounted = format!("{volume}:{}", edge::DATA);
-    let words = "run --rm --pull never --network none --read-only --user 0:0 --security-opt no-new-privileges:true \
-                 --cap-drop ALL --cap-add CHOWN --cap-add DAC_READ_SEARCH --entrypoint chown -v";
-    let words = words.split_whitespace().chain([&*mounted, image, "-R", edge::USER, edge::DATA]);
-    let own = Step::docker(&words.collect::<Vec<_>>(), MAKE_LIMIT);
-    is_missing.then(|| make("volume", volume, context)).into_iter().chain([own]).collect()
+    volumes(release, is_chosen, observed, context)
+}
+
+/// Gives a volume its owner, through the image of a service that mounts it.
+fn own(release: &Release, inside: &str, name: &str, owner: Owner) -> Option<Step> {
+    let mounts =
+        |service: &crate::project::Service| service.compose.volumes.iter().any(|one| one.source == inside);
+    let (service, _) = release.project.services.iter().find(|(_, service)| mounts(service))?;
+    Some(Step::own_volume(release.images.get(service)?, name, owner.uid, owner.gid, VOLUME_MODE))
 }
 
 /// Where a rollout was cut by the end of the daemon or of the host, what served before stands still, and what was to:
@@ -282,10 +313,12 @@ async fn in_place(
         start.extend(stop(adopted));
     }
     start.push(compose.up(&[]));
-    if let Some(edge) = rolling::Edge::running(&prepared.release, observed).filter(|edge| edge.stays) {
-        let releases = (observed.applied.as_ref(), &prepared.release);
-        start.extend(rolling::reload(&edge.service, releases, observed, &compose));
-    }
+    let releases = (observed.applied.as_ref(), &prepared.release);
+    let reloaded = |name: &&String| project.is_reloaded(name) && stays(releases.1, name, observed);
+    let reloads = project.services.keys().filter(reloaded);
+    let requests = reloads.clone().filter(|name| reload::needed(name, releases, observed).is_some());
+    let requests = requests.map(String::as_str).collect();
+    start.extend(reloads.filter_map(|name| reload::step(name, releases, observed, &compose)));
     host.carry_out(context.lock, &project.folder, &steps).await.map_err(refusal)?;
     bring_up(host, &start, context).await?;
     failpoint::reached("applied");
@@ -297,6 +330,7 @@ async fn in_place(
         without: &BTreeSet::new(),
         beside: None,
         secrets: &observed.secrets,
+        reloads: requests,
         certificate: certificate::given(project, &observed.secrets).and_then(Result::ok),
     };
     let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
@@ -340,18 +374,11 @@ pub(super) async fn ours_and_others(
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
 pub(super) fn refusal(error: host::Error) -> Error {
     match error {
-        host::Error::Failed { doing, found } if doing == "docker" && !may_pass(&found) => {
+        host::Error::Docker { fault: DockerFault::Other | DockerFault::HttpError, found } => {
             Error::Refused { found }
         }
         other => other.into(),
     }
-}
-
-/// Docker's own words for what is not the release's fault: the daemon went away, or the disk is full.
-fn may_pass(found: &str) -> bool {
-    ["Cannot connect to the Docker daemon", "error during connect", "no space left on device"]
-        .iter()
-        .any(|words| found.to_lowercase().contains(&words.to_lowercase()))
 }
 
 /// The ID of every image.
@@ -392,10 +419,11 @@ mod tests {
 
     #[test]
     fn a_daemon_that_went_away_is_not_the_releases_fault() {
-        assert!(may_pass(
-            "exit status 1: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
-        ));
-        assert!(may_pass("write /var/lib/docker/x: no space left on device"));
-        assert!(!may_pass("exit status 1: Bind for 0.0.0.0:3500 failed: port is already allocated"));
+        let refused = |fault| {
+            let found = "docker compose: exit status 1".to_owned();
+            matches!(refusal(host::Error::Docker { fault, found }), Error::Refused { .. })
+        };
+        assert!(refused(DockerFault::Other));
+        assert!(!refused(DockerFault::DaemonUnavailable) && !refused(DockerFault::NoSpace));
     }
 }

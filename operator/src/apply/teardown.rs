@@ -2,10 +2,10 @@
 
 use super::{ACTION_LIMIT, Context, Error, adopted::start_again};
 use crate::{
-    desired::labels,
     host::{FileFact, Host, Step},
     ledger::Ledger,
     observe::Observed,
+    project::labels,
 };
 
 /// Takes the project of the context from the host, and says in words what was done. The ledger says first that it is
@@ -29,8 +29,8 @@ fn steps(observed: &Observed, context: &Context<'_>, with_volumes: bool) -> (Vec
     let project = context.project;
     let why = if with_volumes { "removed with its volumes" } else { "removed, its volumes stay" };
     let ledger = observed.ledger.clone().unwrap_or_else(|| Ledger::empty(&context.owner, &context.stack));
-    let mut volumes = ledger.volumes.clone();
-    volumes.extend(project.volumes.clone());
+    let mut volumes = ledger.all_volumes();
+    volumes.extend(project.volumes.iter().map(|(inside, volume)| (inside.clone(), volume.name.clone())));
     let ledger = ledger.removed(observed.applied.as_ref(), with_volumes, &context.signature(why));
     let mut steps = vec![Step::Place(ledger.placement()), Step::Sync];
     let mut done = Vec::new();
@@ -58,7 +58,7 @@ fn steps(observed: &Observed, context: &Context<'_>, with_volumes: bool) -> (Vec
     }
     // What nothing was ever rolled out to is not ours by its name alone.
     let known: Vec<String> =
-        observed.ledger.iter().flat_map(|ledger| ledger.volumes.values().cloned()).collect();
+        observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values()).collect();
     let label = format!("labels/{}", labels::OWNER);
     let is_ours = |name: &&String| {
         let made = observed.volumes.get(*name).and_then(Option::as_ref);

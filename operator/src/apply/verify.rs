@@ -4,16 +4,17 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Error, actions};
+use super::{Error, actions, requests};
 use crate::{
     certificate::Certificate,
-    desired::{
-        EDGE, Tls,
+    diff,
+    host::{self, Container, Host, HostLock, Shown},
+    model::Question,
+    observe::{Interview, Observed, is_ours},
+    project::{
+        CertificateProbe,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
     },
-    diff,
-    host::{self, Container, Health, Host, HostLock, Shown, State},
-    observe::{Observed, is_ours},
     release::Release,
     secret::Values,
     text::printable,
@@ -40,17 +41,35 @@ pub(super) struct Proof<'a> {
     pub(super) beside: Option<&'a str>,
     /// What nobody is told.
     pub(super) secrets: &'a Values,
+    /// Services that are to take up their files once they serve, where that needs a request.
+    pub(super) reloads: BTreeSet<&'a str>,
     /// The certificate that users are to be shown, where it is known.
     pub(super) certificate: Option<Certificate>,
 }
 
 impl Proof<'_> {
+    /// What is needed to ask the containers.
+    pub(super) fn interview(&self) -> Interview<'_> {
+        Interview { release: self.release, secrets: self.secrets, key: None }
+    }
+
+    /// The containers of the release's project, but those that do not count.
+    async fn containers(&self, host: &Host) -> Result<Vec<Container>, Error> {
+        let mut containers = host.containers().await?;
+        containers.retain(|container| {
+            let is_counted = !self.without.contains(container.name.as_str());
+            container.has_label(COMPOSE_PROJECT, &self.release.project.name) && is_counted
+        });
+        Ok(containers)
+    }
+
     /// The last that containers wrote that do not serve.
     async fn logs(&self, host: &Host, containers: &[Container]) -> Vec<String> {
         let is_bad = |one: &&Container| {
             let service = one.labels.get(COMPOSE_SERVICE);
-            let is_asked = service.is_some_and(|service| self.services.contains(service.as_str()));
-            is_asked && (one.state != State::Running || one.health != Health::Healthy)
+            let asked = service.filter(|service| self.services.contains(service.as_str()));
+            let definition = asked.and_then(|service| self.release.project.services.get(service));
+            definition.is_some_and(|definition| !diff::is_ready(definition, one))
         };
         self.logs_of(host, containers.iter().filter(is_bad)).await
     }
@@ -68,8 +87,9 @@ impl Proof<'_> {
     }
 }
 
-/// Waits until services of a release serve, and have served without a break for `soak`; of the edge, until it shows users
-/// the certificate that the release wants.
+/// Waits until services of a release serve, and have served without a break for `soak`; then until they have loaded what
+/// the release has for them, and the next instance of those may go of which no two may be down; of the edge, until it
+/// shows users the certificate that the release wants.
 pub(super) async fn serving(
     host: &Host,
     lock: &HostLock,
@@ -78,9 +98,51 @@ pub(super) async fn serving(
     soak: Duration,
 ) -> Result<(), Error> {
     healthy(host, lock, proof, limit, soak).await?;
-    match &proof.release.project.tls {
-        Some(tls) if proof.services.contains(EDGE) => certified(host, lock, proof, tls, limit).await,
+    requests::reload(host, lock, proof).await?;
+    requests::put(host, lock, proof).await?;
+    loaded(host, lock, proof, limit).await?;
+    match &proof.release.project.certificate {
+        Some(probe) if proof.services.contains(probe.service.as_str()) => {
+            certified(host, lock, proof, probe, limit).await
+        }
         _ => Ok(()),
+    }
+}
+
+async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        lock.check()?;
+        let containers = proof.containers(host).await?;
+        let is_asked = |service: &str, _: &str, question: &Question| {
+            proof.services.contains(service) && *question != Question::Ready
+        };
+        let answers = proof.interview().ask(host, &containers, is_asked).await?;
+        let name = |id: &str| containers.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
+        let faults: Vec<String> = answers
+            .iter()
+            .filter_map(|((id, question), answer)| {
+                let found = answer.as_ref().err()?;
+                Some(format!("{}: {}{found}", name(id), question_words(question)))
+            })
+            .collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() > limit {
+            let is_bad =
+                |one: &&Container| answers.iter().any(|((id, _), answer)| *id == one.id && answer.is_err());
+            let logs = proof.logs_of(host, containers.iter().filter(is_bad)).await;
+            return Err(Error::Unhealthy { faults, logs, limit });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn question_words(question: &Question) -> String {
+    match question {
+        Question::Ready | Question::Gate => String::new(),
+        Question::Loaded(what) | Question::Object(what) => format!("{what}: "),
     }
 }
 
@@ -88,17 +150,17 @@ async fn certified(
     host: &Host,
     lock: &HostLock,
     proof: &Proof<'_>,
-    tls: &Tls,
+    probe: &CertificateProbe,
     limit: Duration,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let (project, wanted) = (&proof.release.project, proof.certificate.as_ref());
     loop {
         lock.check()?;
-        let found = match host.shown(tls.port, &tls.name).await? {
+        let found = match host.shown(probe.port, &probe.name).await? {
             Shown::Forbidden => return Ok(()),
             Shown::Nothing(found) => found,
-            Shown::Certificate(der) => match Certificate::read(&der, &tls.name) {
+            Shown::Certificate(der) => match Certificate::read(&der, &probe.name) {
                 Ok(shown) if wanted.is_none_or(|wanted| wanted.fingerprint == shown.fingerprint) => {
                     return Ok(());
                 }
@@ -108,9 +170,11 @@ async fn certified(
         };
         if started.elapsed() > limit {
             let all = host.containers().await?;
-            let is_edge = |one: &&Container| is_ours(one, project) && one.has_label(COMPOSE_SERVICE, EDGE);
-            let logs = proof.logs_of(host, all.iter().filter(is_edge)).await;
-            let fault = format!("{EDGE}: expected to show a certificate for {}, found {found}", tls.name);
+            let CertificateProbe { service, name, .. } = probe;
+            let is_shown =
+                |one: &&Container| is_ours(one, project) && one.has_label(COMPOSE_SERVICE, service);
+            let logs = proof.logs_of(host, all.iter().filter(is_shown)).await;
+            let fault = format!("{service}: expected to show a certificate for {name}, found {found}");
             return Err(Error::Unhealthy { faults: vec![fault], logs, limit });
         }
         sleep(PAUSE).await;
@@ -150,16 +214,19 @@ async fn healthy(
             let start = actions::start(still.iter().map(String::as_str));
             match host.carry_out(lock, &project.folder, &[start]).await {
                 // What does not start is told as what does not serve.
-                Err(host::Error::Failed { doing, .. }) if doing.starts_with("docker") => {}
+                Err(host::Error::Docker { .. }) => {}
                 done => done?,
             }
             (starts, still_since) = (starts + 1, None);
         }
-        let observed = Observed { containers, ..Observed::default() };
-        let faults: Vec<String> = diff::faults(release, &observed)
-            .into_iter()
-            .filter(|fault| services.iter().any(|service| fault.starts_with(&format!("{service}: "))))
-            .collect();
+        let is_ready = |service: &str, _: &str, question: &Question| {
+            services.contains(service) && *question == Question::Ready
+        };
+        let answers = proof.interview().ask(host, &containers, is_ready).await?;
+        let observed = Observed { containers, answers, ..Observed::default() };
+        let faults = diff::faults(release, &observed).into_iter();
+        let faults = faults.filter(|fault| services.contains(fault.service.as_str()));
+        let faults: Vec<String> = faults.map(|fault| fault.to_string()).collect();
         good_since = match good_since {
             _ if !faults.is_empty() => None,
             Some((since, same)) if same == ids => Some((since, same)),

@@ -1,4 +1,4 @@
-//! `apply`: does now what `plan` shows, as a person's wish.
+//! `apply`: does now what `plan` shows, as a person asks for.
 
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use super::{
 };
 use crate::{
     apply,
-    engine::{Look, Memory, Site, Wish},
+    engine::{CheckOptions, Evaluation, Memory, ProjectContext},
     host::HostLock,
+    model::ComponentName,
     observe::Depth,
-    plan::Approval,
+    plan::{Approval, PeerFailure},
+    project::Project,
+    source::StackKey,
 };
 
 /// How long another writer is waited for before there is a plan.
@@ -33,7 +36,9 @@ pub(super) async fn apply(
     approval: Approval,
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let all = look_in_peace(selection, &reach, approval).await?;
+    let mut all = look_in_peace(selection, &reach, approval).await?;
+    // Hosts are in order within each component: its rollout goes from one to the next.
+    all.sort_by(|one, other| group(one).cmp(&group(other)));
     if let Some(wanted) = wanted {
         let found: Vec<String> = hashes(&all).into_values().collect();
         if !found.iter().any(|found| found == wanted) || found.len() > 1 {
@@ -46,7 +51,7 @@ pub(super) async fn apply(
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
     let stacks = all.chunk_by(|one, next| one.stack.key == next.stack.key);
-    let results = futures::future::join_all(stacks.map(|hosts| apply_stack(hosts, approval))).await;
+    let results = futures::future::join_all(stacks.map(|projects| apply_stack(projects, approval))).await;
     for (looked, result) in all.iter().zip(results.into_iter().flatten()) {
         let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
         match result {
@@ -55,12 +60,11 @@ pub(super) async fn apply(
                 documents.push(json!({ "stack": stack, "host": host, "error": format!("{error:#}") }));
                 verdict = Verdict::Failed;
             }
-            Ok(done) => {
-                for (component, outcome) in done {
-                    print_outcome(printer, looked, &outcome);
-                    let release = outcome.rolled_out.map(|release| release.id);
-                    documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release }));
-                }
+            Ok(outcome) => {
+                print_outcome(printer, looked, &outcome);
+                let (component, release) =
+                    (looked.project.component, outcome.rolled_out.map(|release| release.id));
+                documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release }));
             }
         }
     }
@@ -81,8 +85,7 @@ async fn look_in_peace(
     let (mut depth, mut fetched) = (Depth::Slow, false);
     loop {
         let all = look_at_all(selection, reach, approval, depth).await?;
-        let busy =
-            all.iter().flat_map(|looked| looked.result.iter().flatten()).any(|look| look.observed.busy);
+        let busy = all.iter().flat_map(|looked| &looked.result).any(|evaluation| evaluation.observed.busy);
         if !busy && !fetched && fetch_images(&all).await {
             (depth, fetched) = (Depth::Whole, true);
             continue;
@@ -95,43 +98,45 @@ async fn look_in_peace(
     }
 }
 
+/// The stack and component of a project: within those, one host follows the other.
+fn group(looked: &Looked) -> (&StackKey, ComponentName) {
+    (&looked.stack.key, looked.project.component)
+}
+
 /// Pulls on every host what its change waits for; whether there was anything.
 async fn fetch_images(all: &[Looked]) -> bool {
-    let sites = all.iter().filter_map(|looked| Some((looked.site()?, looked.result.as_ref().ok()?)));
-    let fetched = sites.map(async |(site, looks)| {
-        let mut any = false;
-        for look in looks {
-            any |= site.fetch_images(look).await;
-        }
-        any
-    });
+    let checked = all.iter().filter_map(|looked| Some((looked.context()?, looked.result.as_ref().ok()?)));
+    let fetched = checked.map(async |(context, evaluation)| context.fetch_images(evaluation).await);
     futures::future::join_all(fetched).await.into_iter().any(|any| any)
 }
 
-/// What was done on a host, by component.
-type Done = Vec<(String, apply::Outcome)>;
-
-/// What a host of a stack lacks for its change, in words.
-fn lacking(hosts: &[Looked]) -> Option<String> {
-    let looks = hosts
-        .iter()
-        .flat_map(|looked| looked.result.iter().flatten().map(move |look| (&looked.spec.name, look)));
-    let mut lacking = looks.filter_map(|(name, look)| Some(format!("{name}: {}", look.plan.lacking()?)));
+/// What a project lacks for its change, in words.
+fn lacking(projects: &[Looked]) -> Option<String> {
+    let mut lacking = projects.iter().filter_map(|looked| {
+        let evaluation = looked.result.as_ref().ok()?;
+        Some(format!("{}: {}", looked.spec.name, evaluation.plan.lacking()?))
+    });
     lacking.next()
 }
 
-/// Applies to one host of a stack after the other, where none of them lacks anything for it. A release that fails on one of
-/// them is tried on no other, and those that have it already go back.
-async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<Done>> {
-    let mut results: Vec<anyhow::Result<Done>> = Vec::new();
-    let mut failed = None;
+/// Applies the components of a stack one after the other; what fails of one leaves the others alone.
+async fn apply_stack(projects: &[Looked], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
+    let mut results = Vec::new();
+    for hosts in projects.chunk_by(|one, next| group(one) == group(next)) {
+        results.extend(apply_component(hosts, approval).await);
+    }
+    results
+}
+
+/// Applies a component to one host after the other, where none of them lacks anything for it. A release that fails on one
+/// of them is tried on no other, and those that have it already go back.
+async fn apply_component(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
+    let mut results: Vec<anyhow::Result<apply::Outcome>> = Vec::new();
+    let mut failed: Option<PeerFailure> = None;
     let lacking = lacking(hosts);
     let is_change = |looked: &Looked| {
-        looked
-            .result
-            .iter()
-            .flatten()
-            .any(|look| look.plan.rollout.is_some() && !look.observed.is_under_way())
+        let evaluation = looked.result.as_ref().ok();
+        evaluation.is_some_and(|one| one.plan.rollout.is_some() && !one.observed.is_under_way())
     };
     for looked in hosts {
         if let Some(found) = lacking.as_ref().filter(|_| is_change(looked)) {
@@ -145,14 +150,12 @@ async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result
         let result = Box::pin(apply_looked(looked, approval)).await;
         let release = result.as_ref().err().and_then(|error| error.downcast_ref::<apply::Error>());
         if let Some(error) = release.filter(|error| error.is_of_release()) {
-            let found = format!("{}: {error}", looked.spec.name);
+            let found = PeerFailure { host: looked.spec.name.to_string(), message: error.to_string() };
             let goes_back = looked.stack.spec.policy.rollout.on_failure == OnFailure::Rollback;
             for (done, earlier) in hosts.iter().zip(&mut results).filter(|_| goes_back) {
-                let releases =
-                    earlier.iter().flatten().filter_map(|(_, outcome)| outcome.rolled_out.as_ref());
-                let releases: Vec<String> = releases.map(|release| release.id.clone()).collect();
-                if !releases.is_empty() {
-                    let back = Box::pin(take_back(done, &releases, &found)).await;
+                let release = earlier.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref());
+                if let Some(release) = release.map(|release| release.id.clone()) {
+                    let back = Box::pin(rollback_for_peer(done, &release, &found)).await;
                     *earlier = back.and_then(|()| bail!("went back: it failed on {found}"));
                 }
             }
@@ -163,68 +166,65 @@ async fn apply_stack(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result
     results
 }
 
-/// Goes back on a host to the release before the one that failed elsewhere, where nobody else did so meanwhile.
-async fn take_back(looked: &Looked, releases: &[String], found: &str) -> anyhow::Result<()> {
-    let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
-        if look.observed.applied.as_ref().is_some_and(|applied| releases.contains(&applied.id)) {
-            site.take_back(lock, look, found, &person()).await?;
+/// Goes back on a host to the release before the one that failed on a peer, where nobody else did so meanwhile.
+async fn rollback_for_peer(looked: &Looked, release: &str, found: &PeerFailure) -> anyhow::Result<()> {
+    let back = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
+        if evaluation.observed.applied.as_ref().is_some_and(|applied| applied.id == release) {
+            context.rollback_for_peer(lock, evaluation, found, &person()).await?;
         }
-        Ok(())
+        Ok(Some(()))
     };
     looked.under_lock(back).await.map(drop)
 }
 
-async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<Done> {
-    let looks = match &looked.result {
+async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<apply::Outcome> {
+    let evaluation = match &looked.result {
         Err(error) => bail!("{error}"),
-        Ok(looks) => looks,
+        Ok(evaluation) => evaluation,
     };
-    let Some(site) = looked.site() else { return Ok(Vec::new()) };
-    for look in looks {
-        may_apply(look)?;
+    let Some(context) = looked.context() else { return Ok(apply::Outcome::default()) };
+    may_apply(evaluation)?;
+    if !(evaluation.has_work() || evaluation.observed.busy) {
+        return Ok(apply::Outcome::default());
     }
-    if !looks.iter().any(|look| look.has_work() || look.observed.busy) {
-        return Ok(looks
-            .iter()
-            .map(|look| (look.project.component.clone(), apply::Outcome::default()))
-            .collect());
-    }
-    let lock = site.host.lock(&Memory::none().writer()).await?;
-    let result = apply_locked(site, looks, &lock, approval).await;
+    let lock = context.host.lock(&Memory::none().writer()).await?;
+    let result = apply_locked((context, &looked.project), evaluation, &lock, approval).await;
     lock.release().await;
     result
 }
 
-/// Looks again, alone on the host, and carries out what is the same plan still.
+/// Checks again, alone on the host, and carries out what is the same plan still.
 async fn apply_locked(
-    site: Site<'_>,
-    shown: &[Look],
+    (context, project): (ProjectContext<'_>, &Project),
+    shown: &Evaluation,
     lock: &HostLock,
     approval: Approval,
-) -> anyhow::Result<Vec<(String, apply::Outcome)>> {
-    let mut done = Vec::new();
-    let wish = Wish { approval, depth: Depth::Whole, lock: Some(lock), turns: None, barred: None };
-    for (look, shown) in site.look(wish).await?.into_iter().zip(shown) {
-        may_apply(&look)?;
-        // What another writer was about could not be planned.
-        let (expected, found) = (shown.plan.hash(), look.plan.hash());
-        if !shown.observed.busy && expected != found {
-            bail!(
-                "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
-            );
-        }
-        let outcome = site.act(lock, &look, &person()).await?;
-        done.push((look.project.component, outcome));
+) -> anyhow::Result<apply::Outcome> {
+    let options = CheckOptions {
+        approval,
+        depth: Depth::Whole,
+        lock: Some(lock),
+        coordinator: None,
+        read_only_reason: None,
+    };
+    let evaluation = context.check(project, options).await?;
+    may_apply(&evaluation)?;
+    // What another writer was about could not be planned.
+    let (expected, found) = (shown.plan.hash(), evaluation.plan.hash());
+    if !shown.observed.busy && expected != found {
+        bail!(
+            "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
+        );
     }
-    Ok(done)
+    Ok(context.act(lock, &evaluation, &person()).await?)
 }
 
 /// Whether a person may have this plan carried out now: nothing in it has to wait even for them.
-fn may_apply(look: &Look) -> anyhow::Result<()> {
-    if let Some(hold) = &look.plan.hold {
+fn may_apply(evaluation: &Evaluation) -> anyhow::Result<()> {
+    if let Some(hold) = &evaluation.plan.hold {
         bail!("nothing is written: {}", hold.message);
     }
-    if let Some(waiting) = &look.plan.waiting {
+    if let Some(waiting) = &evaluation.plan.waiting {
         bail!("{}", waiting.message);
     }
     Ok(())
@@ -241,7 +241,7 @@ fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
     match &outcome.rolled_out {
         Some(release) => printer.line(
             Tone::Good,
-            &format!("{title}: release {} of revision {} serves", release.id, release.project.revision),
+            &format!("{title}: release {} of revision {} serves", release.id, release.project.version()),
         ),
         None if outcome.repaired.is_empty() => {
             printer.line(Tone::Good, &format!("{title}: nothing to do"));

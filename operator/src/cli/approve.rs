@@ -12,7 +12,7 @@ use super::{
     printer::Printer,
 };
 use crate::{
-    engine::{Look, Site},
+    engine::{Evaluation, ProjectContext},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -33,28 +33,28 @@ pub(super) async fn approve(
             );
         }
     }
-    let shown: BTreeSet<(&str, String)> = all.iter().flat_map(waiting).collect();
+    let shown: BTreeSet<(&str, String)> = all.iter().filter_map(waiting).collect();
     if shown.is_empty() {
         bail!("expected a change that waits for approval, found none");
     }
-    let keep = async |site: Site<'_>, lock: &HostLock, look: &Look| {
-        let (host, plan) = (site.spec.name.as_str(), look.plan.hash());
+    let keep = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
+        let (host, plan) = (context.spec.name.as_str(), evaluation.plan.hash());
         if !shown.contains(&(host, plan.clone())) {
-            if look.plan.needs_approval() {
+            if evaluation.plan.needs_approval() {
                 bail!("something changed meanwhile: found the plan {plan}; look at `plan` again");
             }
             return Ok(None);
         }
-        site.approve(lock, look, &person()).await?;
+        context.approve(lock, evaluation, &person()).await?;
         Ok(Some((format!("plan {plan} is approved"), json!({ "plan": plan }))))
     };
     // What waits for nobody is left alone; what could not be read is told as not covered.
-    let concerned = all.iter().filter(|looked| looked.result.is_err() || waiting(looked).next().is_some());
+    let concerned = all.iter().filter(|looked| looked.result.is_err() || waiting(looked).is_some());
     Ok(on_each(printer, concerned, keep).await)
 }
 
-/// The plans of a host that wait for a person.
-fn waiting(looked: &Looked) -> impl Iterator<Item = (&str, String)> {
-    let looks = looked.result.iter().flatten().filter(|look| look.plan.needs_approval());
-    looks.map(|look| (looked.spec.name.as_str(), look.plan.hash()))
+/// The plan of a project that waits for a person.
+fn waiting(looked: &Looked) -> Option<(&str, String)> {
+    let evaluation = looked.result.as_ref().ok().filter(|one| one.plan.needs_approval())?;
+    Some((looked.spec.name.as_str(), evaluation.plan.hash()))
 }

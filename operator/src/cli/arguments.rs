@@ -7,6 +7,7 @@ use clap::Args;
 use super::cluster::ClusterArguments;
 use crate::{
     engine::Memory,
+    model::ComponentName,
     source::{Folder, Secrets},
 };
 
@@ -97,12 +98,12 @@ impl StateArguments {
 
     /// The folder, for this operator alone.
     pub(super) fn take(&self) -> anyhow::Result<Memory> {
-        self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))
+        Ok(self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::take(&folder))?)
     }
 
     /// The folder, though another operator may have it.
-    pub(super) fn share(&self) -> Memory {
-        self.folder().map_or_else(Memory::none, |folder| Memory::share(&folder))
+    pub(super) fn share(&self) -> anyhow::Result<Memory> {
+        Ok(self.folder().map_or_else(|| Ok(Memory::none()), |folder| Memory::share(&folder))?)
     }
 }
 
@@ -143,7 +144,30 @@ pub(super) struct Selection {
     pub(super) source: SourceArguments,
     #[command(flatten)]
     pub(super) state: StateArguments,
+    #[command(flatten)]
+    pub(super) components: ComponentArguments,
     /// Names of stacks; all where none is given.
     #[arg(value_name = "STACK")]
     pub(super) names: Vec<String>,
+}
+
+/// Which of the components.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ComponentArguments {
+    /// Component that this is about; all where none is given.
+    #[arg(long = "component", value_name = "COMPONENT")]
+    pub(super) components: Vec<ComponentName>,
+}
+
+impl ComponentArguments {
+    /// Whether this is about a component.
+    pub(super) fn have(&self, component: ComponentName) -> bool {
+        self.components.is_empty() || self.components.contains(&component)
+    }
+
+    /// How the value of an annotation begins that is about these.
+    pub(super) fn scope(&self) -> String {
+        let names: Vec<&str> = self.components.iter().map(|component| component.as_str()).collect();
+        if names.is_empty() { String::new() } else { format!("{}:", names.join(",")) }
+    }
 }

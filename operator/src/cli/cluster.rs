@@ -1,4 +1,4 @@
-//! The same commands where the API server has the stacks: plans come from the status, wishes are annotations. No host is
+//! The same commands where the API server has the stacks: plans come from the status, requests are annotations. No host is
 //! asked from here.
 
 use clap::Args;
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tasktracker_crds::{DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
 
 use super::{
-    Verdict,
+    ComponentArguments, Verdict,
     plan::headline,
     printer::{Printer, Tone, table},
-    wish::Wish,
+    request::Request,
 };
 use crate::kubernetes::{Read, Stacks, Where, connect};
 
@@ -49,7 +49,15 @@ pub(super) enum Asked<'a> {
     Plan,
     Status,
     History,
-    Wish(Wish<'a>),
+    /// What is asked for, and how the value of its annotation begins.
+    Request(Request<'a>, String),
+}
+
+impl<'a> Asked<'a> {
+    /// A request about some components.
+    pub(super) fn request(request: Request<'a>, components: &ComponentArguments) -> Self {
+        Self::Request(request, components.scope())
+    }
 }
 
 /// Carries out one command.
@@ -65,28 +73,28 @@ pub(super) async fn run(
         Asked::Plan => plan(printer, &stacks, &all).await,
         Asked::Status => Ok(status(printer, &all)),
         Asked::History => Ok(history(printer, &all)),
-        Asked::Wish(wish) => {
+        Asked::Request(request, scope) => {
             // All or none.
-            all.iter().try_for_each(|stack| wish.check(stack))?;
-            annotate(printer, &stacks, &all, &wish).await
+            all.iter().try_for_each(|stack| request.check(stack))?;
+            annotate(printer, &stacks, &all, (&request, &scope)).await
         }
     }
 }
 
-/// Sets the annotation of a wish on each stack, and says in words what comes of it.
+/// Sets the annotation of a request on each stack, and says in words what comes of it.
 async fn annotate(
     printer: &Printer,
     stacks: &Stacks,
     all: &[Read],
-    wish: &Wish<'_>,
+    (request, scope): (&Request<'_>, &str),
 ) -> anyhow::Result<Verdict> {
     let mut documents = Vec::new();
     for stack in all {
-        let (annotation, value) = (wish.annotation(), wish.value(stack));
+        let (annotation, value) = (request.annotation(), format!("{scope}{}", request.value(stack)));
         stacks.annotate(stack, annotation, &value).await?;
         documents.push(json!({ "stack": stack.key.to_string(), "annotation": annotation, "value": value }));
         if !printer.is_json() {
-            printer.line(Tone::Good, &format!("{}: {}", stack.key, wish.words()));
+            printer.line(Tone::Good, &format!("{}: {}", stack.key, request.words()));
         }
     }
     if printer.is_json() {
@@ -161,7 +169,7 @@ async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Resul
 }
 
 fn drift(status: &TaskTrackerStackStatus) -> Vec<&DriftItem> {
-    status.hosts.iter().flat_map(|host| &host.drift).collect()
+    status.hosts.iter().flat_map(|host| &host.components).flat_map(|one| &one.drift).collect()
 }
 
 fn status(printer: &Printer, all: &[Read]) -> Verdict {
@@ -202,7 +210,7 @@ fn status(printer: &Printer, all: &[Read]) -> Verdict {
 fn host_row(stack: &str, host: &HostStatus) -> (Tone, Vec<String>) {
     let component = host.components.first().cloned().unwrap_or_default();
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-    let tone = if host.reachable && component.healthy && host.drift_count == 0 {
+    let tone = if host.reachable && component.healthy && component.drift_count == 0 {
         Tone::Good
     } else {
         Tone::Attention
@@ -214,7 +222,7 @@ fn host_row(stack: &str, host: &HostStatus) -> (Tone, Vec<String>) {
         component.revision.unwrap_or_else(|| "-".to_owned()),
         yes(host.reachable),
         yes(component.healthy),
-        host.drift_count.to_string(),
+        component.drift_count.to_string(),
     ];
     (tone, row)
 }

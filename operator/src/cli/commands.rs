@@ -1,6 +1,6 @@
 //! The commands that ask no managed host: `run`, `validate`, `render`, `hostkey`, `crd`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -12,10 +12,11 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    desired,
-    desired::compose,
+    component,
     engine::{self, Settings},
     host, kubernetes,
+    project::compose,
+    release::COMPOSE_FILE,
     source::{Folder, Stack},
 };
 
@@ -137,9 +138,13 @@ pub(super) fn render(printer: &Printer, selection: &Selection) -> anyhow::Result
     let mut rendered = Vec::new();
     for stack in stacks(selection)? {
         for host in &stack.spec.hosts {
-            for project in desired::for_host(&stack, host) {
-                let mut files = project.files.clone();
-                files.insert("compose.yaml".to_owned(), compose::render(&project, &project.services));
+            for project in component::for_host(&stack, host) {
+                let services = project.services.iter();
+                let services =
+                    services.map(|(name, service)| (name.clone(), service.compose.clone())).collect();
+                let files = project.files.iter().map(|(path, file)| (path.clone(), file.content.clone()));
+                let compose_file = (COMPOSE_FILE.to_owned(), compose::render(&project, &services));
+                let files: BTreeMap<String, String> = files.chain([compose_file]).collect();
                 for (path, content) in files {
                     let path = format!("{}/{}/{path}", host.directory, project.folder);
                     rendered.push(json!({ "stack": stack.key.to_string(), "host": host.name, "path": path, "content": content }));

@@ -21,8 +21,8 @@ pub(super) async fn history(printer: &Printer, selection: &Selection) -> anyhow:
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for looked in &all {
         let (stack, host) = (looked.stack.key.to_string(), looked.spec.name.to_string());
-        let looks = match &looked.result {
-            Ok(looks) => looks,
+        let evaluation = match &looked.result {
+            Ok(evaluation) => evaluation,
             Err(error) => {
                 printer.error(&looked.error_line(&error.to_string()));
                 documents.push(json!({ "stack": stack, "host": host, "error": error.to_string() }));
@@ -30,14 +30,12 @@ pub(super) async fn history(printer: &Printer, selection: &Selection) -> anyhow:
                 continue;
             }
         };
-        for look in looks {
-            let component = &look.project.component;
-            let ledger = look.observed.ledger.as_ref();
-            for rollout in ledger.map_or(&[][..], |ledger| &ledger.history) {
-                let kept = ledger.is_some_and(|ledger| ledger.kept().contains(&rollout.release));
-                rows.push(row([&stack, &host, component], rollout, state(ledger, rollout, kept)));
-                documents.push(json!({ "stack": stack, "host": host, "component": component, "rollout": rollout, "kept": kept }));
-            }
+        let component = looked.project.component.to_string();
+        let ledger = evaluation.observed.ledger.as_ref();
+        for rollout in ledger.map_or(&[][..], |ledger| &ledger.history) {
+            let kept = ledger.is_some_and(|ledger| ledger.kept().contains(&rollout.release));
+            rows.push(row([&stack, &host, &component], rollout, state(ledger, rollout, kept)));
+            documents.push(json!({ "stack": stack, "host": host, "component": component, "rollout": rollout, "kept": kept }));
         }
     }
     if printer.is_json() {

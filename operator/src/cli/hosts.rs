@@ -1,4 +1,4 @@
-//! Looking at the hosts of the chosen stacks, side by side, for `plan`, `apply` and `status`.
+//! Checks the projects of the chosen stacks, side by side, for `plan`, `apply` and `status`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,20 +12,23 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    engine::{self, Hosts, Images, Look, Memory, Site, Wish},
+    component,
+    engine::{self, CheckOptions, Evaluation, Hosts, Images, Memory, ProjectContext, now},
     host::{Host, HostLock},
     observe::Depth,
     plan::{self, Approval},
-    report::HostReport,
-    source::{Secrets, Stack, StackKey, target},
+    project::Project,
+    report::ProjectReport,
+    source::{ProjectKey, Secrets, Stack, StackKey, target},
 };
 
-/// One host of a stack, and what came of looking at it.
+/// One project of a stack on a host, and what its check came to.
 pub(super) struct Looked {
     pub(super) stack: Arc<Stack>,
     pub(super) spec: HostSpec,
+    pub(super) project: Project,
     pub(super) host: Option<Arc<Host>>,
-    pub(super) result: Result<Vec<Look>, engine::Error>,
+    pub(super) result: Result<Evaluation, engine::Error>,
     means: Arc<Means>,
 }
 
@@ -48,7 +51,7 @@ impl Default for Reach {
     }
 }
 
-/// Looks at every host of the chosen stacks, side by side: a slow one does not delay the others.
+/// Checks every project of the chosen stacks and components, side by side: a slow host does not delay the others.
 pub(super) async fn look_at_all(
     selection: &Selection,
     reach: &Reach,
@@ -57,42 +60,43 @@ pub(super) async fn look_at_all(
 ) -> anyhow::Result<Vec<Looked>> {
     let means = Arc::new(Means {
         secrets: selection.source.secrets(),
-        memory: selection.state.share(),
+        memory: selection.state.share()?,
         images: reach.images.clone(),
     });
     let mut looks = Vec::new();
     for stack in stacks(selection)? {
         let stack = Arc::new(stack);
-        let specs: Vec<HostSpec> = stack.app_hosts().cloned().collect();
-        for spec in specs {
-            looks.push(look_at(
-                stack.clone(),
-                spec,
-                means.clone(),
-                reach,
-                Wish { approval, depth, lock: None, turns: None, barred: None },
-            ));
+        let hosts = stack.spec.hosts.iter();
+        let projects = hosts.flat_map(|spec| {
+            component::for_host(&stack, spec).into_iter().map(move |one| (spec.clone(), one))
+        });
+        let chosen: Vec<(HostSpec, Project)> =
+            projects.filter(|(_, project)| selection.components.have(project.component)).collect();
+        for place in chosen {
+            let options =
+                CheckOptions { approval, depth, lock: None, coordinator: None, read_only_reason: None };
+            looks.push(check(stack.clone(), place, means.clone(), reach, options));
         }
     }
     Ok(futures::future::join_all(looks).await)
 }
 
-async fn look_at(
+async fn check(
     stack: Arc<Stack>,
-    spec: HostSpec,
+    (spec, project): (HostSpec, Project),
     means: Arc<Means>,
     reach: &Reach,
-    wish: Wish<'_>,
+    options: CheckOptions<'_>,
 ) -> Looked {
     let target = match target(&stack, &spec, &means.secrets).await {
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());
-            return Looked { stack, spec, host: None, result, means };
+            return Looked { stack, spec, project, host: None, result, means };
         }
     };
     let host = reach.hosts.get(&stack.key, target);
-    let site = Site {
+    let context = ProjectContext {
         stack: &stack,
         spec: &spec,
         host: &host,
@@ -100,47 +104,44 @@ async fn look_at(
         memory: &means.memory,
         images: &means.images,
     };
-    let result = site.look(wish).await.map_err(engine::Error::from);
-    Looked { stack, spec, host: Some(host), result, means }
+    let result = context.check(&project, options).await.map_err(engine::Error::from);
+    Looked { stack, spec, project, host: Some(host), result, means }
 }
 
 impl Looked {
-    /// Looks again, alone on the host, and does something about each project there, where anything may be written.
+    /// Checks again, alone on the host, and does something about the project, where anything may be written.
     pub(super) async fn under_lock<T>(
         &self,
-        work: impl AsyncFn(Site<'_>, &HostLock, &Look) -> anyhow::Result<T>,
-    ) -> anyhow::Result<Vec<T>> {
+        work: impl AsyncFn(ProjectContext<'_>, &HostLock, &Evaluation) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
         if let Err(error) = &self.result {
             bail!("{error}");
         }
-        let Some(site) = self.site() else { return Ok(Vec::new()) };
-        let lock = site.host.lock(&Memory::none().writer()).await?;
+        let Some(context) = self.context() else { return Ok(None) };
+        let lock = context.host.lock(&Memory::none().writer()).await?;
         let result = async {
-            let wish = Wish {
+            let options = CheckOptions {
                 approval: Approval::Policy,
                 depth: Depth::Whole,
                 lock: Some(&lock),
-                turns: None,
-                barred: None,
+                coordinator: None,
+                read_only_reason: None,
             };
-            let mut done = Vec::new();
-            for look in &site.look(wish).await? {
-                if let Some(hold) = &look.plan.hold {
-                    bail!("nothing is written: {}", hold.message);
-                }
-                done.push(work(site, &lock, look).await?);
+            let evaluation = context.check(&self.project, options).await?;
+            if let Some(hold) = &evaluation.plan.hold {
+                bail!("nothing is written: {}", hold.message);
             }
-            anyhow::Ok(done)
+            work(context, &lock, &evaluation).await
         };
         let result = result.await;
         lock.release().await;
         result
     }
 
-    /// Where it was looked, once the host is known.
-    pub(super) fn site(&self) -> Option<Site<'_>> {
+    /// Where it was checked, once the host is known.
+    pub(super) fn context(&self) -> Option<ProjectContext<'_>> {
         let host = self.host.as_ref()?;
-        Some(Site {
+        Some(ProjectContext {
             stack: &self.stack,
             spec: &self.spec,
             host,
@@ -155,15 +156,19 @@ impl Looked {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        let Ok(looks) = &self.result else { return Verdict::Failed };
-        let same = |look: &Look| look.drift.is_empty() && look.plan.is_empty() && !look.observed.busy;
-        if looks.iter().all(same) { Verdict::InSync } else { Verdict::Differs }
+        let Ok(Evaluation { drift, plan, observed, .. }) = &self.result else { return Verdict::Failed };
+        let same = drift.is_empty() && plan.is_empty() && !observed.busy;
+        if same { Verdict::InSync } else { Verdict::Differs }
     }
 
-    pub(super) fn reports(&self) -> Vec<HostReport> {
+    pub(super) fn report(&self) -> ProjectReport {
+        let host = self.spec.name.to_string();
         match &self.result {
-            Ok(looks) => looks.iter().map(|look| look.report(self.spec.name.as_str())).collect(),
-            Err(error) => vec![error.report(self.spec.name.as_str(), None)],
+            Ok(evaluation) => evaluation.report(&host, now()),
+            Err(error) => {
+                let stack = self.stack.key.clone();
+                error.report(&ProjectKey { stack, host, component: self.project.component }, None)
+            }
         }
     }
 }
@@ -175,12 +180,12 @@ pub(super) type Told = (String, Value);
 pub(super) async fn on_each(
     printer: &Printer,
     all: impl IntoIterator<Item = &Looked>,
-    work: impl AsyncFn(Site<'_>, &HostLock, &Look) -> anyhow::Result<Option<Told>>,
+    work: impl AsyncFn(ProjectContext<'_>, &HostLock, &Evaluation) -> anyhow::Result<Option<Told>>,
 ) -> Verdict {
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
     for looked in all {
-        let place = json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name });
+        let place = json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": looked.project.component });
         let mut tell = |fields: Value| {
             let mut document = place.clone();
             if let (Some(document), Value::Object(fields)) = (document.as_object_mut(), fields) {
@@ -190,7 +195,7 @@ pub(super) async fn on_each(
         };
         match Box::pin(looked.under_lock(&work)).await {
             Ok(done) => {
-                for (words, fields) in done.into_iter().flatten() {
+                if let Some((words, fields)) = done {
                     if !printer.is_json() {
                         let title = format!("{} on {}", looked.stack.key, looked.spec.name);
                         printer.line(Tone::Good, &format!("{title}: {words}"));
@@ -216,17 +221,15 @@ pub(super) fn verdict(all: &[Looked]) -> Verdict {
     all.iter().map(Looked::verdict).fold(Verdict::InSync, Verdict::and)
 }
 
-/// The hash of each stack's plan, over those of its hosts that were read.
+/// The hash of each stack's plan, over those of its projects that were chosen and could be checked.
 pub(super) fn hashes(all: &[Looked]) -> BTreeMap<StackKey, String> {
     let keys: std::collections::BTreeSet<&StackKey> = all.iter().map(|looked| &looked.stack.key).collect();
     keys.into_iter()
         .map(|key| {
             let of_stack = all.iter().filter(|looked| looked.stack.key == *key);
-            let plans = of_stack.flat_map(|looked| {
-                let looks = looked.result.iter().flatten();
-                looks.map(|look| {
-                    (looked.spec.name.as_str(), look.project.component.as_str(), look.plan.hash())
-                })
+            let plans = of_stack.filter_map(|looked| {
+                let evaluation = looked.result.as_ref().ok()?;
+                Some((looked.spec.name.as_str(), looked.project.component.as_str(), evaluation.plan.hash()))
             });
             (key.clone(), plan::hash_of(plans))
         })

@@ -10,9 +10,9 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    desired::compose::COMPOSE_PROJECT,
     host::{Container, Host, Limits, Settings, Target},
     import::{Found, Imported, Named, stack},
+    project::compose::COMPOSE_PROJECT,
     source::Secrets,
 };
 

@@ -11,11 +11,11 @@ mod hosts;
 mod import;
 mod plan;
 mod printer;
+mod request;
 mod retry;
 mod rollback;
 mod status;
 mod text_diff;
-mod wish;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, slice};
 
@@ -28,11 +28,12 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 use arguments::{
-    ControllerArguments, RootArguments, SecretArguments, Selection, SourceArguments, StateArguments,
+    ComponentArguments, ControllerArguments, RootArguments, SecretArguments, Selection, SourceArguments,
+    StateArguments,
 };
 use cluster::{Asked, ClusterArguments};
 use printer::Printer;
-use wish::Wish;
+use request::Request;
 
 /// Keeps Docker hosts equal to a `TaskTrackerStack`, over SSH and without an agent.
 ///
@@ -139,7 +140,7 @@ enum Command {
     Status {
         #[command(flatten)]
         selection: Selection,
-        /// Look every second, and print again when something is another way.
+        /// Check every second, and print again when something is another way.
         #[arg(long)]
         watch: bool,
     },
@@ -149,6 +150,8 @@ enum Command {
         source: SourceArguments,
         #[command(flatten)]
         state: StateArguments,
+        #[command(flatten)]
+        components: ComponentArguments,
         /// Name of the stack.
         stack: String,
         /// ID of the release, as `history` tells; the one before the current one where none is given.
@@ -160,6 +163,8 @@ enum Command {
         source: SourceArguments,
         #[command(flatten)]
         state: StateArguments,
+        #[command(flatten)]
+        components: ComponentArguments,
         /// Name of the stack.
         stack: String,
     },
@@ -169,6 +174,8 @@ enum Command {
         source: SourceArguments,
         #[command(flatten)]
         state: StateArguments,
+        #[command(flatten)]
+        components: ComponentArguments,
         /// Name of the stack.
         stack: String,
         /// Hash of its plan, as `plan` tells.
@@ -264,15 +271,23 @@ impl Command {
             Self::Plan(selection) | Self::Render(selection) => (of(selection), Asked::Plan),
             Self::Status { selection, .. } => (of(selection), Asked::Status),
             Self::History(selection) => (of(selection), Asked::History),
-            Self::Adopt(selection) => (of(selection), Asked::Wish(Wish::Adopt)),
-            Self::Reconcile(selection) => (of(selection), Asked::Wish(Wish::Reconcile)),
-            Self::Apply { selection, .. } => (of(selection), Asked::Wish(Wish::LeaveData)),
-            Self::Approve { source, stack, plan, .. } => {
-                ((source, slice::from_ref(stack)), Asked::Wish(Wish::Approve(plan)))
+            Self::Adopt(selection) => (of(selection), Asked::request(Request::Adopt, &selection.components)),
+            Self::Reconcile(selection) => {
+                (of(selection), Asked::request(Request::Reconcile, &ComponentArguments::default()))
             }
-            Self::Retry { source, stack, .. } => ((source, slice::from_ref(stack)), Asked::Wish(Wish::Retry)),
-            Self::Rollback { source, stack, release, .. } => {
-                ((source, slice::from_ref(stack)), Asked::Wish(Wish::Rollback(release.as_deref())))
+            Self::Apply { selection, .. } => {
+                (of(selection), Asked::request(Request::LeaveData, &selection.components))
+            }
+            Self::Approve { source, stack, plan, .. } => (
+                (source, slice::from_ref(stack)),
+                Asked::request(Request::Approve(plan), &ComponentArguments::default()),
+            ),
+            Self::Retry { source, components, stack, .. } => {
+                ((source, slice::from_ref(stack)), Asked::request(Request::Retry, components))
+            }
+            Self::Rollback { source, components, stack, release, .. } => {
+                let request = Request::Rollback(release.as_deref());
+                ((source, slice::from_ref(stack)), Asked::request(request, components))
             }
             Self::Delete { source, stack, hosts, volumes, forget, .. } => {
                 let deletion = match (volumes, forget) {
@@ -280,7 +295,8 @@ impl Command {
                     (true, false) => Deletion::DownAndVolumes,
                     (false, false) => Deletion::Down,
                 };
-                ((source, slice::from_ref(stack)), Asked::Wish(Wish::DeleteHosts(hosts, deletion)))
+                let request = Request::DeleteHosts(hosts, deletion);
+                ((source, slice::from_ref(stack)), Asked::request(request, &ComponentArguments::default()))
             }
             _ => return Ok(None),
         };
@@ -331,17 +347,20 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
         Command::Adopt(selection) => apply::apply(printer, &selection, None, Approval::Adopting).await,
         Command::Delete { source, state, stack, hosts, volumes, forget } => {
             let asked = delete::Asked { stack: &stack, hosts: &hosts, with_volumes: volumes, forget };
-            delete::delete(printer, &source, &state.share(), asked).await
+            let memory = state.share()?;
+            let verdict = Box::pin(delete::delete(printer, &source, &memory, asked)).await;
+            memory.flush().await;
+            verdict
         }
-        Command::Rollback { source, state, stack, release } => {
-            let selection = Selection { source, state, names: vec![stack] };
+        Command::Rollback { source, state, components, stack, release } => {
+            let selection = Selection { source, state, components, names: vec![stack] };
             rollback::rollback(printer, &selection, release.as_deref()).await
         }
-        Command::Retry { source, state, stack } => {
-            retry::retry(printer, &Selection { source, state, names: vec![stack] }).await
+        Command::Retry { source, state, components, stack } => {
+            retry::retry(printer, &Selection { source, state, components, names: vec![stack] }).await
         }
-        Command::Approve { source, state, stack, plan } => {
-            let selection = Selection { source, state, names: vec![stack] };
+        Command::Approve { source, state, components, stack, plan } => {
+            let selection = Selection { source, state, components, names: vec![stack] };
             Box::pin(approve::approve(printer, &selection, &plan)).await
         }
         Command::History(selection) => history::history(printer, &selection).await,

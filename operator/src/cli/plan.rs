@@ -12,10 +12,11 @@ use super::{
     text_diff,
 };
 use crate::{
-    engine::Look,
+    engine::Evaluation,
     host::Host,
     observe::{self, Depth},
     plan::{Approval, Repair},
+    project::File,
     release::COMPOSE_FILE,
 };
 
@@ -42,16 +43,15 @@ pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Re
                 printer.error(&looked.error_line(error));
                 documents.push(json!({ "stack": stack, "host": host, "error": error.to_string(), "reason": error.reason() }));
             }
-            Ok(looks) => {
-                for look in looks {
-                    let files = file_diffs(looked, look).await;
-                    documents.push(json!({
-                        "stack": stack, "host": host, "component": look.project.component, "hash": hash,
-                        "busy": look.observed.busy, "drift": look.drift, "files": files, "plan": look.plan,
-                    }));
-                    if !printer.is_json() {
-                        print_look(printer, host.as_str(), look, &files);
-                    }
+            Ok(evaluation) => {
+                let files = file_diffs(looked, evaluation).await;
+                documents.push(json!({
+                    "stack": stack, "host": host, "component": looked.project.component, "hash": hash,
+                    "busy": evaluation.observed.busy, "drift": evaluation.drift, "files": files,
+                    "plan": evaluation.plan,
+                }));
+                if !printer.is_json() {
+                    print_evaluation(printer, host.as_str(), evaluation, &files);
                 }
             }
         }
@@ -63,31 +63,36 @@ pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Re
 }
 
 /// What changes in files: on the host against the applied release, and by the change against that release.
-async fn file_diffs(looked: &Looked, look: &Look) -> FileDiffs {
+async fn file_diffs(looked: &Looked, evaluation: &Evaluation) -> FileDiffs {
     let mut diffs = FileDiffs::new();
-    let Some(applied) = &look.observed.applied else { return diffs };
-    if let Some(change) = look.plan.change() {
-        for path in
-            change.items.iter().map(|item| &item.path).filter(|path| look.project.files.contains_key(*path))
+    let Some(applied) = &evaluation.observed.applied else { return diffs };
+    if let Some(change) = evaluation.plan.change() {
+        for path in change
+            .items
+            .iter()
+            .map(|item| &item.path)
+            .filter(|path| evaluation.project.files.contains_key(*path))
         {
-            let text = |files: &BTreeMap<String, String>| files.get(path).cloned().unwrap_or_default();
-            let (before, after) = (text(&applied.project.files), text(&look.project.files));
+            let text = |files: &BTreeMap<String, File>| {
+                files.get(path).map(|file| file.content.clone()).unwrap_or_default()
+            };
+            let (before, after) = (text(&applied.project.files), text(&evaluation.project.files));
             diffs.insert(path.clone(), text_diff::unified(&before, &after, ("applied release", "asked for")));
         }
     }
     if let Some(host) = &looked.host {
-        diffs.extend(drifted_files(host, look).await);
+        diffs.extend(drifted_files(host, evaluation).await);
     }
     diffs
 }
 
-async fn drifted_files(host: &Host, look: &Look) -> FileDiffs {
-    let Some(applied) = &look.observed.applied else { return FileDiffs::new() };
-    let changed = look.drift.iter().filter(|item| item.kind == DriftKind::FileChanged);
+async fn drifted_files(host: &Host, evaluation: &Evaluation) -> FileDiffs {
+    let Some(applied) = &evaluation.observed.applied else { return FileDiffs::new() };
+    let changed = evaluation.drift.iter().filter(|item| item.kind == DriftKind::FileChanged);
     let paths = changed.filter_map(|item| item.path.clone());
     let paths: Vec<String> = paths.filter(|path| applied.files.contains_key(path)).collect();
     // Without the texts, the plan is as good: the items tell what differs.
-    let contents = observe::contents(host, &look.project, applied, &paths).await.unwrap_or_default();
+    let contents = observe::contents(host, &evaluation.project, applied, &paths).await.unwrap_or_default();
     let shown = |path: &str, text: String| {
         // A Compose file holds the environment.
         if path == COMPOSE_FILE { text_diff::without_environment(&text) } else { text }
@@ -102,22 +107,22 @@ async fn drifted_files(host: &Host, look: &Look) -> FileDiffs {
         .collect()
 }
 
-fn print_look(printer: &Printer, host: &str, look: &Look, files: &FileDiffs) {
-    let title = format!("  {host} ({})", look.project.component);
-    let plan = &look.plan;
-    if look.observed.busy {
+fn print_evaluation(printer: &Printer, host: &str, evaluation: &Evaluation, files: &FileDiffs) {
+    let title = format!("  {host} ({})", evaluation.project.component);
+    let plan = &evaluation.plan;
+    if evaluation.observed.busy {
         printer.line(
             Tone::Attention,
             &format!("{title}: another writer is at work; look again when it is done"),
         );
         return;
     }
-    if look.drift.is_empty() && plan.is_empty() {
+    if evaluation.drift.is_empty() && plan.is_empty() {
         printer.line(Tone::Good, &format!("{title}: in sync, nothing to do"));
         return;
     }
     printer.line(Tone::Plain, &title);
-    for item in &look.drift {
+    for item in &evaluation.drift {
         print_item(printer, item);
         print_file(printer, item.path.as_deref(), files);
     }

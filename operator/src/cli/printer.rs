@@ -60,10 +60,7 @@ impl Printer {
 
     /// A value as JSON.
     pub(super) fn json(&self, value: &impl serde::Serialize) {
-        put(
-            &mut std::io::stdout(),
-            &format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()),
-        );
+        put(&mut std::io::stdout(), &format!("{}\n", crate::json::to_string_pretty(value)));
     }
 
     /// A failure, to standard error.

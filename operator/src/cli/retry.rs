@@ -9,7 +9,7 @@ use super::{
     printer::Printer,
 };
 use crate::{
-    engine::{Look, Site},
+    engine::{Evaluation, ProjectContext},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -19,8 +19,8 @@ use crate::{
 pub(super) async fn retry(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
     let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
-    let again = async |site: Site<'_>, lock: &HostLock, look: &Look| {
-        let again = site.retry(lock, look, &person()).await?;
+    let again = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
+        let again = context.retry(lock, evaluation, &person()).await?;
         let words = if again { "what failed is tried again" } else { "nothing failed" };
         Ok(Some((words.to_owned(), json!({ "retry": again }))))
     };

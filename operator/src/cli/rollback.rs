@@ -9,7 +9,7 @@ use super::{
     printer::Printer,
 };
 use crate::{
-    engine::{Look, Site},
+    engine::{Evaluation, ProjectContext},
     host::HostLock,
     observe::Depth,
     plan::Approval,
@@ -23,19 +23,17 @@ pub(super) async fn rollback(
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
     let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
-    let looks = all.iter().filter_map(|looked| Some((looked.site()?, looked.result.as_ref().ok()?)));
-    let brought = looks.map(async |(site, looks)| {
-        for look in looks {
-            if let Err(error) = site.bring_images_back(look, release).await {
-                tracing::debug!(host = %site.spec.name, %error, "nothing is pulled");
-            }
+    let brought = all.iter().map(async |looked| {
+        let Some((context, evaluation)) = looked.context().zip(looked.result.as_ref().ok()) else { return };
+        if let Err(error) = context.bring_images_back(evaluation, release).await {
+            tracing::debug!(host = %context.spec.name, %error, "nothing is pulled");
         }
     });
     futures::future::join_all(brought).await;
-    let back = async |site: Site<'_>, lock: &HostLock, look: &Look| {
-        let outcome = site.rollback(lock, look, release, &person()).await?;
+    let back = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
+        let outcome = context.rollback(lock, evaluation, release, &person()).await?;
         Ok(outcome.rolled_out.map(|release| {
-            let revision = &release.project.revision;
+            let revision = release.project.version();
             let words =
                 format!("back to release {} of revision {revision}, until the spec changes", release.id);
             (words, json!({ "release": release.id, "revision": revision }))

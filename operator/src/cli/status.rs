@@ -16,7 +16,7 @@ use crate::{
     engine::{self, Memory, now},
     observe::Depth,
     plan::Approval,
-    report::HostReport,
+    report::ProjectReport,
     source::StackKey,
 };
 
@@ -28,12 +28,13 @@ type Line = (Tone, String);
 
 /// `status`
 pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool) -> anyhow::Result<Verdict> {
-    let memory = selection.state.share();
     let reach = Reach::default();
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();
     loop {
         let all = look_at_all(selection, &reach, Approval::Policy, depth).await?;
+        // `run` dates what came since the last look.
+        let memory = selection.state.share()?;
         let reports = reports(&all, &memory);
         if !watch {
             print(printer, &reports);
@@ -51,16 +52,13 @@ pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool
 }
 
 /// Reports of every host, with the times that `run` keeps.
-fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, HostReport)> {
-    let dated = |looked: &Looked, mut report: HostReport| {
+fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, ProjectReport)> {
+    let dated = |looked: &Looked, mut report: ProjectReport| {
         let stack = looked.stack.key.to_string();
         memory.date(&stack, looked.spec.name.as_str(), &mut report.drift);
         (stack, report)
     };
-    let mut reports: Vec<_> = all
-        .iter()
-        .flat_map(|looked| looked.reports().into_iter().map(move |report| dated(looked, report)))
-        .collect();
+    let mut reports: Vec<_> = all.iter().map(|looked| dated(looked, looked.report())).collect();
     let stacks: BTreeMap<&StackKey, &Looked> = all.iter().map(|looked| (&looked.stack.key, looked)).collect();
     for looked in stacks.into_values() {
         let left = engine::retained(&looked.stack, memory);
@@ -69,7 +67,7 @@ fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, HostReport)> {
     reports
 }
 
-fn print(printer: &Printer, reports: &[(String, HostReport)]) {
+fn print(printer: &Printer, reports: &[(String, ProjectReport)]) {
     if printer.is_json() {
         let documents = reports.iter().map(|(stack, report)| json!({ "stack": stack, "report": report }));
         printer.json(&documents.collect::<Vec<_>>());
@@ -81,7 +79,7 @@ fn print(printer: &Printer, reports: &[(String, HostReport)]) {
 }
 
 /// The whole status; ages only where it is known what time it is.
-fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> {
+fn lines(reports: &[(String, ProjectReport)], now: Option<Timestamp>) -> Vec<Line> {
     let rows: Vec<_> = reports.iter().map(|(stack, report)| row(stack, report)).collect();
     let mut lines =
         table(&["STACK", "HOST", "COMPONENT", "REVISION", "REACHABLE", "HEALTHY", "STATE"], &rows);
@@ -111,9 +109,9 @@ fn lines(reports: &[(String, HostReport)], now: Option<Timestamp>) -> Vec<Line> 
 }
 
 /// What is wrong with the certificate that users are shown.
-fn certificate(report: &HostReport, now: Option<Timestamp>) -> Option<Line> {
+fn certificate(report: &ProjectReport, now: Option<Timestamp>) -> Option<Line> {
     let host = &report.host;
-    if let Some(found) = &report.uncertified {
+    if let Some((found, _)) = &report.uncertified {
         return Some((Tone::Bad, format!("  {host}: users are shown no certificate: {found}")));
     }
     let (certificate, now) = report.certificate.as_ref().zip(now)?;
@@ -145,7 +143,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
+fn row(stack: &str, report: &ProjectReport) -> (Tone, Vec<String>) {
     let (tone, words) = match &report.failure {
         Some(failure) => (Tone::Bad, failure.reason.to_owned()),
         None if report.retained.is_some() => (Tone::Attention, "Retained".to_owned()),
@@ -162,7 +160,7 @@ fn row(stack: &str, report: &HostReport) -> (Tone, Vec<String>) {
     let row = vec![
         stack.to_owned(),
         report.host.clone(),
-        report.component.clone(),
+        report.component.to_string(),
         revision,
         yes(report.reachable()),
         yes(report.healthy),

@@ -1,36 +1,16 @@
 //! A Compose project made by hand, that is taken over once: its containers are replaced, its volumes stay.
 
-use tasktracker_crds::scalars::VolumeName;
-
 use super::change::ChangeItem;
 use crate::{
-    desired::{
-        Project,
-        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+    host::{Container, Made, Settings, State},
+    observe::{Observed, adopted_containers as containers},
+    project::{
+        Adoption, Project,
+        compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels,
     },
-    host::{Container, Made, Settings, State},
-    observe::Observed,
+    registry::parts,
 };
-
-/// Where the backend keeps its data, inside its container.
-pub(crate) const DATA_INSIDE: &str = "/data";
-/// The database's file where nothing says otherwise.
-const DATABASE: &str = "/data/tasks.db";
-
-/// The containers to be taken over; none where that is over, or nothing is to be adopted.
-pub(crate) fn containers<'a>(desired: &Project, observed: &'a Observed) -> Vec<&'a Container> {
-    let Some(adopt) = &desired.adopt else { return Vec::new() };
-    let project = adopt.project.as_str();
-    let done = observed.ledger.as_ref().and_then(|ledger| ledger.adopted.as_deref()) == Some(project);
-    let is_adopted = |container: &&Container| {
-        let is_one_off = container.has_label(COMPOSE_ONE_OFF, "True");
-        !done && !is_one_off && container.has_label(COMPOSE_PROJECT, project)
-    };
-    let mut adopted: Vec<&Container> = observed.others.iter().filter(is_adopted).collect();
-    adopted.sort_by(|one, other| one.name.cmp(&other.name));
-    adopted
-}
 
 /// What a rollout takes over, as a plan shows it.
 pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<ChangeItem>) {
@@ -49,7 +29,7 @@ pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<Ch
         items.push(ChangeItem {
             service: None,
             path: format!("volumes/{name}"),
-            from: actual.to_string(),
+            from: actual.clone(),
             to: "taken over as it is".to_owned(),
         });
     }
@@ -68,7 +48,7 @@ pub(crate) fn other_owner(desired: &Project, observed: &Observed) -> Option<Stri
     let owned = |made: &Made| made.settings.get(&field).as_ref().is_some_and(is_other);
     let adopted = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
     let is_new = |name: &&str| adopted.is_none_or(|known| known.values().all(|known| known != name));
-    let of_volumes = adopt.volumes.values().map(VolumeName::as_str).filter(is_new).filter_map(|name| {
+    let of_volumes = adopt.volumes.values().map(String::as_str).filter(is_new).filter_map(|name| {
         let made = observed.volumes.get(name)?.as_ref().filter(|made| owned(made))?;
         let stack = made.settings.get(&format!("labels/{}", labels::STACK)).cloned().unwrap_or_default();
         Some(format!("the volume {name} of {stack}"))
@@ -76,46 +56,45 @@ pub(crate) fn other_owner(desired: &Project, observed: &Observed) -> Option<Stri
     of_containers.chain(of_volumes).next()
 }
 
-/// Folder of the database of a container, and what is mounted there: `volume NAME rw`, `bind FOLDER rw`, or nothing.
-pub(crate) fn data_of(settings: &Settings) -> (&str, Option<&str>) {
-    let path = settings.get("environment/DATABASE_PATH").map_or(DATABASE, String::as_str);
+/// Folder of the data of a container, and what is mounted there: `volume NAME rw`, `bind FOLDER rw`, or nothing. The
+/// variable tells the file with the data, which is `file` otherwise.
+pub(crate) fn data_of<'a>(
+    settings: &'a Settings,
+    variable: &str,
+    file: &'a str,
+) -> (&'a str, Option<&'a str>) {
+    let path = settings.get(&format!("environment/{variable}")).map_or(file, String::as_str);
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     (folder, settings.get(&format!("volumes/{folder}")).map(String::as_str))
 }
 
-/// Data of an adopted backend that the new one would not see, or that would go with its container.
+/// Data of adopted containers that the new one would not see, or that would go with its container.
 pub(crate) fn data_left(desired: &Project, observed: &Observed) -> Option<String> {
     let adopt = desired.adopt.as_ref()?;
-    let is_adopted = |source: &str| adopt.volumes.values().any(|volume| volume.as_str() == source);
-    let backends =
-        containers(desired, observed).into_iter().filter(|container| is_part(container, "backend"));
-    backends.filter_map(|container| Some((container, container.details.as_ref()?))).find_map(|(container, details)| {
-        let (folder, mount) = data_of(&details.settings);
-        let source = mount.and_then(|mount| mount.split(' ').nth(1));
-        if source.is_some_and(is_adopted) {
-            return None;
-        }
-        let found = source.unwrap_or("none: it is inside the container and would go with it");
-        Some(format!(
-            "data of the container {}: expected its volume at {folder} in app.adopt.volumes, found {found}",
-            container.name
-        ))
-    })
+    let Adoption { field, volumes, data_service, data_variable, data_file, .. } = adopt;
+    let is_adopted = |source: &str| volumes.values().any(|volume| volume == source);
+    let with_data =
+        containers(desired, observed).into_iter().filter(|container| is_part(container, data_service));
+    with_data.filter_map(|container| Some((container, container.details.as_ref()?))).find_map(
+        |(container, details)| {
+            let (folder, mount) = data_of(&details.settings, data_variable, data_file);
+            let source = mount.and_then(|mount| mount.split(' ').nth(1));
+            if source.is_some_and(is_adopted) {
+                return None;
+            }
+            let found = source.unwrap_or("none: it is inside the container and would go with it");
+            Some(format!(
+                "data of the container {}: expected its volume at {folder} in {field}.volumes, found {found}",
+                container.name
+            ))
+        },
+    )
 }
 
-/// Whether a container is of a part of the app, by its service or by its image.
+/// Whether a container is one of a service, by its own service or by its image.
 pub(crate) fn is_part(container: &Container, part: &str) -> bool {
-    let last = repository(&container.image).0.rsplit('/').next().unwrap_or_default();
+    let last = parts(&container.image).0.rsplit('/').next().unwrap_or_default();
     container.has_label(COMPOSE_SERVICE, part) || last == part || last.ends_with(&format!("-{part}"))
-}
-
-/// Repository and tag of a reference; the tag is `latest` where there is none.
-pub(crate) fn repository(image: &str) -> (&str, &str) {
-    let image = image.split('@').next().unwrap_or_default();
-    match image.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (image, "latest"),
-    }
 }
 
 /// A running container that is neither ours nor replaced, and uses a volume that the desired state has: two programs
@@ -129,9 +108,9 @@ pub(crate) fn volume_in_use(desired: &Project, observed: &Observed) -> Option<St
             && !other.has_label(COMPOSE_PROJECT, &desired.name)
     });
     strangers.into_iter().find_map(|other| {
-        let volume = desired.volumes.values().find(|volume| other.sources.contains(volume))?;
+        let volume = desired.volumes.values().map(|volume| &volume.name).find(|name| other.sources.contains(name))?;
         Some(format!(
-            "data: expected the volume {volume} to be used by this stack alone, found it in the running container {}; stop that, or name its Compose project in app.adopt",
+            "data: expected the volume {volume} to be used by this stack alone, found it in the running container {}; stop that, or name its Compose project in the spec, to adopt it",
             crate::text::printable(&other.name)
         ))
     })
@@ -142,6 +121,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::project::compose::COMPOSE_ONE_OFF;
     use crate::{host::Details, source::Stack};
 
     /// The example, taking over the project `by_hand` with its volume.
@@ -151,7 +131,7 @@ mod tests {
             "tasktracker, adopt: {project: by_hand, volumes: {data: by_hand_tasks}}}",
         );
         let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s.yaml".into());
-        crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+        crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap())
     }
 
     fn by_hand(mounts: &[(&str, &str)]) -> Container {
@@ -204,8 +184,7 @@ mod tests {
             ..by_hand(&[])
         };
         let desired = desired();
-        let desired =
-            Project { volumes: BTreeMap::from([("data".to_owned(), "by_hand_tasks".to_owned())]), ..desired };
+        let desired = desired.with_volumes(&[("data".to_owned(), "by_hand_tasks".to_owned())].into());
         let told = |container: Container| volume_in_use(&desired, &on_host(vec![container]));
         assert!(told(user("another", State::Running)).unwrap().contains("by_hand_tasks"));
         assert_eq!(told(user("another", State::Other("created".to_owned()))), None, "it does not run");

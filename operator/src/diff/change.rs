@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::{adoption, secrets};
 use crate::{
-    desired::{self, Project},
-    observe::Observed,
+    json,
+    observe::{Observed, adopted_containers},
+    project::{File, Project, service_of},
     text::printable,
 };
 
@@ -62,12 +63,12 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
     compare(desired, applied.map(|release| &release.project), &mut items);
     secrets::compare(desired, observed, &mut items);
     adoption::compare(desired, observed, &mut items);
-    let adopted = adoption::containers(desired, observed);
+    let adopted = adopted_containers(desired, observed);
     Some(Change {
         desired_hash,
         from_release: applied.map(|release| printable(&release.id)),
-        from_revision: applied.map(|release| printable(&release.project.revision)),
-        to_revision: desired.revision.clone(),
+        from_revision: applied.map(|release| printable(release.project.version())),
+        to_revision: desired.version().to_owned(),
         restarts: restarts(desired, applied.map(|release| &release.project)),
         items,
         adopts: adopted.into_iter().map(|container| container.name.clone()).collect(),
@@ -78,10 +79,9 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
 /// while it goes on.
 fn restarts(desired: &Project, applied: Option<&Project>) -> Option<String> {
     let applied = applied?;
-    let is_other = |name: &String| {
-        applied.services.get(name).is_some_and(|before| desired.services.get(name) != Some(before))
-    };
-    desired.services.keys().find(|name| desired::is_reloaded(name) && is_other(name)).cloned()
+    let proxy = desired.proxy()?;
+    let (before, after) = (applied.services.get(proxy)?, desired.services.get(proxy)?);
+    (before.compose != after.compose).then(|| proxy.to_owned())
 }
 
 fn compare(desired: &Project, applied: Option<&Project>, items: &mut Vec<ChangeItem>) {
@@ -91,19 +91,19 @@ fn compare(desired: &Project, applied: Option<&Project>, items: &mut Vec<ChangeI
         let json = |project: Option<&Project>| {
             project
                 .and_then(|project| project.services.get(name))
-                .and_then(|service| serde_json::to_value(service).ok())
+                .map(|service| json::to_value(&service.compose))
         };
         compare_service(name, json(applied).as_ref(), json(Some(desired)).as_ref(), items);
     }
-    for (path, content) in &desired.files {
+    for (path, file) in &desired.files {
         let before = applied.and_then(|project| project.files.get(path));
-        if before != Some(content) {
-            let size = |text: &String| format!("{} bytes", text.len());
+        if before != Some(file) {
+            let size = |file: &File| format!("{} bytes, mode {:04o}", file.content.len(), file.mode);
             items.push(ChangeItem {
-                service: path.split('/').nth(1).map(str::to_owned),
+                service: service_of(path).map(str::to_owned),
                 path: path.clone(),
                 from: before.map_or_else(|| "nothing".to_owned(), size),
-                to: size(content),
+                to: size(file),
             });
         }
     }
@@ -157,7 +157,7 @@ mod tests {
         let text = include_str!("../../../examples/staging.yaml").replace(from, to);
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
-        crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+        crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap())
     }
 
     fn applied(project: Project) -> Observed {
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(restarts(&project("tasktracker}", other)).as_deref(), Some("edge"));
         assert_eq!(restarts(&project("3f2c1ab", "4a5b6c7")), None);
         let mut reloaded = project("", "");
-        reloaded.files.insert("files/edge/Caddyfile".to_owned(), "another one".to_owned());
+        reloaded.files.insert("files/edge/Caddyfile".to_owned(), File::new("another one"));
         assert_eq!(restarts(&reloaded), None, "a file is taken up while it goes on");
     }
 

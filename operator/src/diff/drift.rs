@@ -1,28 +1,32 @@
 //! Applied against observed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::{files::file_drift, host, secrets, settings};
 use crate::{
-    desired::{
+    host::{Container, Health, Made, State},
+    ledger::Ledger,
+    model::Question,
+    observe::{MovedTag, Observed},
+    project::{
+        Project, Readiness, Service,
         compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
         labels,
     },
-    host::{Container, Health, Made, State},
-    ledger::Ledger,
-    observe::{MovedTag, Observed},
     release::Release,
     text::printable,
 };
 
 /// A container that Docker started again at least this often, and that does not last, restarts again and again.
 const RESTARTS: u64 = 2;
+/// How long a container must run until Docker's own backoff begins anew.
+const STABLE_UPTIME: Duration = Duration::from_secs(10);
 
 /// Every difference between the applied release and what is there; nothing while another writer is at work. Where
 /// nothing was applied, only the host itself is judged.
-pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed) -> Vec<DriftItem> {
+pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftItem> {
     if observed.busy {
         return Vec::new();
     }
@@ -34,7 +38,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
         items.extend(file_drift(applied, observed));
         items.extend(secrets::secret_drift(applied, observed));
         for (service, definition) in &applied.project.services {
-            items.extend(service_drift(applied, service, definition.scale as usize, observed));
+            items.extend(service_drift(applied, service, definition.compose.scale as usize, observed));
         }
         items.extend(orphans(applied, observed));
         items.extend(made_drift(applied, observed));
@@ -43,7 +47,7 @@ pub fn drift(host: &str, project: &crate::desired::Project, observed: &Observed)
     items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
-        item.component = printable(&project.component);
+        project.component.as_str().clone_into(&mut item.component);
     }
     items
 }
@@ -82,6 +86,7 @@ fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Obse
     for container in &containers {
         items.extend(container_drift(applied, service, container, observed));
         items.extend(stale_content(applied, service, container, observed));
+        items.extend(not_loaded(applied, service, container, observed));
     }
     if containers.len() < scale {
         let wanted = format!("{scale} running");
@@ -90,6 +95,37 @@ fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Obse
         items.push(item(DriftKind::Missing, Some(service), None, wanted, found));
     }
     items
+}
+
+/// What a container that serves has not loaded of the release.
+fn not_loaded(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+    observed: &Observed,
+) -> Vec<DriftItem> {
+    let definition = applied.project.services.get(service);
+    if !definition.is_some_and(|definition| is_serving(definition, container, observed)) {
+        return Vec::new();
+    }
+    let told = |(question, found): (&Question, &String)| {
+        let path = match question {
+            Question::Loaded(what) => format!("{}/{what}", container.name),
+            Question::Object(path) => path.clone(),
+            Question::Ready | Question::Gate => return None,
+        };
+        Some(item(DriftKind::ConfigNotLoaded, Some(service), Some(&path), "loaded", found))
+    };
+    wrong_answers(container, observed).filter_map(told).collect()
+}
+
+/// The questions that a container answered otherwise than it must, and what is wrong.
+fn wrong_answers<'a>(
+    container: &'a Container,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Question, &'a String)> {
+    let answers = observed.answers.iter().filter(|((id, _), _)| *id == container.id);
+    answers.filter_map(|((_, question), answer)| Some((question, answer.as_ref().err()?)))
 }
 
 /// The containers of a service but those of `docker compose run`, and those that are being removed.
@@ -104,7 +140,8 @@ fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container
 
 /// The containers of a service that its scale asks for: where there are too many, those with the right name first.
 fn kept_of<'a>(applied: &Release, observed: &'a Observed, service: &str) -> Vec<&'a Container> {
-    let scale = applied.project.services.get(service).map_or(0, |definition| definition.scale as usize);
+    let scale =
+        applied.project.services.get(service).map_or(0, |definition| definition.compose.scale as usize);
     let mut containers = containers_of(observed, service);
     let misnamed = |container: &Container| {
         let number = container.labels.get(COMPOSE_NUMBER).map_or("", String::as_str);
@@ -260,22 +297,19 @@ fn condition(container: &Container) -> Option<(DriftKind, &'static str, String)>
     }
 }
 
-/// Whether it has run for ten seconds, as Docker's own backoff wants it before it begins anew.
+/// Whether it runs, and has for so long that Docker counts its restarts anew. Where the daemon does not tell how long,
+/// nothing is held against it.
 fn lasts(container: &Container) -> bool {
-    let Some(since) = container.status.strip_prefix("Up ") else { return false };
-    if since.starts_with("Less than a second") {
-        return false;
-    }
-    let mut words = since.split(' ');
-    let (number, unit) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    !unit.starts_with("second") || number.parse::<u32>().is_ok_and(|seconds| seconds >= 10)
+    let Some(details) = &container.details else { return false };
+    details.process.is_some() && details.uptime.is_none_or(|uptime| uptime >= STABLE_UPTIME)
 }
 
 /// `exited (137)` rather than `Exited (137) 3 seconds ago`: what is told must not change from check to check.
 fn state_words(container: &Container) -> String {
     let State::Other(state) = &container.state else { return "running".to_owned() };
-    match container.status.split_once('(').and_then(|(_, rest)| rest.split_once(')')) {
-        Some((code, _)) if state == "exited" => format!("exited ({code})"),
+    let exit_code = container.details.as_ref().and_then(|details| details.exit_code).or(container.exit_code);
+    match exit_code {
+        Some(code) if state == "exited" => format!("exited ({code})"),
         _ => state.clone(),
     }
 }
@@ -291,8 +325,8 @@ fn stale_content(
     let Some(inside) = observed.mounts.containers.get(&container.id) else { return Vec::new() };
     let Some(definition) = applied.project.services.get(service) else { return Vec::new() };
     let mut items = Vec::new();
-    for mount in definition.volumes.iter().filter(|mount| mount.kind == "bind") {
-        let folder = mount.source.trim_start_matches("./");
+    for mount in &definition.compose.volumes {
+        let Some(folder) = mount.project_folder() else { continue };
         let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
         let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
         let Some((device, root)) = on_device(&source, observed) else { continue };
@@ -354,7 +388,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         DriftKind::NetworkMissing,
         DriftKind::NetworkChanged,
     );
-    let volumes = project.volumes.values().flat_map(|name| {
+    let volumes = project.volumes.values().map(|volume| &volume.name).flat_map(|name| {
         let items =
             judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged);
         // What was adopted is as whoever made it wanted it.
@@ -378,17 +412,30 @@ pub fn serving(release: &Release, observed: &Observed) -> bool {
     faults(release, observed).is_empty()
 }
 
-/// What keeps the services of a release from serving, one text each, in the order of their names.
-pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
+/// What keeps a service from serving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The service.
+    pub service: String,
+    /// What is expected of it, and what was found.
+    pub found: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.service, self.found)
+    }
+}
+
+/// What keeps the services of a release from serving, in the order of their names.
+pub fn faults(release: &Release, observed: &Observed) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (service, definition) in &release.project.services {
+        let mut push = |found: String| faults.push(Fault { service: service.clone(), found });
         let containers = containers_of(observed, service);
-        if containers.len() != definition.scale as usize {
-            faults.push(format!(
-                "{service}: expected {} running, found {}",
-                definition.scale,
-                containers.len()
-            ));
+        let scale = definition.compose.scale;
+        if containers.len() != scale as usize {
+            push(format!("expected {scale} running, found {}", containers.len()));
         }
         for container in containers {
             let image = release.images.get(service).filter(|image| **image != container.image_id);
@@ -396,16 +443,37 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<String> {
                 .map(|image| (image.clone(), container.image_id.clone()))
                 .or_else(|| other_release(release, service, container));
             if let Some((wanted, found)) = other {
-                faults.push(format!("{service}: expected {wanted}, found {found}"));
-            } else if container.state != State::Running || container.health != Health::Healthy {
-                faults.push(format!(
-                    "{service}: expected running and healthy, found {}",
-                    health_words(container)
-                ));
+                push(format!("expected {wanted}, found {found}"));
+            } else if !is_ready(definition, container) {
+                let wanted =
+                    if definition.compose.healthcheck.is_some() { "running and healthy" } else { "running" };
+                push(format!("expected {wanted}, found {}", health_words(container)));
+            } else if let Some((_, found)) =
+                wrong_answers(container, observed).find(|(question, _)| **question == Question::Ready)
+            {
+                push(format!("expected it to be ready, found {found}"));
             }
         }
     }
     faults
+}
+
+/// Whether Docker says that a container of a service does its work: it runs, and its health check succeeded where the
+/// service has one. The image may have a check of its own; then that counts. What the service answers over HTTP is asked
+/// apart.
+pub fn is_ready(service: &Service, container: &Container) -> bool {
+    let is_healthy = match container.health {
+        Health::Healthy => true,
+        Health::None => service.compose.healthcheck.is_none(),
+        Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
+    };
+    is_healthy && container.state == State::Running
+}
+
+/// Whether a container of a service does its work, by its own word, too.
+fn is_serving(service: &Service, container: &Container, observed: &Observed) -> bool {
+    let says_no = wrong_answers(container, observed).any(|(question, _)| *question == Question::Ready);
+    is_ready(service, container) && !says_no
 }
 
 fn health_words(container: &Container) -> String {

@@ -6,15 +6,14 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{drift::item, secrets};
 use crate::{
-    desired::{self, SECRETS_FOLDER},
     host::FileFact,
     observe::{KEY_FILE, Observed},
+    project::{SECRETS_FOLDER, service_of},
     release::Release,
 };
 
 /// What the operator keeps in a project's folder beside the files of the release, and what a person may put there.
-const OWN: [&str; 7] =
-    [desired::DRAINED, "HOLD", "files", "ledger.json", "releases", SECRETS_FOLDER, KEY_FILE];
+const OWN: [&str; 6] = ["HOLD", "files", "ledger.json", "releases", SECRETS_FOLDER, KEY_FILE];
 
 pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     if let Some(fact) = observed.files.get(".") {
@@ -24,7 +23,7 @@ pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftIte
     let mut blocked = BTreeSet::new();
     for (path, record) in &applied.files {
         let wanted = content(&record.sha256, record.size);
-        let owner = owner_of(path);
+        let owner = service_of(path);
         let mut push =
             |kind, path: &str, wanted, found| items.push(item(kind, owner, Some(path), wanted, found));
         if let Some((parent, fact)) = broken_parent(path, observed) {
@@ -35,7 +34,7 @@ pub(super) fn file_drift(applied: &Release, observed: &Observed) -> Vec<DriftIte
         }
         match observed.files.get(path) {
             None => push(DriftKind::FileMissing, path, wanted, "nothing".to_owned()),
-            Some(FileFact::File { mode, size, sha256 }) => {
+            Some(FileFact::File { mode, size, sha256, .. }) => {
                 if sha256.as_ref() != Some(&record.sha256) {
                     let found = match sha256 {
                         Some(sha256) => content(sha256, *size),
@@ -75,11 +74,12 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
         .chain(applied.seals.keys())
         .flat_map(|path| parents(path).chain([path.as_str()]))
         .chain(OWN)
+        .chain(applied.project.drain_file.as_deref())
         .collect();
     let is_known =
         |path: &str| known.contains(path) || path.starts_with("releases/") || secrets::is_kept(path);
     let known_owner = |path: &str| {
-        owner_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned)
+        service_of(path).filter(|owner| applied.project.services.contains_key(*owner)).map(str::to_owned)
     };
     // What lies below something known that is no folder is told with that.
     let is_top = |path: &str| {
@@ -94,7 +94,7 @@ fn extra(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
             let found =
                 item(DriftKind::FileExtra, known_owner(path).as_deref(), Some(path), "nothing", words(fact));
             // A name in that folder leads users to whoever has it.
-            let answer = if desired::is_upstream(path) { Answer::Heal } else { found.answer };
+            let answer = if applied.project.is_upstream(path) { Answer::Heal } else { found.answer };
             DriftItem { answer, ..found }
         })
         .collect()
@@ -112,10 +112,4 @@ pub(super) fn words(fact: &FileFact) -> String {
 /// A content in words that fit into a line.
 pub(super) fn content(sha256: &str, size: u64) -> String {
     format!("sha256:{} ({size} bytes)", sha256.get(..12).unwrap_or(sha256))
-}
-
-/// The service whose files lie below `files/SERVICE/`, or whose secrets below `secrets/SERVICE/`.
-fn owner_of(path: &str) -> Option<&str> {
-    let of_files = path.strip_prefix("files/").and_then(|rest| rest.split('/').next());
-    of_files.or_else(|| super::secrets::owner_of(path))
 }

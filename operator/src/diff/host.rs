@@ -1,16 +1,18 @@
 //! What is wrong with the host itself, though it can be managed; and what others put where we are.
 
+use std::collections::BTreeSet;
+
 use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::drift::item;
 use crate::{
-    desired::{
+    host::{Container, Disk},
+    observe::{Observed, adopted_containers},
+    project::{
         Project,
-        compose::{COMPOSE_PROJECT, COMPOSE_SERVICE},
+        compose::{COMPOSE_PROJECT, COMPOSE_SERVICE, PublishedPort},
         labels,
     },
-    host::{Container, Disk},
-    observe::Observed,
 };
 
 /// A disk with less free space than this, in percent, is told.
@@ -88,38 +90,40 @@ pub fn no_room(observed: &Observed) -> Option<String> {
 
 /// A port that a project is to publish, and that somebody else has: nothing is begun that would end at that.
 pub fn port_in_the_way(desired: &Project, observed: &Observed) -> Option<String> {
-    let ports = desired.published_ports();
-    let told = |port: u16, found: &str| {
-        let service = publisher(desired, port).unwrap_or("a service");
+    let told = |service: &str, port: &PublishedPort, found: &str| {
+        let port = &port.published;
         format!(
             "port {port}: expected it to be free for {service}, found {found}; end that, or change spec.ports"
         )
     };
-    if let Some(port) = observed.taken_ports.iter().find(|port| ports.contains(port)) {
-        return Some(told(*port, "something that is no container listening there"));
+    let is_taken = |port: &PublishedPort| {
+        port.protocol == "tcp" && port.number().is_some_and(|number| observed.taken_ports.contains(&number))
+    };
+    if let Some((service, port)) = desired.published_ports().find(|(_, port)| is_taken(port)) {
+        return Some(told(service, port, "something that is no container listening there"));
     }
-    let adopted = super::adoption::containers(desired, observed);
+    let adopted = adopted_containers(desired, observed);
     let mut others = observed.others.iter().filter(|other| adopted.iter().all(|one| one.id != other.id));
     others.find_map(|other| {
-        let taken = other.published.iter().find(|one| one.protocol == "tcp" && ports.contains(&one.port))?;
-        Some(told(taken.port, &format!("the container {}", other.name)))
+        let (service, port) = desired.published_ports().find(|(_, port)| is_published(port, other))?;
+        Some(told(service, port, &format!("the container {}", other.name)))
     })
 }
 
-fn publisher(project: &Project, port: u16) -> Option<&str> {
-    let port = port.to_string();
-    let mut services = project.services.iter();
-    services
-        .find(|(_, service)| service.ports.iter().any(|published| published.published == port))
-        .map(|(name, _)| name.as_str())
+/// Whether a container has a port, at an address that is in the way.
+fn is_published(port: &PublishedPort, container: &Container) -> bool {
+    container.published.iter().any(|one| port.conflicts_with(&one.protocol, one.address, one.port))
+}
+
+fn publisher(project: &Project, number: u16) -> Option<&str> {
+    let mut ports = project.published_ports();
+    ports.find(|(_, port)| port.number() == Some(number)).map(|(service, _)| service)
 }
 
 /// Containers that are not ours and yet have something that is.
 pub(super) fn rogues(project: &Project, desired: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let adopted: Vec<&str> = super::adoption::containers(desired, observed)
-        .into_iter()
-        .map(|container| container.id.as_str())
-        .collect();
+    let adopted: Vec<&str> =
+        adopted_containers(desired, observed).into_iter().map(|container| container.id.as_str()).collect();
     let foreign =
         observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
     let foreign = foreign.filter(|container| !adopted.contains(&container.id.as_str()));
@@ -127,7 +131,6 @@ pub(super) fn rogues(project: &Project, desired: &Project, observed: &Observed) 
 }
 
 fn rogue(project: &Project, observed: &Observed, container: &Container) -> Option<DriftItem> {
-    let ports = project.published_ports();
     let folder = format!("{}/{}", observed.directory, project.folder);
     let mut found = Vec::new();
     if container.has_label(COMPOSE_PROJECT, &project.name) {
@@ -136,18 +139,14 @@ fn rogue(project: &Project, observed: &Observed, container: &Container) -> Optio
     } else if container.name.starts_with(&format!("{}-", project.name)) {
         found.push("has a name of ours".to_owned());
     }
-    let taken = container
-        .published
-        .iter()
-        .filter(|published| published.protocol == "tcp" && ports.contains(&published.port));
-    let mut taken: Vec<u16> = taken.map(|published| published.port).collect();
-    taken.dedup();
+    let taken = project.published_ports().filter(|(_, port)| is_published(port, container));
+    let taken: BTreeSet<u16> = taken.filter_map(|(_, port)| port.number()).collect();
     found.extend(taken.iter().map(|port| format!("has port {port}")));
     if container.networks.contains(&project.network) {
         found.push(format!("is in the network {}", project.network));
     }
     for source in &container.sources {
-        let is_volume = project.volumes.values().any(|volume| volume == source);
+        let is_volume = project.volumes.values().any(|volume| volume.name == *source);
         if is_volume || *source == folder || source.starts_with(&format!("{folder}/")) {
             found.push(format!("sees {source}"));
         }

@@ -11,6 +11,6 @@ pub(crate) mod secrets;
 mod settings;
 
 pub use change::{Change, ChangeItem, change};
-pub use drift::{drift, faults, host_defaults, serving};
+pub use drift::{Fault, drift, faults, host_defaults, is_ready, serving};
 pub use host::{no_room, port_in_the_way};
 pub use ignore::judge;

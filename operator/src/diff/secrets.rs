@@ -4,17 +4,15 @@ use tasktracker_crds::{DriftItem, DriftKind};
 
 use super::{change::ChangeItem, drift::item, files::words};
 use crate::{
-    desired::{Project, SECRETS_FOLDER},
     host::FileFact,
     observe::{KEY_FILE, Observed},
+    project::{Project, SECRETS_FOLDER, SecretFile, service_of},
     release::Release,
     secret::Seals,
 };
 
 /// Permission bits of the seal key.
 pub(crate) const KEY_MODE: u32 = 0o600;
-/// Permission bits of a secret file: whoever a container runs as can read it.
-pub(crate) const SECRET_MODE: u32 = 0o444;
 /// Permission bits of the folder above all secrets: no other user of the host gets past it.
 const OUTER_MODE: u32 = 0o700;
 /// Permission bits of a service's folder of secrets, which its containers see.
@@ -78,15 +76,11 @@ pub(crate) fn folders<'a>(paths: impl IntoIterator<Item = &'a String>) -> Vec<(S
     outer.into_iter().chain(inner.into_iter().map(|path| (path, INNER_MODE))).collect()
 }
 
-/// The service that a secret file is for.
-pub(super) fn owner_of(path: &str) -> Option<&str> {
-    path.strip_prefix(SECRETS_FOLDER)?.strip_prefix('/')?.split('/').next()
-}
-
 /// Whether the source still has the value that a release was applied with.
 pub(crate) fn has_applied_value(applied: &Release, path: &str, observed: &Observed) -> bool {
-    let secrets = &applied.project.secrets;
-    let now = observed.seal_key.as_ref().map(|key| observed.secrets.sealed(secrets, key)).unwrap_or_default();
+    let secrets = applied.project.references();
+    let now =
+        observed.seal_key.as_ref().map(|key| observed.secrets.sealed(&secrets, key)).unwrap_or_default();
     now.get(path).is_some_and(|now| applied.seals.get(path) == Some(now))
 }
 
@@ -99,10 +93,10 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     let mut items = Vec::new();
     let octal = |mode: u32| format!("mode {mode:04o}");
     let mut check_mode = |path: &str, wanted: u32| {
-        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode }) = observed.files.get(path)
+        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode, .. }) = observed.files.get(path)
             && *mode != wanted
         {
-            items.push(item(DriftKind::FileMode, owner_of(path), Some(path), octal(wanted), octal(*mode)));
+            items.push(item(DriftKind::FileMode, service_of(path), Some(path), octal(wanted), octal(*mode)));
         }
     };
     check_mode(KEY_FILE, KEY_MODE);
@@ -110,15 +104,15 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     for (path, mode) in &folders {
         check_mode(path, *mode);
     }
-    for path in applied.seals.keys() {
-        check_mode(path, SECRET_MODE);
+    for (path, secret) in files(applied) {
+        items.extend(other_access(path, secret, observed));
     }
     let is_no_folder = |path: &&String| observed.files.get(*path).is_some_and(|fact| !fact.is_folder());
     let mut broken: Vec<&String> = folders.iter().map(|(path, _)| path).filter(is_no_folder).collect();
     broken.truncate(1);
     for path in &broken {
         let found = observed.files.get(*path).map_or_else(String::new, words);
-        items.push(item(DriftKind::NotAFile, owner_of(path), Some(path), "a folder", found));
+        items.push(item(DriftKind::NotAFile, service_of(path), Some(path), "a folder", found));
     }
     for (path, seal) in applied
         .seals
@@ -142,17 +136,38 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
         } else {
             (kind, "the value of the applied release")
         };
-        items.push(item(kind, owner_of(path), Some(path), wanted, found));
+        items.push(item(kind, service_of(path), Some(path), wanted, found));
     }
     items
 }
 
+/// The secret files that a release was applied with.
+fn files(applied: &Release) -> impl Iterator<Item = (&String, &SecretFile)> {
+    applied.project.secrets.iter().filter(|(path, _)| applied.seals.contains_key(*path))
+}
+
+/// A secret file with other permission bits, or of another owner where its service insists on one.
+fn other_access(path: &str, secret: &SecretFile, observed: &Observed) -> Option<DriftItem> {
+    let Some(FileFact::File { mode, uid, gid, .. }) = observed.files.get(path) else { return None };
+    let wanted = secret.owner.map_or((*uid, *gid), |owner| (owner.uid, owner.gid));
+    if (*mode, (*uid, *gid)) == (secret.mode, wanted) {
+        return None;
+    }
+    let words = |mode: u32, (uid, gid): (u32, u32)| match secret.owner {
+        Some(_) => format!("mode {mode:04o}, owner {uid}:{gid}"),
+        None => format!("mode {mode:04o}"),
+    };
+    let (wanted, found) = (words(secret.mode, wanted), words(*mode, (*uid, *gid)));
+    Some(item(DriftKind::FileMode, service_of(path), Some(path), wanted, found))
+}
+
 /// Secrets that are asked for and cannot be had.
 pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> {
-    let missing = observed.secrets.missing_of(&desired.secrets);
+    let references = desired.references();
+    let missing = observed.secrets.missing_of(&references);
     missing
         .map(|(path, found)| {
-            item(DriftKind::SecretMissing, owner_of(path), Some(path), "a secret that can be read", found)
+            item(DriftKind::SecretMissing, service_of(path), Some(path), "a secret that can be read", found)
         })
         .collect()
 }
@@ -161,10 +176,11 @@ pub(super) fn missing(desired: &Project, observed: &Observed) -> Vec<DriftItem> 
 /// what it was.
 pub(super) fn wanted_seals(desired: &Project, observed: &Observed) -> Seals {
     let Some(key) = &observed.seal_key else { return Seals::new() };
-    let now = observed.secrets.sealed(&desired.secrets, key);
+    let now = observed.secrets.sealed(&desired.references(), key);
     let before = |path: &String| {
         let applied = observed.applied.as_ref()?;
-        let same = applied.project.secrets.get(path) == desired.secrets.get(path);
+        let reference = |project: &Project| project.secrets.get(path).map(|file| file.reference.clone());
+        let same = reference(&applied.project) == reference(desired);
         applied.seals.get(path).filter(|_| same)
     };
     let seal = |path: &String| Some((path.clone(), now.get(path).or_else(|| before(path))?.clone()));
@@ -177,7 +193,7 @@ pub(super) fn compare(desired: &Project, observed: &Observed, items: &mut Vec<Ch
     let before = observed.applied.as_ref().map_or(&none, |applied| &applied.seals);
     let after = wanted_seals(desired, observed);
     let mut push = |path: &String, from: &str, to: &str| {
-        let service = owner_of(path).map(str::to_owned);
+        let service = service_of(path).map(str::to_owned);
         items.push(ChangeItem { service, path: path.clone(), from: from.to_owned(), to: to.to_owned() });
     };
     for path in desired.secrets.keys() {

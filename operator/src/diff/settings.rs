@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::{
-    desired::{
-        compose::{COMPOSE_NUMBER, Service},
+    host::{Container, Engine, ImageConfig, Settings},
+    project::{
+        Project,
+        compose::{
+            BindOptions, COMPOSE_NUMBER, Healthcheck, Joined, Limits, Logging, Mount, Propagation,
+            PublishedPort, Service, Ulimit, interpolated,
+        },
         labels,
     },
-    host::{Container, Engine, ImageConfig, Settings},
     release::{self, Release},
 };
 
@@ -33,7 +37,7 @@ pub(super) fn differences(
     let (Some(service), Some(details)) = (applied.project.services.get(name), &container.details) else {
         return Vec::new();
     };
-    let mut wanted = wanted(applied, name, service, image, directory);
+    let mut wanted = wanted(applied, name, &service.compose, image, (engine, directory));
     let number = container.labels.get(COMPOSE_NUMBER).map_or("1", String::as_str);
     let own_name = format!("{}-{name}-{number}", applied.project.name);
     let mut found = details.settings.clone();
@@ -78,98 +82,201 @@ fn is_anonymous(field: &str, text: &str, image: &ImageConfig) -> bool {
 }
 
 /// What a container of a service should be like, in the form in which `inspect` is read.
+///
+/// A service is taken apart field by field: one that is rendered and not compared does not compile.
 fn wanted(
     applied: &Release,
     name: &str,
     service: &Service,
     image: &ImageConfig,
-    directory: &str,
+    host: (&Engine, &str),
 ) -> Settings {
-    let project = &applied.project;
+    let Service {
+        image: _,      // compared by its ID
+        scale: _,      // counted
+        depends_on: _, // nothing that a container shows, but for a label that is Compose's own
+        entrypoint,
+        command,
+        user,
+        group_add,
+        pid,
+        network_mode,
+        environment,
+        ports,
+        volumes,
+        tmpfs,
+        networks,
+        extra_hosts,
+        sysctls,
+        ulimits,
+        healthcheck,
+        labels: own_labels,
+        limits,
+        logging,
+        restart,
+        stop_grace_period,
+    } = service;
     let mut wanted = image.settings.clone();
-    let mut put = |field: String, text: String| drop(wanted.insert(field, text));
-    for (key, value) in &service.environment {
-        put(format!("environment/{key}"), value.replace("$$", "$"));
-    }
-    for (key, value) in &service.labels {
-        put(format!("labels/{key}"), value.replace("$$", "$"));
+    texts(&mut wanted, "environment", environment);
+    texts(&mut wanted, "labels", own_labels);
+    texts(&mut wanted, "sysctls", sysctls);
+    process(&mut wanted, entrypoint.as_ref(), command.as_ref());
+    unordered(&mut wanted, "group_add", group_add.iter().map(|group| interpolated(group)));
+    let hosts = extra_hosts.iter().map(|(host, address)| interpolated(&format!("{host}:{address}")));
+    unordered(&mut wanted, "extra_hosts", hosts);
+    in_memory(&mut wanted, tmpfs);
+    mounted(&mut wanted, volumes, &applied.project, host);
+    let limited = |(name, Ulimit { soft, hard }): (&String, &Ulimit)| {
+        (format!("ulimits/{name}"), format!("{soft}:{hard}"))
+    };
+    wanted.extend(ulimits.iter().map(limited));
+    published(&mut wanted, ports);
+    match network_mode {
+        Some(mode) => drop(wanted.insert("network_mode".to_owned(), mode.as_str().to_owned())),
+        None => joined(&mut wanted, applied, name, networks),
     }
     if let Some(hash) = applied.service_hashes.get(name) {
-        put(format!("labels/{}", labels::SERVICE_HASH), hash.clone());
+        wanted.insert(format!("labels/{}", labels::SERVICE_HASH), hash.clone());
     }
-    for tmpfs in &service.tmpfs {
-        let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-        put(format!("tmpfs/{path}"), options.to_owned());
-    }
-    for mount in &service.volumes {
-        let access = if mount.read_only { "ro" } else { "rw" };
-        let source = match mount.kind.as_str() {
-            "volume" => project.volumes.get(&mount.source).unwrap_or(&mount.source).clone(),
-            _ => format!("{directory}/{}/{}", project.folder, mount.source.trim_start_matches("./")),
-        };
-        put(format!("volumes/{}", mount.target), format!("{} {source} {access}", mount.kind));
-    }
-    if let Some(user) = &service.user {
-        put("user".to_owned(), user.clone());
-    }
-    put(format!("networks/{}", project.network), "connected".to_owned());
-    let hash = applied.service_hashes.get(name).filter(|_| project.rolling.contains(name));
-    let upstream = hash.map(|hash| format!(" {}", release::alias(name, hash))).unwrap_or_default();
-    put(format!("networks/{}/aliases", project.network), format!("{name}{upstream}"));
-    put("restart".to_owned(), service.restart.clone());
-    put("stop_grace_period".to_owned(), seconds(&service.stop_grace_period).to_string());
-    put("logging/driver".to_owned(), service.logging.driver.clone());
-    for (key, value) in &service.logging.options {
-        put(format!("logging/options/{key}"), value.clone());
-    }
-    for port in &service.ports {
-        wanted.remove(&format!("expose/{}/{}", port.target, port.protocol));
-        wanted.insert(format!("ports/{}/{}", port.target, port.protocol), format!("*:{}", port.published));
-    }
-    health(service, &mut wanted);
-    limits(service, &mut wanted);
+    let texts = [
+        ("user", user.as_ref().map(|user| interpolated(user))),
+        ("pid", pid.map(|pid| pid.as_str().to_owned())),
+        ("restart", Some(restart.clone())),
+        ("stop_grace_period", Some(seconds(stop_grace_period).to_string())),
+    ];
+    wanted.extend(texts.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?))));
+    log(&mut wanted, logging);
+    health(&mut wanted, healthcheck.as_ref());
+    limit(&mut wanted, limits);
     wanted
 }
 
-fn health(service: &Service, wanted: &mut Settings) {
-    wanted.retain(|field, _| !field.starts_with("healthcheck/"));
-    let check = &service.healthcheck;
+/// A setting for each key of a mapping.
+fn texts(wanted: &mut Settings, field: &str, texts: &BTreeMap<String, String>) {
+    wanted.extend(texts.iter().map(|(key, text)| (format!("{field}/{key}"), interpolated(text))));
+}
+
+/// A list whose order means nothing; nothing where it is empty.
+fn unordered(wanted: &mut Settings, field: &str, list: impl Iterator<Item = String>) {
+    let mut list: Vec<String> = list.collect();
+    list.sort();
+    if !list.is_empty() {
+        wanted.insert(field.to_owned(), Value::from(list).to_string());
+    }
+}
+
+/// What runs. Docker leaves out the image's command where the entrypoint is another one.
+fn process(wanted: &mut Settings, entrypoint: Option<&Vec<String>>, command: Option<&Vec<String>>) {
+    if entrypoint.is_some() {
+        wanted.remove("command");
+    }
+    for (field, words) in [("entrypoint", entrypoint), ("command", command)] {
+        let Some(words) = words else { continue };
+        wanted.insert(field.to_owned(), list(words));
+    }
+}
+
+/// A list in its order.
+fn list(words: &[String]) -> String {
+    words.iter().map(|word| interpolated(word)).collect::<Value>().to_string()
+}
+
+fn in_memory(wanted: &mut Settings, tmpfs: &[String]) {
+    for tmpfs in tmpfs {
+        let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
+        wanted.insert(format!("tmpfs/{path}"), options.to_owned());
+    }
+}
+
+fn mounted(wanted: &mut Settings, mounts: &[Mount], project: &Project, (engine, directory): (&Engine, &str)) {
+    for mount in mounts {
+        // What an empty volume takes over when it is mounted first, nobody sees afterwards.
+        let Mount { kind, source, target, read_only, bind, volume: _ } = mount;
+        let source = match mount.project_folder() {
+            Some(folder) => format!("{directory}/{}/{folder}", project.folder),
+            None => project.volumes.get(source).map_or(source, |volume| &volume.name).clone(),
+        };
+        let propagation = match bind {
+            Some(BindOptions { propagation }) => Some(*propagation),
+            None if kind == "bind" && shares_data(&source, &engine.root) => Some(Propagation::Rslave),
+            None => None,
+        };
+        let access = if *read_only { "ro" } else { "rw" };
+        let propagation = propagation.map(|it| format!(" {}", it.as_str())).unwrap_or_default();
+        wanted.insert(format!("volumes/{target}"), format!("{kind} {source} {access}{propagation}"));
+    }
+}
+
+/// Whether a folder contains the engine's own data or lies in it: then Docker passes on mounts below it by itself.
+fn shares_data(folder: &str, root: &str) -> bool {
+    !root.is_empty() && (folder.starts_with(root) || root.starts_with(folder))
+}
+
+/// Published ports; those that the image announces, too, are no longer only announced.
+fn published(wanted: &mut Settings, ports: &[PublishedPort]) {
+    let mut bindings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // The mode means something in a swarm alone.
+    for PublishedPort { target, host_ip, published, protocol, mode: _ } in ports {
+        let address = host_ip.map_or_else(|| "*".to_owned(), |address| address.to_string());
+        let inside = format!("{target}/{protocol}");
+        wanted.remove(&format!("expose/{inside}"));
+        bindings.entry(inside).or_default().insert(format!("{address}:{published}"));
+    }
+    let joined = |bindings: BTreeSet<String>| bindings.into_iter().collect::<Vec<_>>().join(" ");
+    wanted.extend(bindings.into_iter().map(|(inside, all)| (format!("ports/{inside}"), joined(all))));
+}
+
+/// The project's network, and the names by which a service is known in it.
+fn joined(wanted: &mut Settings, applied: &Release, name: &str, networks: &BTreeMap<String, Joined>) {
+    let project = &applied.project;
+    let hash =
+        applied.service_hashes.get(name).filter(|_| project.blue_green().any(|(other, _)| other == name));
+    let mut aliases = BTreeSet::from([name.to_owned()]);
+    aliases.extend(hash.map(|hash| release::alias(name, hash)));
+    aliases.extend(networks.values().flat_map(|Joined { aliases }| aliases.iter().cloned()));
+    let aliases: Vec<String> = aliases.into_iter().collect();
+    let field = format!("networks/{}", project.network);
+    wanted.insert(format!("{field}/aliases"), aliases.join(" "));
+    wanted.insert(field, "connected".to_owned());
+}
+
+fn log(wanted: &mut Settings, logging: &Logging) {
+    let Logging { driver, options } = logging;
+    wanted.insert("logging/driver".to_owned(), driver.clone());
+    texts(wanted, "logging/options", options);
+}
+
+/// The health check of a service, in the place of the image's own.
+fn health(wanted: &mut Settings, check: Option<&Healthcheck>) {
+    let Some(check) = check else { return };
+    let Healthcheck { test, interval, timeout, retries, start_period } = check;
     let nanoseconds = |text: &str| (seconds(text) * 1_000_000_000).to_string();
     let fields = [
-        ("test", Value::from(check.test.clone()).to_string()),
-        ("interval", nanoseconds(&check.interval)),
-        ("timeout", nanoseconds(&check.timeout)),
-        ("start_period", nanoseconds(&check.start_period)),
-        ("retries", check.retries.to_string()),
+        ("test", list(test)),
+        ("interval", nanoseconds(interval)),
+        ("timeout", nanoseconds(timeout)),
+        ("start_period", nanoseconds(start_period)),
+        ("retries", retries.to_string()),
     ];
+    wanted.retain(|field, _| !field.starts_with("healthcheck/"));
     wanted.extend(fields.map(|(field, text)| (format!("healthcheck/{field}"), text)));
 }
 
-fn limits(service: &Service, wanted: &mut Settings) {
-    let crate::desired::compose::Limits {
-        mem_limit,
-        memswap_limit,
-        cpus,
-        pids_limit,
-        read_only,
-        cap_drop,
-        cap_add,
-        security_opt,
-    } = &service.limits;
-    let mut put = |field: &str, text: String| drop(wanted.insert(field.to_owned(), text));
-    put("mem_limit", mem_limit.to_string());
-    put("memswap_limit", memswap_limit.to_string());
-    put("cpus", format!("{:.0}", cpus * 1_000_000_000.0));
-    put("pids_limit", pids_limit.to_string());
+fn limit(wanted: &mut Settings, limits: &Limits) {
+    let Limits { mem_limit, memswap_limit, cpus, pids_limit, read_only, cap_drop, cap_add, security_opt } =
+        limits;
+    let numbers = [
+        ("mem_limit", mem_limit.to_string()),
+        ("memswap_limit", memswap_limit.to_string()),
+        ("cpus", format!("{:.0}", cpus * 1_000_000_000.0)),
+        ("pids_limit", pids_limit.to_string()),
+    ];
+    wanted.extend(numbers.map(|(field, text)| (field.to_owned(), text)));
     if *read_only {
-        put("read_only", "true".to_owned());
+        wanted.insert("read_only".to_owned(), "true".to_owned());
     }
     for (field, list) in [("cap_drop", cap_drop), ("cap_add", cap_add), ("security_opt", security_opt)] {
-        let mut list = list.clone();
-        list.sort();
-        if !list.is_empty() {
-            put(field, Value::from(list).to_string());
-        }
+        unordered(wanted, field, list.iter().cloned());
     }
 }
 

@@ -1,55 +1,64 @@
-//! Carries out what was planned, looks again, and keeps an account of it.
+//! Carries out what was planned, checks again, and keeps an account of it.
 
 use tasktracker_crds::conditions::reasons;
 use tokio::time::Instant;
 
-use super::{
-    Look, Site, Wish,
-    audit::{BEGAN, Entry, State},
-    now,
+use super::{CheckOptions, Evaluation, ProjectContext, now};
+use crate::{
+    apply,
+    host::HostLock,
+    observe::Depth,
+    plan::Approval,
+    state::audit::{BEGAN, Entry, State},
 };
-use crate::{apply, host::HostLock, observe::Depth, plan::Approval};
 
-impl Site<'_> {
-    /// Carries out what was planned for one project, looks again, and keeps what did not hold; all of it is in the audit
+impl ProjectContext<'_> {
+    /// Carries out what was planned for one project, checks again, and keeps what did not hold; all of it is in the audit
     /// log.
     ///
     /// # Errors
     /// The first thing that went wrong.
-    pub async fn act(&self, lock: &HostLock, look: &Look, who: &str) -> Result<apply::Outcome, apply::Error> {
-        self.act_on(lock, look, who, None).await
+    pub async fn act(
+        &self,
+        lock: &HostLock,
+        evaluation: &Evaluation,
+        who: &str,
+    ) -> Result<apply::Outcome, apply::Error> {
+        self.act_on(lock, evaluation, who, None).await
     }
 
     /// The same, and where `back` is given, as the way back to an earlier release.
     pub(super) async fn act_on(
         &self,
         lock: &HostLock,
-        look: &Look,
+        evaluation: &Evaluation,
         who: &str,
         back: Option<apply::Back>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let context = apply::Context { back, ..self.context(lock, look, who) };
+        let context = apply::Context { back, ..self.context(lock, evaluation, who) };
         let started = Instant::now();
-        let before = look.observed.applied.as_ref();
-        let why = look.plan.why();
+        let before = evaluation.observed.applied.as_ref();
+        let why = evaluation.plan.why();
         let entry = Entry {
-            what: look.plan.words(),
-            plan: Some(look.plan.hash()),
-            ..self.entry(&context, look, &why)
+            what: evaluation.plan.words(),
+            plan: Some(evaluation.plan.hash()),
+            ..self.entry(&context, evaluation, &why)
         };
-        self.memory.audit(&entry);
-        let outcome = Box::pin(self.carry_out(look, &context)).await;
+        self.memory.audit(&entry).await;
+        let outcome = Box::pin(self.carry_out(evaluation, &context)).await;
         let done = outcome.as_ref().ok();
-        let is_planned = look.plan.repairs_now().next().is_some() && look.plan.rollout.is_none();
+        let is_planned = evaluation.plan.repairs_now().next().is_some() && evaluation.plan.rollout.is_none();
         let beyond = done.filter(|_| !is_planned).into_iter().flat_map(|done| done.repaired.clone());
         let after = done.and_then(|done| done.rolled_out.as_ref()).or(before);
-        self.memory.audit(&Entry {
-            what: entry.what.iter().cloned().chain(beyond).collect(),
-            after: Some(State::of(after)),
-            result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                what: entry.what.iter().cloned().chain(beyond).collect(),
+                after: Some(State::of(after)),
+                result: outcome.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         outcome
     }
 
@@ -58,73 +67,89 @@ impl Site<'_> {
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub async fn retry(&self, lock: &HostLock, look: &Look, who: &str) -> Result<bool, apply::Error> {
-        let Some(ledger) = &look.observed.ledger else { return Ok(false) };
+    pub async fn retry(
+        &self,
+        lock: &HostLock,
+        evaluation: &Evaluation,
+        who: &str,
+    ) -> Result<bool, apply::Error> {
+        let Some(ledger) = &evaluation.observed.ledger else { return Ok(false) };
         let failed = ledger.failed.as_ref().map(|failed| format!("try revision {} again", failed.revision));
         let attempts = (!ledger.attempts.is_empty()).then(|| "try again what did not hold".to_owned());
         let held = ledger.held.as_ref().map(|held| format!("hold release {} no longer", held.release));
         let what: Vec<String> = failed.into_iter().chain(attempts).chain(held).collect();
-        if what.is_empty() || (ledger.intent.is_some() && ledger.left().is_none()) {
+        if what.is_empty() || (ledger.intent.is_some() && ledger.held_failure().is_none()) {
             return Ok(false);
         }
-        let context = self.context(lock, look, who);
-        let entry = Entry { what, ..self.entry(&context, look, "a person asks for it") };
-        self.audited(look, entry, apply::retry(self.host, ledger, &context)).await?;
+        let context = self.context(lock, evaluation, who);
+        let entry = Entry { what, ..self.entry(&context, evaluation, "a person asks for it") };
+        self.audited(evaluation, entry, apply::retry(self.host, ledger, &context)).await?;
         Ok(true)
     }
 
-    /// Keeps that a wish was heard, as the ledger of the look says already.
-    pub(super) async fn keep_heard(
+    /// Records in the ledger that a request was acknowledged, as the ledger of the evaluation says already.
+    pub(super) async fn acknowledge(
         &self,
         lock: &HostLock,
-        look: &Look,
+        evaluation: &Evaluation,
         who: &str,
     ) -> Result<(), apply::Error> {
-        let Some(ledger) = &look.observed.ledger else { return Ok(()) };
-        let context = self.context(lock, look, who);
-        let what = vec!["keep that a wish was heard".to_owned()];
-        let entry = Entry { what, ..self.entry(&context, look, "an annotation asks for something") };
-        self.audited(look, entry, apply::keep_heard(self.host, ledger, &context)).await
+        let Some(ledger) = &evaluation.observed.ledger else { return Ok(()) };
+        let context = self.context(lock, evaluation, who);
+        let what = vec!["record that a request was acknowledged".to_owned()];
+        let entry = Entry { what, ..self.entry(&context, evaluation, "an annotation asks for something") };
+        self.audited(evaluation, entry, apply::record_acknowledgement(self.host, ledger, &context)).await
     }
 
-    /// Keeps that the plan of a look may be carried out, as a person says.
+    /// Keeps that the plan of a evaluation may be carried out, as a person says.
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub async fn approve(&self, lock: &HostLock, look: &Look, who: &str) -> Result<(), apply::Error> {
-        let context = self.context(lock, look, who);
-        let what = vec![format!("keep that plan {} is approved", look.plan.hash())];
-        let entry = Entry { what, ..self.entry(&context, look, "a person approves it") };
-        let done = apply::approve(self.host, &look.plan, &look.observed, who, &context);
-        Box::pin(self.audited(look, entry, async { done.await.map(drop) })).await
+    pub async fn approve(
+        &self,
+        lock: &HostLock,
+        evaluation: &Evaluation,
+        who: &str,
+    ) -> Result<(), apply::Error> {
+        let context = self.context(lock, evaluation, who);
+        let what = vec![format!("keep that plan {} is approved", evaluation.plan.hash())];
+        let entry = Entry { what, ..self.entry(&context, evaluation, "a person approves it") };
+        let done = apply::approve(self.host, &evaluation.plan, &evaluation.observed, who, &context);
+        Box::pin(self.audited(evaluation, entry, async { done.await.map(drop) })).await
     }
 
     /// Does something that concerns the ledger alone.
     async fn audited(
         &self,
-        look: &Look,
+        evaluation: &Evaluation,
         entry: Entry<'_>,
         work: impl Future<Output = Result<(), apply::Error>>,
     ) -> Result<(), apply::Error> {
-        self.memory.audit(&entry);
+        self.memory.audit(&entry).await;
         let started = Instant::now();
         let done = work.await;
-        self.memory.audit(&Entry {
-            after: Some(State::of(look.observed.applied.as_ref())),
-            result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                after: Some(State::of(evaluation.observed.applied.as_ref())),
+                result: done.as_ref().map_or_else(apply::Error::reason, |()| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         done
     }
 
-    fn context<'a>(&'a self, lock: &'a HostLock, look: &'a Look, who: &str) -> apply::Context<'a> {
+    fn context<'a>(
+        &'a self,
+        lock: &'a HostLock,
+        evaluation: &'a Evaluation,
+        who: &str,
+    ) -> apply::Context<'a> {
         apply::Context {
             lock,
-            project: &look.project,
+            project: &evaluation.project,
             rollout: &self.stack.spec.policy.rollout,
-            hooks: self.stack.spec.app.as_ref().map(|app| &app.hooks),
-            owner: look.project.owner.clone(),
+            owner: evaluation.project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: who.to_owned(),
             now: now().to_string(),
@@ -132,17 +157,22 @@ impl Site<'_> {
         }
     }
 
-    fn entry<'a>(&'a self, context: &'a apply::Context<'_>, look: &'a Look, why: &'a str) -> Entry<'a> {
+    fn entry<'a>(
+        &'a self,
+        context: &'a apply::Context<'_>,
+        evaluation: &'a Evaluation,
+        why: &'a str,
+    ) -> Entry<'a> {
         Entry {
             when: &context.now,
             who: &context.who,
             why,
             stack: &context.stack,
             host: self.spec.name.as_str(),
-            component: &look.project.component,
+            component: evaluation.project.component.as_str(),
             what: Vec::new(),
             plan: None,
-            before: State::of(look.observed.applied.as_ref()),
+            before: State::of(evaluation.observed.applied.as_ref()),
             after: None,
             result: BEGAN,
             seconds: 0.0,
@@ -151,23 +181,24 @@ impl Site<'_> {
 
     async fn carry_out(
         &self,
-        look: &Look,
+        evaluation: &Evaluation,
         context: &apply::Context<'_>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let outcome = Box::pin(apply::apply(self.host, &look.plan, &look.observed, context)).await;
-        if look.plan.rollout.is_some() {
+        let outcome =
+            Box::pin(apply::apply(self.host, &evaluation.plan, &evaluation.observed, context)).await;
+        if evaluation.plan.rollout.is_some() {
             let outcome = outcome?;
             if let Some(release) = &outcome.rolled_out {
                 self.memory.rolled_out(self.stack, self.spec, release);
             }
-            return Box::pin(self.finish(outcome, look, context)).await;
+            return Box::pin(self.finish(outcome, evaluation, context)).await;
         }
-        if look.plan.repairs_now().next().is_none() {
+        if evaluation.plan.repairs_now().next().is_none() {
             return outcome;
         }
         let remembered = async {
-            let after = self.look_again(look, context).await?;
-            apply::remember(self.host, &look.plan, &after.observed, &after.drift, context).await
+            let after = self.check_again(evaluation, context).await?;
+            apply::remember(self.host, &evaluation.plan, &after.observed, &after.drift, context).await
         };
         // What went wrong first is what is told.
         let remembered = remembered.await;
@@ -179,10 +210,10 @@ impl Site<'_> {
     async fn finish(
         &self,
         rolled_out: apply::Outcome,
-        look: &Look,
+        evaluation: &Evaluation,
         context: &apply::Context<'_>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let after = self.look_again(look, context).await?;
+        let after = self.check_again(evaluation, context).await?;
         if !after.has_work() || after.plan.rollout.is_some() {
             return Ok(rolled_out);
         }
@@ -191,14 +222,18 @@ impl Site<'_> {
     }
 
     /// What is there after something was done.
-    async fn look_again(&self, look: &Look, context: &apply::Context<'_>) -> Result<Look, apply::Error> {
-        let wish = Wish {
+    async fn check_again(
+        &self,
+        evaluation: &Evaluation,
+        context: &apply::Context<'_>,
+    ) -> Result<Evaluation, apply::Error> {
+        let options = CheckOptions {
             approval: Approval::Policy,
             depth: Depth::Whole,
             lock: Some(context.lock),
-            turns: None,
-            barred: None,
+            coordinator: None,
+            read_only_reason: None,
         };
-        Ok(self.look_at(look.project.clone(), wish).await?)
+        Ok(self.check(&evaluation.project, options).await?)
     }
 }

@@ -1,4 +1,4 @@
-//! One check of one host: a look, what is to be done about it, and the proof.
+//! One check of one project: observe, evaluate, what is to be done about it, and the proof.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -10,8 +10,8 @@ use tasktracker_crds::{HostSpec, conditions::reasons};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Error, Look, OPERATOR, Site, Wish, images::waits_for_images, now, requests, rivals::Rivals,
-    worker::Shared,
+    CheckOptions, Error, Evaluation, OPERATOR, ProjectContext, images::waits_for_images, now, requests,
+    worker::Shared, writers::ConflictingWriters,
 };
 use crate::{
     failpoint,
@@ -19,19 +19,20 @@ use crate::{
     metrics::{ERROR, Metrics, PANIC, SUCCESS, StackLabels},
     observe::Depth,
     plan::Approval,
-    source::{Authority, Stack, target},
+    project::Project,
+    source::{ProjectKey, Stack, WriteScope, target},
 };
 
-/// How often it is said that a host is worked on.
+/// Interval of the progress log line and of the metric that says that a project is worked on.
 const ALIVE: Duration = Duration::from_secs(30);
-/// Who wishes for something through an annotation.
+/// Who asks for something through an annotation.
 const PERSON: &str = "annotation";
 
 /// Why a check is made.
 #[derive(Clone, Copy)]
 pub(super) struct Occasion {
     pub(super) depth: Depth,
-    /// When what woke it came to our ears.
+    /// When the event that woke it arrived.
     pub(super) woken: Option<Instant>,
 }
 
@@ -42,74 +43,82 @@ pub(super) struct Checked {
     pub(super) hints: Option<watch::Receiver<Instant>>,
 }
 
-/// One check of one host.
+/// The project that is checked.
+#[derive(Clone)]
+pub(super) struct Subject {
+    pub(super) key: ProjectKey,
+    pub(super) stack: Arc<Stack>,
+    pub(super) spec: HostSpec,
+    /// As the component renders it; once for each spec.
+    pub(super) project: Arc<Project>,
+}
+
+/// One check of one project.
 struct Check<'a> {
     shared: &'a Shared,
-    stack: &'a Stack,
-    spec: &'a HostSpec,
+    subject: &'a Subject,
     host: &'a Arc<Host>,
     occasion: Occasion,
-    rivals: &'a Mutex<Rivals>,
+    writers: &'a Mutex<ConflictingWriters>,
 }
 
 /// One check with its repairs.
 pub(super) async fn check(
     shared: Arc<Shared>,
-    stack: Arc<Stack>,
-    spec: HostSpec,
+    subject: Subject,
     kept: Option<Arc<Host>>,
     occasion: Occasion,
-    rivals: Arc<Mutex<Rivals>>,
+    writers: Arc<Mutex<ConflictingWriters>>,
 ) -> Checked {
+    let Subject { key, stack, spec, .. } = &subject;
     failpoint::defect(&format!("check of {}", stack.key.name));
-    let name = spec.name.as_str();
     let failed = |error: Error| {
-        let before = shared.watcher.last(&stack.key, name);
-        shared.watcher.publish(&stack, error.report(name, before), now(), occasion.woken);
+        shared.coordinator.unavailable(key);
+        let before = shared.watcher.last(key);
+        shared.watcher.publish(stack, error.report(key, before), now(), occasion.woken);
     };
-    let host = match target(&stack, &spec, &shared.secrets).await {
+    let host = match target(stack, spec, &shared.secrets).await {
         Ok(target) => shared.hosts.get(&stack.key, target),
         Err(error) => {
-            shared.turns.missed(&stack.key, name);
-            shared.watcher.count(&stack, name, |metrics, labels| metrics.reconciled(labels, ERROR));
+            shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, ERROR));
             failed(error.into());
             return Checked { good: false, host: None, hints: None };
         }
     };
     drop(kept);
     let hints = host.hints();
-    let check = Check { shared: &shared, stack: &stack, spec: &spec, host: &host, occasion, rivals: &rivals };
-    let result = check.run().await;
+    let check = Check { shared: &shared, subject: &subject, host: &host, occasion, writers: &writers };
+    let result = Box::pin(check.run()).await;
     let good = result.is_ok();
     let outcome = if good { SUCCESS } else { ERROR };
-    shared.watcher.count(&stack, name, |metrics, labels| metrics.reconciled(labels, outcome));
+    shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, outcome));
     if let Err(error) = result {
-        shared.turns.missed(&stack.key, name);
         failed(error);
     }
     Checked { good, host: Some(host), hints: Some(hints) }
 }
 
-/// Tells of a check that did not come to its end.
-pub(super) fn ended_in_a_defect(shared: &Shared, stack: &Stack, host: &str) {
-    shared.turns.missed(&stack.key, host);
-    shared.watcher.count(stack, host, |metrics, labels| metrics.reconciled(labels, PANIC));
-    // What cannot be told without another defect stays in the log.
+/// Reports a check that ended in a panic.
+pub(super) fn panicked(shared: &Shared, subject: &Subject) {
+    let Subject { key, stack, .. } = subject;
+    shared.coordinator.unavailable(key);
+    shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, PANIC));
+    // What cannot be reported without another panic stays in the log.
     let _: Result<(), _> = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let before = shared.watcher.last(&stack.key, host);
-        shared.watcher.publish(stack, Error::Defect.report(host, before), now(), None);
+        let before = shared.watcher.last(key);
+        shared.watcher.publish(stack, Error::Defect.report(key, before), now(), None);
     }));
 }
 
 impl Check<'_> {
     fn count(&self, count: impl FnOnce(&Metrics, &StackLabels)) {
-        self.shared.watcher.count(self.stack, self.spec.name.as_str(), count);
+        self.shared.watcher.count(&self.subject.key, &self.subject.stack, count);
     }
 
-    fn site(&self) -> Site<'_> {
-        Site {
-            stack: self.stack,
-            spec: self.spec,
+    fn context(&self) -> ProjectContext<'_> {
+        ProjectContext {
+            stack: &self.subject.stack,
+            spec: &self.subject.spec,
             host: self.host,
             secrets: &self.shared.secrets,
             memory: &self.shared.memory,
@@ -118,50 +127,47 @@ impl Check<'_> {
     }
 
     async fn run(&self) -> Result<(), Error> {
-        let Self { stack, spec, host, .. } = self;
+        let Self { subject: Subject { key, stack, spec, .. }, host, .. } = self;
         if host.connect().await? {
             self.count(|metrics, labels| metrics.connected(labels, spec.name.as_str()));
             let facts = host.facts().await?;
             tracing::info!(stack = %stack.key, host = %spec.name, engine = facts.engine, compose = facts.compose, "connected");
         }
-        // What happens while it is looked is heard: the look after this one sees it.
+        // What happens during a check wakes the next one.
         host.watch().await?;
-        let looks = self.seen(self.occasion.depth, None).await?;
-        // What was approved just now was not known to the look that showed it.
-        let is_granted = |look: &Look| self.shared.turns.grants(stack, spec.name.as_str(), look);
-        let may_grant = self.authority() == Authority::Full;
-        let is_asked = |look: &Look| may_grant && !requests::open(stack, look).is_empty();
-        if !looks.iter().any(|look| look.has_work() || is_granted(look) || is_asked(look))
-            || self.may_write_nothing()
-        {
+        let evaluation = Box::pin(self.evaluate(self.occasion.depth, None)).await?;
+        // What was approved just now was not known to the evaluation that showed it.
+        let is_approved = self.shared.coordinator.is_newly_approved(stack, key, &evaluation);
+        let is_asked = self.scope() == WriteScope::Full && !requests::pending(stack, &evaluation).is_empty();
+        if !(evaluation.has_work() || is_approved || is_asked) || self.may_write_nothing() {
             return Ok(());
         }
-        self.refuse_rival(None)?;
+        self.refuse_conflicting_writer(None)?;
         let lock = host.lock(&self.shared.writer).await?;
         failpoint::reached("locked");
         let other = lock.before.as_deref().filter(|before| *before != self.shared.writer);
-        let result = match self.refuse_rival(other) {
-            Ok(()) if self.is_still_wanted(other).await => self.under_lock(&lock).await,
+        let result = match self.refuse_conflicting_writer(other) {
+            Ok(()) if self.is_still_wanted(other).await => Box::pin(self.under_lock(&lock)).await,
             refused => refused,
         };
         lock.release().await;
         result
     }
 
-    /// Nothing is written against another operator that writes on the host again and again; `met` has just been there.
-    fn refuse_rival(&self, met: Option<&str>) -> Result<(), Error> {
-        let mut rivals = self.rivals.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Nothing is written against another operator that writes on the host again and again; `met` had the lock before us.
+    fn refuse_conflicting_writer(&self, met: Option<&str>) -> Result<(), Error> {
+        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(met) = met {
-            rivals.met(met, Instant::now());
+            writers.record(met, Instant::now());
         }
-        let insistent = rivals.insistent(Instant::now(), self.stack.spec.interval.duration());
-        insistent.map_or(Ok(()), |writer| Err(Error::OtherWriter { writer }))
+        let persistent = writers.persistent(Instant::now(), self.subject.stack.spec.interval.duration());
+        persistent.map_or(Ok(()), |writer| Err(Error::OtherWriter { writer }))
     }
 
     /// Where somebody else wrote since, it may be for another spec than we know: the source is read anew. What is not
     /// wanted any more is left to the next check, which has the new spec.
     async fn is_still_wanted(&self, other: Option<&str>) -> bool {
-        let Self { shared, stack, spec, .. } = self;
+        let Self { shared, subject: Subject { stack, spec, .. }, .. } = self;
         if other.is_none() {
             return true;
         }
@@ -172,100 +178,112 @@ impl Check<'_> {
         wanted
     }
 
-    /// What was seen before the lock may be over: it is looked at anew, and again when the work is done.
+    /// What was found before the lock may be over: it is checked anew, and again when the work is done.
     async fn under_lock(&self, lock: &HostLock) -> Result<(), Error> {
         // It may have taken long to get it.
         if self.may_write_nothing() {
             return Ok(());
         }
-        let before = self.seen(Depth::Whole, Some(lock)).await?;
+        let before = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
         failpoint::reached("looked");
-        for look in &before {
-            if look.has_work() && self.may_bring_back(look).await && !self.may_write_nothing() {
-                self.carry_out(lock, look).await?;
-            }
+        if before.has_work() && self.may_recreate(&before).await && !self.may_write_nothing() {
+            self.carry_out(lock, &before).await?;
         }
-        let is_asked = before.iter().any(|look| !requests::open(self.stack, look).is_empty());
-        if is_asked && self.authority() == Authority::Full {
-            Box::pin(self.grant_requests(lock)).await?;
+        let is_asked = !requests::pending(&self.subject.stack, &before).is_empty();
+        if is_asked && self.scope() == WriteScope::Full {
+            Box::pin(self.carry_out_requests(lock)).await?;
         }
-        self.seen(Depth::Whole, Some(lock)).await?;
+        Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
         Ok(())
     }
 
     /// Whether another operator acts.
     fn may_write_nothing(&self) -> bool {
-        self.authority() == Authority::Nothing
+        self.scope() == WriteScope::Nothing
     }
 
-    fn authority(&self) -> Authority {
-        self.shared.source.authority(&self.stack.key)
+    fn scope(&self) -> WriteScope {
+        self.shared.source.write_scope(&self.subject.key.stack)
     }
 
-    /// What a person took away comes back only where the source, read anew, asks for it: its file may have gone before.
-    async fn may_bring_back(&self, look: &Look) -> bool {
-        let ledger = look.observed.ledger.as_ref();
+    /// What a person removed comes back only where the source, read anew, asks for it: its file may have gone before.
+    async fn may_recreate(&self, evaluation: &Evaluation) -> bool {
+        let ledger = evaluation.observed.ledger.as_ref();
         let was_removed = ledger.is_some_and(|ledger| ledger.current.is_none() && ledger.previous.is_some());
-        !was_removed || self.shared.source.is_current(self.stack).await
+        !was_removed || self.shared.source.is_current(&self.subject.stack).await
     }
 
-    /// Carries out what people wish for through annotations, where the host did not hear it yet.
-    async fn grant_requests(&self, lock: &HostLock) -> Result<(), Error> {
-        let Self { shared, stack, host, .. } = self;
-        let name = &host.target().name;
+    /// Carries out what annotations ask for, where the host did not acknowledge it yet.
+    async fn carry_out_requests(&self, lock: &HostLock) -> Result<(), Error> {
+        let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
         loop {
-            let looks = self.seen(Depth::Whole, Some(lock)).await?;
-            let first =
-                looks.iter().find_map(|look| Some((look, requests::open(stack, look).into_iter().next()?)));
-            let Some((look, request)) = first else { return Ok(()) };
-            tracing::info!(stack = %stack.key, host = %name, "an annotation asks for it: {request:?}");
-            let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
-            let granted = self.alive(Box::pin(self.site().grant(lock, look, &request, PERSON))).await?;
-            if let Some(refused) = granted {
-                tracing::error!(stack = %stack.key, host = %name, reason = refused.reason, "{}", refused.found);
-                shared.watcher.refused_request(stack, name, &refused);
+            let evaluation = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
+            let Some(request) = requests::pending(stack, &evaluation).into_iter().next() else {
+                return Ok(());
+            };
+            tracing::info!(stack = %stack.key, host = key.host, component = %key.component, "an annotation asks for it: {request:?}");
+            let Some(_permit) = shared.coordinator.urgent_permit(stack, key, &evaluation) else {
+                return Ok(());
+            };
+            let context = self.context();
+            let carried_out = Box::pin(context.carry_out_request(lock, &evaluation, &request, PERSON));
+            if let Some(refused) = self.alive(carried_out).await? {
+                tracing::error!(stack = %stack.key, host = key.host, component = %key.component, reason = refused.reason, "{}", refused.found);
+                shared.watcher.refused_request(stack, &key.host, &refused);
             }
         }
     }
 
-    async fn seen(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Vec<Look>, Error> {
-        let Self { shared, stack, spec, .. } = self;
-        let name = spec.name.as_str();
+    async fn evaluate(&self, depth: Depth, lock: Option<&HostLock>) -> Result<Evaluation, Error> {
+        let Self { shared, subject: Subject { key, stack, spec, project }, .. } = self;
         let started = Instant::now();
-        let authority = self.authority();
-        let barred = match &authority {
-            Authority::Repairs(why) => Some(why),
-            Authority::Full | Authority::Nothing => None,
+        let scope = self.scope();
+        let read_only_reason = match &scope {
+            WriteScope::HealOnly(why) => Some(why),
+            WriteScope::Full | WriteScope::Nothing => None,
         };
-        let wish = Wish { approval: Approval::Policy, depth, lock, turns: Some(&shared.turns), barred };
-        let looked = self.site().look(wish).await;
-        let released = released(stack, &looked).filter(|_| barred.is_none());
-        let looks = match released {
-            Some(approval) => self.site().look(Wish { approval, ..wish }).await?,
-            None => looked?,
+        let options = CheckOptions {
+            approval: Approval::Policy,
+            depth,
+            lock,
+            coordinator: Some(&shared.coordinator),
+            read_only_reason,
+        };
+        let context = self.context();
+        let checked = context.check(project, options).await;
+        let released = released(stack, key, &checked).filter(|_| read_only_reason.is_none());
+        let evaluation = match released {
+            Some(approval) => context.check(project, CheckOptions { approval, ..options }).await?,
+            None => checked?,
         };
         let phase = if depth == Depth::Slow { "slow" } else { "look" };
         self.count(|metrics, labels| metrics.phase(labels, phase, started.elapsed().as_secs_f64()));
-        for look in looks.iter().filter(|look| !look.observed.busy) {
-            shared.turns.saw(stack, name, look);
-            if let Some(applied) = &look.observed.applied {
-                shared.memory.record(stack, spec, applied, Some(&look.observed));
-            }
-            let mut report = look.report(name);
-            if look.has_work() {
-                // What failed before is tried again now: the failure is over when that succeeds, not before.
-                let before = shared.watcher.last(&stack.key, name);
-                report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
-            }
-            shared.watcher.publish(stack, report, now(), self.occasion.woken);
-            if waits_for_images(look) {
-                drop(shared.images.fetch(&self.site(), &look.observed.supply.missing).await);
+        if !evaluation.observed.busy {
+            self.record(&evaluation).await;
+            if let Some(applied) = &evaluation.observed.applied {
+                shared.memory.record(stack, spec, applied, Some(&evaluation.observed));
             }
         }
-        Ok(looks)
+        Ok(evaluation)
     }
 
-    /// Does something that may take long, and says all the while that the host is not forgotten.
+    /// Tells coordinator and watcher what was found, and begins to pull what a change waits for.
+    async fn record(&self, evaluation: &Evaluation) {
+        let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
+        shared.coordinator.record(stack, key, evaluation);
+        let mut report = evaluation.report(&key.host, now());
+        if evaluation.has_work() {
+            // What failed before is tried again now: the failure is over when that succeeds, not before.
+            let before = shared.watcher.last(key);
+            report.failure = before.and_then(|report| report.failure).filter(|failure| failure.reachable);
+        }
+        shared.watcher.publish(stack, report, now(), self.occasion.woken);
+        if waits_for_images(evaluation) {
+            drop(shared.images.fetch(&self.context(), &evaluation.observed.supply.missing).await);
+        }
+    }
+
+    /// Does something that may take long, and reports all the while that the project is worked on.
     async fn alive<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let mut ticks = tokio::time::interval(ALIVE);
@@ -273,60 +291,73 @@ impl Check<'_> {
             tokio::select! {
                 done = &mut work => return done,
                 _ = ticks.tick() => {
-                    self.shared.watcher.alive(self.stack, self.spec.name.as_str(), now());
+                    self.shared.watcher.alive(&self.subject.key, &self.subject.stack, now());
                 }
             }
         }
     }
 
-    async fn carry_out(&self, lock: &HostLock, look: &Look) -> Result<(), Error> {
-        let Self { shared, stack, host, .. } = self;
-        let name = &host.target().name;
-        if let Some(found) = &look.plan.take_back {
-            let Some(_turn) = shared.turns.slot(stack, name, look) else { return Ok(()) };
-            tracing::warn!(stack = %stack.key, host = %name, "the release before comes back: what is in force failed on {found}");
-            self.alive(Box::pin(self.site().take_back(lock, look, found, OPERATOR))).await?;
+    async fn carry_out(&self, lock: &HostLock, evaluation: &Evaluation) -> Result<(), Error> {
+        let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
+        let component = key.component;
+        if let Some(found) = &evaluation.plan.rollback_to_previous {
+            let Some(_permit) = shared.coordinator.urgent_permit(stack, key, evaluation) else {
+                return Ok(());
+            };
+            tracing::warn!(stack = %stack.key, host = key.host, %component, "rolling back: what is in force failed on {found}");
+            let context = self.context();
+            self.alive(Box::pin(context.rollback_for_peer(lock, evaluation, found, OPERATOR))).await?;
             return Ok(());
         }
-        let _turn = if look.plan.rollout.is_some() {
-            // Another host may have been faster.
-            let Some(taken) = shared.turns.take(stack, name, look) else { return Ok(()) };
-            Some(taken)
-        } else {
-            None
+        let is_rollout = evaluation.plan.rollout.is_some();
+        let is_disruptive = evaluation.project.is_serial() && evaluation.plan.takes_a_service_down();
+        let _permit = match (is_rollout, is_disruptive) {
+            (false, false) => None,
+            (true, _) => match shared.coordinator.permit_rollout(stack, key, evaluation) {
+                // Another host may have been faster.
+                None => return Ok(()),
+                permit => permit,
+            },
+            (false, true) => match shared.coordinator.urgent_permit(stack, key, evaluation) {
+                None => return Ok(()),
+                permit => permit,
+            },
         };
-        for repair in look.plan.repairs_now() {
-            tracing::info!(stack = %stack.key, host = %name, "repairing: {}", repair.action.words());
+        for repair in evaluation.plan.repairs_now() {
+            tracing::info!(stack = %stack.key, host = key.host, %component, "repairing: {}", repair.action.words());
         }
-        if let Some(change) = &look.plan.rollout {
-            tracing::info!(stack = %stack.key, host = %name, from = change.from_revision, to = change.to_revision, "rolling out");
+        if let Some(change) = &evaluation.plan.rollout {
+            tracing::info!(stack = %stack.key, host = key.host, %component, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();
-        let outcome = self.alive(self.site().act(lock, look, OPERATOR)).await;
+        let context = self.context();
+        let outcome = self.alive(context.act(lock, evaluation, OPERATOR)).await;
         let seconds = started.elapsed().as_secs_f64();
         self.count(|metrics, labels| {
             metrics.phase(labels, "apply", seconds);
-            if look.plan.rollout.is_some() {
+            if is_rollout {
                 metrics.rollout(labels, outcome.is_ok(), seconds);
             }
         });
         if let Some(release) = outcome?.rolled_out {
-            tracing::info!(stack = %stack.key, host = %name, release = release.id, revision = release.project.revision, seconds, "rolled out");
+            let revision = release.project.version();
+            tracing::info!(stack = %stack.key, host = key.host, %component, release = release.id, revision, seconds, "rolled out");
         }
         Ok(())
     }
 }
 
-/// What a person has said through an annotation, where a look shows that exactly this is waited for.
-fn released(stack: &Stack, looked: &Result<Vec<Look>, host::Error>) -> Option<Approval> {
+/// What a person has said through an annotation, where a check shows that exactly this is waited for.
+fn released(stack: &Stack, key: &ProjectKey, checked: &Result<Evaluation, host::Error>) -> Option<Approval> {
     let waits = |reason: &str| {
-        let waiting = looked.iter().flatten().filter_map(|look| look.plan.waiting.as_ref());
-        waiting.into_iter().any(|waiting| waiting.reason == reason)
+        let waiting = checked.as_ref().ok().and_then(|evaluation| evaluation.plan.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason == reason)
     };
     let is_unclear =
-        matches!(looked, Err(host::Error::NameConflict { .. } | host::Error::ReleaseDamaged { .. }));
-    if stack.is_adopting() && (is_unclear || waits(reasons::LEDGER_MISSING)) {
+        matches!(checked, Err(host::Error::NameConflict { .. } | host::Error::ReleaseDamaged { .. }));
+    if stack.is_adopting(key.component) && (is_unclear || waits(reasons::LEDGER_MISSING)) {
         return Some(Approval::Adopting);
     }
-    (stack.is_leaving_data() && waits(reasons::DATA_WOULD_BE_LEFT)).then_some(Approval::LeavingData)
+    (stack.is_leaving_data(key.component) && waits(reasons::DATA_WOULD_BE_LEFT))
+        .then_some(Approval::LeavingData)
 }

@@ -5,8 +5,8 @@ use tasktracker_crds::{DriftItem, DriftKind, Layer, conditions::reasons};
 use super::RollbackError;
 use crate::{
     apply, host,
-    report::{Failure, HostReport},
-    source::SecretError,
+    report::{Failure, ProjectReport},
+    source::{ProjectKey, SecretError},
 };
 
 /// What keeps a host from being checked or repaired.
@@ -82,7 +82,7 @@ impl Error {
     }
 
     /// What a report says of the host; what was known `before` of its release stays known.
-    pub fn report(&self, host: &str, before: Option<HostReport>) -> HostReport {
+    pub fn report(&self, key: &ProjectKey, before: Option<ProjectReport>) -> ProjectReport {
         let before = before.unwrap_or_default();
         // A defect says nothing of the host.
         let was_reachable = !before.host.is_empty() && before.reachable();
@@ -100,8 +100,8 @@ impl Error {
             _ => self.of_host().and_then(host::Error::drift_kind),
         };
         let item = kind.map(|kind| DriftItem {
-            host: host.to_owned(),
-            component: "app".to_owned(),
+            host: key.host.clone(),
+            component: key.component.to_string(),
             service: None,
             kind,
             path: None,
@@ -110,15 +110,16 @@ impl Error {
             first_seen: None,
             answer: kind.answer(),
         });
-        HostReport {
-            host: host.to_owned(),
-            component: "app".to_owned(),
+        ProjectReport {
+            host: key.host.clone(),
+            component: key.component,
             failure: Some(failure),
             waited: before
                 .waits_for()
                 .filter(|reason| [reasons::ROLLED_BACK, reasons::ROLLOUT_HELD].contains(reason)),
             release: before.release,
             revision: before.revision,
+            version: before.version,
             certificate: before.certificate,
             uncertified: before.uncertified,
             drift: before
@@ -127,7 +128,7 @@ impl Error {
                 .filter(|item| item.kind.layer() != Layer::Host)
                 .chain(item)
                 .collect(),
-            ..HostReport::default()
+            ..ProjectReport::default()
         }
     }
 }

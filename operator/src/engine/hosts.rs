@@ -6,21 +6,21 @@ use std::{
 };
 
 use crate::{
-    host::{Host, Target},
+    host::{Host, Target, TargetKey},
     source::StackKey,
 };
 
 /// The hosts in use.
 #[derive(Default)]
 pub struct Hosts {
-    known: Mutex<BTreeMap<String, Weak<Host>>>,
+    known: Mutex<BTreeMap<(String, TargetKey), Weak<Host>>>,
 }
 
 impl Hosts {
     /// The host of a target: an existing one where everything about the connection is the same. Those of another namespace
     /// may have shown the same public key without having the private one.
     pub fn get(&self, stack: &StackKey, target: Target) -> Arc<Host> {
-        let key = format!("{} {target:?}", stack.namespace);
+        let key = (stack.namespace.clone(), target.key());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, host| host.strong_count() > 0);
         if let Some(host) = known.get(&key).and_then(Weak::upgrade) {

@@ -15,14 +15,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Look, Site};
+use super::{Evaluation, ProjectContext};
 use credentials::{Credentials, credentials};
 
 use crate::{
-    desired::Project,
-    diff,
+    component, diff,
     host::{self, Host},
+    model::ComponentName,
     observe::{MovedTag, Observed, Supply},
+    project::Project,
     registry::{Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
     release::Release,
     source::StackKey,
@@ -42,7 +43,7 @@ const WAKE: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(10);
 /// Shortest time between two questions for what a tag means.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// How long it is remembered what a tag that nobody asks for meant.
+/// How long what nobody uses is remembered: what a tag meant, why a pull failed, and which hosts were looked at.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// What tags mean to each stack, and what is on its way to which host.
@@ -56,10 +57,53 @@ pub struct Images {
 struct State {
     /// By stack and reference.
     tags: BTreeMap<(StackKey, String), Tag>,
-    /// By the host's address and the reference.
-    pulls: BTreeMap<(String, String), Pull>,
-    /// Since when a stack is known, and which of its hosts were looked at.
-    seen: BTreeMap<StackKey, (Instant, BTreeSet<String>)>,
+    pulls: BTreeMap<PullKey, Pull>,
+    seen: BTreeMap<(StackKey, ComponentName), Seen>,
+}
+
+/// One pull. Namespaces are apart: why a registry refuses the login of one is no business of another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PullKey {
+    namespace: String,
+    /// Address and port of the host.
+    endpoint: String,
+    reference: String,
+}
+
+impl PullKey {
+    fn new(stack: &StackKey, host: &Host, reference: &str) -> Self {
+        Self {
+            namespace: stack.namespace.clone(),
+            endpoint: host.target().endpoint(),
+            reference: reference.to_owned(),
+        }
+    }
+}
+
+/// A component of a stack whose images are resolved.
+#[derive(Debug)]
+struct Seen {
+    since: Instant,
+    /// Hosts on which it was checked.
+    hosts: BTreeSet<String>,
+    used: Instant,
+}
+
+impl State {
+    /// Forgets what nobody used for a while.
+    fn prune(&mut self, now: Instant) {
+        let is_used = |used: Instant| used + REMEMBERED > now;
+        self.tags.retain(|_, tag| tag.asking.is_some() || is_used(tag.used));
+        self.pulls.retain(|_, pull| pull.running.is_some() || is_used(pull.used));
+        self.seen.retain(|_, seen| is_used(seen.used));
+    }
+
+    fn seen(&mut self, stack: &StackKey, component: ComponentName, now: Instant) -> &mut Seen {
+        let new = || Seen { since: now, hosts: BTreeSet::new(), used: now };
+        let seen = self.seen.entry((stack.clone(), component)).or_insert_with(new);
+        seen.used = now;
+        seen
+    }
 }
 
 /// What an image that a spec names by a tag means.
@@ -93,6 +137,7 @@ struct Pull {
     running: Option<watch::Receiver<()>>,
     /// Why it failed, and when.
     refused: Option<(Refusal, Instant)>,
+    used: Instant,
 }
 
 impl Default for Images {
@@ -113,12 +158,13 @@ impl Images {
 
     /// Settles what the tags of a project mean, and looks which images are on the host where it asks for others than were
     /// rolled out.
-    pub(super) async fn settle(
+    pub(super) async fn resolve_images(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         mut project: Project,
-        observed: &mut Observed,
-    ) -> Result<Project, host::Error> {
+        observed: &Observed,
+    ) -> Result<(Project, Supply), host::Error> {
+        let mut supply = Supply::default();
         let named =
             project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
         let named: Vec<(String, String)> = named.filter(|(_, named)| parts(named).2.is_none()).collect();
@@ -127,20 +173,15 @@ impl Images {
             (service, reference, applied)
         };
         let named: Vec<(String, String, Option<Meaning>)> = named.into_iter().map(known).collect();
-        self.saw(site, &named);
+        self.saw(site, project.component, &named, Instant::now());
         for (service, reference, applied) in named {
-            match self.meaning(site, &reference, applied).await {
+            match self.meaning(site, project.component, &reference, applied).await {
                 Ok(Meaning::Local) => {}
                 Ok(Meaning::Digest(digest)) => {
                     let found = self.found(site, &reference);
                     if let Some(found) = found.filter(|found| *found != digest) {
                         let applied = digest.clone();
-                        observed.supply.moved.push(MovedTag {
-                            service: service.clone(),
-                            reference,
-                            applied,
-                            found,
-                        });
+                        supply.moved.push(MovedTag { service: service.clone(), reference, applied, found });
                     }
                     project.pin(&service, &digest);
                 }
@@ -154,21 +195,22 @@ impl Images {
                         },
                         |refusal| (refusal.reason(), refusal.message(&reference)),
                     );
-                    observed.supply.unresolved.get_or_insert(told);
+                    supply.unresolved.get_or_insert(told);
                 }
             }
         }
-        if observed.supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
-            self.look_for(site.host, &project, &mut observed.supply).await?;
+        if supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
+            self.look_for(site, &project, &mut supply).await?;
         }
-        Ok(project)
+        Ok((project, supply))
     }
 
     /// What a tag means: what it moved to where the policy follows it, what it meant here or elsewhere in the stack, and
     /// else what the registry says. Nothing is wrong as long as that is not known.
     async fn meaning(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
+        component: ComponentName,
         reference: &str,
         applied: Option<Meaning>,
     ) -> Result<Meaning, Option<Refusal>> {
@@ -177,7 +219,6 @@ impl Images {
         let now = Instant::now();
         let known = {
             let mut state = self.state();
-            state.tags.retain(|other, tag| *other == key || tag.used + REMEMBERED > now);
             let tag = state.tags.entry(key.clone()).or_insert_with(|| Tag::new(now));
             tag.used = now;
             if tags.moved == Moved::Follow
@@ -191,7 +232,7 @@ impl Images {
             let followed = tag.meaning.clone().filter(|_| tag.followed);
             followed.or(applied).or_else(|| tag.meaning.clone())
         };
-        if known.is_none() && !self.wait_for_siblings(site).await {
+        if known.is_none() && !self.wait_for_siblings(site, component).await {
             wake_soon(site.host.clone());
             return Err(None);
         }
@@ -227,18 +268,19 @@ impl Images {
     }
 
     /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
-    fn siblings_were_seen(&self, site: &Site<'_>) -> bool {
+    fn siblings_were_seen(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
-        let is_seen = |host: &HostSpec| host.name == site.spec.name || seen.1.contains(host.name.as_str());
-        site.stack.app_hosts().all(is_seen) || seen.0 + SIBLINGS <= now
+        let seen = state.seen(&site.stack.key, component, now);
+        let is_seen =
+            |host: &HostSpec| host.name == site.spec.name || seen.hosts.contains(host.name.as_str());
+        component::hosts(site.stack, component).all(is_seen) || seen.since + SIBLINGS <= now
     }
 
     /// Waits until they were, as long as a look may wait; whether that is so.
-    async fn wait_for_siblings(&self, site: &Site<'_>) -> bool {
+    async fn wait_for_siblings(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
         let started = Instant::now();
-        while !self.siblings_were_seen(site) {
+        while !self.siblings_were_seen(site, component) {
             if started.elapsed() >= self.patience {
                 return false;
             }
@@ -248,9 +290,15 @@ impl Images {
     }
 
     /// A host of a stack was looked at: what the tags mean there is what they are to mean on the others.
-    fn saw(&self, site: &Site<'_>, named: &[(String, String, Option<Meaning>)]) {
-        let now = Instant::now();
+    fn saw(
+        &self,
+        site: &ProjectContext<'_>,
+        component: ComponentName,
+        named: &[(String, String, Option<Meaning>)],
+        now: Instant,
+    ) {
         let mut state = self.state();
+        state.prune(now);
         for (_, reference, applied) in named {
             if let Some(applied) = applied {
                 let key = (site.stack.key.clone(), reference.clone());
@@ -258,12 +306,15 @@ impl Images {
                 tag.meaning.get_or_insert_with(|| applied.clone());
             }
         }
-        let seen = state.seen.entry(site.stack.key.clone()).or_insert_with(|| (now, BTreeSet::new()));
-        seen.1.insert(site.spec.name.to_string());
+        let seen = state.seen(&site.stack.key, component, now);
+        let is_named =
+            |seen: &String| component::hosts(site.stack, component).any(|host| host.name.as_str() == seen);
+        seen.hosts.retain(is_named);
+        seen.hosts.insert(site.spec.name.to_string());
     }
 
     /// What the registry said last of a tag.
-    fn found(&self, site: &Site<'_>, reference: &str) -> Option<String> {
+    fn found(&self, site: &ProjectContext<'_>, reference: &str) -> Option<String> {
         let key = (site.stack.key.clone(), reference.to_owned());
         self.state().tags.get(&key).and_then(|tag| tag.found.clone())
     }
@@ -271,45 +322,61 @@ impl Images {
     /// Asks the registry for a tag beside the looks, where it was not for a while; what is there while it is asked.
     async fn ask(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         key: (StackKey, String),
         rest: Duration,
     ) -> Option<watch::Receiver<()>> {
         let now = Instant::now();
-        let is_due = |tag: &Tag| tag.asking.is_none() && tag.asked.is_none_or(|asked| asked + rest <= now);
-        if !self.state().tags.get(&key).is_some_and(is_due) {
-            return self.state().tags.get(&key).and_then(|tag| tag.asking.clone());
+        let known = self.state().tags.get(&key).map(|tag| (tag.is_due(rest, now), tag.asking.clone()));
+        let (is_due, asking) = known?;
+        if !is_due {
+            return asking;
         }
         let credentials = credentials(site, &key.1).await;
+        let (host, reference) = (site.host.clone(), key.1.clone());
+        let resolved = async move { resolve(&host, &reference, &credentials).await };
+        self.begin_to_ask(key, (rest, now), site.host.clone(), resolved)
+    }
+
+    fn begin_to_ask(
+        self: &Arc<Self>,
+        key: (StackKey, String),
+        (rest, now): (Duration, Instant),
+        host: Arc<Host>,
+        resolved: impl Future<Output = Result<(Meaning, bool), Refusal>> + Send + 'static,
+    ) -> Option<watch::Receiver<()>> {
         let (sender, receiver) = watch::channel(());
         {
             let mut state = self.state();
-            let tag = state.tags.get_mut(&key).filter(|tag| is_due(tag))?;
+            let tag = state.tags.get_mut(&key).filter(|tag| tag.is_due(rest, now))?;
             (tag.asked, tag.asking) = (Some(now), Some(receiver.clone()));
         }
-        let (images, host) = (self.clone(), site.host.clone());
-        tokio::spawn(async move {
-            let said = resolve(&host, &key.1, &credentials).await;
-            if let Some(tag) = images.state().tags.get_mut(&key) {
-                tag.asking = None;
-                tag.refused = said.as_ref().err().cloned();
-                if let Ok((meaning, by_registry)) = said {
-                    if let Meaning::Digest(digest) = &meaning
-                        && by_registry
-                    {
-                        tag.found = Some(digest.clone());
-                    }
-                    tag.meaning.get_or_insert(meaning);
+        let images = self.clone();
+        spawn_recorded(host, sender, resolved, move |said| {
+            let mut state = images.state();
+            let Some(tag) = state.tags.get_mut(&key) else { return };
+            tag.asking = None;
+            tag.refused = said.as_ref().err().cloned();
+            if let Ok((meaning, by_registry)) = said {
+                if let Meaning::Digest(digest) = &meaning
+                    && by_registry
+                {
+                    tag.found = Some(digest.clone());
                 }
+                tag.meaning.get_or_insert(meaning);
             }
-            drop(sender);
-            host.wake();
         });
         Some(receiver)
     }
 
     /// Which images of a project are on the host, and why the others are not.
-    async fn look_for(&self, host: &Host, project: &Project, supply: &mut Supply) -> Result<(), host::Error> {
+    async fn look_for(
+        &self,
+        site: &ProjectContext<'_>,
+        project: &Project,
+        supply: &mut Supply,
+    ) -> Result<(), host::Error> {
+        let host = site.host;
         for (service, reference) in project.images() {
             match host.image(&exact(reference)).await {
                 Ok(None) => {}
@@ -325,17 +392,7 @@ impl Images {
                 Err(error) => return Err(error),
             }
             supply.missing.push(reference.to_owned());
-            let state = self.state();
-            let pull = state.pulls.get(&(host.target().endpoint(), reference.to_owned()));
-            // It is told while it is tried again, too.
-            let refused = pull.and_then(|pull| pull.refused.as_ref());
-            let told = refused.map_or_else(
-                || {
-                    let message = format!("image {reference}: it is pulled before anything is touched");
-                    (reasons::PULLING_IMAGES, message)
-                },
-                |(refusal, _)| (refusal.reason(), refusal.message(reference)),
-            );
+            let told = self.awaited(&PullKey::new(&site.stack.key, host, reference), Instant::now());
             // What is wrong is told before what goes on.
             if supply.awaited.as_ref().is_none_or(|(reason, _)| *reason == reasons::PULLING_IMAGES) {
                 supply.awaited = Some(told);
@@ -344,52 +401,114 @@ impl Images {
         Ok(())
     }
 
+    /// What a missing image waits for. Why a pull failed is told while it is tried again, too.
+    fn awaited(&self, key: &PullKey, now: Instant) -> (&'static str, String) {
+        if let Some(pull) = self.state().pulls.get_mut(key) {
+            pull.used = now;
+            if let Some((refusal, _)) = &pull.refused {
+                return (refusal.reason(), refusal.message(&key.reference));
+            }
+        }
+        let message = format!("image {}: it is pulled before anything is touched", key.reference);
+        (reasons::PULLING_IMAGES, message)
+    }
+
     /// Begins to pull what a change waits for, beside the looks; what is there as long as that takes.
     pub(super) async fn fetch(
         self: &Arc<Self>,
-        site: &Site<'_>,
+        site: &ProjectContext<'_>,
         references: &[String],
     ) -> Vec<watch::Receiver<()>> {
         let mut running = Vec::new();
         for reference in references {
-            let key = (site.host.target().endpoint(), reference.clone());
+            let key = PullKey::new(&site.stack.key, site.host, reference);
             let credentials = credentials(site, reference).await;
-            let (sender, receiver) = watch::channel(());
-            {
-                let mut state = self.state();
-                let pull = state.pulls.entry(key.clone()).or_insert(Pull { running: None, refused: None });
-                if let Some(under_way) = &pull.running {
-                    running.push(under_way.clone());
-                    continue;
-                }
-                if pull.refused.as_ref().is_some_and(|(_, when)| when.elapsed() < REST) {
-                    continue;
-                }
-                pull.running = Some(receiver.clone());
-            }
-            running.push(receiver);
-            let (images, host) = (self.clone(), site.host.clone());
-            tracing::info!(stack = %site.stack.key, host = %site.spec.name, image = reference, "pulling");
-            tokio::spawn(async move {
-                let pulled = pull(&host, &key.1, &credentials).await;
-                let mut state = images.state();
-                match pulled {
-                    Ok(()) => drop(state.pulls.remove(&key)),
-                    Err(refusal) => {
-                        let refused = Some((refusal, Instant::now()));
-                        state.pulls.insert(key, Pull { running: None, refused });
-                    }
-                }
-                drop(state);
-                drop(sender);
-                host.wake();
-            });
+            let (host, image) = (site.host.clone(), reference.clone());
+            let pulled = async move { pull(&host, &image, &credentials).await };
+            running.extend(self.begin_to_pull(key, site.host.clone(), Instant::now(), pulled));
         }
         running
+    }
+
+    /// Begins to pull, where that is not under way and did not fail just now; what is there as long as it takes.
+    fn begin_to_pull(
+        self: &Arc<Self>,
+        key: PullKey,
+        host: Arc<Host>,
+        now: Instant,
+        pulled: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+    ) -> Option<watch::Receiver<()>> {
+        let (sender, receiver) = watch::channel(());
+        {
+            let mut state = self.state();
+            let new = || Pull { running: None, refused: None, used: now };
+            let pull = state.pulls.entry(key.clone()).or_insert_with(new);
+            pull.used = now;
+            if pull.running.is_some() {
+                return pull.running.clone();
+            }
+            if pull.refused.as_ref().is_some_and(|(_, when)| now < *when + REST) {
+                return None;
+            }
+            pull.running = Some(receiver.clone());
+        }
+        tracing::info!(namespace = key.namespace, host = key.endpoint, image = key.reference, "pulling");
+        let images = self.clone();
+        spawn_recorded(host, sender, pulled, move |pulled| {
+            let mut state = images.state();
+            match pulled {
+                Ok(()) => drop(state.pulls.remove(&key)),
+                Err(refusal) => {
+                    let now = Instant::now();
+                    state.pulls.insert(key, Pull { running: None, refused: Some((refusal, now)), used: now });
+                }
+            }
+        });
+        Some(receiver)
+    }
+}
+
+/// Runs work beside the looks. Its result is recorded by a guard: also where the work panics, nothing stays marked as
+/// under way, whoever waits for `done` goes on, and the host is looked at again.
+fn spawn_recorded<T: Send + 'static>(
+    host: Arc<Host>,
+    done: watch::Sender<()>,
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    record: impl FnOnce(Result<T, Refusal>) + Send + 'static,
+) {
+    let defect = Refusal::unavailable("a defect of the operator; see its log");
+    let mut guard = Recorded { work: Some((Err(defect), record)), done: Some(done), host };
+    tokio::spawn(async move {
+        let result = work.await;
+        if let Some((recorded, _)) = &mut guard.work {
+            *recorded = result;
+        }
+    });
+}
+
+/// Records a result when it is dropped.
+struct Recorded<T, R: FnOnce(Result<T, Refusal>)> {
+    work: Option<(Result<T, Refusal>, R)>,
+    done: Option<watch::Sender<()>>,
+    host: Arc<Host>,
+}
+
+impl<T, R: FnOnce(Result<T, Refusal>)> Drop for Recorded<T, R> {
+    fn drop(&mut self) {
+        if let Some((result, record)) = self.work.take() {
+            record(result);
+        }
+        self.done = None;
+        self.host.wake();
     }
 }
 
 impl Tag {
+    /// Whether its registry is to be asked: it is not being asked, and was not within `rest`.
+    fn is_due(&self, rest: Duration, now: Instant) -> bool {
+        self.asking.is_none() && self.asked.is_none_or(|asked| asked + rest <= now)
+    }
+
     fn new(now: Instant) -> Self {
         Self {
             meaning: None,
@@ -403,9 +522,9 @@ impl Tag {
     }
 }
 
-impl Site<'_> {
+impl ProjectContext<'_> {
     /// Pulls what the change of a look waits for, and waits until that is done or failed; whether there was anything.
-    pub async fn fetch_images(&self, look: &Look) -> bool {
+    pub async fn fetch_images(&self, look: &Evaluation) -> bool {
         let awaited = waits_for_images(look);
         if awaited {
             self.fetch_all(&look.observed.supply.missing).await;
@@ -435,7 +554,7 @@ impl Site<'_> {
 }
 
 /// Whether a change waits for images that are on their way, or could be.
-pub(super) fn waits_for_images(look: &Look) -> bool {
+pub(super) fn waits_for_images(look: &Evaluation) -> bool {
     let supply = &look.observed.supply;
     let waiting = look.plan.waiting.as_ref();
     look.plan.hold.is_none()
@@ -454,7 +573,7 @@ fn wake_soon(host: Arc<Host>) {
 /// What a reference means on a host: as it was rolled out there, or was to be.
 fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Meaning> {
     let applied = observed.applied.as_ref().and_then(|applied| applied.project.services.get(service));
-    let meaning = applied.and_then(|applied| match applied.image.strip_prefix(reference) {
+    let meaning = applied.and_then(|applied| match applied.compose.image.strip_prefix(reference) {
         Some("") => Some(Meaning::Local),
         Some(rest) => {
             let digest = rest.strip_prefix('@').filter(|digest| is_digest(digest));
@@ -508,4 +627,108 @@ async fn pull(host: &Host, reference: &str, credentials: &Credentials) -> Result
     image
         .map(drop)
         .ok_or_else(|| Refusal { kind: RefusalKind::Missing, found: "nothing after a pull".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::Memory,
+        host::Target,
+        source::{Secrets, Stack},
+    };
+
+    fn stack(namespace: &str) -> Stack {
+        let text = include_str!("../../../examples/staging.yaml");
+        let mut resource = tasktracker_crds::validation::read_stack(text).unwrap();
+        resource.metadata.namespace = Some(namespace.to_owned());
+        Stack::new(resource, "staging.yaml".into())
+    }
+
+    const APP: ComponentName = ComponentName::App;
+
+    fn host() -> Arc<Host> {
+        Arc::new(Host::new(Target::for_tests("app-1", "127.0.0.1", 22)))
+    }
+
+    /// Looks at the first host of a stack, as far as images are concerned.
+    fn look(images: &Arc<Images>, stack: &Stack, host: &Arc<Host>, now: Instant) {
+        let (secrets, memory) = (Secrets::default(), Memory::none());
+        let spec = &stack.spec.hosts[0];
+        let context = ProjectContext { stack, spec, host, secrets: &secrets, memory: &memory, images };
+        images.saw(&context, APP, &[], now);
+    }
+
+    /// Waits until a task is over, whose sender is gone then.
+    async fn over(running: Option<watch::Receiver<()>>) {
+        assert!(running.expect("nothing was begun").changed().await.is_err());
+    }
+
+    fn defect<T>() -> impl Future<Output = T> {
+        futures::future::lazy(|_| panic!("a defect"))
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_panics_is_a_failure_and_is_tried_again() {
+        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
+        let key = PullKey::new(&stack("a").key, &host, "r.example/backend:r1");
+        over(images.begin_to_pull(key.clone(), host.clone(), now, defect())).await;
+        let (reason, message) = images.awaited(&key, now);
+        assert_eq!(reason, reasons::REGISTRY_UNAVAILABLE);
+        assert!(message.contains("a defect of the operator"), "{message}");
+        assert!(images.begin_to_pull(key.clone(), host.clone(), now, defect()).is_none(), "at once");
+        let later = Instant::now() + REST;
+        over(images.begin_to_pull(key.clone(), host, later, async { Ok(()) })).await;
+        assert_eq!(images.awaited(&key, later).0, reasons::PULLING_IMAGES);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panics_is_asked_again() {
+        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
+        let key = (stack("a").key, "r.example/backend:r1".to_owned());
+        images.state().tags.insert(key.clone(), Tag::new(now));
+        over(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect())).await;
+        assert!(images.state().tags[&key].refused.is_some());
+        assert!(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect()).is_none(), "at once");
+        let said = async { Ok((Meaning::Digest("sha256:a".to_owned()), true)) };
+        over(images.begin_to_ask(key.clone(), (REST, now + REST), host, said)).await;
+        let state = images.state();
+        assert_eq!((state.tags[&key].found.as_deref(), &state.tags[&key].refused), (Some("sha256:a"), &None));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_not_told_what_a_registry_refused_to_another() {
+        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
+        let key = |namespace: &str| PullKey::new(&stack(namespace).key, &host, "r.example/backend:r1");
+        let denied = async { Err(Refusal::denied("no such user")) };
+        over(images.begin_to_pull(key("a"), host.clone(), now, denied)).await;
+        assert_eq!(images.awaited(&key("a"), now).0, reasons::REGISTRY_DENIED);
+        assert_eq!(images.awaited(&key("b"), now).0, reasons::PULLING_IMAGES);
+        assert!(images.begin_to_pull(key("a"), host.clone(), now, async { Ok(()) }).is_none());
+        over(images.begin_to_pull(key("b"), host.clone(), now, async { Ok(()) })).await;
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_is_forgotten() {
+        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
+        let (gone, stays) = (stack("a"), stack("b"));
+        let key = |reference: &str| PullKey::new(&gone.key, &host, reference);
+        let used = "r.example/backend:r2";
+        for reference in ["r.example/backend:r1", used] {
+            let missing = async { Err(Refusal::unavailable("nobody")) };
+            over(images.begin_to_pull(key(reference), host.clone(), now, missing)).await;
+        }
+        images.state().seen(&gone.key, APP, now).hosts.insert("left".to_owned());
+        look(&images, &gone, &host, now);
+        assert!(
+            images.state().seen[&(gone.key.clone(), APP)].hosts.iter().eq(["app-1"]),
+            "a host that is named no longer"
+        );
+        let last = Instant::now() + REMEMBERED;
+        images.awaited(&key(used), last);
+        look(&images, &stays, &host, last);
+        let state = images.state();
+        assert!(state.pulls.keys().eq([&key(used)]), "{:?}", state.pulls);
+        assert!(state.seen.keys().map(|(stack, _)| stack).eq([&stays.key]), "{:?}", state.seen);
+    }
 }

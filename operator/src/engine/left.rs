@@ -11,12 +11,14 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     Stacks,
-    deployed::is_named,
     requests::Refused,
     retire::{Job, Retired, Why, retire},
     worker::Shared,
 };
-use crate::source::{Authority, DELETE_HOST_ANNOTATION, Stack};
+use crate::{
+    source::{DELETE_HOST_ANNOTATION, Stack, WriteScope},
+    state::is_named,
+};
 
 /// A host from which a stack is being taken.
 pub(super) struct Retiring {
@@ -35,6 +37,11 @@ impl Retiring {
         self.task.is_finished()
     }
 
+    #[cfg(test)]
+    pub(super) fn task_id(&self) -> tokio::task::Id {
+        self.task.id()
+    }
+
     pub(super) fn abort(&self) {
         self.task.abort();
     }
@@ -43,7 +50,7 @@ impl Retiring {
 impl Stacks {
     /// Hosts that their stacks name no longer. They count only when that lasts, and the source can be relied on; `known`
     /// are the stacks of which something is deployed, `asked` those that the source has.
-    pub(super) fn see_left_hosts(
+    pub(super) fn reconcile_retained_hosts(
         &mut self,
         known: &BTreeSet<String>,
         asked: &BTreeMap<String, &Stack>,
@@ -79,19 +86,23 @@ impl Stacks {
             .map(|(key, name, _)| (key.clone(), name))
             .collect();
         self.refused.retain(|place, _| left.contains(place));
+        self.announced.retain(|(key, host), _| {
+            let known = memory.deployed(key).and_then(|mut known| known.hosts.remove(host));
+            known.is_some_and(|known| !is_asked(key, &known.spec))
+        });
         for (key, host) in left.iter().filter(|_| reliable) {
             if let Some((stack, deletion)) = in_force.get(key).zip(wish(key, host)) {
                 self.delete_host(stack, host, deletion);
             }
         }
         let left = left.into_iter().filter(|(key, host)| wish(key, host).is_none()).collect();
-        for (key, host) in self.gone_hosts.lasting(left, reliable, now) {
-            tracing::warn!(stack = %key, %host, "the stack names this host no longer");
+        for (key, host) in self.gone_hosts.expired(left, reliable, now) {
             self.retire(&key, Some(&host));
         }
     }
 
-    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay.
+    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay. Asked again
+    /// for as long as they are left, since the policy may change meanwhile.
     pub(super) fn retire(&mut self, key: &str, only: Option<&str>) {
         let Some(known) = self.shared.memory.deployed(key) else { return };
         // What is in force decides, though nothing was rolled out by it yet.
@@ -101,11 +112,21 @@ impl Stacks {
             followed.map_or(known.resource.spec.policy.deletion, |stack| stack.spec.policy.deletion);
         let stack = Stack::of_object(known.resource, PathBuf::new());
         for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
+            let place = (key.to_owned(), name.clone());
+            let is_new = self.announced.insert(place.clone(), deletion) != Some(deletion);
             if deletion == Deletion::Retain {
-                tracing::warn!(stack = %key, host = %name, "what is there is left running (policy.deletion is Retain); `delete` takes it away");
+                if is_new {
+                    tracing::warn!(stack = %key, host = %name, "the stack names this host no longer: what is there is left running (policy.deletion is Retain); `delete` takes it away");
+                }
                 continue;
             }
-            if deletion == Deletion::DownAndVolumes {
+            if self.retiring.get(&place).is_some_and(|one| !one.is_finished()) {
+                continue;
+            }
+            if is_new {
+                tracing::warn!(stack = %key, host = %name, "the stack names this host no longer: what is there goes (policy.deletion)");
+            }
+            if is_new && deletion == Deletion::DownAndVolumes {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
             }
             self.retire_host(Job { stack: stack.clone(), in_force: in_force.clone(), host, why: Why::Left });
@@ -121,10 +142,13 @@ impl Stacks {
             return;
         };
         // A spec that is older than another one may name fewer hosts than are in use.
-        if self.shared.source.authority(&stack.key) != Authority::Full {
+        if self.shared.source.write_scope(&stack.key) != WriteScope::Full {
             return;
         }
-        if deletion == Deletion::Down && !known.overtaken && !stack.is_leaving_data() {
+        if deletion == Deletion::Down
+            && !known.overtaken
+            && !known.components.keys().all(|component| stack.is_leaving_data(*component))
+        {
             let wish = stack.annotation(DELETE_HOST_ANNOTATION).unwrap_or_default();
             if self.refused.insert(place, wish.to_owned()).as_deref() != Some(wish) {
                 let found = format!(

@@ -1,9 +1,9 @@
-//! What people wish for through annotations of a stack: each wish is carried out once on each host, and the host's ledger
-//! keeps that it was.
+//! Requests that people make through annotations of a stack: each is carried out once on each project, whose ledger
+//! records that it was acknowledged.
 
 use tasktracker_crds::conditions::reasons;
 
-use super::{Look, Site};
+use super::{Evaluation, ProjectContext};
 use crate::{
     apply,
     host::HostLock,
@@ -11,7 +11,7 @@ use crate::{
     source::{RETRY_ANNOTATION, ROLLBACK_ANNOTATION, Stack},
 };
 
-/// A wish that a host did not hear yet.
+/// A request that a project did not acknowledge yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// What failed is to be tried again.
@@ -20,20 +20,20 @@ pub(super) enum Request {
     Rollback { release: Option<String>, wish: String },
 }
 
-/// The wishes of a stack that a look shows to be open; none where nothing was ever rolled out.
-pub(super) fn open(stack: &Stack, look: &Look) -> Vec<Request> {
-    let Some(ledger) = look.observed.ledger.as_ref().filter(|ledger| ledger.current.is_some()) else {
+/// The requests of a stack that a project has not acknowledged; none where nothing was ever rolled out.
+pub(super) fn pending(stack: &Stack, evaluation: &Evaluation) -> Vec<Request> {
+    let Some(ledger) = evaluation.observed.ledger.as_ref().filter(|ledger| ledger.current.is_some()) else {
         return Vec::new();
     };
-    if look.plan.hold.is_some() || look.observed.busy {
+    if evaluation.plan.hold.is_some() || evaluation.observed.busy {
         return Vec::new();
     }
     let is_new = |name: &str| {
-        let wish = stack.annotation(name)?;
+        let wish = stack.annotation_for(name, evaluation.project.component)?;
         (ledger.requests.get(name).map(String::as_str) != Some(wish)).then(|| wish.to_owned())
     };
     let retry = is_new(RETRY_ANNOTATION).map(Request::Retry);
-    // It is about one spec: on a host that hears of it late, another one may be in force.
+    // It is about one spec: on a host that is checked late, another one may be in force.
     let rollback = is_new(ROLLBACK_ANNOTATION).and_then(|wish| {
         let (named, rest) = wish.split_once('@')?;
         let generation: i64 = rest.split('/').next()?.parse().ok()?;
@@ -45,8 +45,8 @@ pub(super) fn open(stack: &Stack, look: &Look) -> Vec<Request> {
 }
 
 impl Request {
-    /// The ledger once the wish was heard.
-    fn heard(&self, ledger: &Ledger) -> Ledger {
+    /// The ledger once the request is acknowledged.
+    fn acknowledged(&self, ledger: &Ledger) -> Ledger {
         let (name, wish) = match self {
             Self::Retry(wish) => (RETRY_ANNOTATION, wish),
             Self::Rollback { wish, .. } => (ROLLBACK_ANNOTATION, wish),
@@ -57,7 +57,7 @@ impl Request {
     }
 }
 
-/// What became of a wish that cannot be done.
+/// A request that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     /// Reason, as in events.
@@ -66,34 +66,33 @@ pub(super) struct Refused {
     pub(super) found: String,
 }
 
-impl Site<'_> {
-    /// Carries out a wish. That it was heard is written first: whoever is cut does not go back twice.
+impl ProjectContext<'_> {
+    /// Carries out a request. Its acknowledgement is written first: an operator that is cut does not go back twice.
     ///
     /// # Errors
     /// When the host cannot be asked or written to.
-    pub(super) async fn grant(
+    pub(super) async fn carry_out_request(
         &self,
         lock: &HostLock,
-        look: &Look,
+        evaluation: &Evaluation,
         request: &Request,
         who: &str,
     ) -> Result<Option<Refused>, apply::Error> {
-        let Some(ledger) = &look.observed.ledger else { return Ok(None) };
-        let mut look = look.clone();
-        look.observed.ledger = Some(request.heard(ledger));
+        let Some(ledger) = &evaluation.observed.ledger else { return Ok(None) };
+        let evaluation = evaluation.with_ledger(request.acknowledged(ledger));
         match request {
             Request::Retry(_) => {
-                if !self.retry(lock, &look, who).await? {
-                    self.keep_heard(lock, &look, who).await?;
+                if !self.retry(lock, &evaluation, who).await? {
+                    self.acknowledge(lock, &evaluation, who).await?;
                 }
                 Ok(None)
             }
             Request::Rollback { release, .. } => {
-                if let Err(error) = self.bring_images_back(&look, release.as_deref()).await {
+                if let Err(error) = self.bring_images_back(&evaluation, release.as_deref()).await {
                     tracing::debug!(host = %self.spec.name, %error, "nothing is pulled");
                 }
-                self.keep_heard(lock, &look, who).await?;
-                let back = self.rollback(lock, &look, release.as_deref(), who).await;
+                self.acknowledge(lock, &evaluation, who).await?;
+                let back = self.rollback(lock, &evaluation, release.as_deref(), who).await;
                 Ok(back
                     .err()
                     .map(|refused| Refused { reason: reasons::REQUEST_REFUSED, found: refused.to_string() }))

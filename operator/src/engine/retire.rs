@@ -11,22 +11,20 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Error, Hosts, Memory,
-    audit::{BEGAN, Entry, State},
-    deployed::{DeployedHost, is_named},
-    now,
-    requests::Refused,
-    worker::Shared,
-};
+use super::{Error, Hosts, Memory, now, requests::Refused, worker::Shared};
 use crate::{
     apply,
-    desired::Project,
     host::{self, Host, HostLock},
-    observe::{self, Depth},
+    observe::{self, Depth, Inputs},
     plan,
-    report::HostReport,
-    source::{Authority, DELETE_HOST_ANNOTATION, Secrets, Stack, target},
+    project::Project,
+    report::ProjectReport,
+    source::{DELETE_HOST_ANNOTATION, Secrets, Stack, WriteScope, target},
+    state::{
+        DeployedHost,
+        audit::{BEGAN, Entry, State},
+        is_named,
+    },
 };
 
 /// How long after a failure it is tried again.
@@ -58,7 +56,7 @@ pub struct Retired<'a> {
 }
 
 /// Hosts that a stack names no longer, though something of it is there.
-pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
+pub fn retained(stack: &Stack, memory: &Memory) -> Vec<ProjectReport> {
     let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
     let left = hosts.into_iter().filter(|(_, host)| !is_named(stack, &host.spec));
     let in_cluster = stack.resource.metadata.uid.is_some();
@@ -74,13 +72,13 @@ pub fn retained(stack: &Stack, memory: &Memory) -> Vec<HostReport> {
                 "the spec names this host no longer: expected release {} to stay there as it is; {remedy}",
                 deployed.release
             );
-            HostReport {
+            ProjectReport {
                 host: name.clone(),
                 component,
                 release: Some(deployed.release),
-                revision: Some(deployed.project.revision),
+                revision: deployed.revision,
                 retained: Some(message),
-                ..HostReport::default()
+                ..ProjectReport::default()
             }
         })
     })
@@ -106,14 +104,14 @@ impl Retired<'_> {
         let Self { stack, host: deployed, secrets, memory } = self;
         let host = hosts.get(&stack.key, target(stack, &deployed.spec, secrets).await?);
         let mut done = Vec::new();
-        for component in deployed.components.values() {
+        for (component, deployed) in &deployed.components {
             let lock = host.lock(removal.writer).await?;
             let may_go_on = match job {
                 Some((shared, job)) => job.may_go_on(shared).await,
                 None => true,
             };
             let result = if may_go_on {
-                self.remove_project(&host, &lock, &component.project, removal).await
+                self.remove_project(&host, &lock, &deployed.project(*component), removal).await
             } else {
                 let found = "what is asked for changes, or cannot be read, just now".to_owned();
                 Err(Error::Held { reason: reasons::PENDING, found })
@@ -129,22 +127,22 @@ impl Retired<'_> {
     pub fn forget(&self, who: &str) {
         let (stack, host) = (self.stack.key.to_string(), self.host.spec.name.as_str());
         for (component, deployed) in &self.host.components {
-            let before =
-                State { release: Some(&deployed.release), revision: Some(&deployed.project.revision) };
-            self.memory.audit(&Entry {
+            let before = State { release: Some(&deployed.release), revision: deployed.revision.as_deref() };
+            // Nothing is written to the host that would have to wait for the line.
+            drop(self.memory.audit(&Entry {
                 when: &now().to_string(),
                 who,
                 why: "the host is there no longer",
                 stack: &stack,
                 host,
-                component,
+                component: component.as_str(),
                 what: vec!["forget what is there".to_owned()],
                 plan: None,
                 before,
                 after: Some(State::default()),
                 result: reasons::SUCCEEDED,
                 seconds: 0.0,
-            });
+            }));
         }
         self.memory.forget(&stack, host);
     }
@@ -156,9 +154,9 @@ impl Retired<'_> {
         project: &Project,
         removal: Removal<'_>,
     ) -> Result<Vec<String>, Error> {
-        let observed = observe::observe(host, project, Depth::Whole).await?;
+        let observed = observe::observe(host, project, Depth::Whole).await?.with(Inputs::default(), now());
         if let Some(other) =
-            observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner && !ledger.is_over())
+            observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner && !ledger.is_torn_down())
         {
             let found = crate::text::printable(&other.stack);
             return Err(host::Error::NameConflict { project: project.name.clone(), found }.into());
@@ -172,7 +170,6 @@ impl Retired<'_> {
             lock,
             project,
             rollout: &self.stack.spec.policy.rollout,
-            hooks: None,
             owner: project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: removal.who.to_owned(),
@@ -186,7 +183,7 @@ impl Retired<'_> {
             why: "nothing asks for it any more",
             stack: &context.stack,
             host: self.host.spec.name.as_str(),
-            component: &project.component,
+            component: project.component.as_str(),
             what: vec!["take the project away".to_owned()],
             plan: None,
             before: State::of(observed.applied.as_ref()),
@@ -194,15 +191,17 @@ impl Retired<'_> {
             result: BEGAN,
             seconds: 0.0,
         };
-        self.memory.audit(&entry);
+        self.memory.audit(&entry).await;
         let done = apply::teardown(host, &observed, &context, removal.with_volumes).await;
-        self.memory.audit(&Entry {
-            what: done.clone().unwrap_or_else(|_| entry.what.clone()),
-            after: Some(State::default()),
-            result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
-            seconds: started.elapsed().as_secs_f64(),
-            ..entry
-        });
+        self.memory
+            .audit(&Entry {
+                what: done.clone().unwrap_or_else(|_| entry.what.clone()),
+                after: Some(State::default()),
+                result: done.as_ref().map_or_else(apply::Error::reason, |_| reasons::SUCCEEDED),
+                seconds: started.elapsed().as_secs_f64(),
+                ..entry
+            })
+            .await;
         Ok(done?)
     }
 }
@@ -251,7 +250,7 @@ impl Job {
 
     fn may_begin(&self, shared: &Shared) -> bool {
         shared.is_reliable.load(Ordering::Relaxed)
-            && shared.source.authority(&self.stack.key) == Authority::Full
+            && shared.source.write_scope(&self.stack.key) == WriteScope::Full
     }
 
     /// Whether it may go on under the lock: what is in force says so, and is what the source, read anew, has.

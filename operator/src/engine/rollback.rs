@@ -1,13 +1,13 @@
 //! Going back to a release that a host keeps: a person's wish, which holds until the spec's next change.
 
-use super::{Look, Site, now};
+use super::{Evaluation, ProjectContext, now};
 use crate::{
     apply,
     diff::{self, Change, ChangeItem, certificate},
     host::{self, HostLock},
     ledger::Ledger,
     observe::{Observed, Supply},
-    plan::{self, Approval},
+    plan::{self, Approval, PeerFailure},
     release::Release,
     secret::Seals,
 };
@@ -42,14 +42,18 @@ impl From<host::Error> for RollbackError {
     }
 }
 
-impl Site<'_> {
+impl ProjectContext<'_> {
     /// Pulls what a kept release needs and the host does not have any more. It may take long: before the host's lock is
     /// asked for. What does not come of it is told where the release is gone back to.
     ///
     /// # Errors
     /// When there is no such release, or the host cannot be asked.
-    pub async fn bring_images_back(&self, look: &Look, wanted: Option<&str>) -> Result<(), RollbackError> {
-        let release = self.kept_release(look, wanted).await?;
+    pub async fn bring_images_back(
+        &self,
+        evaluation: &Evaluation,
+        wanted: Option<&str>,
+    ) -> Result<(), RollbackError> {
+        let release = self.kept_release(evaluation, wanted).await?;
         Ok(self.bring_images(&release).await?)
     }
 
@@ -60,66 +64,70 @@ impl Site<'_> {
     pub async fn rollback(
         &self,
         lock: &HostLock,
-        look: &Look,
+        evaluation: &Evaluation,
         wanted: Option<&str>,
         who: &str,
     ) -> Result<apply::Outcome, RollbackError> {
-        let because = apply::Because::Preferred(look.project.hash(&Seals::new()));
-        self.go_back(lock, look, wanted, who, because).await
+        let cause = apply::RollbackCause::Requested(evaluation.project.hash(&Seals::new()));
+        self.go_back(lock, evaluation, wanted, who, cause).await
     }
 
     /// Goes back to the release before, since what is in force failed on another host; that is not tried again here.
     ///
     /// # Errors
     /// When there is no release before, or it does not serve.
-    pub async fn take_back(
+    pub async fn rollback_for_peer(
         &self,
         lock: &HostLock,
-        look: &Look,
-        found: &str,
+        evaluation: &Evaluation,
+        found: &PeerFailure,
         who: &str,
     ) -> Result<apply::Outcome, RollbackError> {
-        self.go_back(lock, look, None, who, apply::Because::FailedElsewhere(found.to_owned())).await
+        self.go_back(lock, evaluation, None, who, apply::RollbackCause::FailedOnPeer(found.clone())).await
     }
 
     async fn go_back(
         &self,
         lock: &HostLock,
-        look: &Look,
+        evaluation: &Evaluation,
         wanted: Option<&str>,
         who: &str,
-        because: apply::Because,
+        cause: apply::RollbackCause,
     ) -> Result<apply::Outcome, RollbackError> {
-        let release = self.kept_release(look, wanted).await?;
+        let release = self.kept_release(evaluation, wanted).await?;
         let policy = &self.stack.spec.policy;
-        let mut observed = look.observed.clone();
-        self.secrets.of(&self.stack.key).add(&mut observed.secrets, &release.project.secrets).await;
-        certificate::refuse_unusable(&release.project, &mut observed, now());
-        // What the spec asks for beyond that is not what is brought back.
-        observed.supply = Supply::default();
-        // It needs no room that is not taken already.
-        observed.facts = None;
+        let mut secrets = evaluation.observed.secrets.clone();
+        self.secrets.of(&self.stack.key).add(&mut secrets, &release.project.references()).await;
+        // What the spec asks for beyond that is not what is brought back, and it needs no room that is not taken already.
+        let observed =
+            Observed { secrets, supply: Supply::default(), facts: None, ..evaluation.observed.clone() };
+        let observed = certificate::without_unusable(&release.project, observed, now());
         let change = change_to(&release, &observed);
         let project = release.project.clone();
-        let mut plan = plan::plan(&look.drift, Some(change), &project, &observed, policy, Approval::Person);
-        plan.hold.clone_from(&look.plan.hold);
+        let mut plan =
+            plan::plan(&evaluation.drift, Some(change), &project, &observed, policy, Approval::Person);
+        plan.hold.clone_from(&evaluation.plan.hold);
         let refused = plan.hold.as_ref().map(|hold| format!("nothing is written: {}", hold.message));
         let refused = refused.or_else(|| plan.waiting.as_ref().map(|waiting| waiting.message.clone()));
         if let Some(found) = refused {
             return Err(RollbackError::Refused { found });
         }
-        let back = apply::Back { images: release.images, because };
-        let look = Look { project, observed, drift: look.drift.clone(), plan };
-        Ok(self.act_on(lock, &look, who, Some(back)).await?)
+        let back = apply::Back { images: release.images, cause };
+        let back_to = Evaluation { project, observed, drift: evaluation.drift.clone(), plan };
+        Ok(self.act_on(lock, &back_to, who, Some(back)).await?)
     }
 
     /// The release to go back to, as the host keeps it.
-    async fn kept_release(&self, look: &Look, wanted: Option<&str>) -> Result<Release, RollbackError> {
-        let ledger = look.observed.ledger.as_ref();
+    async fn kept_release(
+        &self,
+        evaluation: &Evaluation,
+        wanted: Option<&str>,
+    ) -> Result<Release, RollbackError> {
+        let ledger = evaluation.observed.ledger.as_ref();
         let current = ledger.and_then(|ledger| ledger.current.clone());
         let kept = ledger.map(Ledger::kept).unwrap_or_default();
         // Where a failed release was left in place, the one in force is what is gone back to.
-        let is_left = ledger.and_then(Ledger::left).is_some();
+        let is_left = ledger.and_then(Ledger::held_failure).is_some();
         let is_other = |id: &String| is_left || Some(id) != current.as_ref();
         let kept: Vec<String> = kept.into_iter().filter(is_other).collect();
         let before = ledger.and_then(|ledger| ledger.previous.clone());
@@ -133,11 +141,11 @@ impl Site<'_> {
             let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
             return Err(RollbackError::NotKept { wanted, kept });
         };
-        let path = format!("{}/releases/{id}/manifest.json", look.project.folder);
+        let path = format!("{}/releases/{id}/manifest.json", evaluation.project.folder);
         let text = self.host.content(std::slice::from_ref(&path)).await?.remove(&path).unwrap_or_default();
         let damaged = |found: String| host::Error::ReleaseDamaged { path: path.clone(), found };
         let release = Release::read(&text).map_err(damaged)?;
-        if release.id != id || release.project.owner != look.project.owner {
+        if release.id != id || release.project.owner != evaluation.project.owner {
             let found = format!("release {} of another owner", release.id);
             return Err(damaged(crate::text::printable(&found)).into());
         }
@@ -151,8 +159,8 @@ fn change_to(release: &Release, observed: &Observed) -> Change {
     diff::change(&release.project, observed).unwrap_or_else(|| Change {
         desired_hash: release.desired_hash.clone(),
         from_release: current.map(|applied| applied.id.clone()),
-        from_revision: current.map(|applied| applied.project.revision.clone()),
-        to_revision: release.project.revision.clone(),
+        from_revision: current.map(|applied| applied.project.version().to_owned()),
+        to_revision: release.project.version().to_owned(),
         items: vec![ChangeItem {
             service: None,
             path: "images".to_owned(),
@@ -174,7 +182,7 @@ mod tests {
     fn release(revision: &str, image: &str) -> Release {
         let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
         let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s.yaml".into());
-        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let project = crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap());
         let images = BTreeMap::from([("backend".to_owned(), image.to_owned())]);
         Prepared::new(project, images, BTreeMap::new()).release
     }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::{
     Memory,
+    absence::AbsenceTracker,
     stacks::{Parts, Stacks, tell_refused},
-    vanished::Vanished,
 };
 use crate::{
     metrics::Metrics,
@@ -63,18 +63,19 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
         () = stop => tracing::info!("stopping: what is being done is finished"),
     }
     follower.stacks.end().await;
+    follower.stacks.shared.memory.flush().await;
     Ok(())
 }
 
 /// Follows a folder, with an eye on what is gone from it.
 struct Follower {
     stacks: Stacks,
-    gone_stacks: Vanished<String>,
+    gone_stacks: AbsenceTracker<String>,
 }
 
 impl Follower {
     fn new(parts: Parts) -> Self {
-        Self { stacks: Stacks::new(parts), gone_stacks: Vanished::default() }
+        Self { stacks: Stacks::new(parts), gone_stacks: AbsenceTracker::default() }
     }
 
     async fn follow(&mut self, folder: &Folder, ready: &AtomicBool, health: &Health) {
@@ -84,16 +85,14 @@ impl Follower {
         let mut files: Option<Vec<StackFile>> = None;
         loop {
             beat.now();
-            let read = match folder.stamp() {
-                Ok(new) if stamp.as_ref() == Some(&new) => Ok(()),
-                Ok(new) => folder.read().map(|read| {
-                    self.take_up(&read);
+            let read = folder.read_changed(stamp.clone()).await.map(|changed| {
+                if let Some((new, read)) = changed {
+                    self.upsert(&read);
                     files = Some(read);
                     stamp = Some(new);
                     ready.store(true, Ordering::Relaxed);
-                }),
-                Err(error) => Err(error),
-            };
+                }
+            });
             let error = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
             if !error.is_empty() && error != told {
                 tracing::error!("{error}; the last stacks stay in force");
@@ -108,12 +107,12 @@ impl Follower {
     }
 
     /// Starts and updates workers so that they match the files. A file with mistakes leaves its stack as it was.
-    fn take_up(&mut self, files: &[StackFile]) {
+    fn upsert(&mut self, files: &[StackFile]) {
         for file in files {
             let place = file.path.display().to_string();
             match &file.content {
                 Ok(stack) => {
-                    if let Err(rules) = self.stacks.take_up(stack.clone(), None) {
+                    if let Err(rules) = self.stacks.upsert(stack.clone(), None) {
                         tell_refused(&place, &[rules]);
                     }
                 }
@@ -134,12 +133,13 @@ impl Follower {
             files.iter().flat_map(|file| &file.content).map(|stack| (stack.key.to_string(), stack)).collect();
         let known = self.stacks.known();
         let gone = known.iter().filter(|key| !asked.contains_key(*key)).cloned().collect();
-        for key in self.gone_stacks.lasting(gone, reliable, now) {
-            self.stacks.let_go(&key);
-            tracing::warn!(stack = %key, "its file is gone: it is no longer looked after");
+        for key in self.gone_stacks.expired(gone, reliable, now) {
+            if self.stacks.unfollow(&key) {
+                tracing::warn!(stack = %key, "its file is gone: it is no longer reconciled");
+            }
             self.stacks.retire(&key, None);
         }
-        self.stacks.see_left_hosts(&known, &asked, reliable, now);
+        self.stacks.reconcile_retained_hosts(&known, &asked, reliable, now);
     }
 }
 
@@ -153,7 +153,12 @@ mod tests {
     use tasktracker_crds::{Deletion, TaskTrackerStackStatus, validation};
 
     use super::*;
-    use crate::{engine::retire::Why, release::Prepared, source::DELETE_HOST_ANNOTATION};
+    use crate::{
+        engine::{left::Retiring, retire::Why},
+        model::ComponentName,
+        release::Prepared,
+        source::{DELETE_HOST_ANNOTATION, ProjectKey},
+    };
 
     const TEXT: &str = include_str!("../../../examples/staging.yaml");
 
@@ -165,7 +170,7 @@ mod tests {
 
     fn release() -> crate::release::Release {
         let stack = Stack::new(validation::read_stack(TEXT).unwrap(), PathBuf::new());
-        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let project = crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap());
         Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
     }
 
@@ -188,14 +193,14 @@ mod tests {
             metrics: Arc::new(Metrics::new().unwrap()),
             listener: None,
         });
-        follower.take_up(&[stack]);
+        follower.upsert(&[stack]);
         follower
     }
 
     /// What is taken away when the source says this for longer than a minute.
     fn retired(follower: &mut Follower, file: StackFile, read: bool) -> Vec<String> {
         let (files, now) = ([file], Instant::now());
-        follower.take_up(&files);
+        follower.upsert(&files);
         follower.see_what_is_gone(&files, read, now);
         follower.see_what_is_gone(&files, read, now + Duration::from_secs(61));
         follower.stacks.retiring.keys().map(|(stack, host)| format!("{stack} {host}")).collect()
@@ -227,11 +232,56 @@ mod tests {
         );
         assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
         let (back, now) = ([file(TEXT)], Instant::now());
-        follower.take_up(&back);
+        follower.upsert(&back);
         follower.see_what_is_gone(&back, true, now);
         tokio::task::yield_now().await;
         follower.see_what_is_gone(&back, true, now);
         assert!(follower.stacks.retiring.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_host_is_not_asked_for_waits_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = follower(folder.path()).stacks.shared.clone();
+        let stack = file(TEXT).content.unwrap();
+        let gone = ProjectKey {
+            stack: stack.key.clone(),
+            host: "gone".to_owned(),
+            component: ComponentName::default(),
+        };
+        let (sender, receiver) = tokio::sync::watch::channel(Some(Arc::new(stack)));
+        let mut worker = std::pin::pin!(super::super::worker::work(shared, gone, receiver));
+        assert!(
+            futures::poll!(&mut worker).is_pending(),
+            "a host that comes back in this instant has no worker"
+        );
+        sender.send_replace(None);
+        assert!(futures::poll!(&mut worker).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_changes_while_a_host_is_retained_counts_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut follower = follower(folder.path());
+        let with = |deletion: &str| {
+            let mut file = moved(TEXT);
+            if let Ok(stack) = &mut file.content {
+                let mut resource = stack.resource.clone();
+                resource.spec.policy.deletion = serde_json::from_value(deletion.into()).unwrap();
+                *stack = Stack::new(resource, "staging.yaml".into());
+            }
+            file
+        };
+        assert_eq!(retired(&mut follower, with("Retain"), true), Vec::<String>::new());
+        let (files, now) = ([with("Down")], Instant::now() + Duration::from_secs(62));
+        follower.upsert(&files);
+        follower.see_what_is_gone(&files, true, now);
+        let retiring: Vec<String> = follower.stacks.retiring.keys().map(|(_, host)| host.clone()).collect();
+        assert_eq!(retiring, ["app-1"], "the wish is later than the absence");
+        // It goes on, and is not begun again.
+        let began = follower.stacks.retiring.values().map(Retiring::task_id).collect::<Vec<_>>();
+        follower.see_what_is_gone(&files, true, now + Duration::from_secs(1));
+        assert_eq!(follower.stacks.retiring.values().map(Retiring::task_id).collect::<Vec<_>>(), began);
     }
 
     #[tokio::test]
@@ -246,7 +296,7 @@ mod tests {
                 Some([(DELETE_HOST_ANNOTATION.to_owned(), wish.to_owned())].into());
             let stack = Stack::of_object(resource, PathBuf::new());
             let files = [StackFile { path: "staging.yaml".into(), content: Ok(stack) }];
-            follower.take_up(&files);
+            follower.upsert(&files);
             // Long enough for the policy, too.
             for seconds in [0, 61] {
                 follower.see_what_is_gone(&files, true, Instant::now() + Duration::from_secs(seconds));

@@ -1,4 +1,4 @@
-//! The stacks that are followed, whichever door they came through: a worker for each of their hosts, and an eye on hosts
+//! The stacks that are followed, whichever front end they came from: a worker for each of their projects, and the hosts
 //! that they name no longer.
 
 use std::{
@@ -14,25 +14,26 @@ use tasktracker_crds::{Deletion, TaskTrackerStackStatus, conditions::reasons, va
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    Hosts, Listener, Memory, Turns,
-    deployed::DeployedHost,
+    Hosts, Listener, Memory, RolloutCoordinator,
+    absence::AbsenceTracker,
     left::Retiring,
     notifier::Notifier,
     now,
     retire::{Job, Why},
-    vanished::Vanished,
     watcher::Watcher,
     worker::{Shared, work},
 };
 use crate::{
+    component,
     metrics::Metrics,
-    source::{Secrets, Source, Stack, StackKey},
+    source::{ProjectKey, Secrets, Source, Stack, StackKey},
+    state::DeployedHost,
 };
 
 /// How long workers may finish what they do when the operator stops.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the engine needs of a door.
+/// What the engine needs of a front end.
 pub struct Parts {
     /// Where the stacks come from, asked anew.
     pub source: Arc<dyn Source>,
@@ -50,15 +51,17 @@ pub struct Parts {
 struct Managed {
     stack: Arc<Stack>,
     sender: watch::Sender<Option<Arc<Stack>>>,
-    workers: BTreeMap<String, JoinHandle<()>>,
+    workers: BTreeMap<ProjectKey, JoinHandle<()>>,
 }
 
 /// Stacks that are followed.
 pub struct Stacks {
     pub(super) shared: Arc<Shared>,
     managed: BTreeMap<StackKey, Managed>,
-    pub(super) gone_hosts: Vanished<(String, String)>,
+    pub(super) gone_hosts: AbsenceTracker<(String, String)>,
     pub(super) retiring: BTreeMap<(String, String), Retiring>,
+    /// What policy says of hosts that are retained, as it was logged last.
+    pub(super) announced: BTreeMap<(String, String), Deletion>,
     /// Wishes about hosts that were refused, and were told as that.
     pub(super) refused: BTreeMap<(String, String), String>,
 }
@@ -76,14 +79,15 @@ impl Stacks {
             source,
             is_reliable: AtomicBool::new(false),
             writer: memory.writer(),
-            turns: Turns::default(),
+            coordinator: RolloutCoordinator::default(),
             memory,
         });
         Self {
             shared,
             managed: BTreeMap::new(),
-            gone_hosts: Vanished::default(),
+            gone_hosts: AbsenceTracker::default(),
             retiring: BTreeMap::new(),
+            announced: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
     }
@@ -108,11 +112,11 @@ impl Stacks {
         self.shared.watcher.waiting_plan(key)
     }
 
-    /// The same as [`Self::see_left_hosts`], where the source has what is followed.
-    pub fn see_left(&mut self, reliable: bool, now: Instant) {
+    /// The same as [`Self::reconcile_retained_hosts`], where the source has what is followed.
+    pub fn reconcile_retained(&mut self, reliable: bool, now: Instant) {
         let stacks: Vec<Arc<Stack>> = self.in_force().cloned().collect();
         let asked = stacks.iter().map(|stack| (stack.key.to_string(), stack.as_ref())).collect();
-        self.see_left_hosts(&self.known(), &asked, reliable, now);
+        self.reconcile_retained_hosts(&self.known(), &asked, reliable, now);
     }
 
     /// The stacks that are in force.
@@ -147,11 +151,12 @@ impl Stacks {
     ///
     /// # Errors
     /// Where it breaks a rule that compares it with the one in force, which stays: the rules.
-    pub fn take_up(&mut self, stack: Stack, before: Option<TaskTrackerStackStatus>) -> Result<(), String> {
+    pub fn upsert(&mut self, stack: Stack, before: Option<TaskTrackerStackStatus>) -> Result<(), String> {
         let Self { shared, managed, .. } = self;
         let stack = Arc::new(stack);
         let entry = managed.entry(stack.key.clone()).or_insert_with(|| {
             tracing::info!(stack = %stack.key, file = %stack.origin.display(), revision = %stack.spec.revision, "following");
+            shared.coordinator.begin(&stack.key);
             shared.watcher.begin(&stack, before, now());
             Managed { stack: stack.clone(), sender: watch::Sender::new(Some(stack.clone())), workers: BTreeMap::new() }
         });
@@ -167,23 +172,24 @@ impl Stacks {
         }
         shared.watcher.set_refused(&entry.stack, false, now());
         entry.workers.retain(|_, worker| !worker.is_finished());
-        for host in stack.app_hosts() {
-            entry.workers.entry(host.name.to_string()).or_insert_with(|| {
-                tokio::spawn(work(shared.clone(), host.name.to_string(), entry.sender.subscribe()))
-            });
+        for key in component::projects(&stack) {
+            entry
+                .workers
+                .entry(key.clone())
+                .or_insert_with(|| tokio::spawn(work(shared.clone(), key, entry.sender.subscribe())));
         }
         Ok(())
     }
 
     /// Looks after a stack no longer; what is on its hosts stays as it is. Whether it was followed.
-    pub fn let_go(&mut self, key: &str) -> bool {
+    pub fn unfollow(&mut self, key: &str) -> bool {
         let managed = self.managed.keys().find(|managed| managed.to_string() == key).cloned();
         let Some((managed, old)) = managed.and_then(|managed| self.managed.remove_entry(&managed)) else {
             return false;
         };
         old.sender.send_replace(None);
         self.shared.watcher.end(&managed);
-        self.shared.turns.end(&managed);
+        self.shared.coordinator.end(&managed);
         true
     }
 
@@ -194,11 +200,11 @@ impl Stacks {
     }
 
     /// Takes a stack from every host on which something of it is or may be, as a person who deleted it says; `status` is
-    /// what is known of it where it was not followed. It goes on until nothing is [`Self::left`], or [`Self::give_up`]
+    /// what is known of it where it was not followed. It goes on until nothing is [`Self::left`], or [`Self::forget`]
     /// ends it.
     pub fn remove(&mut self, stack: &Stack, status: &TaskTrackerStackStatus) {
         let key = stack.key.to_string();
-        if !self.let_go(&key) && self.shared.memory.deployed(&key).is_none() {
+        if !self.unfollow(&key) && self.shared.memory.deployed(&key).is_none() {
             self.shared.memory.restore(stack, status);
         }
         let deletion = stack.spec.policy.deletion;
@@ -208,7 +214,7 @@ impl Stacks {
         }
         self.shared.is_reliable.store(true, Ordering::Relaxed);
         let mut hosts = self.shared.memory.deployed(&key).map(|known| known.hosts).unwrap_or_default();
-        for spec in stack.app_hosts() {
+        for spec in component::all_hosts(stack) {
             hosts.entry(spec.name.to_string()).or_insert_with(|| DeployedHost::as_asked(stack, spec));
         }
         for host in hosts.into_values() {
@@ -227,9 +233,9 @@ impl Stacks {
     }
 
     /// Ends what is done about a stack, and forgets it.
-    pub fn give_up(&mut self, key: &StackKey) {
+    pub fn forget(&mut self, key: &StackKey) {
         let key = key.to_string();
-        self.let_go(&key);
+        self.unfollow(&key);
         self.retiring.retain(|(of, _), one| {
             if *of == key {
                 one.abort();

@@ -8,31 +8,31 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{
-    Answer, DriftItem, Heal, HostSpec, HostState, TaskTrackerStackStatus, conditions::reasons,
-};
+use tasktracker_crds::{Answer, DriftItem, Heal, HostState, TaskTrackerStackStatus, conditions::reasons};
 use tokio::time::Instant;
 
-use super::{
-    memory::{Memory, Since, item_key},
-    notifier::Notifier,
-    now, requests,
-};
+use super::{Memory, notifier::Notifier, now, requests};
 use crate::{
+    component,
     metrics::{Metrics, StackLabels},
+    model::ComponentName,
     plan,
     report::{
-        self, HostReport,
+        self, ProjectReport,
         happenings::{Happening, happenings, told},
         news::{Told, news},
     },
-    source::{RECONCILE_ANNOTATION, Stack, StackKey},
+    source::{ProjectKey, RECONCILE_ANNOTATION, Stack, StackKey},
+    state::{Since, item_key},
 };
 
-/// Newest report of a host, and since when each of its differences is there.
+/// A project within its stack: host and component.
+type Place = (String, ComponentName);
+
+/// Newest report of a project, and since when each of its differences is there.
 #[derive(Default)]
 struct Seen {
-    report: HostReport,
+    report: ProjectReport,
     since: Since,
     /// Whether `since` is what an earlier run of the operator knew.
     remembered: bool,
@@ -40,9 +40,9 @@ struct Seen {
 
 #[derive(Default)]
 struct StackState {
-    /// Hosts that the spec in force names.
-    named: BTreeSet<String>,
-    hosts: BTreeMap<String, Seen>,
+    /// Projects that the spec in force asks for.
+    wanted: BTreeSet<Place>,
+    projects: BTreeMap<Place, Seen>,
     status: TaskTrackerStackStatus,
     refused: bool,
     suspended: bool,
@@ -86,7 +86,7 @@ impl Watcher {
     /// What waits for a person to approve it, in full, by host and component.
     pub(super) fn waiting_plan(&self, key: &StackKey) -> Option<serde_json::Value> {
         let stacks = self.lock();
-        let reports = stacks.get(key)?.hosts.values().map(|seen| &seen.report);
+        let reports = stacks.get(key)?.projects.values().map(|seen| &seen.report);
         Some(reports.filter_map(|report| report.document.clone()).collect())
     }
 
@@ -118,14 +118,17 @@ impl Watcher {
         if let Some(before) = &before {
             self.memory.restore(stack, before);
         }
-        let named = names(stack);
-        let known = self.memory.of(&stack.key.to_string()).into_iter();
-        let known = known.filter(|(host, _)| named.contains(host));
-        let hosts =
-            known.map(|(host, since)| (host, Seen { since, remembered: true, ..Seen::default() })).collect();
-        let told = self.memory.told(&stack.key.to_string());
+        let wanted = places(stack);
+        self.memory.retain_hosts(&stack.key.to_string(), &hosts(&wanted));
+        let known = self.memory.first_seen(&stack.key.to_string()).into_iter();
+        let projects = known.filter_map(|((host, component), since)| {
+            let place = (host, component.parse().ok()?);
+            Some((place, Seen { since, remembered: true, ..Seen::default() }))
+        });
+        let projects = projects.collect();
+        let told = self.memory.notifications(&stack.key.to_string());
         let status = before.unwrap_or_default();
-        let mut state = StackState { named, hosts, status, told, ..StackState::default() };
+        let mut state = StackState { wanted, projects, status, told, ..StackState::default() };
         self.take_stock(stack, &mut state, now);
         self.lock().insert(stack.key.clone(), state);
         self.metrics.begin(stack);
@@ -133,18 +136,13 @@ impl Watcher {
 
     /// A stack has another spec: what was counted stays, what is gone from it goes.
     pub(super) fn change(&self, before: &Stack, after: &Stack) {
-        let named = names(after);
-        let are_the_same = names(before) == named;
+        let wanted = places(after);
+        self.memory.retain_hosts(&after.key.to_string(), &hosts(&wanted));
         if let Some(state) = self.lock().get_mut(&after.key) {
-            state.hosts.retain(|name, _| named.contains(name));
-            state.named = named;
+            state.projects.retain(|place, _| wanted.contains(place));
+            state.wanted = wanted;
         }
-        if are_the_same {
-            self.metrics.change_revision(before, after);
-        } else {
-            self.metrics.end(&before.key);
-            self.metrics.begin(after);
-        }
+        self.metrics.change(before, after);
     }
 
     /// Whether the newest spec of a stack is refused, so that an older one is in force.
@@ -162,7 +160,7 @@ impl Watcher {
     /// Metrics of the stack as a whole.
     fn tell_stack(&self, stack: &Stack, state: &StackState, now: Timestamp) {
         let labels = StackLabels::of(stack);
-        let seen = state.hosts.values().filter(|seen| !seen.remembered);
+        let seen = state.projects.values().filter(|seen| !seen.remembered);
         let seen: Vec<&Seen> = seen.collect();
         let age = |first: Option<&Timestamp>| first.map_or(0.0, |first| since_seconds(*first, now));
         let oldest = age(seen.iter().flat_map(|seen| seen.since.values()).min());
@@ -179,27 +177,29 @@ impl Watcher {
     /// A stack goes.
     pub(super) fn end(&self, key: &StackKey) {
         self.lock().remove(key);
-        self.memory.keep(&key.to_string(), std::iter::empty());
-        self.memory.keep_told(&key.to_string(), None);
+        self.memory.unfollow(&key.to_string());
         self.metrics.end(key);
     }
 
-    /// Counts something about a host, where the stack is there and names it: nobody would take other series away again.
-    pub(super) fn count(&self, stack: &Stack, host: &str, count: impl FnOnce(&Metrics, &StackLabels)) {
+    /// Counts something about a project, where its stack is there and asks for it: nobody would take other series away
+    /// again.
+    pub(super) fn count(&self, key: &ProjectKey, stack: &Stack, count: impl FnOnce(&Metrics, &StackLabels)) {
         let stacks = self.lock();
-        if stacks.get(&stack.key).is_some_and(|state| state.named.contains(host)) {
+        if stacks.get(&key.stack).is_some_and(|state| state.wanted.contains(&place(key))) {
             count(&self.metrics, &StackLabels::of(stack));
         }
     }
 
-    /// A host is worked on.
-    pub(super) fn alive(&self, stack: &Stack, host: &str, now: Timestamp) {
-        self.count(stack, host, |metrics, labels| metrics.alive(labels, host, now));
+    /// A project is worked on.
+    pub(super) fn alive(&self, key: &ProjectKey, stack: &Stack, now: Timestamp) {
+        self.count(key, stack, |metrics, labels| metrics.alive(labels, key, now));
     }
 
-    /// The newest report of a host.
-    pub(super) fn last(&self, key: &StackKey, host: &str) -> Option<HostReport> {
-        self.lock().get(key).and_then(|state| state.hosts.get(host)).map(|seen| seen.report.clone())
+    /// The newest report of a project.
+    pub(super) fn last(&self, key: &ProjectKey) -> Option<ProjectReport> {
+        let stacks = self.lock();
+        let seen = stacks.get(&key.stack)?.projects.get(&place(key))?;
+        Some(seen.report.clone()).filter(|report| !report.host.is_empty())
     }
 
     /// Takes up a report: what is new is logged once, what is gone was healed. `woken` is when the operator heard that
@@ -207,18 +207,18 @@ impl Watcher {
     pub(super) fn publish(
         &self,
         stack: &Stack,
-        mut report: HostReport,
+        mut report: ProjectReport,
         now: Timestamp,
         woken: Option<Instant>,
     ) {
         let labels = StackLabels::of(stack);
         let mut stacks = self.lock();
-        // A check may end when its host is named no longer: nobody would take back what it tells.
-        let Some(state) = stacks.get_mut(&stack.key).filter(|state| state.named.contains(&report.host))
-        else {
+        let place = (report.host.clone(), report.component);
+        // A check may end when its project is wanted no longer: nobody would take back what it tells.
+        let Some(state) = stacks.get_mut(&stack.key).filter(|state| state.wanted.contains(&place)) else {
             return;
         };
-        let seen = state.hosts.entry(report.host.clone()).or_default();
+        let seen = state.projects.entry(place.clone()).or_default();
         log_failure(stack, &seen.report, &report);
         log_waiting(stack, &seen.report, &report);
         log_hold(stack, &seen.report, &report);
@@ -240,11 +240,9 @@ impl Watcher {
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        let changed =
-            since.len() != seen.since.len() || since.keys().any(|key| !seen.since.contains_key(key));
         if report.failure.as_ref().is_some_and(|failure| failure.reason != reasons::NOT_CONVERGING) {
             // What cannot be seen is not over.
-            seen.since.extend(since);
+            seen.since.extend(since.clone());
         } else {
             // What went away while no operator was there was mended by somebody else.
             if !seen.remembered {
@@ -256,29 +254,25 @@ impl Watcher {
         let new: Vec<&DriftItem> = new.iter().collect();
         self.happened(stack, happenings(&seen.report, &report, &new, &healed));
         seen.report = report;
-        if changed {
-            self.memory
-                .keep(&stack.key.to_string(), state.hosts.iter().map(|(host, seen)| (host, &seen.since)));
+        if seen.since != since {
+            let (host, component) = &place;
+            self.memory.set_first_seen(&stack.key.to_string(), host, component.as_str(), &seen.since);
         }
         self.take_stock(stack, state, now);
         self.tell_stack(stack, state, now);
     }
 
-    /// What all hosts together come to, those of which nothing is known among them.
+    /// What all projects together come to, those of which nothing is known among them.
     fn take_stock(&self, stack: &Stack, state: &mut StackState, now: Timestamp) {
-        let seen = |host: &HostSpec| {
-            let seen = state.hosts.get(host.name.as_str()).map(|seen| &seen.report);
-            seen.filter(|report| !report.host.is_empty()).cloned()
-        };
-        let asked: Vec<Option<HostReport>> = stack.app_hosts().map(seen).collect();
-        let is_seen = asked.iter().all(Option::is_some);
-        let unknown = |host: &HostSpec| HostReport::unknown(host.name.as_str());
-        let reports: Vec<HostReport> = stack
-            .app_hosts()
-            .zip(asked)
-            .map(|(host, report)| report.unwrap_or_else(|| unknown(host)))
-            .chain(super::retained(stack, &self.memory))
-            .collect();
+        let mut is_seen = true;
+        let mut reports: Vec<ProjectReport> = Vec::new();
+        for key in component::projects(stack) {
+            let seen = state.projects.get(&place(&key)).map(|seen| &seen.report);
+            let seen = seen.filter(|report| !report.host.is_empty()).cloned();
+            is_seen &= seen.is_some();
+            reports.push(seen.unwrap_or_else(|| ProjectReport::unknown(&key)));
+        }
+        reports.extend(super::retained(stack, &self.memory));
         let before = std::mem::take(&mut state.status);
         state.status = report::status(&before, &reports, &Time(now));
         if is_seen {
@@ -294,14 +288,14 @@ impl Watcher {
     }
 
     /// Tells people what is new, and keeps that they were told.
-    fn tell_people(&self, stack: &Stack, reports: &[HostReport], state: &mut StackState) {
+    fn tell_people(&self, stack: &Stack, reports: &[ProjectReport], state: &mut StackState) {
         let key = stack.key.to_string();
         let (news, told) = news(&key, reports, &state.status, &state.told);
         if let Some(notifier) = &self.notifier {
             notifier.tell(stack, &news);
         }
         if told != state.told {
-            self.memory.keep_told(&key, Some(&told));
+            self.memory.set_notifications(&key, &told);
             state.told = told;
         }
     }
@@ -329,9 +323,19 @@ impl Watcher {
     }
 }
 
-/// Names of the hosts on which something of a stack is to be.
-fn names(stack: &Stack) -> BTreeSet<String> {
-    stack.app_hosts().map(|host| host.name.to_string()).collect()
+/// The projects that a stack asks for.
+fn places(stack: &Stack) -> BTreeSet<Place> {
+    component::projects(stack).iter().map(place).collect()
+}
+
+/// Where a project is within its stack.
+fn place(key: &ProjectKey) -> Place {
+    (key.host.clone(), key.component)
+}
+
+/// Names of the hosts of projects.
+fn hosts(places: &BTreeSet<Place>) -> BTreeSet<String> {
+    places.iter().map(|(host, _)| host.clone()).collect()
 }
 
 /// What happened to the stack as a whole.
@@ -368,37 +372,39 @@ fn of_stack(
 fn log_drift(stack: &Stack, item: &DriftItem) {
     let what = item.path.as_deref().or(item.service.as_deref()).unwrap_or("the host");
     tracing::warn!(
-        stack = %stack.key, host = %item.host, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
+        stack = %stack.key, host = %item.host, component = item.component, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
         "drift: {what}"
     );
 }
 
 /// A failure is logged when it begins, when it becomes another, and when it ends.
-fn log_failure(stack: &Stack, before: &HostReport, after: &HostReport) {
+fn log_failure(stack: &Stack, before: &ProjectReport, after: &ProjectReport) {
     match (&before.failure, &after.failure) {
         (old, Some(new)) if old.as_ref() != Some(new) => {
-            tracing::error!(stack = %stack.key, host = %after.host, reason = new.reason, "{}", new.message);
+            tracing::error!(stack = %stack.key, host = %after.host, component = %after.component, reason = new.reason, "{}", new.message);
         }
-        (Some(_), None) => tracing::info!(stack = %stack.key, host = %after.host, "the failure is over"),
+        (Some(_), None) => {
+            tracing::info!(stack = %stack.key, host = %after.host, component = %after.component, "the failure is over");
+        }
         _ => {}
     }
 }
 
-fn log_waiting(stack: &Stack, before: &HostReport, after: &HostReport) {
+fn log_waiting(stack: &Stack, before: &ProjectReport, after: &ProjectReport) {
     // That other hosts come first is told by what is done there.
     let waiting = after.waiting.as_ref().filter(|waiting| waiting.reason != reasons::ROLLING_OUT);
     if let Some(waiting) = waiting.filter(|waiting| before.waiting.as_ref() != Some(*waiting)) {
-        tracing::warn!(stack = %stack.key, host = %after.host, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
+        tracing::warn!(stack = %stack.key, host = %after.host, component = %after.component, reason = waiting.reason, to = waiting.change.to_revision, "a change waits: {}", waiting.message);
     }
 }
 
-fn log_hold(stack: &Stack, before: &HostReport, after: &HostReport) {
+fn log_hold(stack: &Stack, before: &ProjectReport, after: &ProjectReport) {
     match (&before.hold, &after.hold) {
         (old, Some(new)) if old.as_ref() != Some(new) => {
-            tracing::warn!(stack = %stack.key, host = %after.host, reason = new.reason, "nothing is written: {}", new.message);
+            tracing::warn!(stack = %stack.key, host = %after.host, component = %after.component, reason = new.reason, "nothing is written: {}", new.message);
         }
         (Some(_), None) if after.failure.is_none() => {
-            tracing::info!(stack = %stack.key, host = %after.host, "writing may go on");
+            tracing::info!(stack = %stack.key, host = %after.host, component = %after.component, "writing may go on");
         }
         _ => {}
     }
@@ -417,10 +423,15 @@ mod tests {
     use super::*;
     use crate::{metrics::PANIC, report::Failure};
 
-    fn away(host: &str) -> HostReport {
+    fn key(host: &str) -> ProjectKey {
+        let stack = StackKey { namespace: "default".to_owned(), name: "staging".to_owned() };
+        ProjectKey { stack, host: host.to_owned(), component: ComponentName::default() }
+    }
+
+    fn away(host: &str) -> ProjectReport {
         let reason = reasons::UNREACHABLE;
         let failure = Failure { reason, message: String::new(), reachable: false, stalled: false };
-        HostReport { host: host.to_owned(), failure: Some(failure), ..HostReport::default() }
+        ProjectReport { host: host.to_owned(), failure: Some(failure), ..ProjectReport::default() }
     }
 
     #[test]
@@ -438,13 +449,14 @@ mod tests {
         watcher.change(&before, &after);
         // A check that began before.
         watcher.publish(&before, away("app-1"), Timestamp::UNIX_EPOCH, None);
-        watcher.alive(&before, "app-1", Timestamp::UNIX_EPOCH);
-        watcher.count(&before, "app-1", |metrics, labels| metrics.connected(labels, "app-1"));
+        watcher.alive(&key("app-1"), &before, Timestamp::UNIX_EPOCH);
+        watcher.count(&key("app-1"), &before, |metrics, labels| metrics.connected(labels, "app-1"));
         assert!(!metrics.text().contains("host=\"app-1\""), "{}", metrics.text());
         watcher.publish(&after, away("app-2"), Timestamp::UNIX_EPOCH, None);
         assert!(metrics.text().contains("reason=\"Unreachable\""));
         // The same where the whole stack went.
-        let count = || watcher.count(&after, "app-2", |metrics, labels| metrics.reconciled(labels, PANIC));
+        let count =
+            || watcher.count(&key("app-2"), &after, |metrics, labels| metrics.reconciled(labels, PANIC));
         count();
         assert!(metrics.text().contains("result=\"panic\""));
         watcher.end(&after.key);

@@ -1,4 +1,4 @@
-//! Keeps one host of one stack equal to it: a check, then waiting until the next one is due or something happens.
+//! Reconciles one project of one stack: a check, then waiting until the next one is due or something happens.
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -11,16 +11,17 @@ use tokio::{
 };
 
 use super::{
-    Hosts, Images, Memory, Turns,
-    check::{self, Checked, Occasion, check},
-    rivals::Rivals,
+    Hosts, Images, Memory, RolloutCoordinator,
+    check::{self, Checked, Occasion, Subject, check},
     watcher::Watcher,
+    writers::ConflictingWriters,
 };
 use crate::{
-    desired::sha256,
+    component,
     host::Host,
+    model::sha256,
     observe::Depth,
-    source::{RECONCILE_ANNOTATION, Secrets, Source, Stack},
+    source::{ProjectKey, RECONCILE_ANNOTATION, Secrets, Source, Stack},
 };
 
 /// Longest wait after failures.
@@ -29,8 +30,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 /// Shortest time from one check to the next that an event or a changed file asks for.
 const SHORTEST_WAKE: Duration = Duration::from_millis(50);
-/// How often the host itself is looked at: engine, disks, clock, versions.
-const SLOW_ROTA: Duration = Duration::from_mins(1);
+/// Checks that events may ask for at once; after those, one in each [`WAKE_REFILL`].
+const WAKES_AT_ONCE: u32 = 5;
+/// Time after which events may ask for one more check.
+const WAKE_REFILL: Duration = Duration::from_secs(1);
+/// How often the host itself is checked: engine, disks, clock, versions.
+const SLOW_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What a worker shares with the others.
 pub(super) struct Shared {
@@ -39,7 +44,7 @@ pub(super) struct Shared {
     pub(super) secrets: Secrets,
     pub(super) memory: Arc<Memory>,
     pub(super) images: Arc<Images>,
-    pub(super) turns: Turns,
+    pub(super) coordinator: RolloutCoordinator,
     /// Where the stacks come from, asked anew.
     pub(super) source: Arc<dyn Source>,
     /// Whether the source could be relied on when it was last read: only then is anything taken away.
@@ -49,12 +54,12 @@ pub(super) struct Shared {
 }
 
 /// When what is due.
-struct Rota {
+struct Schedule {
     whole: Instant,
     slow: Instant,
 }
 
-impl Rota {
+impl Schedule {
     fn depth(&self, now: Instant) -> Depth {
         if now >= self.slow {
             Depth::Slow
@@ -66,80 +71,126 @@ impl Rota {
     }
 
     /// After a good check that began at `now`.
-    fn done(&mut self, depth: Depth, now: Instant, interval: Duration, host: &str) {
+    fn done(&mut self, depth: Depth, now: Instant, interval: Duration, key: &str) {
         if depth >= Depth::Whole {
-            self.whole = now + spread(interval.max(SHORTEST_PAUSE), host);
+            self.whole = now + spread(interval.max(SHORTEST_PAUSE), key);
         }
         if depth == Depth::Slow {
-            self.slow = now + spread(SLOW_ROTA, host);
+            self.slow = now + spread(SLOW_INTERVAL, key);
         }
     }
 }
 
-/// Works on one host until the stack goes.
+/// A token bucket for checks that events ask for: a host on which others start containers all the time costs no more
+/// than one check a second.
+struct WakeBudget {
+    tokens: u32,
+    since: Instant,
+}
+
+impl WakeBudget {
+    fn new(now: Instant) -> Self {
+        Self { tokens: WAKES_AT_ONCE, since: now }
+    }
+
+    /// Takes a token; when the check may begin.
+    fn take(&mut self, now: Instant) -> Instant {
+        while self.tokens < WAKES_AT_ONCE && now >= self.since + WAKE_REFILL {
+            self.tokens += 1;
+            self.since += WAKE_REFILL;
+        }
+        if self.tokens == WAKES_AT_ONCE {
+            self.since = now;
+        }
+        if self.tokens > 0 {
+            self.tokens -= 1;
+            return now;
+        }
+        self.since += WAKE_REFILL;
+        self.since
+    }
+}
+
+/// Works on one project until the stack goes. While the spec does not ask for it, it waits: a worker that ended just when
+/// the spec asked again would be missed.
 pub(super) async fn work(
     shared: Arc<Shared>,
-    host_name: String,
+    key: ProjectKey,
     mut stacks: watch::Receiver<Option<Arc<Stack>>>,
 ) {
+    let place = key.to_string();
     let mut failures: u32 = 0;
     let mut kept: Option<Arc<Host>> = None;
-    let mut rota = Rota { whole: Instant::now(), slow: Instant::now() };
+    let mut schedule = Schedule { whole: Instant::now(), slow: Instant::now() };
+    let mut budget = WakeBudget::new(Instant::now());
     let mut woken = None;
-    let rivals = Arc::new(Mutex::new(Rivals::default()));
-    let mut news = None;
-    let mut asked = None;
+    let writers = Arc::new(Mutex::new(ConflictingWriters::default()));
+    let mut peers = shared.coordinator.peer_changes(&key);
+    let mut requested = None;
+    let mut subject: Option<Subject> = None;
     loop {
-        let Some(stack) = stacks.borrow_and_update().clone() else {
-            return;
+        let Some(stack) = stacks.borrow_and_update().clone() else { return };
+        if subject.as_ref().is_none_or(|subject| !Arc::ptr_eq(&subject.stack, &stack)) {
+            subject = rendered(&key, stack);
+        }
+        let Some(current) = subject.clone() else {
+            kept = None;
+            if stacks.changed().await.is_err() {
+                return;
+            }
+            continue;
         };
-        let Some(spec) = stack.app_hosts().find(|host| host.name.as_str() == host_name).cloned() else {
-            return;
-        };
-        let news = news.get_or_insert_with(|| shared.turns.news(&stack.key, &host_name));
-        news.catch_up();
+        let stack = current.stack.clone();
+        peers.catch_up();
         let began = Instant::now();
         let reconcile = stack.annotation(RECONCILE_ANNOTATION).map(str::to_owned);
-        if reconcile != asked {
-            (asked, rota.slow) = (reconcile, began);
+        if reconcile != requested {
+            (requested, schedule.slow) = (reconcile, began);
         }
-        let occasion = Occasion { depth: rota.depth(began), woken };
-        // A check runs in a task of its own, so that a defect in one stack cannot end the others.
+        let occasion = Occasion { depth: schedule.depth(began), woken };
+        // A check runs in a task of its own, so that a panic in one project cannot end the others.
         let task =
-            tokio::spawn(check(shared.clone(), stack.clone(), spec, kept.clone(), occasion, rivals.clone()));
+            tokio::spawn(check(shared.clone(), current.clone(), kept.clone(), occasion, writers.clone()));
         let Checked { good, host, hints } = task.await.unwrap_or_else(|error| {
-            tracing::error!(stack = %stack.key, host = %host_name, %error, "a check ended in a defect: the others go on");
-            check::ended_in_a_defect(&shared, &stack, &host_name);
+            tracing::error!(stack = %stack.key, host = key.host, component = %key.component, %error, "a check ended in a defect: the others go on");
+            check::panicked(&shared, &current);
             Checked { good: false, host: None, hints: None }
         });
         kept = host;
         let next = if good {
             failures = 0;
-            rota.done(occasion.depth, began, stack.spec.interval.duration(), &host_name);
-            rota.whole.min(rota.slow)
+            schedule.done(occasion.depth, began, stack.spec.interval.duration(), &place);
+            schedule.whole.min(schedule.slow)
         } else {
             failures = failures.saturating_add(1);
-            // The host itself may be the cause: it is looked at next.
-            (rota.whole, rota.slow) = (began, began);
-            Instant::now() + spread(backoff(failures), &host_name)
+            // The host itself may be the cause: it is checked next.
+            (schedule.whole, schedule.slow) = (began, began);
+            Instant::now() + spread(backoff(failures), &place)
         };
         tokio::select! {
             () = sleep_until(next) => woken = None,
             _ = stacks.changed() => {
                 woken = None;
-                rota.whole = began;
+                schedule.whole = began;
             }
-            // Another host stands otherwise than before: it may be this one's turn.
-            () = news.changed(), if good => {
+            // A peer stands otherwise than before: this project may be next.
+            () = peers.changed(), if good => {
                 woken = None;
-                sleep_until(began + SHORTEST_WAKE).await;
+                sleep_until(budget.take(began + SHORTEST_WAKE)).await;
             }
             when = hint(hints.filter(|_| good)) => {
                 woken = Some(when);
-                sleep_until(began + SHORTEST_WAKE).await;
+                sleep_until(budget.take(began + SHORTEST_WAKE)).await;
             }
         }
     }
+}
+
+/// The project of a key as the stack asks for it, rendered once for each spec.
+fn rendered(key: &ProjectKey, stack: Arc<Stack>) -> Option<Subject> {
+    let spec = stack.spec.hosts.iter().find(|host| host.name.as_str() == key.host)?.clone();
+    let project = Arc::new(component::project(&stack, &spec, key.component)?);
+    Some(Subject { key: key.clone(), stack, spec, project })
 }
 
 /// Waits until something happened on the host since its last check began.
@@ -157,9 +208,9 @@ fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << (failures.max(1) - 1).min(6)).min(LONGEST_BACKOFF)
 }
 
-/// Up to a tenth more, by the name of the host, so that hosts which began together do not stay together.
-fn spread(pause: Duration, host: &str) -> Duration {
-    let digest = sha256(host.as_bytes());
+/// Up to a tenth more, by the key of the project, so that projects which began together do not stay together.
+fn spread(pause: Duration, key: &str) -> Duration {
+    let digest = sha256(key.as_bytes());
     let share = u32::from_str_radix(&digest[..4], 16).unwrap_or_default();
     pause + pause * share / (10 * 0x10000)
 }
@@ -185,14 +236,27 @@ mod tests {
     #[test]
     fn each_depth_has_a_time_of_its_own() {
         let start = Instant::now();
-        let mut rota = Rota { whole: start, slow: start };
-        assert_eq!(rota.depth(start), Depth::Slow);
-        rota.done(Depth::Slow, start, Duration::from_secs(10), "a");
-        assert_eq!(rota.depth(start + Duration::from_secs(5)), Depth::Woken);
+        let mut schedule = Schedule { whole: start, slow: start };
+        assert_eq!(schedule.depth(start), Depth::Slow);
+        schedule.done(Depth::Slow, start, Duration::from_secs(10), "a");
+        assert_eq!(schedule.depth(start + Duration::from_secs(5)), Depth::Woken);
         let later = start + Duration::from_secs(12);
-        assert_eq!(rota.depth(later), Depth::Whole);
-        rota.done(Depth::Whole, later, Duration::from_secs(10), "a");
-        assert_eq!(rota.depth(later), Depth::Woken);
-        assert_eq!(rota.depth(start + Duration::from_secs(70)), Depth::Slow);
+        assert_eq!(schedule.depth(later), Depth::Whole);
+        schedule.done(Depth::Whole, later, Duration::from_secs(10), "a");
+        assert_eq!(schedule.depth(later), Depth::Woken);
+        assert_eq!(schedule.depth(start + Duration::from_secs(70)), Depth::Slow);
+    }
+
+    #[test]
+    fn events_ask_for_five_checks_at_once_and_then_for_one_a_second() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut budget = WakeBudget::new(start);
+        let begins: Vec<Instant> = (0..5).map(|_| budget.take(start)).collect();
+        assert_eq!(begins, [start; 5]);
+        assert_eq!([budget.take(start), budget.take(at(1)), budget.take(at(2))], [at(1), at(2), at(3)]);
+        assert_eq!(budget.take(at(60)), at(60), "a quiet while fills it again");
+        let after: Vec<Instant> = (0..5).map(|_| budget.take(at(60))).collect();
+        assert_eq!(after, [at(60), at(60), at(60), at(60), at(61)]);
     }
 }

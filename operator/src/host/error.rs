@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tasktracker_crds::{DriftKind, conditions::reasons};
 
+use super::docker::DockerFault;
+
 /// What is wrong with a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -154,6 +156,24 @@ pub enum Error {
         /// Exit status and last words.
         found: String,
     },
+    /// A `docker` command on the host failed.
+    #[error("docker: {found}")]
+    Docker {
+        /// Why, as far as it is not what was asked.
+        fault: DockerFault,
+        /// Which command, exit status and last words.
+        found: String,
+    },
+    /// sshd opens no more channels on the connection, which stays.
+    #[error(
+        "ssh: expected sshd to open {channel}, found: refused ({found}); raise MaxSessions in the host's sshd_config, or allow sessions there"
+    )]
+    ChannelRefused {
+        /// What was to be opened.
+        channel: &'static str,
+        /// The reason that sshd gives.
+        found: String,
+    },
     /// A program or an answer took too long.
     #[error("{doing}: expected an end within {} s, found none", .limit.as_secs())]
     TimedOut {
@@ -176,15 +196,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a new connection is needed after this.
+    /// A `docker` command failed with these last words.
+    pub(super) fn docker(found: String) -> Self {
+        Self::Docker { fault: DockerFault::of(&found), found }
+    }
+
+    /// Whether a new connection is needed after this alone. A late answer is no such error: see `Link::is_broken_by`.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectionLost
-                | Self::TimedOut { .. }
-                | Self::SocketDenied { .. }
-                | Self::DockerUnavailable { .. }
-        )
+        matches!(self, Self::ConnectionLost | Self::SocketDenied { .. } | Self::DockerUnavailable { .. })
     }
 
     /// The reason for conditions, events and metrics.
@@ -194,6 +213,7 @@ impl Error {
             | Self::NotSsh { .. }
             | Self::Silent { .. }
             | Self::ConnectionLost
+            | Self::ChannelRefused { .. }
             | Self::TimedOut { .. } => reasons::UNREACHABLE,
             Self::HostKeyChanged { .. } => reasons::HOST_KEY_CHANGED,
             Self::AuthenticationFailed { .. } => reasons::AUTHENTICATION_FAILED,
@@ -206,7 +226,7 @@ impl Error {
             Self::Locked | Self::Overtaken { .. } => reasons::LOCKED,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
-            Self::Failed { .. } => reasons::APPLY_FAILED,
+            Self::Failed { .. } | Self::Docker { .. } => reasons::APPLY_FAILED,
         }
     }
 

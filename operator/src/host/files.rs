@@ -26,6 +26,10 @@ pub enum FileFact {
     File {
         /// Permission bits.
         mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
         /// Size in bytes.
         size: u64,
         /// SHA-256 of the content, in hexadecimal digits; none where it cannot be read or is larger than 1 MiB.
@@ -35,6 +39,10 @@ pub enum FileFact {
     Folder {
         /// Permission bits.
         mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
     },
     /// A symbolic link.
     Link,
@@ -53,11 +61,11 @@ impl FileFact {
         matches!(self, Self::Folder { .. })
     }
 
-    /// From the mode as `stat` tells it, with the type in its upper bits.
-    pub(super) fn of(mode: u32, size: u64, sha256: Option<String>) -> Self {
+    /// From the mode as `stat` prints it, with the type in its upper bits.
+    pub(super) fn of(mode: u32, (uid, gid): (u32, u32), size: u64, sha256: Option<String>) -> Self {
         match mode & 0o17_0000 {
-            0o10_0000 => Self::File { mode: mode & 0o7777, size, sha256 },
-            0o4_0000 => Self::Folder { mode: mode & 0o7777 },
+            0o10_0000 => Self::File { mode: mode & 0o7777, uid, gid, size, sha256 },
+            0o4_0000 => Self::Folder { mode: mode & 0o7777, uid, gid },
             0o12_0000 => Self::Link,
             _ => Self::Other,
         }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -117,11 +118,10 @@ impl Helper {
         Ok(self.ask("locks", 0).await?.1.contains("B\n"))
     }
 
-    /// TCP ports on which something listens.
-    pub(super) async fn ports(&mut self) -> Result<BTreeSet<u16>, Error> {
+    /// Addresses and TCP ports on which something listens.
+    pub(super) async fn ports(&mut self) -> Result<BTreeSet<SocketAddr>, Error> {
         let (_, lines) = self.ask("ports", 0).await?;
-        let port = |line: &str| u16::from_str_radix(line.strip_prefix("P ")?, 16).ok();
-        Ok(lines.lines().filter_map(port).collect())
+        Ok(lines.lines().filter_map(read_listener).collect())
     }
 
     /// What this session and each of some processes see mounted; asked again for other processes, or in another state
@@ -177,10 +177,12 @@ fn read_files(lines: &str) -> Option<BTreeMap<String, FileFact>> {
     for line in lines.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
-            ["S", path, mode, size, ..] => found.push(((*path).to_owned(), *mode, *size)),
-            ["O", path, mode, size, ..] => {
+            ["S", path, mode, size, uid, gid, ..] => {
+                found.push(((*path).to_owned(), [*mode, *size, *uid, *gid]));
+            }
+            ["O", path, mode, size, uid, gid, ..] => {
                 let path = BASE64_STANDARD.decode(path).ok()?;
-                found.push((String::from_utf8_lossy(&path).into_owned(), *mode, *size));
+                found.push((String::from_utf8_lossy(&path).into_owned(), [*mode, *size, *uid, *gid]));
             }
             [hash, "", path] if hash.len() == 64 => {
                 hashes.insert((*path).to_owned(), (*hash).to_owned());
@@ -188,9 +190,10 @@ fn read_files(lines: &str) -> Option<BTreeMap<String, FileFact>> {
             _ => return None,
         }
     }
-    let fact = |(path, mode, size): (String, &str, &str)| {
+    let fact = |(path, [mode, size, uid, gid]): (String, [&str; 4])| {
         let mode = u32::from_str_radix(mode, 16).ok()?;
-        let fact = FileFact::of(mode, size.parse().ok()?, hashes.remove(&path));
+        let owner = (uid.parse().ok()?, gid.parse().ok()?);
+        let fact = FileFact::of(mode, owner, size.parse().ok()?, hashes.remove(&path));
         Some((path, fact))
     };
     found.into_iter().map(fact).collect()
@@ -202,6 +205,28 @@ fn read_texts(lines: &str) -> Option<BTreeMap<String, Vec<u8>>> {
         Some((path.to_owned(), BASE64_STANDARD.decode(content).ok()?))
     };
     lines.lines().map(text).collect()
+}
+
+/// `P ADDRESS:PORT` in the digits of `/proc/net/tcp`: the address as words of 32 bits in the kernel's byte order, which
+/// is little-endian on every platform that the operator supports.
+fn read_listener(line: &str) -> Option<SocketAddr> {
+    let (address, port) = line.strip_prefix("P ")?.split_once(':')?;
+    let word = |start: usize| {
+        let digits = address.get(start..start + 8)?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_le_bytes)
+    };
+    let address = match address.len() {
+        8 => IpAddr::from(word(0)?),
+        32 => {
+            let mut bytes = [0; 16];
+            for (index, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(index * 8)?);
+            }
+            IpAddr::from(bytes)
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
 }
 
 fn read_mount(line: &str) -> Option<Mounted> {
@@ -216,6 +241,7 @@ pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let _ = (split_end(&text), read_files(&text), read_texts(&text));
     let _ = text.lines().filter_map(read_mount).count();
+    let _ = text.lines().filter_map(read_listener).count();
 }
 
 #[cfg(test)]
@@ -223,19 +249,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn listeners_are_read_with_their_addresses() {
+        for (line, expected) in [
+            ("P 0100007F:1F90", Some("127.0.0.1:8080")),
+            ("P 00000000:0016", Some("0.0.0.0:22")),
+            ("P 00000000000000000000000000000000:0016", Some("[::]:22")),
+            ("P 0000000000000000FFFF00000500000A:0050", Some("[::ffff:10.0.0.5]:80")),
+            ("P 000000FD000000000000000005000000:0050", Some("[fd00::5]:80")),
+            ("P 0016", None),
+            ("P 000000:0016", None),
+            ("P 0000000g:0016", None),
+            ("P 00000000:10000", None),
+        ] {
+            assert_eq!(read_listener(line), expected.map(|text| text.parse().unwrap()), "{line}");
+        }
+    }
+
+    #[test]
     fn lines_become_facts() {
         let hash = "a".repeat(64);
         let lines = format!(
-            "S a/app/compose.yaml 81a4 3 77 2026-01-01 10:00:00.0 +0000\nS a/app 41ed 4096 1 x\nO YS9hcHAvw7w= a1ff 9 x\n{hash}  a/app/compose.yaml\n"
+            "S a/app/compose.yaml 81a4 3 1500 1501 77 2026-01-01 10:00:00.0 +0000\nS a/app 41ed 4096 0 7 1 x\nO YS9hcHAvw7w= a1ff 9 1 1 x\n{hash}  a/app/compose.yaml\nS a/app/pw 8100 6 1000 0 78 x\n"
         );
         let files = read_files(&lines).unwrap();
-        let file = FileFact::File { mode: 0o644, size: 3, sha256: Some(hash) };
+        let file = FileFact::File { mode: 0o644, uid: 1500, gid: 1501, size: 3, sha256: Some(hash) };
         assert_eq!(files["a/app/compose.yaml"], file);
+        let unreadable = FileFact::File { mode: 0o400, uid: 1000, gid: 0, size: 6, sha256: None };
+        assert_eq!(files["a/app/pw"], unreadable);
         assert_eq!(
             (&files["a/app"], &files["a/app/ü"]),
-            (&FileFact::Folder { mode: 0o755 }, &FileFact::Link)
+            (&FileFact::Folder { mode: 0o755, uid: 0, gid: 7 }, &FileFact::Link)
         );
-        assert!(read_files("rubbish\n").is_none());
+        for lines in ["rubbish\n", "S a 81a4 3 -1 0 1\n", "S a 81a4 3 0 root 1\n", "S a 81a4 3 0\n"] {
+            assert!(read_files(lines).is_none(), "{lines}");
+        }
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Does IO, knows no policy. One connection per host, opened when first needed and again after it broke; every
 //! channel on it has a task that drains it, and everything has a deadline.
 
+mod archive;
 mod docker;
 mod error;
 mod facts;
 mod files;
 mod helper;
+mod http;
+mod known;
+mod link;
 mod registry;
 mod session;
 pub mod shell;
@@ -20,30 +24,37 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex as Lock, PoisonError, atomic::AtomicBool},
+    net::SocketAddr,
+    sync::{Arc, Mutex as Lock, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Mutex, Semaphore, watch as signal},
-    task::AbortHandle,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
-pub use docker::{Container, Details, Engine, Health, Image, ImageConfig, Made, Published, Settings, State};
+pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
+use crate::model::Answers;
+pub use archive::ArchivedFile;
+pub use docker::{
+    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, Made, Published, Settings, State,
+};
 pub use error::Error;
 pub use facts::{Disk, Facts};
 pub use files::{FileFact, Listing};
 pub use helper::Mounted;
 pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
-pub use steps::{Placement, Source, Step};
-pub use target::{Limits, Target};
+pub use steps::{Extraction, OwnedFile, Placement, Source, Step};
+pub use target::{Limits, Target, TargetKey};
 pub use tls::Shown;
 pub use traffic::Traffic;
 
 use docker::DockerReader;
 use helper::Helper;
+use known::Known;
+use link::{Link, Slow};
 use ssh::Connection;
 
 /// Exec channels used at once: sshd allows ten sessions, and a person may need some.
@@ -56,48 +67,10 @@ pub struct Host {
     target: Target,
     link: Mutex<Option<Arc<Link>>>,
     exec_permits: Semaphore,
+    lock_queue: Mutex<()>,
     hints: signal::Sender<Instant>,
-    known_stacks: Lock<BTreeSet<String>>,
-    inspected: Lock<BTreeMap<String, Vec<String>>>,
-    shown: Lock<BTreeMap<(u16, String), Shown>>,
+    known: Lock<Known>,
     traffic: Arc<Traffic>,
-}
-
-/// What lives as long as one SSH connection.
-struct Link {
-    connection: Connection,
-    docker: DockerReader,
-    slow: Lock<Slow>,
-    helper: Mutex<Option<Helper>>,
-    watched: AtomicBool,
-    tasks: Lock<Vec<AbortHandle>>,
-}
-
-/// What changes so seldom that it is asked for on a slower rota.
-#[derive(Clone, Debug)]
-struct Slow {
-    facts: Facts,
-    engine: Option<Engine>,
-}
-
-impl Link {
-    fn keep(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
-    }
-
-    fn end_tasks(&self) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
-    }
-
-    fn slow(&self) -> Slow {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.end_tasks();
-    }
 }
 
 impl Host {
@@ -107,10 +80,9 @@ impl Host {
             target,
             link: Mutex::new(None),
             exec_permits: Semaphore::new(EXEC_CHANNELS),
+            lock_queue: Mutex::new(()),
             hints: signal::Sender::new(Instant::now()),
-            known_stacks: Lock::default(),
-            inspected: Lock::default(),
-            shown: Lock::default(),
+            known: Lock::default(),
             traffic: Arc::default(),
         }
     }
@@ -139,20 +111,13 @@ impl Host {
         if link.as_ref().is_some_and(|link| !link.connection.is_closed()) {
             return Ok(false);
         }
-        *link = None;
+        self.end_link(&mut link);
         let connection = Connection::open(&self.target, self.traffic.clone()).await?;
         let command = facts::command(&self.target.directory, facts::USUAL_ROOT);
         let probe = connection.run(&command, Vec::new(), self.target.limits.program).await?;
         let facts = facts::read(&probe, &self.target, Instant::now())?;
         let docker = DockerReader::new(&facts, self.target.limits.answer);
-        *link = Some(Arc::new(Link {
-            connection,
-            docker,
-            slow: Lock::new(Slow { facts, engine: None }),
-            helper: Mutex::new(None),
-            watched: AtomicBool::new(false),
-            tasks: Lock::default(),
-        }));
+        *link = Some(Arc::new(Link::new(connection, docker, facts)));
         Ok(true)
     }
 
@@ -178,8 +143,8 @@ impl Host {
         if let Some(engine) = link.slow().engine {
             return Ok(engine);
         }
-        let engine = self.forget_broken(link.docker.engine(&link.connection).await).await?;
-        link.slow.lock().unwrap_or_else(PoisonError::into_inner).engine = Some(engine.clone());
+        let engine = self.forget_broken(&link, link.docker.engine(&link.connection).await).await?;
+        link.keep_engine(engine.clone());
         Ok(engine)
     }
 
@@ -189,12 +154,11 @@ impl Host {
     /// When the host cannot be reached or managed.
     pub async fn probe(&self) -> Result<Facts, Error> {
         let link = self.link().await?;
-        let engine = self.forget_broken(link.docker.engine(&link.connection).await).await?;
+        let engine = self.forget_broken(&link, link.docker.engine(&link.connection).await).await?;
         let command = facts::command(&self.target.directory, &engine.root);
         let output = self.run(&command, Vec::new(), self.target.limits.program).await?;
         let facts = facts::read(&output, &self.target, Instant::now())?;
-        *link.slow.lock().unwrap_or_else(PoisonError::into_inner) =
-            Slow { facts: facts.clone(), engine: Some(engine) };
+        link.keep_slow(Slow { facts: facts.clone(), engine: Some(engine) });
         Ok(facts)
     }
 
@@ -204,18 +168,24 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.containers(&link.connection).await).await
+        self.forget_broken(&link, link.docker.containers(&link.connection).await).await
     }
 
     /// IDs that are likely to be asked for: with them, containers are inspected while they are listed.
     pub fn inspected(&self, project: &str) -> Vec<String> {
-        let known = self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(project).cloned().unwrap_or_default()
+        let now = Instant::now();
+        let mut known = self.known();
+        if let Some(ids) = known.projects.get(project, now) {
+            return ids.clone();
+        }
+        // Its events are the operator's own from now on.
+        known.projects.insert(project.to_owned(), Vec::new(), now);
+        Vec::new()
     }
 
     /// Keeps the IDs of a project's containers for the next time.
     pub fn keep_inspected(&self, project: &str, ids: Vec<String>) {
-        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).insert(project.to_owned(), ids);
+        self.known().projects.insert(project.to_owned(), ids, Instant::now());
     }
 
     /// What `inspect` says of some containers, by ID; those that are gone by now are left out.
@@ -223,8 +193,11 @@ impl Host {
     /// # Errors
     /// When Docker cannot be asked.
     pub async fn details(&self, ids: &[String]) -> Result<BTreeMap<String, Details>, Error> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let link = self.link().await?;
-        self.forget_broken(link.docker.details(&link.connection, ids).await).await
+        self.forget_broken(&link, link.docker.details(&link.connection, ids).await).await
     }
 
     /// The last lines that a container wrote, by its ID, as they are: anything may be in them.
@@ -233,7 +206,7 @@ impl Host {
     /// When Docker cannot be asked, or cannot read its log.
     pub async fn log(&self, id: &str) -> Result<Vec<String>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.log(&link.connection, id).await).await
+        self.forget_broken(&link, link.docker.log(&link.connection, id).await).await
     }
 
     /// An image by reference or ID; nothing when the host does not have it.
@@ -242,7 +215,7 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.image(&link.connection, reference).await).await
+        self.forget_broken(&link, link.docker.image(&link.connection, reference).await).await
     }
 
     /// What an image brings along for its containers, by its ID.
@@ -251,7 +224,7 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn image_config(&self, id: &str) -> Result<Option<Arc<ImageConfig>>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.image_config(&link.connection, id).await).await
+        self.forget_broken(&link, link.docker.image_config(&link.connection, id).await).await
     }
 
     /// A network by name.
@@ -260,7 +233,8 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn network(&self, name: &str) -> Result<Option<Made>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.network(&link.connection, name).await).await
+        self.known().networks.insert(name.to_owned(), (), Instant::now());
+        self.forget_broken(&link, link.docker.network(&link.connection, name).await).await
     }
 
     /// A volume by name.
@@ -269,7 +243,8 @@ impl Host {
     /// When Docker cannot be asked.
     pub async fn volume(&self, name: &str) -> Result<Option<Made>, Error> {
         let link = self.link().await?;
-        self.forget_broken(link.docker.volume(&link.connection, name).await).await
+        self.known().volumes.insert(name.to_owned(), (), Instant::now());
+        self.forget_broken(&link, link.docker.volume(&link.connection, name).await).await
     }
 
     /// The certificate that a TCP port of the host shows for a name.
@@ -279,16 +254,24 @@ impl Host {
     pub async fn shown(&self, port: u16, name: &str) -> Result<Shown, Error> {
         let link = self.link().await?;
         let asked = tls::shown(&link.connection, port, name).await;
-        let shown = self.forget_broken(asked).await?;
-        let mut kept = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert((port, name.to_owned()), shown.clone());
+        let shown = self.forget_broken(&link, asked).await?;
+        self.known().certificates.insert((port, name.to_owned()), shown.clone(), Instant::now());
         Ok(shown)
     }
 
     /// What it showed when it was last asked.
     pub fn shown_before(&self, port: u16, name: &str) -> Option<Shown> {
-        let kept = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&(port, name.to_owned())).cloned()
+        self.known().certificates.get(&(port, name.to_owned()), Instant::now()).cloned()
+    }
+
+    /// What the containers of a Compose project answered when they were last asked.
+    pub fn answers_before(&self, project: &str) -> Answers {
+        self.known().answers.get(project, Instant::now()).cloned().unwrap_or_default()
+    }
+
+    /// Keeps what the containers of a Compose project answered.
+    pub fn keep_answers(&self, project: &str, answers: &Answers) {
+        self.known().answers.insert(project.to_owned(), answers.clone(), Instant::now());
     }
 
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by
@@ -312,11 +295,11 @@ impl Host {
         self.help(stack, async |helper: &mut Helper| helper.locked().await).await
     }
 
-    /// TCP ports of the host on which something listens.
+    /// Addresses and TCP ports of the host on which something listens.
     ///
     /// # Errors
     /// When the host cannot be asked.
-    pub async fn ports(&self, stack: &str) -> Result<BTreeSet<u16>, Error> {
+    pub async fn ports(&self, stack: &str) -> Result<BTreeSet<SocketAddr>, Error> {
         self.help(stack, async |helper: &mut Helper| helper.ports().await).await
     }
 
@@ -344,28 +327,32 @@ impl Host {
         question: impl AsyncFnOnce(&mut Helper) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let link = self.link().await?;
+        let stacks = self.known_stacks(stack);
         let mut kept = link.helper.lock().await;
         let mut helper = if let Some(helper) = kept.take().filter(|helper| helper.knows(stack)) {
             helper
         } else {
-            let stacks = self.known_stacks(stack);
             let limit = self.target.limits.program;
             let started = Helper::start(&link.connection, &self.target.directory, stacks, limit).await;
-            self.forget_broken(started).await?
+            self.forget_broken(&link, started).await?
         };
         let answer = question(&mut helper).await;
         if answer.is_ok() {
             *kept = Some(helper);
         }
         drop(kept);
-        self.forget_broken(answer).await
+        self.forget_broken(&link, answer).await
     }
 
-    /// Every stack that was asked for, this one among them.
+    /// Every stack that is asked about, this one among them.
     fn known_stacks(&self, stack: &str) -> BTreeSet<String> {
-        let mut known = self.known_stacks.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(stack.to_owned());
-        known.clone()
+        let mut known = self.known();
+        known.stacks.insert(stack.to_owned(), (), Instant::now());
+        known.stacks.keys().cloned().collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The beginning of some files, at most 256 KiB each, by their paths from the operator's folder.
@@ -384,10 +371,12 @@ impl Host {
     /// # Errors
     /// When another writer holds it for too long, or the folder cannot be made.
     pub async fn lock(&self, writer: &str) -> Result<HostLock, Error> {
+        // Each wait is a session of the connection, and sshd opens ten: one of this process waits on the host.
+        let _turn = timeout(LOCK_LIMIT, self.lock_queue.lock()).await.map_err(|_| Error::Locked)?;
         let link = self.link().await?;
         let command = shell::lock_command(&self.target.directory, writer);
         let result = link.connection.hold(&command, writer, LOCK_LIMIT).await;
-        self.forget_broken(result).await
+        self.forget_broken(&link, result).await
     }
 
     /// Carries out steps in the folder of a project, or of the host where `project` is empty. They go on when the
@@ -414,21 +403,33 @@ impl Host {
         let link = self.link().await?;
         let _permit = self.exec_permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
         let result = link.connection.run(command, input, limit).await;
-        self.forget_broken(result).await
+        self.forget_broken(&link, result).await
     }
 
-    /// After a failure that the connection caused, the next call connects anew.
-    async fn forget_broken<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if result.as_ref().is_err_and(Error::is_of_connection) {
-            *self.link.lock().await = None;
+    /// After a failure that its connection caused, the next call connects anew. Another connection that was opened
+    /// since stays.
+    async fn forget_broken<T>(&self, link: &Arc<Link>, result: Result<T, Error>) -> Result<T, Error> {
+        if link.is_broken_by(&result, self.traffic.silence()) {
+            let mut current = self.link.lock().await;
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+                self.end_link(&mut current);
+            }
         }
         result
+    }
+
+    /// Nobody watches over a connection that is given up: whoever waits at [`Host::hints`] is woken, and watches anew.
+    fn end_link(&self, link: &mut Option<Arc<Link>>) {
+        if link.take().is_some() {
+            self.wake();
+        }
     }
 }
 
 /// Entry points of the fuzz targets in `operator/fuzz`.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use super::archive::fuzz as archive;
     pub use super::docker::fuzz_events as events;
     pub use super::docker::fuzz_replies as replies;
     pub use super::helper::fuzz as helper;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use russh::{Channel, ChannelMsg, client::Msg};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, client::Msg};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -87,6 +87,8 @@ impl Connection {
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Longest line with which a program tells what it holds, in bytes.
 const HELD_LIMIT: usize = 256;
+/// What a failure to get the lock is told of.
+const LOCKING: &str = "locking the host";
 
 /// The host's lock. It ends when this is released or dropped, with the connection, and when it is not asked for any
 /// more for half a minute: what is written under it presupposes that nobody else had it since.
@@ -124,61 +126,79 @@ impl Connection {
     /// Starts the program that says a line when it holds the lock for `writer`, and holds it until its input ends.
     pub(super) async fn hold(&self, command: &str, writer: &str, limit: Duration) -> Result<HostLock, Error> {
         let channel = self.session(command).await?;
-        let (mut reader, writing) = channel.split();
-        let held = async {
-            let (mut said, mut complaint) = (Vec::new(), Vec::new());
-            while let Some(message) = reader.wait().await {
-                match message {
-                    ChannelMsg::Data { data } if said.len() + data.len() <= HELD_LIMIT => {
-                        said.extend_from_slice(&data);
-                        if said.ends_with(b"\n") {
-                            return Ok(String::from_utf8_lossy(&said).into_owned());
-                        }
-                    }
-                    ChannelMsg::ExtendedData { data, .. } if complaint.len() + data.len() <= HELD_LIMIT => {
-                        complaint.extend_from_slice(&data);
-                    }
-                    ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
-                    ChannelMsg::ExitStatus { exit_status } => {
-                        let exit = Exit::Exited(exit_status);
-                        let output = Output { exit, stdout: Vec::new(), stderr: complaint };
-                        return Err(match output.success("locking the host") {
-                            Err(error) => error,
-                            Ok(_) => Error::ConnectionLost,
-                        });
-                    }
-                    _ => {}
-                }
-            }
-            Err(Error::ConnectionLost)
-        };
-        let doing = || "locking the host".to_owned();
-        let said = timeout(limit, held).await.map_err(|_| Error::TimedOut { doing: doing(), limit })??;
+        let (sender, receiver) = oneshot::channel();
+        let (end, released) = oneshot::channel();
+        let ended = tokio::spawn(hold_lock(channel, sender, released));
+        let doing = || LOCKING.to_owned();
+        let said = timeout(limit, receiver).await.map_err(|_| Error::TimedOut { doing: doing(), limit })?;
+        let said = said.unwrap_or(Err(Error::ConnectionLost))?;
         let (epoch, before) = tenure(&said).ok_or_else(|| Error::Failed {
             doing: doing(),
             found: format!("not what holds a lock: {}", said.escape_default()),
         })?;
-        let (end, mut asked) = oneshot::channel();
-        let ended = tokio::spawn(async move {
-            let read_out = async { while reader.wait().await.is_some() {} };
-            tokio::pin!(read_out);
-            loop {
-                tokio::select! {
-                    () = &mut read_out => return,
-                    _ = &mut asked => break,
-                    () = sleep(HEARTBEAT) => {
-                        if writing.data_bytes(b".".to_vec()).await.is_err() {
-                            break;
-                        }
-                    }
-                }
-            }
-            if writing.eof().await.is_ok() {
-                read_out.await;
-            }
-        });
         Ok(HostLock { line: format!("{epoch} {writer}"), epoch, before, end, ended })
     }
+}
+
+/// Waits for the lock and holds it until it is released. Where nobody waits for it any more, its channel is closed: a
+/// program left behind would get the lock later, for nobody.
+async fn hold_lock(
+    channel: Channel<Msg>,
+    mut answer: oneshot::Sender<Result<String, Error>>,
+    mut released: oneshot::Receiver<()>,
+) {
+    let (mut reader, writer) = channel.split();
+    let said = tokio::select! {
+        said = held_line(&mut reader) => said,
+        () = answer.closed() => Err(Error::Locked),
+    };
+    let is_held = said.is_ok();
+    if answer.send(said).is_err() || !is_held {
+        let _: Result<(), russh::Error> = writer.close().await;
+        return;
+    }
+    let read_out = async { while reader.wait().await.is_some() {} };
+    tokio::pin!(read_out);
+    loop {
+        tokio::select! {
+            () = &mut read_out => return,
+            _ = &mut released => break,
+            () = sleep(HEARTBEAT) => {
+                if writer.data_bytes(b".".to_vec()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    if writer.eof().await.is_ok() {
+        read_out.await;
+    }
+}
+
+/// The line with which the program tells that it holds the lock.
+async fn held_line(reader: &mut ChannelReadHalf) -> Result<String, Error> {
+    let (mut said, mut complaint) = (Vec::new(), Vec::new());
+    while let Some(message) = reader.wait().await {
+        match message {
+            ChannelMsg::Data { data } if said.len() + data.len() <= HELD_LIMIT => {
+                said.extend_from_slice(&data);
+                if said.ends_with(b"\n") {
+                    return Ok(String::from_utf8_lossy(&said).into_owned());
+                }
+            }
+            ChannelMsg::ExtendedData { data, .. } if complaint.len() + data.len() <= HELD_LIMIT => {
+                complaint.extend_from_slice(&data);
+            }
+            ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
+            ChannelMsg::ExitStatus { exit_status } => {
+                let exit = Exit::Exited(exit_status);
+                let output = Output { exit, stdout: Vec::new(), stderr: complaint };
+                return Err(output.success(LOCKING).err().unwrap_or(Error::ConnectionLost));
+            }
+            _ => {}
+        }
+    }
+    Err(Error::ConnectionLost)
 }
 
 /// Number of a tenure and who had the one before, as the holding program says.

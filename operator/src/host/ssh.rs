@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::ErrorKind,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,6 +25,10 @@ use super::{
 
 /// How long each step of connecting may take.
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// After so much silence, a server is asked to show that it is there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// After so much silence, it did not answer that either.
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(13);
 
 /// A private key and the name it was given.
 #[derive(Clone)]
@@ -44,7 +49,7 @@ impl Identity {
         Ok(Self { key: Arc::new(key) })
     }
 
-    fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         self.key.public_key().fingerprint(HashAlg::Sha256).to_string()
     }
 }
@@ -98,13 +103,18 @@ impl Connection {
         timeout(STEP_LIMIT, open)
             .await
             .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
-            .map_err(|_| Error::ConnectionLost)
+            .map_err(|error| match error {
+                russh::Error::ChannelOpenFailure(reason) => {
+                    Error::ChannelRefused { channel: "a session", found: format!("{reason:?}") }
+                }
+                _ => Error::ConnectionLost,
+            })
     }
 
-    /// A channel to a TCP port of the host, from the host itself.
-    pub(super) async fn tunnel(&self, port: u16) -> Result<Tunnel, Error> {
-        let home = "127.0.0.1";
-        let opened = self.handle.channel_open_direct_tcpip(home, port.into(), home, 0);
+    /// A channel to a TCP port, from the host itself: its own, or one of its containers.
+    pub(super) async fn tunnel(&self, endpoint: SocketAddr) -> Result<Tunnel, Error> {
+        let (address, port) = (endpoint.ip().to_string(), endpoint.port().into());
+        let opened = self.handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
         match opened.await {
             Ok(channel) => Ok(Tunnel::Open(Box::new(channel.into_stream()))),
             Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
@@ -130,7 +140,7 @@ impl Connection {
     }
 }
 
-/// What came of asking for a TCP port of the host.
+/// What came of asking for a TCP port.
 pub(super) enum Tunnel {
     /// A channel to it.
     Open(Box<ChannelStream<Msg>>),
@@ -163,7 +173,7 @@ async fn handshake(
     };
     let config = client::Config {
         preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
-        keepalive_interval: Some(Duration::from_secs(10)),
+        keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: 3,
         nodelay: true,
         ..client::Config::default()

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{Error, Exit, Output, shell};
-use crate::secret::Secret;
+use super::{Error, Exit, Output, archive, shell};
+use crate::{model::sha256, secret::Secret};
 
 /// Takes and stages what is to be done.
 const APPLY: &str = include_str!("programs/apply.sh");
@@ -17,6 +17,10 @@ const OWN_LIMIT: Duration = Duration::from_mins(1);
 const FORGET_LIMIT: Duration = Duration::from_secs(30);
 /// What docker may take beyond its time limit until it is killed.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
+/// How long one extraction may take: its commands of docker, each with its time limit in the program.
+const EXTRACT_LIMIT: Duration = Duration::from_secs(5 * 70);
+/// Name under which a volume is mounted for an extraction.
+const VOLUME: &str = "volume";
 
 /// One step, carried out after those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,10 @@ pub enum Step {
         /// `REPOSITORY@DIGEST` of each.
         references: Vec<String>,
     },
+    /// Extracts an archive as root, which gives files the owners that the SSH user cannot give them.
+    ///
+    /// Made by [`Step::owned_files`] and [`Step::own_volume`].
+    Extract(Extraction),
     /// Runs `docker` with nothing of the user's environment but `PATH`, `HOME` and the Docker configuration.
     Docker {
         /// Its arguments.
@@ -95,7 +103,91 @@ pub enum Source {
     Copy(String),
 }
 
+/// A file that belongs to another user than the one of SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedFile {
+    /// Its name within its folder, at most 100 bytes. The host refuses a path.
+    pub name: String,
+    /// Its content.
+    pub content: Secret,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// What [`Step::Extract`] extracts, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extraction {
+    image: String,
+    destination: Destination,
+    /// Names in the archive, each with the attributes that the host verifies.
+    entries: Vec<(String, String)>,
+    archive: Secret,
+}
+
+/// Where an archive is extracted to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Destination {
+    /// A folder, by its path from the project's folder.
+    Folder(String),
+    /// A volume, by its name.
+    Volume(String),
+}
+
+impl Extraction {
+    fn line(&self) -> String {
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        let (kind, destination) = match &self.destination {
+            Destination::Folder(path) => ('f', path),
+            Destination::Volume(name) => ('v', name),
+        };
+        let archive = self.archive.reveal();
+        let mut line = format!(
+            "X {} 600 {} {} {kind} {}",
+            encoded(destination),
+            sha256(archive),
+            BASE64_STANDARD.encode(archive),
+            encoded(&self.image)
+        );
+        for (name, attributes) in &self.entries {
+            line.push_str(&format!(" {} {attributes}", encoded(name)));
+        }
+        line
+    }
+}
+
 impl Step {
+    /// Writes files with owners of their own into a folder that exists, where each replaces the one of its name at once.
+    ///
+    /// Docker extracts them, through a container of `image` that is created, never started, and removed. The image must
+    /// be on the host; any will do, also one without programs. `folder` is a path from the project's folder.
+    pub fn owned_files(image: &str, folder: &str, files: &[OwnedFile]) -> Self {
+        let attributes = |file: &OwnedFile| {
+            format!("{}:{}:{:o}:{}", file.uid, file.gid, file.mode, file.content.reveal().len())
+        };
+        Self::Extract(Extraction {
+            image: image.to_owned(),
+            destination: Destination::Folder(folder.to_owned()),
+            entries: files.iter().map(|file| (file.name.clone(), attributes(file))).collect(),
+            archive: archive::of_files(files),
+        })
+    }
+
+    /// Gives the root folder of a volume that exists its owner and its mode. What is in the volume stays as it is.
+    ///
+    /// It takes the same way as [`Step::owned_files`].
+    pub fn own_volume(image: &str, volume: &str, uid: u32, gid: u32, mode: u32) -> Self {
+        Self::Extract(Extraction {
+            image: image.to_owned(),
+            destination: Destination::Volume(volume.to_owned()),
+            entries: vec![(VOLUME.to_owned(), format!("{uid}:{gid}:{mode:o}:0"))],
+            archive: archive::of_folder(VOLUME, mode, uid, gid),
+        })
+    }
+
     /// `docker` with these arguments.
     pub fn docker(arguments: &[&str], limit: Duration) -> Self {
         Self::Docker { arguments: arguments.iter().map(|&word| word.to_owned()).collect(), limit }
@@ -123,6 +215,7 @@ impl Step {
                 let all: Vec<String> = references.iter().map(|one| encoded(one.as_bytes())).collect();
                 format!("I {}", all.join(" "))
             }
+            Self::Extract(extraction) => extraction.line(),
             Self::Docker { arguments, limit } => {
                 let words: Vec<String> = arguments.iter().map(|word| encoded(word.as_bytes())).collect();
                 format!("D {} {}", limit.as_secs().max(1), words.join(" "))
@@ -149,6 +242,7 @@ pub(super) fn limit(steps: &[Step]) -> Duration {
         Step::ForgetImages { references } => {
             FORGET_LIMIT.saturating_mul(u32::try_from(references.len()).unwrap_or(u32::MAX))
         }
+        Step::Extract(_) => EXTRACT_LIMIT,
         _ => Duration::ZERO,
     });
     docker.sum::<Duration>() + OWN_LIMIT
@@ -165,7 +259,7 @@ pub(super) fn failure(output: &Output) -> Error {
             let (path, found) = words.split_once(": ").unwrap_or(("a file", &words));
             Error::ReleaseDamaged { path: path.to_owned(), found: found.to_owned() }
         }
-        Exit::Exited(1) => doing("docker", by_docker(output, &words)),
+        Exit::Exited(1) => Error::docker(by_docker(output, &words)),
         Exit::Exited(code) => doing("writing on the host", format!("exit status {code}: {words}")),
         Exit::Signalled | Exit::Lost => doing("writing on the host", format!("ended by a signal: {words}")),
     }
@@ -200,11 +294,34 @@ mod tests {
             Step::SetAside { path: "x y".to_owned(), time: "20260131".to_owned() },
             Step::KeepReleases { ids: vec!["0a".to_owned()] },
             Step::ForgetImages { references: vec!["a@sha256:0".to_owned(), "b@sha256:0".to_owned()] },
+            Step::own_volume("sha256:0a", "data", 1000, 0, 0o750),
             Step::docker(&["compose", "up\n"], Duration::from_secs(7)),
         ];
         let text = String::from_utf8(input(&steps)).unwrap();
         let verbs: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(verbs, ["F", "C", "M", "P", "R", "S", "A", "K", "I", "D", "END"]);
-        assert_eq!(limit(&steps), OWN_LIMIT + 2 * FORGET_LIMIT + KILL_LIMIT + Duration::from_secs(7));
+        assert_eq!(verbs, ["F", "C", "M", "P", "R", "S", "A", "K", "I", "X", "D", "END"]);
+        let own = OWN_LIMIT + 2 * FORGET_LIMIT + EXTRACT_LIMIT;
+        assert_eq!(limit(&steps), own + KILL_LIMIT + Duration::from_secs(7));
+    }
+
+    #[test]
+    fn an_extraction_names_what_the_host_verifies_and_hides_the_content() {
+        let content = Secret::new(b"canary".to_vec());
+        let file = OwnedFile { name: "a b".to_owned(), content, mode: 0o400, uid: 1000, gid: 7 };
+        let step = Step::owned_files("sha256:0a", "secrets/elasticsearch", &[file]);
+        assert!(
+            !format!("{step:?}").contains("canary") && !format!("{step:?}").contains("99, 97"),
+            "{step:?}"
+        );
+        let line = step.line();
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["X", destination, "600", hash, archive, "f", image, name, attributes] = words.as_slice() else {
+            panic!("{line}");
+        };
+        let decoded = |text: &str| BASE64_STANDARD.decode(text).unwrap();
+        assert_eq!(decoded(destination), b"secrets/elasticsearch");
+        assert_eq!(*hash, sha256(&decoded(archive)));
+        assert_eq!((decoded(image), decoded(name)), (b"sha256:0a".to_vec(), b"a b".to_vec()));
+        assert_eq!(*attributes, "1000:7:400:6");
     }
 }

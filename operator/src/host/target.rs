@@ -4,18 +4,23 @@ use std::time::Duration;
 
 use super::Identity;
 
+/// How long a service may take by default.
+const SERVICE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How long reading may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limits {
     /// One answer of Docker's API.
     pub answer: Duration,
     /// One program that only looks.
     pub program: Duration,
+    /// One step of an HTTP exchange with a service: the connection, and the answer.
+    pub service: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(15), program: Duration::from_secs(20) }
+        Self { answer: Duration::from_secs(15), program: Duration::from_secs(20), service: SERVICE_LIMIT }
     }
 }
 
@@ -40,7 +45,35 @@ pub struct Target {
     pub limits: Limits,
 }
 
+/// What makes two targets the same connection; of private keys, their fingerprints.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetKey {
+    name: String,
+    address: String,
+    port: u16,
+    user: String,
+    host_keys: Vec<String>,
+    identities: Vec<String>,
+    directory: String,
+    limits: Limits,
+}
+
 impl Target {
+    /// The key by which connections are shared.
+    pub fn key(&self) -> TargetKey {
+        let Self { name, address, port, user, host_keys, identities, directory, limits } = self;
+        TargetKey {
+            name: name.clone(),
+            address: address.clone(),
+            port: *port,
+            user: user.clone(),
+            host_keys: host_keys.clone(),
+            identities: identities.iter().map(Identity::fingerprint).collect(),
+            directory: directory.clone(),
+            limits: *limits,
+        }
+    }
+
     /// Address and port, as one text that can be connected to.
     pub fn endpoint(&self) -> String {
         if self.address.contains(':') {

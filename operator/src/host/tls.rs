@@ -1,6 +1,6 @@
 //! Which certificate a port of the host shows, through a channel to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_rustls::{
@@ -40,7 +40,7 @@ pub(super) async fn shown(connection: &Connection, port: u16, name: &str) -> Res
 }
 
 async fn ask(connection: &Connection, port: u16, name: &str) -> Result<Shown, Error> {
-    let stream = match connection.tunnel(port).await? {
+    let stream = match connection.tunnel((Ipv4Addr::LOCALHOST, port).into()).await? {
         Tunnel::Open(stream) => stream,
         Tunnel::Refused => return Ok(Shown::Nothing(format!("nothing listens on port {port}"))),
         Tunnel::Forbidden => return Ok(Shown::Forbidden),

@@ -6,24 +6,50 @@ use std::{
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 
 /// Bytes to and from a host since it is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
+    begin: Instant,
+    /// When bytes came last, in milliseconds since the beginning.
+    received_at: AtomicU64,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { sent: zero(), received: zero(), begin: Instant::now(), received_at: zero() }
+    }
 }
 
 impl Traffic {
     /// Bytes sent and bytes received.
     pub fn bytes(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// How long nothing came from the host.
+    pub(super) fn silence(&self) -> Duration {
+        let received_at = Duration::from_millis(self.received_at.load(Ordering::Relaxed));
+        self.begin.elapsed().saturating_sub(received_at)
+    }
+
+    fn count_received(&self, bytes: usize) {
+        if bytes > 0 {
+            let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.received_at.store(now, Ordering::Relaxed);
+        }
     }
 }
 
@@ -41,7 +67,7 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.traffic.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        self.traffic.count_received(buffer.filled().len() - before);
         polled
     }
 }

@@ -7,14 +7,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
 
-use super::{Error, Host, Link, docker::Events};
+use super::{
+    Error, Host, Link,
+    docker::{Events, Origin, Subject},
+};
 
 /// How often files are looked over.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// How long after a stream of events ended the next one is asked for.
 const EVENTS_PAUSE: Duration = Duration::from_secs(1);
+/// How long foreign events are collected before they wake: a busy host has many, and one may have taken a port of ours.
+const FOREIGN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Begins to watch over the present connection, where that is not done yet. What happens from then on wakes
@@ -38,7 +43,7 @@ impl Host {
             }
             Err(error) => {
                 link.watched.store(false, Ordering::Release);
-                self.forget_broken(Err(error)).await
+                self.forget_broken(&link, Err(error)).await
             }
         }
     }
@@ -49,11 +54,28 @@ impl Host {
     }
 }
 
-/// Wakes at every event. When the stream ends, whoever looks next asks for another one.
+/// Wakes at every event of ours, and once for all foreign ones within a second. When the stream ends, whoever looks
+/// next asks for another one.
 async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
-    while events.next().await {
-        let Some(host) = host.upgrade() else { return };
-        host.wake();
+    let is_ours = |subject: Subject<'_>| host.upgrade().is_some_and(|host| host.known().has(subject));
+    let mut due: Option<Instant> = None;
+    loop {
+        let next = events.next(&is_ours);
+        let event = match due {
+            None => next.await,
+            Some(due) => timeout_at(due, next).await.unwrap_or(Some(Origin::Foreign)),
+        };
+        let Some(origin) = event else { break };
+        let now = Instant::now();
+        let wakes_at = match origin {
+            Origin::Ours => now,
+            Origin::Foreign => *due.get_or_insert(now + FOREIGN_PAUSE),
+        };
+        if wakes_at <= now {
+            due = None;
+            let Some(host) = host.upgrade() else { return };
+            host.wake();
+        }
     }
     tokio::time::sleep(EVENTS_PAUSE).await;
     let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };
@@ -71,13 +93,13 @@ async fn sweep(host: Weak<Host>, link: Weak<Link>) {
         let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };
         let mut helper = link.helper.lock().await;
         let Some(running) = helper.as_mut() else { continue };
-        match running.unchanged().await {
-            Ok(true) => {}
-            Ok(false) => host.wake(),
-            Err(_) => {
-                *helper = None;
-                host.wake();
-            }
+        let unchanged = running.unchanged().await;
+        if unchanged.is_err() {
+            *helper = None;
+        }
+        drop(helper);
+        if !matches!(host.forget_broken(&link, unchanged).await, Ok(true)) {
+            host.wake();
         }
     }
 }

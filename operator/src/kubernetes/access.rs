@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{ApiError, limited};
 use crate::{
-    desired::sha256,
+    model::sha256,
     server::{Access, Answer},
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tasktracker_crds::{TaskTrackerStack, TaskTrackerStackStatus, validation, validation::Mistake};
@@ -42,18 +42,25 @@ pub(super) fn read(object: &DynamicObject) -> Result<Stack, Vec<Mistake>> {
     let document = json!({
         "apiVersion": tasktracker_crds::API_VERSION,
         "kind": tasktracker_crds::KIND,
-        "metadata": {
-            "name": object.metadata.name,
-            "namespace": object.metadata.namespace,
-            "uid": object.metadata.uid,
-            "generation": object.metadata.generation,
-            "creationTimestamp": object.metadata.creation_timestamp,
-            "annotations": object.metadata.annotations.clone().unwrap_or_default(),
-        },
+        "metadata": metadata_of(object),
         "spec": object.data.get("spec").cloned().unwrap_or_default(),
     });
     let resource = validation::read_object(&document)?;
     Ok(Stack::of_object(resource, std::path::PathBuf::new()))
+}
+
+/// The metadata of an object as [`read`] gives it to a stack.
+pub(super) fn metadata_of(object: &DynamicObject) -> ObjectMeta {
+    let metadata = &object.metadata;
+    ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        generation: metadata.generation,
+        creation_timestamp: metadata.creation_timestamp.clone(),
+        annotations: Some(metadata.annotations.clone().unwrap_or_default()),
+        ..ObjectMeta::default()
+    }
 }
 
 /// The status of an object; one that cannot be read is none.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     report::happenings::Happening,
-    source::{Authority, Stack},
+    source::{Stack, WriteScope},
 };
 
 /// Reason of the event that tells of hosts that were left as they are.
@@ -28,17 +28,39 @@ fn has_finalizer(object: &DynamicObject) -> bool {
     object.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER)
 }
 
-/// Sets or removes the finalizer, as the policy wants it; whether the object is as it should be already.
+fn needs_finalizer(stack: &Stack) -> bool {
+    stack.spec.policy.deletion != Deletion::Retain
+}
+
+/// Adds the finalizer that the policy of a stack needs, before anything is done for it on a host: an object that is deleted
+/// without it goes at once, and leaves its hosts as they are.
 ///
 /// # Errors
 /// Where the API server does not take it.
-pub(super) async fn keep_finalizer(
+pub(super) async fn add_finalizer(
     context: &Context,
     object: &DynamicObject,
     stack: &Stack,
 ) -> Result<(), ApiError> {
-    let wanted = stack.spec.policy.deletion != Deletion::Retain;
-    if wanted == has_finalizer(object) { Ok(()) } else { set_finalizer(context, object, wanted).await }
+    if !needs_finalizer(stack) || has_finalizer(object) {
+        return Ok(());
+    }
+    set_finalizer(context, object, true).await
+}
+
+/// Removes the finalizer where the policy of a stack does not need it any more.
+///
+/// # Errors
+/// Where the API server does not take it.
+pub(super) async fn remove_finalizer(
+    context: &Context,
+    object: &DynamicObject,
+    stack: &Stack,
+) -> Result<(), ApiError> {
+    if needs_finalizer(stack) || !has_finalizer(object) {
+        return Ok(());
+    }
+    set_finalizer(context, object, false).await
 }
 
 async fn set_finalizer(context: &Context, object: &DynamicObject, wanted: bool) -> Result<(), ApiError> {
@@ -66,19 +88,19 @@ async fn set_finalizer(context: &Context, object: &DynamicObject, wanted: bool) 
 pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<Next, ApiError> {
     let key = key_of(object);
     if !has_finalizer(object) {
-        context.stacks().give_up(&key);
+        context.stacks().forget(&key);
         context.forget_deleted(&key);
         return Ok(Next::WaitForChange);
     }
     let asked = api::read(object).ok();
     let followed = context.stacks().get(&key).map(|stack| Stack::clone(stack));
     let Some(stack) = asked.or(followed) else {
-        context.stacks().give_up(&key);
+        context.stacks().forget(&key);
         tracing::error!(stack = %key, "deleted with a spec that cannot be read: what is on its hosts is left running");
         set_finalizer(context, object, false).await?;
         return Ok(Next::WaitForChange);
     };
-    if context.leadership.authority() != Authority::Full {
+    if context.leadership.write_scope() != WriteScope::Full {
         return Ok(Next::Soon);
     }
     let since = context.deleted_since(&key);
@@ -108,7 +130,7 @@ pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<
     tracing::warn!(stack = %key, reason = happening.reason, "{}", happening.note);
     context.events.tell(&stack, happening);
     set_finalizer(context, object, false).await?;
-    context.stacks().give_up(&key);
+    context.stacks().forget(&key);
     context.forget_deleted(&key);
     Ok(Next::WaitForChange)
 }

@@ -9,7 +9,7 @@ use std::{
 use tasktracker_crds::conditions::reasons;
 
 use crate::{
-    plan::Hold,
+    model::Hold,
     source::{Stack, StackKey},
 };
 

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{ApiError, MANAGER, limited};
-use crate::{engine::now, plan::Hold, source::Authority};
+use crate::{engine::now, model::Hold, source::WriteScope};
 
 /// How long others wait before they take a lease that is not renewed.
 const GOOD_FOR: Duration = Duration::from_secs(12);
@@ -96,17 +96,17 @@ impl Leadership {
     }
 
     /// What may be written now.
-    pub(super) fn authority(&self) -> Authority {
+    pub(super) fn write_scope(&self) -> WriteScope {
         match self.get() {
-            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => Authority::Full,
-            Standing::Held(_) => Authority::Repairs(Hold {
+            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => WriteScope::Full,
+            Standing::Held(_) => WriteScope::HealOnly(Hold {
                 reason: reasons::LEADERSHIP_UNKNOWN,
                 message: format!(
                     "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
                     self.name
                 ),
             }),
-            Standing::Waiting | Standing::Lost => Authority::Nothing,
+            Standing::Waiting | Standing::Lost => WriteScope::Nothing,
         }
     }
 
@@ -184,6 +184,19 @@ impl Leadership {
         }
     }
 
+    /// Renews the lease until `work` is done, so that no other operator acts meanwhile. It waits for `work` also where
+    /// another one has the lease already.
+    pub(super) async fn keep_during(&self, work: impl Future<Output = ()>) {
+        let mut work = std::pin::pin!(work);
+        if self.get() != Standing::Lost {
+            tokio::select! {
+                () = &mut work => return,
+                () = self.keep(|_| ()) => {}
+            }
+        }
+        work.await;
+    }
+
     /// Whether it is still ours.
     async fn renew(&self) -> Result<bool, ApiError> {
         let Some(mut lease) = limited(self.api.get_opt(&self.name)).await? else {
@@ -212,21 +225,108 @@ impl Leadership {
             return;
         }
         self.set(Standing::Lost);
-        let released = async {
-            let mut lease = limited(self.api.get(&self.name)).await?;
-            let spec = lease.spec.get_or_insert_default();
-            if spec.holder_identity.as_deref() == Some(&self.identity) {
-                spec.holder_identity = None;
-                limited(self.api.replace(&self.name, &parameters(), &lease)).await?;
-            }
-            Ok::<_, ApiError>(())
-        };
-        if let Err(error) = released.await {
+        let mut released = self.try_to_release().await;
+        if released.as_ref().is_err_and(ApiError::is_conflict) {
+            // A renewal that was under way came first.
+            released = self.try_to_release().await;
+        }
+        if let Err(error) = released {
             tracing::warn!(%error, lease = %self.name, "the lease cannot be given up");
         }
+    }
+
+    async fn try_to_release(&self) -> Result<(), ApiError> {
+        let mut lease = limited(self.api.get(&self.name)).await?;
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() == Some(&self.identity) {
+            spec.holder_identity = None;
+            limited(self.api.replace(&self.name, &parameters(), &lease)).await?;
+        }
+        Ok(())
     }
 }
 
 fn parameters() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use tokio::time::timeout;
+
+    use super::{super::fake::FakeApi, *};
+
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases/operator";
+    const RENEWAL: &str = "PUT /apis/coordination.k8s.io/v1/namespaces/system/leases/operator";
+
+    async fn leadership(api: &FakeApi) -> Leadership {
+        let leases = Api::namespaced(api.client(), "system");
+        let leadership = Leadership::new(leases, "operator".to_owned(), "us".to_owned());
+        leadership.acquire(|_| ()).await;
+        leadership
+    }
+
+    fn holder(api: &FakeApi) -> Option<String> {
+        api.object(PATH)?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+    }
+
+    /// Ends once the lease was renewed as often.
+    async fn renewed(api: &FakeApi, times: usize) {
+        loop {
+            let answered = api.answered.notified();
+            if api.count(RENEWAL) >= times {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_lease_is_renewed_until_the_work_is_done() {
+        let api = FakeApi::default();
+        let leadership = leadership(&api).await;
+        assert_eq!(api.count(RENEWAL), 0);
+        let work = renewed(&api, 2);
+        timeout(Duration::from_mins(1), leadership.keep_during(work)).await.expect("it is renewed");
+        assert_eq!(leadership.write_scope(), WriteScope::Full);
+        assert_eq!(holder(&api).as_deref(), Some("us"));
+        leadership.release().await;
+        assert_eq!(holder(&api), None);
+    }
+
+    #[tokio::test]
+    async fn work_is_waited_for_though_another_one_has_the_lease() {
+        let api = FakeApi::default();
+        let leadership = leadership(&api).await;
+        let mut lease = api.object(PATH).unwrap();
+        lease["spec"]["holderIdentity"] = "another".into();
+        api.store(PATH, &lease);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let work = async {
+            // Longer than until that is seen.
+            while leadership.write_scope() != WriteScope::Nothing {
+                api.answered.notified().await;
+                tokio::task::yield_now().await;
+            }
+            end.send(()).unwrap();
+        };
+        timeout(Duration::from_mins(1), leadership.keep_during(work)).await.expect("it ends");
+        ended.await.expect("the work was done");
+        leadership.release().await;
+        assert_eq!(holder(&api).as_deref(), Some("another"), "it is not ours to give up");
+    }
+
+    #[tokio::test]
+    async fn the_lease_is_released_though_a_renewal_comes_between() {
+        let api = FakeApi::default();
+        let leadership = leadership(&api).await;
+        let renewing = api.clone();
+        api.before(&Method::PUT, move || {
+            let lease = renewing.object(PATH).unwrap();
+            renewing.store(PATH, &lease);
+        });
+        leadership.release().await;
+        assert_eq!(holder(&api), None);
+    }
 }

@@ -5,9 +5,12 @@
 
 mod access;
 mod api;
+mod backoff;
 mod client;
 mod deletion;
 mod events;
+#[cfg(test)]
+mod fake;
 mod generations;
 mod lease;
 mod plans;
@@ -15,7 +18,9 @@ mod reconcile;
 mod run;
 mod secrets;
 mod source;
+mod specs;
 mod status;
+mod triggers;
 
 pub use access::Reviews;
 pub use api::{Read, Stacks};

@@ -9,22 +9,25 @@ use std::{
 
 use futures::FutureExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Client, api::DynamicObject, runtime::controller::Action};
-use tasktracker_crds::{TaskTrackerStackStatus, validation::Mistake};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
+use kube::{
+    Client,
+    api::DynamicObject,
+    runtime::{controller::Action, watcher::ExponentialBackoff},
 };
+use tasktracker_crds::{TaskTrackerStackStatus, conditions::reasons, validation::Mistake};
+use tokio::time::{Instant, timeout};
 
 use super::{
     ApiError,
     api::{self, key_of},
-    deletion,
+    backoff, deletion,
     events::Events,
     generations::Generations,
     lease::Leadership,
     plans,
+    specs::Specs,
     status::Written,
+    triggers::Triggers,
 };
 use crate::{
     engine::{Stacks, now},
@@ -39,8 +42,6 @@ const LIMIT: Duration = Duration::from_mins(1);
 const RESYNC: Duration = Duration::from_mins(5);
 /// How soon a deletion that is under way is looked at again.
 const SOON: Duration = Duration::from_secs(1);
-/// Longest wait after failures.
-const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 
 /// What every reconciliation uses.
 pub(super) struct Context {
@@ -50,17 +51,17 @@ pub(super) struct Context {
     pub(super) generations: Arc<Generations>,
     /// How long a host that cannot be reached keeps a deleted stack.
     pub(super) deletion_limit: Duration,
-    pub(super) roots: Vec<PathBuf>,
+    pub(super) specs: Specs,
     pub(super) written: Written,
     pub(super) metrics: Arc<Controller>,
     /// Metrics of the stacks.
     of_stacks: Arc<Metrics>,
     stacks: Mutex<Stacks>,
-    failures: Mutex<BTreeMap<StackKey, u32>>,
+    /// Pauses of the stacks whose last reconciliation failed.
+    pauses: Mutex<BTreeMap<StackKey, ExponentialBackoff>>,
     /// Objects whose newest spec is refused.
     refused: Mutex<BTreeSet<StackKey>>,
-    /// What is to be looked at again.
-    triggers: mpsc::UnboundedSender<StackKey>,
+    pub(super) triggers: Arc<Triggers>,
     deleted: Mutex<BTreeMap<StackKey, Instant>>,
 }
 
@@ -78,7 +79,7 @@ impl Context {
         client: Client,
         stacks: Stacks,
         (events, leadership, generations): (Arc<Events>, Arc<Leadership>, Arc<Generations>),
-        triggers: mpsc::UnboundedSender<StackKey>,
+        triggers: Arc<Triggers>,
         (metrics, of_stacks): (Arc<Controller>, Arc<Metrics>),
         (roots, deletion_limit): (Vec<PathBuf>, Duration),
     ) -> Self {
@@ -88,12 +89,12 @@ impl Context {
             leadership,
             generations,
             deletion_limit,
-            roots,
+            specs: Specs::new(roots),
             metrics,
             of_stacks,
             written: Written::default(),
             stacks: Mutex::new(stacks),
-            failures: Mutex::default(),
+            pauses: Mutex::default(),
             refused: Mutex::default(),
             triggers,
             deleted: Mutex::default(),
@@ -123,13 +124,14 @@ impl Context {
             }
             is_there
         });
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there.contains(key));
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there.contains(key));
+        self.metrics.retain(there);
         self.generations.retain(there);
         let deleted: Vec<StackKey> =
             self.deleted.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         // Somebody took the finalizer away: what it was to wait for is not wanted any more.
         for key in deleted.iter().filter(|key| !there.contains(key)) {
-            self.stacks().give_up(key);
+            self.stacks().forget(key);
             self.forget_deleted(key);
         }
     }
@@ -143,21 +145,15 @@ impl Context {
         };
     }
 
-    /// An object is to be looked at again.
-    fn again(&self, key: &StackKey) {
-        let _ = self.triggers.send(key.clone());
-    }
-
-    /// How often in a row a stack failed, with this time.
-    fn failed(&self, key: &StackKey) -> u32 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(key.clone()).or_default();
-        *count = count.saturating_add(1);
-        *count
+    /// How long a stack that failed waits for the next try.
+    fn failed(&self, key: &StackKey) -> Duration {
+        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = pauses.entry(key.clone()).or_insert_with(backoff::of_reconciliations).next();
+        next.unwrap_or(RESYNC)
     }
 
     fn succeeded(&self, key: &StackKey) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 
@@ -165,7 +161,8 @@ impl Context {
 pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, ApiError> {
     let key = key_of(&object);
     let running = context.metrics.begin(&key);
-    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(look(&object, &context)).catch_unwind());
+    let looked = Box::pin(look(&object, &context));
+    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(looked).catch_unwind());
     let result = match limited.await {
         Err(_) => {
             context.metrics.timed_out();
@@ -192,17 +189,10 @@ pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
 /// What follows a failure: another try, later and later.
 pub(super) fn retry(object: &DynamicObject, error: &ApiError, context: &Context) -> Action {
     let key = key_of(object);
-    let failures = context.failed(&key);
-    let pause = backoff(failures);
-    tracing::warn!(stack = %key, %error, failures, "a reconciliation failed; it is tried again");
+    let pause = context.failed(&key);
+    tracing::warn!(stack = %key, %error, pause_seconds = pause.as_secs_f64(), "a reconciliation failed; it is tried again");
     context.metrics.retried();
     Action::requeue(pause)
-}
-
-/// 1 s, 2 s, 4 s, … up to a minute, each up to a half less, so that what failed together does not come together.
-pub(super) fn backoff(failures: u32) -> Duration {
-    let longest = Duration::from_secs(1 << (failures.max(1) - 1).min(6)).min(LONGEST_BACKOFF);
-    longest / 2 + longest.mul_f64(share() / 2.0)
 }
 
 /// Up to a tenth more.
@@ -225,33 +215,46 @@ async fn look(object: &DynamicObject, context: &Context) -> Result<Next, ApiErro
     }
     let key = key_of(object);
     let known = context.written.known(object);
-    let stack = match accepted(object, context) {
+    let valid = valid(object, context);
+    if let Ok(stack) = &valid {
+        deletion::add_finalizer(context, object, stack).await?;
+    }
+    let followed = valid.and_then(|stack| follow(&stack, object, context).map(|()| stack));
+    context.set_refused(&key, followed.is_err());
+    let stack = match followed {
         Ok(stack) => stack,
         Err(message) => {
-            let status = context.stacks().status(&key);
-            if status.is_none() {
-                let environment = object.data["spec"]["environment"].as_str().unwrap_or_default();
-                context.of_stacks.refused(&key, environment);
-            }
-            let (generation, now) = (object.metadata.generation, Time(now()));
-            let refused = report::refused(status.as_ref(), &known, &message, generation, &now);
-            context.written.write(context.client.clone(), object, refused).await?;
+            refuse(object, &message, &known, context).await?;
             return Ok(Next::WaitForChange);
         }
     };
-    deletion::keep_finalizer(context, object, &stack).await?;
+    deletion::remove_finalizer(context, object, &stack).await?;
     let status = context.stacks().status(&key);
     tell(object, &stack, status.unwrap_or_default(), &known, context).await?;
     Ok(Next::WaitForChange)
 }
 
-/// Programs that a stack would have run beside the operator: whoever may write a stack is not whoever runs the operator.
-fn commands(stack: &Stack) -> Option<Mistake> {
-    let auth = &stack.spec.app.as_ref()?.registry_auth;
-    let _: &Vec<_> = auth.as_ref()?.command.as_ref()?;
-    let message = "expected secret or hostHelper, found a command, which would run with the rights of the operator's pod";
-    let path = "spec.app.registryAuth.command".to_owned();
-    Some(Mistake { line: 0, column: 0, path, message: message.to_owned() })
+/// Reports why the newest spec of an object is refused, in the log and in its status.
+async fn refuse(
+    object: &DynamicObject,
+    message: &str,
+    known: &TaskTrackerStackStatus,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let key = key_of(object);
+    tracing::error!(stack = %key, reason = reasons::INVALID_SPEC, "{message}");
+    let status = {
+        let stacks = context.stacks();
+        stacks.set_refused(&key, true);
+        stacks.status(&key)
+    };
+    if status.is_none() {
+        let environment = object.data["spec"]["environment"].as_str().unwrap_or_default();
+        context.of_stacks.refused(&key, environment);
+    }
+    let (generation, now) = (object.metadata.generation, Time(now()));
+    let refused = report::refused(status.as_ref(), known, message, generation, &now);
+    context.written.write(context.client.clone(), object, refused).await.map(drop)
 }
 
 /// When an object was made; of those that were made at the same time, one comes first all the same.
@@ -259,41 +262,43 @@ fn age(stack: &Stack) -> (Option<Time>, StackKey) {
     (stack.resource.metadata.creation_timestamp.clone(), stack.key.clone())
 }
 
-/// The stack of an object, which the engine follows from now on; or why it does not.
-fn accepted(object: &DynamicObject, context: &Context) -> Result<Stack, String> {
-    let key = key_of(object);
-    let listed =
-        |mistakes: Vec<Mistake>| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+/// The stack of an object, where no rule forbids it. What takes long is done without the lock on all stacks.
+fn valid(object: &DynamicObject, context: &Context) -> Result<Stack, String> {
+    let stack = context.specs.read(object).map_err(|mistakes| listed(&mistakes))?;
+    let conflicts = conflicts(&stack, &context.stacks());
+    if conflicts.is_empty() { Ok(stack) } else { Err(listed(&conflicts)) }
+}
+
+/// Why a stack cannot be there together with others. Of two such stacks the one that was made first is followed, whatever
+/// the order in which they are read.
+fn conflicts(stack: &Stack, stacks: &Stacks) -> Vec<Mistake> {
+    let older = stacks.in_force().filter(|other| age(other) <= age(stack));
+    source::rivals(stack, older.map(AsRef::as_ref))
+}
+
+/// Gives a stack to the engine, which follows it from now on; or says why it does not.
+fn follow(stack: &Stack, object: &DynamicObject, context: &Context) -> Result<(), String> {
     let mut stacks = context.stacks();
-    let read = api::read(object).map_err(listed).and_then(|stack| {
-        let mut mistakes = source::mistakes(&stack, &context.roots);
-        mistakes.extend(commands(&stack));
-        // Of two that cannot be there together, the one that was made first is: whatever the order in which they are read.
-        let (older, newer): (Vec<Arc<Stack>>, _) =
-            stacks.in_force().cloned().partition(|other| age(other) <= age(&stack));
-        mistakes.extend(source::rivals(&stack, older.iter().map(AsRef::as_ref)));
-        if mistakes.is_empty() {
-            for rival in newer.iter().filter(|newer| !source::rivals(newer, [&stack]).is_empty()) {
-                stacks.let_go(&rival.key.to_string());
-                context.again(&rival.key);
-            }
-        }
-        if mistakes.is_empty() { Ok(stack) } else { Err(listed(mistakes)) }
-    });
-    let taken_up = read.and_then(|stack| {
-        let uid = |stack: &Stack| stack.resource.metadata.uid.clone();
-        if stacks.get(&key).is_some_and(|before| uid(before) != uid(&stack)) {
-            stacks.let_go(&key.to_string());
-        }
-        context.generations.saw(&stack);
-        stacks.take_up(stack.clone(), Some(api::status_of(object))).map(|()| stack)
-    });
-    context.set_refused(&key, taken_up.is_err());
-    if let Err(message) = &taken_up {
-        tracing::error!(stack = %key, reason = tasktracker_crds::conditions::reasons::INVALID_SPEC, "{message}");
-        stacks.set_refused(&key, true);
+    // Others were followed since this was asked last.
+    let conflicts = conflicts(stack, &stacks);
+    if !conflicts.is_empty() {
+        return Err(listed(&conflicts));
     }
-    taken_up
+    let newer: Vec<Arc<Stack>> = stacks.in_force().filter(|other| age(other) > age(stack)).cloned().collect();
+    for rival in newer.iter().filter(|newer| !source::rivals(newer, [stack]).is_empty()) {
+        stacks.unfollow(&rival.key.to_string());
+        context.triggers.add(&rival.key);
+    }
+    let uid = |stack: &Stack| stack.resource.metadata.uid.clone();
+    if stacks.get(&stack.key).is_some_and(|before| uid(before) != uid(stack)) {
+        stacks.unfollow(&stack.key.to_string());
+    }
+    context.generations.saw(stack);
+    stacks.upsert(stack.clone(), Some(api::status_of(object)))
+}
+
+fn listed(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Writes what is known of a stack, with the plan that waits beside it.
@@ -305,8 +310,6 @@ async fn tell(
     context: &Context,
 ) -> Result<(), ApiError> {
     let is_new = known.waiting_plan != status.waiting_plan;
-    let named =
-        |status: &TaskTrackerStackStatus| status.waiting_plan.as_ref().map(|hash| plans::name(stack, hash));
     let mut kept = Ok(());
     if let Some(hash) =
         status.waiting_plan.as_ref().filter(|_| is_new || known.waiting_plan_config_map.is_none())
@@ -315,28 +318,17 @@ async fn tell(
         kept = plans::keep(context.client.clone(), stack, hash, &plan).await;
     }
     // What cannot be shown in full is told all the same.
-    status.waiting_plan_config_map = named(&status).filter(|_| kept.is_ok());
-    let over = known.waiting_plan_config_map.clone().filter(|_| is_new);
+    let shown = status.waiting_plan.as_ref().filter(|_| kept.is_ok());
+    status.waiting_plan_config_map = shown.map(|hash| plans::name(stack, hash));
     let written = context.written.write(context.client.clone(), object, status).await;
     context.metrics.wrote_status(written.as_ref().ok().copied());
     written?;
-    if let Some(name) = over {
-        plans::remove(context.client.clone(), &stack.key.namespace, &name).await?;
+    // By the hash: whoever may write a status could name any ConfigMap of the namespace in it.
+    if let Some(hash) = known.waiting_plan.as_ref().filter(|_| is_new) {
+        plans::remove(context.client.clone(), stack, hash).await?;
     }
     kept
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_wait_longer_and_longer_and_not_all_alike() {
-        for (failures, longest) in [(1, 1), (2, 2), (5, 16), (7, 60), (1000, 60)] {
-            let waits: Vec<Duration> = (0..50).map(|_| backoff(failures)).collect();
-            let longest = Duration::from_secs(longest);
-            assert!(waits.iter().all(|wait| *wait >= longest / 2 && *wait <= longest), "{waits:?}");
-            assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
-        }
-    }
-}
+mod tests;

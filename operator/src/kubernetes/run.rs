@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::bail;
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     future::{BoxFuture, join_all},
     stream,
 };
@@ -28,29 +28,27 @@ use kube::{
         watcher,
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval},
-};
+use tokio::time::{Instant, interval};
 
 use super::{
     Reviews, Where,
     api::{key_of, resource, stacks_api},
-    connect,
+    backoff, connect,
     events::Events,
     generations::Generations,
     lease::Leadership,
     limited,
     reconcile::{Context, reconcile, retry},
     secrets::ClusterSecrets,
-    source::{Cluster, Hearer, Patience},
+    source::{Cluster, Hearer},
+    triggers::Triggers,
 };
 use crate::{
-    desired::sha256,
     engine::{Memory, Parts, Stacks},
     metrics::Metrics,
+    model::sha256,
     server::{self, Health, Told},
-    source::{Authority, Secrets, StackKey},
+    source::{Secrets, StackKey, WriteScope},
 };
 
 /// How long a watch lasts: shorter than whatever is between ends idle connections.
@@ -126,16 +124,15 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     tokio::select! {
         result = server => { result??; }
         () = door.wait_for_leadership() => {
-            let (context, triggers) = door.open()?;
-            let context = Arc::new(context);
+            let context = Arc::new(door.open()?);
             let ended = tokio::select! {
-                () = door.follow(context.clone(), triggers) => "the watch of stacks",
+                () = door.follow(context.clone()) => "the watch of stacks",
                 () = door.keep_leadership() => "the lease",
                 () = &mut stop => "",
             };
             tracing::info!("stopping: what is being done is finished");
             let ending = context.stacks().end();
-            ending.await;
+            leadership.keep_during(ending).await;
             leadership.release().await;
             if !ended.is_empty() {
                 bail!("expected to go on until told otherwise, found the end of {ended}");
@@ -163,9 +160,6 @@ struct Door {
     /// When a watch last failed.
     unheard: Arc<Mutex<Option<Instant>>>,
 }
-
-/// Objects that are to be looked at again.
-type Triggers = mpsc::UnboundedReceiver<StackKey>;
 
 impl Door {
     async fn wait_for_leadership(&self) {
@@ -195,8 +189,8 @@ impl Door {
     }
 
     /// The engine, with this door as its source and its listener.
-    fn open(&self) -> anyhow::Result<(Context, Triggers)> {
-        let (sender, triggers) = mpsc::unbounded_channel();
+    fn open(&self) -> anyhow::Result<Context> {
+        let triggers = Arc::<Triggers>::default();
         let generations = Arc::<Generations>::default();
         let events = Arc::new(Events::start(self.client.clone(), self.identity.clone()));
         let stacks = Stacks::new(Parts {
@@ -208,30 +202,21 @@ impl Door {
             secrets: Secrets::from_store(Arc::new(ClusterSecrets(self.client.clone()))),
             memory: Arc::new(Memory::none()),
             metrics: self.metrics.clone(),
-            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: sender.clone() })),
+            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: triggers.clone() })),
         });
         let Settings { roots, deletion_limit, concurrency, .. } = &self.settings;
         let controller = self.metrics.controller(*concurrency)?;
         let told = (events, self.leadership.clone(), generations);
         let limits = (roots.clone(), *deletion_limit);
-        Ok((
-            Context::new(
-                self.client.clone(),
-                stacks,
-                told,
-                sender,
-                (controller, self.metrics.clone()),
-                limits,
-            ),
-            triggers,
-        ))
+        let metrics = (controller, self.metrics.clone());
+        Ok(Context::new(self.client.clone(), stacks, told, triggers, metrics, limits))
     }
 
     /// Follows the stacks of every namespace that is chosen; anew where the API server's data went back.
-    async fn follow(&self, context: Arc<Context>, mut triggers: Triggers) {
+    async fn follow(&self, context: Arc<Context>) {
         loop {
             tokio::select! {
-                () = self.follow_on(context.clone(), &mut triggers) => return,
+                () = self.follow_on(context.clone()) => return,
                 () = self.leadership.went_back() => {
                     tracing::error!("the API server has older data than before, as after a restore: everything is read anew");
                     context.written.retain(|_| false);
@@ -240,30 +225,15 @@ impl Door {
         }
     }
 
-    async fn follow_on(&self, context: Arc<Context>, triggers: &mut Triggers) {
-        let (mut stores, mut senders, mut controllers) = (Vec::new(), Vec::new(), Vec::new());
-        for namespace in self.namespaces() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let (store, controller) = self.controller(namespace, context.clone(), receiver);
-            senders.push((namespace.map(str::to_owned), sender));
-            stores.push(store);
-            controllers.push(controller);
-        }
-        let queue = context.metrics.clone();
-        let handed_on = async {
-            while let Some(key) = triggers.recv().await {
-                queue.added(&key);
-                let object = ObjectRef::new_with(&key.name, resource()).within(&key.namespace);
-                let of = |named: &Option<String>| named.as_ref().is_none_or(|named| *named == key.namespace);
-                if let Some((_, sender)) = senders.iter().find(|(named, _)| of(named)) {
-                    let _ = sender.send(object);
-                }
-            }
-        };
+    async fn follow_on(&self, context: Arc<Context>) {
+        let (stores, controllers): (Vec<_>, Vec<_>) = self
+            .namespaces()
+            .into_iter()
+            .map(|namespace| self.controller(namespace, context.clone()))
+            .unzip();
         let all = async { drop(join_all(controllers).await) };
         tokio::select! {
             () = all => {}
-            () = handed_on => {}
             () = self.look_after(&context, &stores) => {}
         }
     }
@@ -272,7 +242,6 @@ impl Door {
         &self,
         namespace: Option<&str>,
         context: Arc<Context>,
-        triggers: mpsc::UnboundedReceiver<ObjectRef<DynamicObject>>,
     ) -> (Store<DynamicObject>, BoxFuture<'static, ()>) {
         let api = stacks_api(self.client.clone(), namespace);
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -287,7 +256,7 @@ impl Door {
             .combine(predicates::annotations)
             .combine(predicates::labels);
         let objects = watcher(api, config)
-            .backoff(Patience::default())
+            .backoff(backoff::of_watches())
             .modify(|object: &mut DynamicObject| object.metadata.managed_fields = None)
             .reflect(writer)
             .applied_objects()
@@ -300,10 +269,8 @@ impl Door {
         let limits = controller::Config::default().concurrency(self.settings.concurrency);
         let running = Controller::for_stream_with(objects, store.clone(), resource())
             .with_config(limits)
-            .trigger_backoff(Patience::default())
-            .reconcile_on(stream::unfold(triggers, async |mut triggers| {
-                Some((triggers.recv().await?, triggers))
-            }))
+            .trigger_backoff(backoff::of_watches())
+            .reconcile_on(triggered(context.clone(), namespace.map(str::to_owned)))
             .run(reconcile, |object, error, context| retry(&object, error, &context), context);
         let unheard = self.unheard.clone();
         let running = running.for_each(move |result| {
@@ -344,9 +311,10 @@ impl Door {
             }
             self.ready.store(true, Ordering::Relaxed);
             let objects: Vec<Arc<DynamicObject>> = stores.iter().flat_map(Store::state).collect();
-            context
-                .written
-                .retain(|uid| objects.iter().any(|object| object.metadata.uid.as_deref() == Some(uid)));
+            let uids: BTreeSet<&str> =
+                objects.iter().filter_map(|object| object.metadata.uid.as_deref()).collect();
+            context.written.retain(|uid| uids.contains(uid));
+            context.specs.retain(|uid| uids.contains(uid));
             let there: BTreeSet<StackKey> = objects.iter().map(|object| key_of(object)).collect();
             context.retain(&there);
             let followed: Vec<StackKey> =
@@ -354,8 +322,8 @@ impl Door {
             for key in followed.iter().filter(|key| !there.contains(key)) {
                 self.let_go_if_gone(context, key).await;
             }
-            let reliable = self.leadership.authority() == Authority::Full;
-            context.stacks().see_left(reliable, Instant::now());
+            let reliable = self.leadership.write_scope() == WriteScope::Full;
+            context.stacks().reconcile_retained(reliable, Instant::now());
         }
     }
 
@@ -390,9 +358,22 @@ impl Door {
         parameters.label_selector.clone_from(&self.settings.selector);
         if limited(api.list(&parameters)).await.is_ok_and(|list| list.items.is_empty()) {
             tracing::warn!(stack = %key, "it is there no longer: it is no longer looked after, and its hosts are left as they are");
-            context.stacks().give_up(key);
+            context.stacks().forget(key);
         }
     }
+}
+
+/// Stacks of a namespace that are to be reconciled though their objects did not change.
+fn triggered(
+    context: Arc<Context>,
+    namespace: Option<String>,
+) -> impl Stream<Item = ObjectRef<DynamicObject>> + Send + 'static {
+    stream::unfold((context, namespace), async |(context, namespace)| {
+        let key = context.triggers.next(namespace.as_deref()).await;
+        context.metrics.added(&key);
+        let object = ObjectRef::new_with(&key.name, resource()).within(&key.namespace);
+        Some((object, (context, namespace)))
+    })
 }
 
 async fn is_synced(store: &Store<DynamicObject>) -> bool {

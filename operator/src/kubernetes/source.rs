@@ -1,14 +1,12 @@
 //! What the engine needs of this door: a source to be asked anew, and somebody who listens.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::{
     Client,
     api::{DynamicObject, ListParams},
-    runtime::utils::Backoff,
 };
-use tokio::sync::mpsc;
 
 use super::{
     api::{read, stacks_api},
@@ -16,35 +14,13 @@ use super::{
     generations::Generations,
     lease::Leadership,
     limited,
-    reconcile::backoff,
+    triggers::Triggers,
 };
 use crate::{
     engine::Listener,
     report::happenings::Happening,
-    source::{Authority, Source, Stack, StackKey},
+    source::{Source, Stack, StackKey, WriteScope},
 };
-
-/// After so many failures a watch waits no longer than before: 8 s.
-const MOST_PATIENT: u32 = 4;
-
-/// How long a watch that failed waits: what comes back after minutes is heard again within seconds.
-#[derive(Debug, Default)]
-pub(super) struct Patience(u32);
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0 = (self.0 + 1).min(MOST_PATIENT);
-        Some(backoff(self.0))
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
-}
 
 /// The API server as a source.
 pub(super) struct Cluster {
@@ -65,9 +41,9 @@ impl Source for Cluster {
         })
     }
 
-    fn authority(&self, stack: &StackKey) -> Authority {
-        match (self.leadership.authority(), self.history.bar(stack)) {
-            (Authority::Full, Some(bar)) => Authority::Repairs(bar),
+    fn write_scope(&self, stack: &StackKey) -> WriteScope {
+        match (self.leadership.write_scope(), self.history.bar(stack)) {
+            (WriteScope::Full, Some(bar)) => WriteScope::HealOnly(bar),
             (authority, _) => authority,
         }
     }
@@ -76,12 +52,12 @@ impl Source for Cluster {
 /// Hears what comes of stacks.
 pub(super) struct Hearer {
     pub(super) events: Arc<Events>,
-    pub(super) triggers: mpsc::UnboundedSender<StackKey>,
+    pub(super) triggers: Arc<Triggers>,
 }
 
 impl Listener for Hearer {
     fn status_changed(&self, stack: &StackKey) {
-        let _ = self.triggers.send(stack.clone());
+        self.triggers.add(stack);
     }
 
     fn happened(&self, stack: &Stack, happening: Happening) {

@@ -41,7 +41,7 @@ fn five_releases_are_kept_and_ten_rollouts_remembered() {
     let release = |revision: usize| {
         let text = text.replace("3f2c1ab", &format!("r{revision}"));
         let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "s".into());
-        let project = crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap());
+        let project = crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap());
         Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
     };
     let signature =
@@ -72,7 +72,7 @@ fn an_intent_stands_until_the_result() {
     let open = Ledger::empty("o", "default/a").with_intent(intent.clone(), &signature);
     let read = Ledger::read(&serde_json::to_vec(&open).unwrap()).unwrap();
     assert_eq!((read.intent.clone(), read.epoch), (Some(intent), 7));
-    assert_eq!(read.concluded(&signature).intent, None);
+    assert_eq!(read.without_intent(&signature).intent, None);
     for id in ["../x", "", "g"] {
         let odd = Ledger { releases: vec![id.to_owned()], ..open.clone() };
         assert!(Ledger::read(&serde_json::to_vec(&odd).unwrap()).is_err(), "{id}");

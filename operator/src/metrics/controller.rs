@@ -1,7 +1,7 @@
 //! Metrics of the controller under the names that dashboards for controllers read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -158,6 +158,13 @@ impl Controller {
         self.depth.set(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
     }
 
+    /// Forgets stacks that are gone: what waits for them is never worked on.
+    pub fn retain(&self, there: &BTreeSet<StackKey>) {
+        let mut queue = self.queue();
+        queue.waiting.retain(|key, _| there.contains(key));
+        self.depth.set(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
+    }
+
     /// A reconciliation begins.
     pub fn begin(&self, key: &StackKey) -> Running<'_> {
         let began = Instant::now();
@@ -249,4 +256,25 @@ pub(super) fn build_info(registry: &Registry) -> prometheus::Result<()> {
     let info = made(registry, GaugeVec::new(options, &["version"]))?;
     info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> StackKey {
+        StackKey { namespace: "default".to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn deleted_stacks_do_not_wait() {
+        let controller = Controller::new(&Registry::new(), 1).unwrap();
+        controller.added(&key("kept"));
+        controller.added(&key("deleted"));
+        assert_eq!(controller.depth.get(), 2);
+        controller.retain(&[key("kept")].into());
+        assert_eq!(controller.depth.get(), 1);
+        controller.begin(&key("kept")).end(true);
+        assert_eq!(controller.depth.get(), 0);
+    }
 }

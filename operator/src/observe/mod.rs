@@ -1,29 +1,38 @@
 //! What is there. Reads the host, writes nothing, knows no policy.
 
+mod answers;
 mod hold;
 mod supply;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 
 use crate::{
     certificate::Certificate,
-    desired::{Project, compose::COMPOSE_PROJECT, labels},
-    diff::adoption,
     host::{
-        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted, Shown,
+        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted,
+        Published, Shown,
     },
     ledger::{LEDGER_FILE, Ledger},
+    model::{Answers, Question, sha256},
+    project::{
+        Project,
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE, PublishedPort},
+        labels, service_of,
+    },
     release::Release,
     secret::{SealKey, Values},
     text::printable,
 };
 
+pub use answers::Interview;
 pub use hold::Hold;
 pub use supply::{MovedTag, Supply};
 
@@ -87,6 +96,8 @@ pub struct Observed {
     pub taken_ports: BTreeSet<u16>,
     /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could look.
     pub certificate: Option<Result<Certificate, String>>,
+    /// What containers of the applied release answer.
+    pub answers: Answers,
     /// The key by which secrets are remembered there.
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
@@ -134,11 +145,82 @@ pub struct Mounts {
     pub containers: BTreeMap<String, Vec<Mounted>>,
 }
 
-/// Looks at one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
+/// What a host says of one project, and nothing else. It can be read, and becomes an [`Observed`] once.
+#[derive(Clone, Debug)]
+pub struct HostFacts(Observed);
+
+impl HostFacts {
+    /// The release that was last rolled out.
+    pub fn applied(&self) -> Option<&Release> {
+        self.0.applied.as_ref()
+    }
+
+    /// The host's own account.
+    pub fn as_observed(&self) -> &Observed {
+        &self.0
+    }
+
+    /// Joins what the host says with what is known from elsewhere.
+    pub fn with(self, inputs: Inputs, now: Timestamp) -> Observed {
+        let Inputs { busy, secrets, remembered, damaged } = inputs;
+        let applied = if damaged.is_some() { None } else { self.0.applied };
+        Observed {
+            busy,
+            secrets,
+            remembered,
+            applied,
+            damaged: damaged.or(self.0.damaged),
+            clock_ahead_seconds: self.0.facts.as_ref().and_then(|facts| clock_ahead(facts, now)),
+            ..self.0
+        }
+    }
+}
+
+/// What is known of a project from elsewhere than its host.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Whether another writer is at work there.
+    pub busy: bool,
+    /// What the source of secrets has, for the desired state and the applied release.
+    pub secrets: Values,
+    /// What the operator's own state says.
+    pub remembered: Remembered,
+    /// Why the manifest on the host cannot be trusted, though it can be read.
+    pub damaged: Option<Error>,
+}
+
+/// How far a host's clock is ahead of ours, in seconds.
+fn clock_ahead(facts: &Facts, now: Timestamp) -> Option<i64> {
+    let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
+    Some(facts.seconds?.saturating_sub(then))
+}
+
+/// Asks the containers of the applied release what they are to answer. What was answered well is asked again whenever
+/// everything is read.
+///
+/// # Errors
+/// When the host cannot be reached.
+pub async fn answers(host: &Host, observed: &Observed, depth: Depth) -> Result<Answers, Error> {
+    let Some(release) = &observed.applied else { return Ok(Answers::new()) };
+    let mut before = host.answers_before(&release.project.name);
+    before.retain(|(id, _), answer| {
+        let is_there = observed.containers.iter().any(|container| container.id == *id);
+        depth < Depth::Whole && is_there && answer.is_ok()
+    });
+    let interview = Interview { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let is_new =
+        |_: &str, id: &str, question: &Question| !before.contains_key(&(id.to_owned(), question.clone()));
+    let mut answers = interview.ask(host, &observed.containers, is_new).await?;
+    answers.extend(before);
+    host.keep_answers(&release.project.name, &answers);
+    Ok(answers)
+}
+
+/// Observes one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
 ///
 /// # Errors
 /// When the host cannot be read.
-pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Observed, Error> {
+pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<HostFacts, Error> {
     if !host.connect().await? && depth == Depth::Slow {
         host.probe().await?;
     }
@@ -156,9 +238,10 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
     let facts = host.facts().await?;
     let mut observed = read_folder(host, project, &listing);
     let mut volumes = volumes;
-    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.volumes.values());
-    for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known == *name)) {
-        volumes.insert(name.clone(), host.volume(name).await?);
+    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
+    for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known.name == *name)) {
+        let made = host.volume(&name).await?;
+        volumes.insert(name, made);
     }
     (observed.containers, observed.others) =
         told_apart(host, project, observed.ledger.as_ref(), containers).await?;
@@ -167,20 +250,35 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Obs
         observed.images = images(host, applied).await?;
     }
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
+    read_owned_secrets(host, &mut observed).await?;
     observed.taken_ports = taken_ports(host, project, &observed).await?;
     observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
-    Ok(Observed { networks, volumes, engine, facts: Some(facts), ..observed })
+    Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
 }
 
 /// What `inspect` says of containers that are to be taken over.
 async fn inspect_adopted(host: &Host, project: &Project, observed: &mut Observed) -> Result<(), Error> {
-    let adopted = adoption::containers(project, observed).into_iter().take(MOST_INSPECTED);
+    let adopted = adopted_containers(project, observed).into_iter().take(MOST_INSPECTED);
     let ids: Vec<String> = adopted.map(|container| container.id.clone()).collect();
     let mut details = host.details(&ids).await?;
     for container in &mut observed.others {
         container.details = details.remove(&container.id);
     }
     Ok(())
+}
+
+/// The containers to be taken over; none where that is over, or nothing is to be adopted.
+pub(crate) fn adopted_containers<'a>(desired: &Project, observed: &'a Observed) -> Vec<&'a Container> {
+    let Some(adopt) = &desired.adopt else { return Vec::new() };
+    let project = adopt.project.as_str();
+    let done = observed.ledger.as_ref().and_then(|ledger| ledger.adopted.as_deref()) == Some(project);
+    let is_adopted = |container: &&Container| {
+        let is_one_off = container.has_label(COMPOSE_ONE_OFF, "True");
+        !done && !is_one_off && container.has_label(COMPOSE_PROJECT, project)
+    };
+    let mut adopted: Vec<&Container> = observed.others.iter().filter(is_adopted).collect();
+    adopted.sort_by(|one, other| one.name.cmp(&other.name));
+    adopted
 }
 
 /// Whether another writer is at work on the host.
@@ -244,8 +342,10 @@ async fn networks(host: &Host, project: &Project) -> Result<BTreeMap<String, Opt
 }
 
 async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
-    let all =
-        project.volumes.values().map(async |name| Ok::<_, Error>((name.clone(), host.volume(name).await?)));
+    let all = project
+        .volumes
+        .values()
+        .map(async |volume| Ok::<_, Error>((volume.name.clone(), host.volume(&volume.name).await?)));
     Ok(try_join_all(all).await?.into_iter().collect())
 }
 
@@ -263,7 +363,9 @@ pub async fn images(host: &Host, release: &Release) -> Result<BTreeMap<String, A
 
 /// What running containers that mount folders of the project see of them.
 async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Result<Mounts, Error> {
-    let binds = |details: &&Details| details.settings.values().any(|setting| setting.starts_with("bind "));
+    // Folders of the host are not exchanged by the operator, and who sees the whole host has a long list.
+    let folder = format!("bind {}/", observed.directory);
+    let binds = |details: &&Details| details.settings.values().any(|setting| setting.starts_with(&folder));
     let running: Vec<(String, u32)> = observed
         .containers
         .iter()
@@ -276,25 +378,49 @@ async fn mounts(host: &Host, stack: &str, observed: &Observed, state: u64) -> Re
     Ok(Mounts { host, containers: running.into_iter().map(|(id, _)| id).zip(inside).collect() })
 }
 
-/// The certificate that the edge of a release shows. While it shows one, it is asked on the slow rota; else
+/// Secret files of other users than SSH's are read through a container that has them mounted.
+async fn read_owned_secrets(host: &Host, observed: &mut Observed) -> Result<(), Error> {
+    let Some(applied) = &observed.applied else { return Ok(()) };
+    for (path, _) in applied.project.secrets.iter().filter(|(_, secret)| secret.owner.is_some()) {
+        let Some(FileFact::File { sha256: content @ None, .. }) = observed.files.get_mut(path) else {
+            continue;
+        };
+        let Some((service, inside)) = service_of(path).and_then(|service| {
+            Some((service, applied.project.services.get(service)?.compose.inside(path)?))
+        }) else {
+            continue;
+        };
+        let Some(container) = observed.containers.iter().find(|one| one.has_label(COMPOSE_SERVICE, service))
+        else {
+            continue;
+        };
+        let file = host.archived_file(&container.id, &inside).await?;
+        *content = file.map(|file| sha256(file.content.reveal()));
+    }
+    Ok(())
+}
+
+/// The certificate that a service of a release shows. While it shows one, it is asked on the slow rota; else
 /// whenever everything is read.
 async fn certificate(
     host: &Host,
     applied: Option<&Release>,
     depth: Depth,
 ) -> Result<Option<Result<Certificate, String>>, Error> {
-    let Some(tls) = applied.and_then(|applied| applied.project.tls.as_ref()) else { return Ok(None) };
-    let before = host.shown_before(tls.port, &tls.name);
+    let Some(probe) = applied.and_then(|applied| applied.project.certificate.as_ref()) else {
+        return Ok(None);
+    };
+    let before = host.shown_before(probe.port, &probe.name);
     let rota = |shown: &Shown| {
         if matches!(shown, Shown::Certificate(_)) { Depth::Slow } else { Depth::Whole }
     };
     let before = before.filter(|shown| depth < rota(shown));
     let shown = match before {
         Some(shown) => shown,
-        None => host.shown(tls.port, &tls.name).await?,
+        None => host.shown(probe.port, &probe.name).await?,
     };
     Ok(match shown {
-        Shown::Certificate(der) => Some(Certificate::read(&der, &tls.name)),
+        Shown::Certificate(der) => Some(Certificate::read(&der, &probe.name)),
         Shown::Nothing(found) => Some(Err(found)),
         Shown::Forbidden => None,
     })
@@ -308,26 +434,36 @@ async fn taken_ports(host: &Host, project: &Project, observed: &Observed) -> Res
         return Ok(BTreeSet::new());
     }
     let stack = stack_folder(project);
-    let first: BTreeSet<u16> = host.ports(stack).await?.intersection(&unserved).copied().collect();
+    let first = taken_by(&unserved, &host.ports(stack).await?);
     if first.is_empty() {
         return Ok(BTreeSet::new());
     }
     tokio::time::sleep(LINGER).await;
     let still = without_container(project, &host.containers().await?);
-    let second = host.ports(stack).await?;
-    Ok(first.into_iter().filter(|port| still.contains(port) && second.contains(port)).collect())
+    let second = taken_by(&still, &host.ports(stack).await?);
+    Ok(first.intersection(&second).copied().collect())
 }
 
-/// The ports of a project that no running container publishes.
-fn without_container<'a>(
-    project: &Project,
-    containers: impl IntoIterator<Item = &'a Container>,
-) -> BTreeSet<u16> {
-    let mut ports = project.published_ports();
-    for published in containers.into_iter().flat_map(|container| &container.published) {
-        ports.remove(&published.port);
-    }
-    ports
+/// The TCP ports of a project that no running container publishes, nor has in the way.
+fn without_container<'a, 'b>(
+    project: &'a Project,
+    containers: impl IntoIterator<Item = &'b Container>,
+) -> Vec<&'a PublishedPort> {
+    let published: Vec<&Published> =
+        containers.into_iter().flat_map(|container| &container.published).collect();
+    let is_there = |port: &PublishedPort| {
+        published.iter().any(|one| port.conflicts_with(&one.protocol, one.address, one.port))
+    };
+    let ports = project.published_ports().map(|(_, port)| port);
+    ports.filter(|port| port.protocol == "tcp" && !is_there(port)).collect()
+}
+
+/// Those of some ports, as the host numbers them, that programs listen on, at an address that is in the way.
+fn taken_by(ports: &[&PublishedPort], listeners: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
+    let is_taken = |port: &PublishedPort| {
+        listeners.iter().any(|one| port.conflicts_with("tcp", Some(one.ip()), one.port()))
+    };
+    ports.iter().filter(|port| is_taken(port)).filter_map(|port| port.number()).collect()
 }
 
 /// What the listing says of one project.
@@ -408,4 +544,45 @@ pub async fn contents(
     let text =
         |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
     Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::compose::{Limits, Service};
+
+    #[test]
+    fn a_port_at_one_address_is_taken_by_who_listens_at_it_or_at_every_address() {
+        let private = PublishedPort { host_ip: Some([10, 0, 0, 5].into()), ..PublishedPort::tcp(9100, 9100) };
+        let ports = vec![private, PublishedPort::udp(5140, 5140), PublishedPort::tcp(8000, 8000)];
+        let resources = serde_json::from_str(r#"{"memory": "64Mi", "cpu": "0.25"}"#).unwrap();
+        let service = Service { ports, ..Service::new("a", Limits::new(&resources)) };
+        let project = Project::for_tests("tt-test-a", [("a", service)]);
+        let container = |port, protocol: &str, address: Option<[u8; 4]>| Container {
+            published: vec![Published {
+                port,
+                protocol: protocol.to_owned(),
+                address: address.map(Into::into),
+            }],
+            ..Container::default()
+        };
+        let unserved = |container: Container| -> Vec<u16> {
+            without_container(&project, [&container]).into_iter().filter_map(PublishedPort::number).collect()
+        };
+        assert_eq!(unserved(Container::default()), [9100, 8000], "who listens by UDP is not asked for");
+        assert_eq!(unserved(container(9100, "tcp", Some([127, 0, 0, 1]))), [9100, 8000]);
+        assert_eq!(unserved(container(9100, "udp", None)), [9100, 8000]);
+        assert_eq!(unserved(container(9100, "tcp", Some([10, 0, 0, 5]))), [8000]);
+        assert_eq!(unserved(container(9100, "tcp", None)), [8000]);
+        assert_eq!(unserved(container(8000, "tcp", Some([127, 0, 0, 1]))), [9100]);
+
+        let taken = |listener: &str| {
+            taken_by(&without_container(&project, []), &BTreeSet::from([listener.parse().unwrap()]))
+        };
+        assert_eq!(taken("127.0.0.1:9100"), BTreeSet::new());
+        for listener in ["10.0.0.5:9100", "0.0.0.0:9100", "[::]:9100"] {
+            assert_eq!(taken(listener), BTreeSet::from([9100]), "{listener}");
+        }
+        assert_eq!(taken("127.0.0.1:8000"), BTreeSet::from([8000]));
+    }
 }

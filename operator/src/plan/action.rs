@@ -111,6 +111,13 @@ pub enum Action {
         /// Compose service.
         service: String,
     },
+    /// Put an object behind the API of a service.
+    PutObject {
+        /// Compose service.
+        service: String,
+        /// Path of the object in that API.
+        path: String,
+    },
     /// Remove a container of ours that nothing asks for.
     RemoveOrphan {
         /// Name of the container.
@@ -135,6 +142,7 @@ impl Action {
             Self::Restart { container, .. } => format!("restart {container}"),
             Self::Create { service } => format!("create {service}"),
             Self::Recreate { service } => format!("recreate {service}"),
+            Self::PutObject { service, path } => format!("put {path} into {service}"),
             Self::RemoveOrphan { container } => format!("remove orphan {container}"),
         }
     }
@@ -161,6 +169,7 @@ impl Action {
             }
             Self::Create { .. } => "only what is missing is made; containers that are there stay",
             Self::Recreate { .. } => "a container's settings are fixed when it is made; other services stay",
+            Self::PutObject { .. } => "the service serves, only this object of it is another one",
             Self::RemoveOrphan { .. } => "nothing asks for it; volumes stay",
         }
     }
@@ -182,8 +191,19 @@ impl Action {
             | Self::Start { service, .. }
             | Self::Restart { service, .. }
             | Self::Create { service }
+            | Self::PutObject { service, .. }
             | Self::Recreate { service } => Some(service),
         }
+    }
+
+    /// Whether what runs is stopped for it.
+    pub fn takes_down(&self) -> bool {
+        matches!(self, Self::Restart { .. } | Self::Recreate { .. } | Self::ReplaceNetwork { .. })
+    }
+
+    /// The service that takes up its files, where that is all.
+    pub fn reloaded(&self) -> Option<&str> {
+        if let Self::Reload { service, .. } = self { Some(service) } else { None }
     }
 
     /// The container that it starts, where that is all.

@@ -2,7 +2,7 @@
 
 use tasktracker_crds::{PolicySpec, Upgrade};
 
-use super::{Leave, Plan};
+use super::{Plan, RolloutGate};
 use crate::{diff::Change, observe::Observed};
 
 /// Whether a change may go ahead as far as people are concerned.
@@ -29,7 +29,7 @@ pub(super) fn consent(
     plan: &Plan,
     observed: &Observed,
     policy: &PolicySpec,
-    leave: &Leave,
+    gate: &RolloutGate,
 ) -> Consent {
     if policy.upgrade != Upgrade::Approve {
         return Consent::Given;
@@ -39,7 +39,7 @@ pub(super) fn consent(
     if kept.is_some_and(|kept| kept.plan == hash) {
         return Consent::Given;
     }
-    if leave.granted.plan.as_ref() == Some(&hash) {
+    if gate.approved.plan.as_ref() == Some(&hash) {
         return Consent::GivenBySpec;
     }
     let other = kept.map(|kept| {
@@ -48,7 +48,7 @@ pub(super) fn consent(
             kept.who, kept.when, kept.plan
         )
     });
-    let named = leave.granted.named.as_ref().map(|named| format!("; found {named}"));
+    let named = gate.approved.named.as_ref().map(|named| format!("; found {named}"));
     let more: String = other.into_iter().chain(named).collect();
     Consent::Needed(format!(
         "policy.upgrade is Approve: look at `plan`, then run `approve STACK HASH` (or `apply`){more}"

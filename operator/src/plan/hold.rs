@@ -1,29 +1,20 @@
 //! Why nothing is written at present: reports go on, writes do not.
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tasktracker_crds::{HostState, SuspendSpec, conditions::reasons};
 
 use crate::{
-    desired::DRAINED,
+    model::Hold,
     observe::{self, Observed},
+    project::Project,
 };
 
-/// Why nothing is written at present.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Hold {
-    /// Reason, as in conditions.
-    pub reason: &'static str,
-    /// Who wants it, why, until when, and how it ends.
-    pub message: String,
-}
-
-/// Whether a host on which something is in force is to be drained, or to serve again.
-pub fn drain(state: HostState, observed: &Observed) -> Option<bool> {
+/// Whether a host on which something is in force is to be drained, or to serve again; none for a project that cannot be.
+pub fn drain(project: &Project, state: HostState, observed: &Observed) -> Option<bool> {
+    let file = project.drain_file.as_ref()?;
     let wanted = state == HostState::Drained;
     let is_in_force = observed.ledger.as_ref().is_some_and(|ledger| ledger.current.is_some());
-    let differs = observed.files.contains_key(DRAINED) != wanted;
+    let differs = observed.files.contains_key(file) != wanted;
     (is_in_force && differs && !observed.busy).then_some(wanted)
 }
 
@@ -49,9 +40,9 @@ pub fn hold(
     Some(Hold { reason: reasons::HELD, message })
 }
 
-/// Where nothing but repairs may be begun, what was cut stays as it is: neither finished nor taken back.
-pub fn hold_of_the_cut(barred: Option<&Hold>, observed: &Observed) -> Option<Hold> {
-    barred.filter(|_| observed.is_under_way()).cloned()
+/// Where nothing but repairs may be begun, an apply that was interrupted stays as it is: neither finished nor taken back.
+pub fn hold_for_interrupted_apply(heal_only: Option<&Hold>, observed: &Observed) -> Option<Hold> {
+    heal_only.filter(|_| observed.is_under_way()).cloned()
 }
 
 /// Whether a suspension has not ended by itself; one whose end cannot be read does not end.

@@ -7,23 +7,24 @@ mod repair;
 mod waiting;
 mod window;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 use tasktracker_crds::{DriftItem, DriftKind, OnFailure, PolicySpec, conditions::reasons};
 
 pub use action::Action;
-pub use hold::{Hold, drain, hold, hold_of_the_cut};
+pub use hold::{drain, hold, hold_for_interrupted_apply};
 pub use repair::Repair;
 pub use window::closed;
 
 use waiting::reason_to_wait;
 
 use crate::{
-    desired::{Project, compose::COMPOSE_SERVICE, sha256},
-    diff::{Change, secrets},
-    host::{Container, Health, State},
+    diff::{self, Change, secrets},
+    json,
+    model::{Hold, sha256},
     observe::Observed,
+    project::{Project, compose::COMPOSE_SERVICE},
 };
 
 /// What is to be done with one project on one host.
@@ -44,17 +45,17 @@ pub struct Plan {
     /// By what the change is approved, where the host does not keep that yet.
     #[serde(skip)]
     pub approve: Option<String>,
-    /// Why the release before comes back: what is in force failed on another host.
-    pub take_back: Option<String>,
+    /// The failure on another host for which the release before comes back.
+    pub rollback_to_previous: Option<PeerFailure>,
     /// Why it does not: the way back failed.
-    pub stranded: Option<String>,
+    pub rollback_failed: Option<String>,
     /// Why nothing at all is written at present.
     pub hold: Option<Hold>,
     /// Repairs that did not hold again and again, in words; they are left to a person.
     pub given_up: Vec<String>,
-    /// Whether the ledger holds what is over: an apply that was cut, or a repair that holds by now.
+    /// Whether the ledger holds what is over: an apply that was interrupted, or a repair that holds by now.
     #[serde(skip)]
-    pub conclude: bool,
+    pub clear_intent: bool,
 }
 
 /// A change that has to wait.
@@ -109,17 +110,17 @@ impl Plan {
         self.repairs.is_empty()
             && self.rollout.is_none()
             && self.waiting.is_none()
-            && self.take_back.is_none()
+            && self.rollback_to_previous.is_none()
             && self.drain.is_none()
     }
 
     /// Whether there is something to be done now.
     pub fn has_work(&self) -> bool {
         let work = self.rollout.is_some()
-            || self.take_back.is_some()
+            || self.rollback_to_previous.is_some()
             || self.drain.is_some()
             || self.approve.is_some()
-            || self.conclude
+            || self.clear_intent
             || self.repairs_now().next().is_some();
         self.hold.is_none() && work
     }
@@ -148,6 +149,12 @@ impl Plan {
         self.repairs.iter().filter(|repair| !repair.later)
     }
 
+    /// Whether a repair of it ends a container that may be running.
+    pub fn takes_a_service_down(&self) -> bool {
+        let is_disruptive = |action: &Action| action.takes_down() || action.reloaded().is_some();
+        self.repairs_now().any(|repair| is_disruptive(&repair.action))
+    }
+
     /// Whether what is repaired counts only when it serves for a while: it ran before, and did not last.
     pub fn needs_soak(&self) -> bool {
         self.repairs_now().flat_map(|repair| &repair.because).any(|(kind, _)| *kind == DriftKind::Restarting)
@@ -161,10 +168,10 @@ impl Plan {
         });
         let drain = self.drain.map(|drain| if drain { "drain" } else { "take up serving" }.to_owned());
         let approve = self.approve.as_ref().map(|_| format!("keep that plan {} is approved", self.hash()));
-        let conclude = self.conclude && rollout.is_none() && self.repairs_now().next().is_none();
-        let conclude = conclude.then(|| "close what was cut".to_owned());
+        let clear_intent = self.clear_intent && rollout.is_none() && self.repairs_now().next().is_none();
+        let clear_intent = clear_intent.then(|| "close what was cut".to_owned());
         let repairs = self.repairs_now().map(|repair| repair.action.words());
-        drain.into_iter().chain(approve).chain(repairs).chain(rollout).chain(conclude).collect()
+        drain.into_iter().chain(approve).chain(repairs).chain(rollout).chain(clear_intent).collect()
     }
 
     /// Why that is done, in words.
@@ -196,9 +203,7 @@ impl Plan {
     pub fn hash(&self) -> String {
         let repairs = if self.change().is_some() { &[][..] } else { &self.repairs };
         let from = self.change().map(|change| (&change.from_release, &change.desired_hash, &change.adopts));
-        sha256(&serde_json::to_vec(&(&self.desired_hash, from, repairs, self.drain)).unwrap_or_default())
-            [..16]
-            .to_owned()
+        sha256(&json::to_vec(&(&self.desired_hash, from, repairs, self.drain)))[..16].to_owned()
     }
 }
 
@@ -207,66 +212,83 @@ impl Plan {
 pub fn hash_of<'a>(plans: impl IntoIterator<Item = (&'a str, &'a str, String)>) -> String {
     let mut parts: Vec<(&str, &str, String)> = plans.into_iter().collect();
     parts.sort();
-    sha256(&serde_json::to_vec(&parts).unwrap_or_default())[..16].to_owned()
+    sha256(&json::to_vec(&parts))[..16].to_owned()
 }
 
-/// Whose turn it is, where a stack has several hosts.
+/// Whether a host may be rolled out, where a stack has several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Turn {
+pub enum Decision {
     /// Nothing speaks against it.
     #[default]
-    Now,
+    Proceed,
     /// Other hosts come first; which ones, in words.
-    Later(String),
-    /// What is asked for failed on another host; which one and how, in words.
-    Failed(String),
+    Wait(String),
+    /// What is asked for failed on another host.
+    Failed(PeerFailure),
+}
+
+/// A rollout that failed on another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerFailure {
+    /// Name of the host.
+    pub host: String,
+    /// What was found there.
+    pub message: String,
+}
+
+impl fmt::Display for PeerFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.host, self.message)
+    }
 }
 
 /// What the spec says of approved plans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Granted {
+pub struct SpecApproval {
     /// Hash of the plan of a project on a host that it approves: the plan of the whole stack was the one that it names.
     pub plan: Option<String>,
     /// Which plan of the whole stack it names, and where.
     pub named: Option<String>,
 }
 
-/// Who may release a change, and whose turn it is.
+/// What lets a change through to a rollout, beside what the host itself says.
 #[derive(Clone, Debug)]
-pub struct Leave {
+pub struct RolloutGate {
     /// Who may release it.
     pub approval: Approval,
-    /// Whether it is this host's turn.
-    pub turn: Turn,
+    /// What the rollout coordinator decides.
+    pub decision: Decision,
     /// Why no window is open, and until when.
     pub closed: Option<String>,
     /// What the spec approves.
-    pub granted: Granted,
+    pub approved: SpecApproval,
     /// Whether the host is to be drained, or to serve again.
     pub drain: Option<bool>,
     /// Why nothing but repairs is begun.
-    pub barred: Option<Hold>,
+    pub heal_only: Option<Hold>,
 }
 
-impl Leave {
-    /// Where what is in force failed on another host, and may be taken back here.
-    fn failed_elsewhere(&self) -> Option<&String> {
-        match &self.turn {
-            Turn::Failed(found) if self.approval == Approval::Policy && self.barred.is_none() => Some(found),
+impl RolloutGate {
+    /// The failure on another host of what is in force, where that may be taken back here.
+    fn failed_on_peer(&self) -> Option<&PeerFailure> {
+        match &self.decision {
+            Decision::Failed(found) if self.approval == Approval::Policy && self.heal_only.is_none() => {
+                Some(found)
+            }
             _ => None,
         }
     }
 }
 
-impl From<Approval> for Leave {
+impl From<Approval> for RolloutGate {
     fn from(approval: Approval) -> Self {
         Self {
             approval,
-            turn: Turn::Now,
+            decision: Decision::Proceed,
             closed: None,
-            granted: Granted::default(),
+            approved: SpecApproval::default(),
             drain: None,
-            barred: None,
+            heal_only: None,
         }
     }
 }
@@ -278,36 +300,36 @@ pub fn plan(
     desired: &Project,
     observed: &Observed,
     policy: &PolicySpec,
-    leave: impl Into<Leave>,
+    gate: impl Into<RolloutGate>,
 ) -> Plan {
-    let leave = &leave.into();
-    let approval = leave.approval;
+    let gate = &gate.into();
+    let approval = gate.approval;
     let applied_hash = observed.applied.as_ref().map(|applied| applied.desired_hash.clone());
     let desired_hash = change.as_ref().map(|change| change.desired_hash.clone()).or(applied_hash);
     let desired_hash = desired_hash.unwrap_or_default();
-    let drain = leave.drain.filter(|_| leave.barred.is_none());
+    let drain = gate.drain.filter(|_| gate.heal_only.is_none());
     let plan = Plan { desired_hash, drain, ..Plan::default() };
     if observed.busy {
         return plan;
     }
     let ledger = observed.ledger.as_ref();
-    let conclude = ledger.is_some_and(|ledger| {
+    let clear_intent = ledger.is_some_and(|ledger| {
         ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
     });
     // What was kept for a way back is not needed any more.
     let is_over =
         ledger.is_none_or(|ledger| ledger.intent.is_none()) && !drift.iter().any(secrets::is_of_value);
-    let conclude = conclude || (is_over && secrets::kept(observed).next().is_some());
-    let plan = Plan { conclude, ..plan };
-    let consent = change.as_ref().map(|change| consent::consent(change, &plan, observed, policy, leave));
+    let clear_intent = clear_intent || (is_over && secrets::kept(observed).next().is_some());
+    let plan = Plan { clear_intent, ..plan };
+    let consent = change.as_ref().map(|change| consent::consent(change, &plan, observed, policy, gate));
     let waiting = change
         .as_ref()
         .zip(consent.as_ref())
-        .map(|(change, consent)| reason_to_wait(change, desired, observed, consent, leave));
+        .map(|(change, consent)| reason_to_wait(change, desired, observed, consent, gate));
     let is_ready = |reason: &str| {
         [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason) || observed.supply.is_awaited(reason)
     };
-    let approve = consent.and_then(|consent| consent.kept_by(leave.granted.named.as_deref()));
+    let approve = consent.and_then(|consent| consent.kept_by(gate.approved.named.as_deref()));
     let approve = approve.filter(|_| waiting.iter().flatten().all(|(reason, _)| is_ready(reason)));
     let plan = Plan { approve, ..plan };
     if let (Some(None), Some(change)) = (&waiting, &change) {
@@ -331,39 +353,38 @@ pub fn plan(
         // What was to be taken over is given back, and nothing else. Where the new containers serve, a secret that
         // cannot be had for a while is no reason to.
         let is_secret = waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::SECRET_MISSING);
-        return Plan { waiting, conclude: !(is_secret && all_serve(desired, observed)), ..plan };
+        return Plan { waiting, clear_intent: !(is_secret && all_serve(desired, observed)), ..plan };
     }
     if waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::ROLLOUT_HELD) {
-        return Plan { waiting, conclude: false, ..plan };
+        return Plan { waiting, clear_intent: false, ..plan };
     }
-    let failed_elsewhere = leave.failed_elsewhere().filter(|_| waiting.is_none());
-    let failed_elsewhere = failed_elsewhere.filter(|_| policy.rollout.on_failure == OnFailure::Rollback);
-    let (take_back, stranded) =
-        failed_elsewhere.map_or((None, None), |found| way_back(found, ledger, &plan.desired_hash));
-    Plan { repairs, waiting, take_back, stranded, given_up, ..plan }
+    let may_go_back = waiting.is_none() && policy.rollout.on_failure == OnFailure::Rollback;
+    let failed_on_peer = gate.failed_on_peer().filter(|_| may_go_back);
+    let (rollback_to_previous, rollback_failed) =
+        failed_on_peer.map_or((None, None), |found| way_back(found, ledger, &plan.desired_hash));
+    Plan { repairs, waiting, rollback_to_previous, rollback_failed, given_up, ..plan }
 }
 
 /// What is in force failed on another host: that it is taken back here, or, where that was tried in vain, what came of
 /// it.
 fn way_back(
-    found: &str,
+    found: &PeerFailure,
     ledger: Option<&crate::ledger::Ledger>,
     desired_hash: &str,
-) -> (Option<String>, Option<String>) {
+) -> (Option<PeerFailure>, Option<String>) {
     let tried = ledger.and_then(|ledger| ledger.failed.as_ref());
     let tried = tried.filter(|failed| failed.desired_hash == desired_hash);
     let before = ledger.and_then(|ledger| ledger.previous.as_ref());
-    let take_back = before.filter(|_| tried.is_none()).map(|_| found.to_owned());
-    (take_back, tried.map(|failed| failed.message.clone()))
+    let rollback_to_previous = before.filter(|_| tried.is_none()).map(|_| found.clone());
+    (rollback_to_previous, tried.map(crate::ledger::Failed::words))
 }
 
 /// Whether every service has its containers, and all of those are healthy.
 fn all_serve(desired: &Project, observed: &Observed) -> bool {
-    let is_good = |one: &&Container| one.state == State::Running && one.health == Health::Healthy;
     desired.services.iter().all(|(name, service)| {
-        let good =
-            observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name)).filter(is_good);
-        good.count() == service.scale as usize
+        let of_service = observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name));
+        let ready = of_service.filter(|one| diff::is_ready(service, one)).count();
+        ready == service.compose.scale as usize
     })
 }
 

@@ -7,11 +7,12 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::Action;
 use crate::{
-    desired::{self, Project, sha256},
     diff::secrets,
     host::Source,
     ledger::Ledger,
+    model::sha256,
     observe::{KEY_FILE, Observed},
+    project::{Project, SECRETS_FOLDER, VolumeRole},
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -50,13 +51,19 @@ fn action(
             secret.or_else(|| write_file(path, applied, desired))?
         }
         DriftKind::NotAFile => Action::SetAside { path: path()? },
-        DriftKind::FileExtra if item.path.as_deref().is_some_and(desired::is_upstream) => {
+        DriftKind::FileExtra
+            if item.path.as_deref().is_some_and(|path| applied.project.is_upstream(path)) =>
+        {
             Action::RemoveFile { path: path()? }
         }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
         // What the smallest action did not mend is made anew.
-        DriftKind::Stopped | DriftKind::Paused | DriftKind::Unhealthy | DriftKind::ContentStale
+        DriftKind::Stopped
+        | DriftKind::Paused
+        | DriftKind::Unhealthy
+        | DriftKind::ContentStale
+        | DriftKind::ConfigNotLoaded
             if observed
                 .ledger
                 .as_ref()
@@ -64,6 +71,10 @@ fn action(
         {
             Action::Recreate { service: service()? }
         }
+        DriftKind::ConfigNotLoaded if item.path.as_deref().is_some_and(|path| path.starts_with('/')) => {
+            Action::PutObject { service: service()?, path: path()? }
+        }
+        DriftKind::ConfigNotLoaded => Action::Reload { service: service()?, anew: true },
         DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
         DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
         DriftKind::Unhealthy | DriftKind::ContentStale => {
@@ -99,11 +110,12 @@ pub(super) fn wait_for_person(repairs: &mut [Repair], drift: &[DriftItem], obser
         .iter()
         .filter(|item| item.kind == DriftKind::VolumeMissing)
         .filter_map(|item| item.path.as_ref())
-        .filter(|name| project.data().any(|(_, actual)| actual == *name))
+        .filter(|name| project.volumes_of(VolumeRole::Data).any(|(_, actual)| actual == *name))
         .collect();
     let waits = |service: &str| {
-        let mounts = project.services.get(service).into_iter().flat_map(|service| &service.volumes);
-        mounts.filter_map(|mount| project.volumes.get(&mount.source)).any(|volume| missing.contains(&volume))
+        let mounts = project.services.get(service).into_iter().flat_map(|service| &service.compose.volumes);
+        let volumes = mounts.filter_map(|mount| project.volumes.get(&mount.source));
+        volumes.into_iter().any(|volume| missing.contains(&&volume.name))
     };
     for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(waits)) {
         repair.later = true;
@@ -136,7 +148,7 @@ pub(super) fn repairs(
             .into_iter()
             .chain(files_behind(item, applied, desired, observed))
             .chain(services_inside(item, applied));
-        for action in actions.chain(reload(item)) {
+        for action in actions.chain(reload(item, &applied.project)) {
             let cause = (item.kind, item.path.clone());
             if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
                 if !repair.because.contains(&cause) {
@@ -173,12 +185,12 @@ fn files_behind(item: &DriftItem, applied: &Release, desired: &Project, observed
 
 /// A service whose file was repaired takes it up again. Who reads secrets when it starts has them still; who takes them up
 /// while it goes on may have taken up what was there.
-fn reload(item: &DriftItem) -> Option<Action> {
+fn reload(item: &DriftItem, project: &Project) -> Option<Action> {
     let changed = matches!(item.kind, DriftKind::FileMissing | DriftKind::FileChanged);
     let service = item.service.clone()?;
     let path = item.path.as_ref().filter(|_| changed)?;
-    let anew = desired::is_reloaded(&service) && path.starts_with(desired::SECRETS_FOLDER);
-    let is_file = path.starts_with("files/") && !desired::is_upstream(path);
+    let anew = project.is_reloaded(&service) && path.starts_with(SECRETS_FOLDER);
+    let is_file = path.starts_with("files/") && !project.is_upstream(path);
     (is_file || anew).then_some(Action::Reload { service, anew })
 }
 
@@ -222,40 +234,51 @@ fn order(action: &Action) -> (u8, bool) {
         Action::Rename { .. } => 8,
         Action::Create { .. } => 9,
         Action::Recreate { .. } => 10,
+        Action::PutObject { .. } => 11,
     };
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
 }
 
 /// The value that the release was applied with, where the source still has it, or the host keeps it.
 fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
-    let reference = applied.project.secrets.get(path)?;
+    let reference = &applied.project.secrets.get(path)?.reference;
     let path = path.to_owned();
     if secrets::has_applied_value(applied, &path, observed) {
         let secret = observed.secrets.known.get(reference)?.clone();
         return Some(Action::WriteSecret { path, secret });
     }
     let sha256 = secrets::kept_hash(applied, &path, observed)?;
+    let file = applied.project.secrets.get(&path).filter(|file| file.owner.is_none())?;
     let source = Source::Copy(secrets::kept_path(&path));
-    Some(Action::WriteFile { path, mode: secrets::SECRET_MODE, sha256, source })
+    Some(Action::WriteFile { path, mode: file.mode, sha256, source })
 }
 
 /// A folder of secrets, a secret whose content is right, or the key, with other permission bits.
 fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
     let folders = secrets::folders(applied.seals.keys());
     let folder = folders.into_iter().find(|(folder, _)| folder == path).map(|(_, mode)| mode);
-    let is_file = path == KEY_FILE || applied.seals.contains_key(path);
-    let file = if path == KEY_FILE { secrets::KEY_MODE } else { secrets::SECRET_MODE };
-    let mode = folder.or(Some(file).filter(|_| is_file && observed.files.contains_key(path)))?;
+    // Only its owner may give a file other permission bits: what belongs to another user is written anew.
+    let is_ours = |path: &&str| applied.seals.contains_key(*path);
+    let secret = Some(path).filter(is_ours).and_then(|path| applied.project.secrets.get(path));
+    let secret = secret.filter(|secret| secret.owner.is_none()).map(|secret| secret.mode);
+    let file = if path == KEY_FILE { Some(secrets::KEY_MODE) } else { secret };
+    let mode = folder.or(file.filter(|_| observed.files.contains_key(path)))?;
     Some(Action::SetMode { path: path.to_owned(), mode })
 }
 
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let rendered = if (Project { adopt: None, ..desired.clone() }) == applied.project {
+    let rendered = if (Project {
+        adopt: None,
+        hooks: None,
+        generation: applied.project.generation.clone(),
+        ..desired.clone()
+    }) == applied.project
+    {
         Prepared::new(desired.clone(), applied.images.clone(), applied.seals.clone()).contents.remove(path)
     } else {
-        desired.files.get(path).cloned()
+        desired.files.get(path).map(|file| file.content.clone())
     };
     let rendered = rendered.filter(|content| sha256(content.as_bytes()) == record.sha256);
     let source = match rendered {

@@ -15,7 +15,7 @@ use crate::{
 fn project(revision: &str) -> Project {
     let text = include_str!("../../../examples/staging.yaml").replace("3f2c1ab", revision);
     let stack = Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
-    crate::desired::app_project(&stack, stack.spec.app.as_ref().unwrap())
+    crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap())
 }
 
 fn observed(revision: &str) -> Observed {
@@ -144,7 +144,8 @@ fn what_failed_once_is_not_tried_again_by_itself() {
     let change = diff::change(&desired, &observed);
     let failed = Failed {
         desired_hash: desired.hash(&BTreeMap::new()),
-        wanted: String::new(),
+        generation: String::new(),
+        origin: None,
         when: String::new(),
         first: false,
         left: false,
@@ -354,28 +355,34 @@ fn what_was_approved_and_cut_is_still_approved_and_what_is_over_is_concluded() {
     };
     assert!(planned(&open(&desired.hash(&BTreeMap::new()))).rollout.is_some());
     let other = planned(&open("another"));
-    assert!(other.rollout.is_none() && other.conclude && other.has_work());
+    assert!(other.rollout.is_none() && other.clear_intent && other.has_work());
 }
 
 #[test]
 fn what_failed_on_another_host_is_not_tried_and_goes_where_it_is_unless_that_was_tried_in_vain() {
     let (desired, mut observed) = (project("a"), observed("a"));
     let applied = observed.applied.clone().unwrap();
-    let leave = Leave { turn: Turn::Failed("app-2: 500".into()), ..Approval::Policy.into() };
+    let leave = RolloutGate {
+        decision: Decision::Failed(PeerFailure { host: "app-2".into(), message: "500".into() }),
+        ..Approval::Policy.into()
+    };
     let planned =
         |observed: &Observed| plan(&[], None, &desired, observed, &PolicySpec::default(), leave.clone());
-    assert_eq!(planned(&observed).take_back, None, "there is nothing to go back to");
+    assert_eq!(planned(&observed).rollback_to_previous, None, "there is nothing to go back to");
     observed.ledger.as_mut().unwrap().previous = Some("aa".into());
     let back = planned(&observed);
-    assert_eq!(back.take_back.as_deref(), Some("app-2: 500"));
-    assert!(back.has_work() && back.stranded.is_none());
+    assert_eq!(back.rollback_to_previous.as_ref().map(ToString::to_string).as_deref(), Some("app-2: 500"));
+    assert!(back.has_work() && back.rollback_failed.is_none());
     let person = plan(&[], None, &desired, &observed, &PolicySpec::default(), Approval::Person);
-    assert_eq!(person.take_back, None, "a person who applies insists");
+    assert_eq!(person.rollback_to_previous, None, "a person who applies insists");
     let signature = Signature { epoch: 1, when: String::new(), who: String::new(), why: String::new() };
     let failed = Failed::new(&applied, "RolledBack", "the way back: x".into(), &signature);
     observed.ledger.as_mut().unwrap().failed = Some(failed);
-    let stranded = planned(&observed);
-    assert_eq!((stranded.take_back, stranded.stranded.as_deref()), (None, Some("the way back: x")));
+    let rollback_failed = planned(&observed);
+    assert_eq!(
+        (rollback_failed.rollback_to_previous, rollback_failed.rollback_failed.as_deref()),
+        (None, Some("the way back: x"))
+    );
     // Where it is not in force, it is not tried.
     let newer = project("b");
     let change = diff::change(&newer, &observed);
@@ -430,16 +437,17 @@ fn facts() -> Facts {
 fn a_change_waits_for_its_turn_and_for_a_window_and_a_cut_one_for_neither() {
     let (desired, mut observed) = (project("b"), observed("a"));
     let change = diff::change(&desired, &observed);
-    let reason = |observed: &Observed, leave: Leave| {
+    let reason = |observed: &Observed, leave: RolloutGate| {
         let plan = plan(&[], change.clone(), &desired, observed, &PolicySpec::default(), leave);
         plan.waiting.map(|waiting| (waiting.reason, waiting.needs_person()))
     };
-    let later = || Leave { turn: Turn::Later("app-1 comes first".into()), ..Approval::Policy.into() };
-    let closed = || Leave { closed: Some("until noon".into()), ..Approval::Policy.into() };
+    let later =
+        || RolloutGate { decision: Decision::Wait("app-1 comes first".into()), ..Approval::Policy.into() };
+    let closed = || RolloutGate { closed: Some("until noon".into()), ..Approval::Policy.into() };
     assert_eq!(reason(&observed, later()), Some(("RollingOut", false)));
     assert_eq!(reason(&observed, closed()), Some(("WindowClosed", false)));
     assert_eq!(
-        reason(&observed, Leave { approval: Approval::Person, ..closed() }),
+        reason(&observed, RolloutGate { approval: Approval::Person, ..closed() }),
         None,
         "a person does not wait"
     );
@@ -457,10 +465,11 @@ fn exactly_the_plan_that_was_approved_goes_ahead() {
     let (desired, mut observed) = (project("b"), observed("a"));
     let change = diff::change(&desired, &observed);
     let policy = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
-    let planned =
-        |observed: &Observed, leave: Leave| plan(&[], change.clone(), &desired, observed, &policy, leave);
-    let by_spec = |plan: Option<String>| Leave {
-        granted: Granted { plan, named: Some("spec.approvedPlan 77".into()) },
+    let planned = |observed: &Observed, leave: RolloutGate| {
+        plan(&[], change.clone(), &desired, observed, &policy, leave)
+    };
+    let by_spec = |plan: Option<String>| RolloutGate {
+        approved: SpecApproval { plan, named: Some("spec.approvedPlan 77".into()) },
         ..Approval::Policy.into()
     };
     let waits = planned(&observed, by_spec(None));
@@ -472,7 +481,8 @@ fn exactly_the_plan_that_was_approved_goes_ahead() {
     // By the spec: at once, or kept on the host until it may begin.
     let now = planned(&observed, by_spec(Some(hash.clone())));
     assert!(now.rollout.is_some() && now.approve.is_some(), "{now:#?}");
-    let closed = planned(&observed, Leave { closed: Some("noon".into()), ..by_spec(Some(hash.clone())) });
+    let closed =
+        planned(&observed, RolloutGate { closed: Some("noon".into()), ..by_spec(Some(hash.clone())) });
     assert_eq!(closed.waiting.as_ref().unwrap().reason, reasons::WINDOW_CLOSED);
     assert_eq!(closed.approve.as_deref(), Some("spec.approvedPlan 77"));
     assert!(closed.has_work() && closed.hash() == hash);
@@ -487,7 +497,7 @@ fn exactly_the_plan_that_was_approved_goes_ahead() {
     keep(&mut observed, &hash);
     let kept = planned(&observed, Approval::Policy.into());
     assert!(kept.rollout.is_some() && kept.approve.is_none());
-    let closed = planned(&observed, Leave { closed: Some("noon".into()), ..by_spec(Some(hash)) });
+    let closed = planned(&observed, RolloutGate { closed: Some("noon".into()), ..by_spec(Some(hash)) });
     assert!(closed.approve.is_none() && !closed.has_work(), "it is kept again and again");
     keep(&mut observed, "0123");
     let told = planned(&observed, Approval::Policy.into()).waiting.unwrap();
@@ -503,10 +513,10 @@ fn nothing_begins_where_somebody_else_has_a_port_even_for_a_person() {
         plan.waiting.map(|waiting| (waiting.reason, waiting.message))
     };
     assert_eq!(told(&observed), None);
-    observed.others.push(Container {
+    observed.others.push(crate::host::Container {
         name: "other".into(),
-        published: vec![crate::host::Published { port: 3500, protocol: "tcp".into() }],
-        ..Container::default()
+        published: vec![crate::host::Published { port: 3500, protocol: "tcp".into(), address: None }],
+        ..crate::host::Container::default()
     });
     let (reason, message) = told(&observed).unwrap();
     assert_eq!(reason, "PreflightFailed");
@@ -534,6 +544,8 @@ fn an_approval_alone_is_no_sign_that_data_is_here() {
     let signature = Signature { epoch: 1, when: "noon".into(), who: "eve".into(), why: String::new() };
     observed.ledger = Some(Ledger::empty("o", "s").with_approval("0123".into(), &signature));
     assert_eq!(reason(&observed), Some(reasons::DATA_WOULD_BE_LEFT));
-    observed.ledger.as_mut().unwrap().volumes = desired.volumes.clone();
+    let data = desired.volumes_of(crate::project::VolumeRole::Data);
+    let data = data.map(|(inside, name)| (inside.clone(), name.clone())).collect();
+    observed.ledger.as_mut().unwrap().volumes = data;
     assert_eq!(reason(&observed), None, "what was begun here is here");
 }

@@ -2,13 +2,13 @@
 
 use tasktracker_crds::conditions::reasons;
 
-use super::{Approval, Leave, Turn, consent::Consent};
+use super::{Approval, Decision, RolloutGate, consent::Consent};
 use crate::{
-    desired::{Project, app::database, is_data, labels},
     diff::{self, Change, adoption},
     host::Made,
     ledger::Ledger,
     observe::Observed,
+    project::{Project, VolumeRole, labels},
     secret::Seals,
 };
 
@@ -18,22 +18,22 @@ pub(super) fn reason_to_wait(
     desired: &Project,
     observed: &Observed,
     consent: &Consent,
-    leave: &Leave,
+    gate: &RolloutGate,
 ) -> Option<(&'static str, String)> {
-    let left = observed.ledger.as_ref().and_then(Ledger::left);
+    let left = observed.ledger.as_ref().and_then(Ledger::held_failure);
     let left = left.filter(|failed| failed.desired_hash == change.desired_hash);
-    if let Some(failed) = left.filter(|_| leave.approval == Approval::Policy) {
+    if let Some(failed) = left.filter(|_| gate.approval == Approval::Policy) {
         let message = format!(
             "this desired state was tried and failed ({}), and everything was left as it was then; look at it, then change the spec, or run `retry` or `rollback`",
-            failed.message
+            failed.words()
         );
         return Some((reasons::ROLLOUT_HELD, message));
     }
-    let fault = fault(desired, observed, leave.approval);
+    let fault = fault(desired, observed, gate.approval);
     if fault.is_some() {
         return fault;
     }
-    if leave.approval != Approval::Policy {
+    if gate.approval != Approval::Policy {
         return observed.supply.awaited.clone();
     }
     let ledger = observed.ledger.as_ref();
@@ -42,11 +42,11 @@ pub(super) fn reason_to_wait(
     if let Some(failed) = failed {
         let message = format!(
             "this desired state was tried and failed ({}); change it, or run `retry`",
-            failed.message
+            failed.words()
         );
         return Some((reasons::ROLLED_BACK, message));
     }
-    if let Turn::Failed(found) = &leave.turn {
+    if let Decision::Failed(found) = &gate.decision {
         let message = format!("this desired state failed on {found}; change it, or run `retry`");
         return Some((reasons::ROLLED_BACK, message));
     }
@@ -58,8 +58,8 @@ pub(super) fn reason_to_wait(
         );
         return Some((reasons::HELD, message));
     }
-    if let Some(barred) = &leave.barred {
-        return Some((barred.reason, barred.message.clone()));
+    if let Some(hold) = &gate.heal_only {
+        return Some((hold.reason, hold.message.clone()));
     }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
@@ -69,14 +69,14 @@ pub(super) fn reason_to_wait(
     {
         return Some((reasons::APPROVAL_NEEDED, message.clone()));
     }
-    if let Some(closed) = leave.closed.as_ref().filter(|_| !is_under_way) {
+    if let Some(closed) = gate.closed.as_ref().filter(|_| !is_under_way) {
         return Some((reasons::WINDOW_CLOSED, closed.clone()));
     }
     if let Some(awaited) = &observed.supply.awaited {
         return Some(awaited.clone());
     }
-    match &leave.turn {
-        Turn::Later(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
+    match &gate.decision {
+        Decision::Wait(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
         _ => None,
     }
 }
@@ -95,7 +95,7 @@ fn fault(desired: &Project, observed: &Observed, approval: Approval) -> Option<(
     if let Some(message) = data_at_stake(desired, observed).filter(|_| approval != Approval::LeavingData) {
         return Some((reasons::DATA_WOULD_BE_LEFT, message));
     }
-    if let Some((_, message)) = observed.secrets.missing_of(&desired.secrets).next() {
+    if let Some((_, message)) = observed.secrets.missing_of(&desired.references()).next() {
         return Some((reasons::SECRET_MISSING, message.clone()));
     }
     if let Some(unresolved) = &observed.supply.unresolved {
@@ -120,16 +120,17 @@ fn not_to_be_taken(
     observed: &Observed,
     approval: Approval,
 ) -> Option<(&'static str, String)> {
-    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project.as_str() == desired.name) {
+    if let Some(adopt) = desired.adopt.as_ref().filter(|adopt| adopt.project == desired.name) {
         let message = format!(
-            "app.adopt.project: expected another name than the stack's own project has, found {}; rename the stack",
-            adopt.project
+            "{}.project: expected another name than the stack's own project has, found {}; rename the stack",
+            adopt.field, adopt.project
         );
         return Some((reasons::INVALID_SPEC, message));
     }
+    let field = desired.adopt.as_ref().map_or("", |adopt| adopt.field);
     if let Some(found) = adoption::other_owner(desired, observed).filter(|_| approval != Approval::Adopting) {
         let message = format!(
-            "app.adopt: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
+            "{field}: expected what nobody owns, found {found}; where that is the same stack under another name, a person runs `adopt`"
         );
         return Some((reasons::NAME_CONFLICT, message));
     }
@@ -168,35 +169,34 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
         return Some(format!("{left}; name it there, or {remedy}"));
     }
     for (name, actual) in desired.adopt.iter().flat_map(|adopt| &adopt.volumes) {
-        if observed.volumes.get(actual.as_str()).is_some_and(Option::is_none) {
+        if observed.volumes.get(actual).is_some_and(Option::is_none) {
+            let field = desired.adopt.as_ref().map_or("", |adopt| adopt.field);
             return Some(format!(
-                "data {name}: expected the volume {actual} of app.adopt on the host, found none; see `docker volume ls` there, or {remedy}"
+                "data {name}: expected the volume {actual} of {field} on the host, found none; see `docker volume ls` there, or {remedy}"
             ));
         }
     }
     let remembered = &observed.remembered;
     // A ledger that only says what was approved knows of no data.
-    let is_new = observed.ledger.as_ref().is_none_or(Ledger::is_blank);
+    let is_new = observed.ledger.as_ref().is_none_or(Ledger::is_empty);
     let elsewhere = remembered.newer_elsewhere().or(remembered.elsewhere.as_ref().filter(|_| is_new));
     if let Some((host, volume)) = elsewhere {
         return Some(format!(
             "data: expected it to stay on the host {host} (volume {volume}), found another host in the spec; name {host} again, or bring the volume here, or {remedy}"
         ));
     }
-    let before = observed.applied.as_ref().and_then(|applied| database(&applied.project));
-    if let (Some(before), Some(wanted)) = (before, database(desired))
+    let before = observed.applied.as_ref().and_then(|applied| applied.project.data_store.as_ref());
+    if let (Some(before), Some(wanted)) = (before, &desired.data_store)
         && before != wanted
     {
-        return Some(format!(
-            "data: expected it to stay in app.database.{before}, found {wanted} in the spec; {remedy}"
-        ));
+        return Some(format!("data: expected it to stay in {before}, found {wanted} in the spec; {remedy}"));
     }
     let before = ledger.unwrap_or(&observed.remembered.volumes).iter();
-    for (name, actual) in before.filter(|(name, _)| is_data(name)) {
-        match desired.volumes.get(name) {
-            Some(wanted) if wanted == actual => {}
+    for (name, actual) in before {
+        match desired.volumes.get(name).filter(|wanted| wanted.role == VolumeRole::Data) {
+            Some(wanted) if wanted.name == *actual => {}
             other => {
-                let found = other.map_or("none", String::as_str);
+                let found = other.map_or("none", |wanted| wanted.name.as_str());
                 return Some(format!(
                     "data {name}: expected it to stay in the volume {actual}, found {found} in the spec; {remedy}"
                 ));

@@ -2,7 +2,7 @@
 
 use tasktracker_crds::{DriftItem, conditions::reasons};
 
-use super::{Failure, HostReport};
+use super::{Failure, ProjectReport};
 
 /// Reasons of events, beside those of conditions.
 pub mod told {
@@ -62,8 +62,8 @@ impl Happening {
 /// What happened from one report of a host to the next; `new` are the differences that were not there before, `healed`
 /// those that a repair took away, in words.
 pub fn happenings(
-    before: &HostReport,
-    after: &HostReport,
+    before: &ProjectReport,
+    after: &ProjectReport,
     new: &[&DriftItem],
     healed: &[String],
 ) -> Vec<Happening> {
@@ -141,30 +141,30 @@ fn listed(mut words: Vec<String>) -> String {
 mod tests {
     use super::*;
 
-    fn report(release: &str) -> HostReport {
-        HostReport {
+    fn report(release: &str) -> ProjectReport {
+        ProjectReport {
             host: "app-1".to_owned(),
             release: Some(release.to_owned()),
             revision: Some("r2".to_owned()),
-            ..HostReport::default()
+            ..ProjectReport::default()
         }
     }
 
-    fn failing(reason: &'static str, message: &str) -> HostReport {
+    fn failing(reason: &'static str, message: &str) -> ProjectReport {
         let failure = Failure { reason, message: message.to_owned(), reachable: false, stalled: false };
-        HostReport { failure: Some(failure), ..report("1") }
+        ProjectReport { failure: Some(failure), ..report("1") }
     }
 
-    fn reasons_of(before: &HostReport, after: &HostReport) -> Vec<&'static str> {
+    fn reasons_of(before: &ProjectReport, after: &ProjectReport) -> Vec<&'static str> {
         happenings(before, after, &[], &[]).into_iter().map(|happening| happening.reason).collect()
     }
 
     #[test]
     fn what_goes_on_is_told_once() {
         let none = Vec::<&str>::new();
-        assert_eq!(reasons_of(&HostReport::default(), &report("1")), none, "it was so before");
+        assert_eq!(reasons_of(&ProjectReport::default(), &report("1")), none, "it was so before");
         assert_eq!(reasons_of(&report("1"), &report("1")), none);
-        let rolling = HostReport { rolling_out: Some("r3".to_owned()), ..report("1") };
+        let rolling = ProjectReport { rolling_out: Some("r3".to_owned()), ..report("1") };
         assert_eq!(reasons_of(&report("1"), &rolling), ["RolloutStarted"]);
         assert_eq!(reasons_of(&rolling, &rolling), none);
         assert_eq!(reasons_of(&rolling, &report("2")), ["RolloutSucceeded"]);

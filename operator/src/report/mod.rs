@@ -1,47 +1,62 @@
-//! What people, metrics and the resource's status are told. Pure: the writing is left to the engine and the doors.
+//! Reports of projects, and the status, events and notifications made of them. Pure: the writing is left to the engine and
+//! the front ends.
 
 pub mod happenings;
 pub mod news;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tasktracker_crds::{
-    Answer, ComponentStatus, DRIFT_ITEMS_PER_HOST, DRIFT_ITEMS_PER_STACK, DriftItem, HISTORY, HistoryEntry,
-    HostStatus, TaskTrackerStackStatus,
+    Answer, ComponentStatus, DRIFT_ITEMS_PER_COMPONENT, DRIFT_ITEMS_PER_STACK, DriftItem, HISTORY,
+    HistoryEntry, HostStatus, TaskTrackerStackStatus,
     conditions::{self, reasons},
 };
 
 use crate::{
     certificate::Certificate,
-    plan::{self, Hold, Waiting},
+    model::{ComponentName, Hold},
+    plan::{self, Waiting},
+    source::ProjectKey,
 };
 
-/// What one check of one host came to.
+/// Longest text that one project adds to a message, in bytes.
+const LONGEST_PART: usize = 300;
+/// Longest message of a condition without what says how many more there are, in bytes.
+const LONGEST_MESSAGE: usize = 4_096;
+/// How a text ends that was shortened.
+const ELLIPSIS: &str = " …";
+
+/// What one check of one project came to.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
-pub struct HostReport {
+pub struct ProjectReport {
     /// Name of the host.
     pub host: String,
     /// Component that was checked.
-    pub component: String,
+    pub component: ComponentName,
     /// Whether another writer is at work.
     pub busy: bool,
-    /// Whether something of a rollout that was cut is left, to be finished or taken back.
-    pub cut: bool,
+    /// Whether something of an interrupted rollout is left, to be finished or taken back.
+    pub interrupted: bool,
     /// Whether balancers are told not to send anybody there.
     pub drained: bool,
     /// What kept the host from being checked or repaired.
     pub failure: Option<Failure>,
     /// Release that was last rolled out.
     pub release: Option<String>,
-    /// Its revision.
+    /// Its revision, for a component that has one.
     pub revision: Option<String>,
+    /// What people know that release by: its revision, or the generation that it was rolled out for.
+    pub version: Option<String>,
+    /// What keeps its services from serving, one text each.
+    #[serde(skip)]
+    pub faults: Vec<String>,
     /// Whether every service of it serves.
     pub healthy: bool,
     /// The certificate that users are shown.
     pub certificate: Option<Certificate>,
-    /// Why users are shown none, where they should be.
-    pub uncertified: Option<String>,
+    /// Why users are shown none, where they should be, and the service that should show it.
+    pub uncertified: Option<(String, String)>,
     /// Every difference from it.
     pub drift: Vec<DriftItem>,
     /// Revision of a change that is being rolled out.
@@ -85,13 +100,13 @@ pub struct Failure {
     pub stalled: bool,
 }
 
-impl HostReport {
-    /// A host that was not looked at yet.
-    pub fn unknown(host: &str) -> Self {
-        let message = "not looked at yet".to_owned();
+impl ProjectReport {
+    /// A project that was not checked yet.
+    pub fn unknown(key: &ProjectKey) -> Self {
+        let message = "not checked yet".to_owned();
         let failure = Failure { reason: reasons::PENDING, message, reachable: false, stalled: false };
-        let component = "app".to_owned();
-        Self { host: host.to_owned(), component, failure: Some(failure), ..Self::default() }
+        let ProjectKey { host, component, .. } = key;
+        Self { host: host.clone(), component: *component, failure: Some(failure), ..Self::default() }
     }
 
     /// Why a change waits, as far as that is known.
@@ -122,21 +137,24 @@ impl HostReport {
 
 /// The status of a stack from the newest report of each host; `now` is used only where a condition flips. It speaks of the
 /// oldest spec that a host was looked at with.
-pub fn status(old: &TaskTrackerStackStatus, reports: &[HostReport], now: &Time) -> TaskTrackerStackStatus {
+pub fn status(old: &TaskTrackerStackStatus, reports: &[ProjectReport], now: &Time) -> TaskTrackerStackStatus {
     // What is left on a host that nothing asks for is told, and is no fault.
-    let asked: Vec<HostReport> = reports.iter().filter(|report| report.retained.is_none()).cloned().collect();
+    let asked: Vec<ProjectReport> =
+        reports.iter().filter(|report| report.retained.is_none()).cloned().collect();
     let generation = asked.iter().map(|report| report.generation).min().flatten();
     let conditions = facts(&asked, now)
         .into_iter()
         .map(|fact| condition(&old.conditions, fact, generation, now))
         .collect();
+    // A project that never had a revision has none to wait for.
+    let waits = asked.iter().any(|report| report.revision.is_none() && report.release.is_none());
     let mut revisions: Vec<&String> = asked.iter().filter_map(|report| report.revision.as_ref()).collect();
+    revisions.sort();
     revisions.dedup();
     TaskTrackerStackStatus {
         observed_generation: generation,
         conditions,
-        revision: (revisions.len() == 1 && asked.iter().all(|report| report.revision.is_some()))
-            .then(|| revisions[0].clone()),
+        revision: (revisions.len() == 1 && !waits).then(|| revisions[0].clone()),
         waiting_plan: asked.iter().any(waits_for_approval).then(|| stack_plan(&asked)),
         hosts: host_statuses(reports),
         last_handled_reconcile: asked
@@ -178,51 +196,78 @@ pub fn refused(
 }
 
 /// The last rollouts on all hosts, newest first.
-fn history(reports: &[HostReport]) -> Vec<HistoryEntry> {
+fn history(reports: &[ProjectReport]) -> Vec<HistoryEntry> {
     let mut all: Vec<HistoryEntry> = reports.iter().flat_map(|report| report.history.clone()).collect();
     all.sort_by(|one, other| other.when.cmp(&one.when).then_with(|| one.host.cmp(&other.host)));
     all.truncate(HISTORY);
     all
 }
 
-/// What is told of each host; of many differences, the first ones.
-fn host_statuses(reports: &[HostReport]) -> Vec<HostStatus> {
+/// What is reported of each host, with its projects; of many differences, the first ones.
+fn host_statuses(reports: &[ProjectReport]) -> Vec<HostStatus> {
     let mut left = DRIFT_ITEMS_PER_STACK;
-    let bounded = |report: &HostReport| {
-        let mut status = host_status(report);
-        status.drift.truncate(left);
-        left -= status.drift.len();
-        status
-    };
-    reports.iter().map(bounded).collect()
+    let mut hosts: Vec<HostStatus> = Vec::new();
+    for report in reports {
+        let mut component = component_status(report);
+        component.drift.truncate(left);
+        left -= component.drift.len();
+        match hosts.iter_mut().find(|host| host.name == report.host) {
+            Some(host) => add(host, report, component),
+            None => hosts.push(host_status(report, component)),
+        }
+    }
+    hosts
 }
 
-fn waits_for_approval(report: &HostReport) -> bool {
+/// Adds another project of a host: it answered if any of them had an answer.
+fn add(host: &mut HostStatus, report: &ProjectReport, component: ComponentStatus) {
+    host.reachable |= report.reachable();
+    host.retained &= report.retained.is_some();
+    host.message = host.message.take().or_else(|| host_message(report));
+    host.hold = host.hold.take().or_else(|| report.hold.as_ref().map(|hold| hold.message.clone()));
+    // What is still there of a component that the spec asks for again is told by its newest report.
+    if host.components.iter().all(|known| known.name != component.name) {
+        host.components.push(component);
+    }
+}
+
+fn waits_for_approval(report: &ProjectReport) -> bool {
     report.waiting.as_ref().is_some_and(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
 }
 
 /// Hash of the plan of the stack, over the hosts that were read.
-fn stack_plan(reports: &[HostReport]) -> String {
+fn stack_plan(reports: &[ProjectReport]) -> String {
     let read = reports.iter().filter(|report| !report.plan.is_empty());
     plan::hash_of(read.map(|report| (report.host.as_str(), report.component.as_str(), report.plan.clone())))
 }
 
-fn host_status(report: &HostReport) -> HostStatus {
+fn host_status(report: &ProjectReport, component: ComponentStatus) -> HostStatus {
     HostStatus {
         name: report.host.clone(),
         reachable: report.reachable(),
-        message: report.failure.as_ref().map(|failure| failure.message.clone()).or(report.retained.clone()),
+        message: host_message(report),
         retained: report.retained.is_some(),
         hold: report.hold.as_ref().map(|hold| hold.message.clone()),
-        components: vec![ComponentStatus {
-            name: report.component.clone(),
-            release: report.release.clone(),
-            revision: report.revision.clone(),
-            healthy: report.healthy,
-            change_waiting: report.waiting.is_some(),
-        }],
+        components: vec![component],
+    }
+}
+
+/// What is wrong with a host, or how it is retained.
+fn host_message(report: &ProjectReport) -> Option<String> {
+    let failure = report.failure.as_ref().map(|failure| shortened(&failure.message, LONGEST_PART));
+    failure.or(report.retained.clone())
+}
+
+fn component_status(report: &ProjectReport) -> ComponentStatus {
+    ComponentStatus {
+        name: report.component.to_string(),
+        release: report.release.clone(),
+        revision: report.revision.clone(),
+        healthy: report.healthy,
+        change_waiting: report.waiting.is_some(),
+        message: report.failure.as_ref().map(|failure| shortened(&failure.message, LONGEST_PART)),
         drift_count: u32::try_from(report.drift.len()).unwrap_or(u32::MAX),
-        drift: report.drift.iter().take(DRIFT_ITEMS_PER_HOST).cloned().collect(),
+        drift: report.drift.iter().take(DRIFT_ITEMS_PER_COMPONENT).cloned().collect(),
     }
 }
 
@@ -237,19 +282,47 @@ struct Fact {
 fn fact(kind: &'static str, faults: &[(&'static str, String)]) -> Fact {
     match faults.first() {
         None => Fact { kind, status: true, reason: reasons::SUCCEEDED, message: String::new() },
-        Some((reason, _)) => {
-            let messages: Vec<String> = faults.iter().map(|(_, message)| message.clone()).collect();
-            Fact { kind, status: false, reason, message: messages.join("; ") }
-        }
+        Some((reason, _)) => Fact { kind, status: false, reason, message: joined(faults) },
     }
 }
 
-fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
-    let all = |fault: &dyn Fn(&HostReport) -> Option<(&'static str, String)>| -> Vec<_> {
+/// The messages of faults, one after the other; of many, the first ones and how many more there are. A status must stay
+/// small however many hosts fail at once.
+fn joined(faults: &[(&'static str, String)]) -> String {
+    let mut text = String::new();
+    for (number, (_, message)) in faults.iter().enumerate() {
+        let part = shortened(message, LONGEST_PART);
+        if text.len() + part.len() > LONGEST_MESSAGE {
+            let more = faults.len() - number;
+            text.push_str(&format!("; and {more} more"));
+            break;
+        }
+        text.push_str(if number == 0 { "" } else { "; " });
+        text.push_str(&part);
+    }
+    text
+}
+
+/// The beginning of a text, at most so many bytes.
+fn shortened(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let end =
+        (0..=longest - ELLIPSIS.len()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}{ELLIPSIS}", &text[..end])
+}
+
+fn facts(reports: &[ProjectReport], now: &Time) -> Vec<Fact> {
+    let are_several = reports.iter().any(|report| report.component != reports[0].component);
+    let place = |report: &ProjectReport| {
+        if are_several { format!("{} ({})", report.host, report.component) } else { report.host.clone() }
+    };
+    let all = |fault: &dyn Fn(&ProjectReport) -> Option<(&'static str, String)>| -> Vec<_> {
         reports
             .iter()
             .filter_map(|report| {
-                fault(report).map(|(reason, text)| (reason, format!("{}: {text}", report.host)))
+                fault(report).map(|(reason, text)| (reason, format!("{}: {text}", place(report))))
             })
             .collect()
     };
@@ -263,8 +336,6 @@ fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
             .filter(|failure| failure.stalled)
             .map(|failure| (failure.reason, failure.message.clone()))
     });
-    let failing =
-        all(&|report| report.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())));
     let unsynced = all(&sync_fault);
     let unhealthy = all(&|report| health_fault(report, now));
     let unreachable = all(&|report| {
@@ -281,8 +352,10 @@ fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
             .filter(|waiting| waiting.reason == reasons::APPROVAL_NEEDED)
             .map(|waiting| (waiting.reason, waiting.message.clone()))
     });
-    let not_ready: Vec<_> = failing.iter().chain(&unsynced).chain(&unhealthy).cloned().collect();
-    let working = stalled.is_empty() && !not_ready.is_empty() && reports.iter().any(HostReport::is_worked_on);
+    // What keeps a project from being ready is told once: the first of what it is out of sync and not healthy for.
+    let not_ready = all(&|report| sync_fault(report).or_else(|| health_fault(report, now)));
+    let working =
+        stalled.is_empty() && !not_ready.is_empty() && reports.iter().any(ProjectReport::is_worked_on);
     vec![
         fact(conditions::READY, &not_ready),
         abnormal(conditions::RECONCILING, working.then(|| not_ready[0].clone())),
@@ -294,23 +367,28 @@ fn facts(reports: &[HostReport], now: &Time) -> Vec<Fact> {
     ]
 }
 
-fn health_fault(report: &HostReport, now: &Time) -> Option<(&'static str, String)> {
+fn health_fault(report: &ProjectReport, now: &Time) -> Option<(&'static str, String)> {
     if let Some(certificate) = &report.certificate
         && let Some(found) = certificate.fault(now.0)
     {
         let name = &certificate.name;
         let message = format!(
-            "expected a certificate for {name} that holds, found {found}; renew it, or see the edge's log"
+            "expected a certificate for {name} that holds, found {found}; renew it, or see the log of the service that shows it"
         );
         return Some((reasons::CERTIFICATE_NOT_VALID, message));
     }
-    if let Some(found) = &report.uncertified {
+    if let Some((found, service)) = &report.uncertified {
         return Some((
             reasons::UNHEALTHY,
-            format!("edge: expected to show users a certificate, found {found}"),
+            format!("{service}: expected to show users a certificate, found {found}"),
         ));
     }
-    (!report.healthy).then(|| (reasons::UNHEALTHY, "not every service serves".to_owned()))
+    let fault = || match report.faults.as_slice() {
+        [] => "no service is known to serve".to_owned(),
+        [only] => only.clone(),
+        [first, more @ ..] => format!("{first}; and {} more services do not serve", more.len()),
+    };
+    (!report.healthy).then(|| (reasons::UNHEALTHY, fault()))
 }
 
 /// A condition that is true when something is not normal, as kstatus wants it.
@@ -321,7 +399,7 @@ fn abnormal(kind: &'static str, fault: Option<(&'static str, String)>) -> Fact {
     }
 }
 
-fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
+fn sync_fault(report: &ProjectReport) -> Option<(&'static str, String)> {
     if let Some(failure) = &report.failure {
         return Some((failure.reason, failure.message.clone()));
     }
@@ -341,8 +419,9 @@ fn sync_fault(report: &HostReport) -> Option<(&'static str, String)> {
     if let Some(revision) = &report.rolling_out {
         return Some((reasons::ROLLING_OUT, format!("revision {revision} is being rolled out")));
     }
-    if report.cut {
-        return Some((reasons::ROLLING_OUT, "what a rollout that was cut left is taken back".to_owned()));
+    if report.interrupted {
+        let message = "what an interrupted rollout left is taken back".to_owned();
+        return Some((reasons::ROLLING_OUT, message));
     }
     report.release.is_none().then(|| (reasons::PENDING, "nothing is rolled out yet".to_owned()))
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{Answer, NotificationEvent, TaskTrackerStackStatus, conditions::reasons};
 
-use super::HostReport;
+use super::ProjectReport;
 use crate::plan::Waiting;
 
 /// How the reason begins on the host on which something was tried.
@@ -38,11 +38,11 @@ pub struct News {
 /// ever told is no news.
 pub fn news(
     stack: &str,
-    reports: &[HostReport],
+    reports: &[ProjectReport],
     status: &TaskTrackerStackStatus,
     told: &Told,
 ) -> (Vec<News>, Told) {
-    let asked: Vec<&HostReport> = reports.iter().filter(|report| report.retained.is_none()).collect();
+    let asked: Vec<&ProjectReport> = reports.iter().filter(|report| report.retained.is_none()).collect();
     let mut news = Vec::new();
     let mut add = |event, text: String| {
         let text: String = text.chars().take(LONGEST).collect();
@@ -100,7 +100,7 @@ pub fn news(
     (news, next)
 }
 
-fn approval_needed(stack: &str, plan: &str, waiting: &[(&&HostReport, &Waiting)]) -> String {
+fn approval_needed(stack: &str, plan: &str, waiting: &[(&&ProjectReport, &Waiting)]) -> String {
     let changes: Vec<String> = waiting
         .iter()
         .map(|(report, waiting)| {
@@ -113,10 +113,13 @@ fn approval_needed(stack: &str, plan: &str, waiting: &[(&&HostReport, &Waiting)]
 }
 
 /// Whether a host has what is asked for, and it serves. What is only reported is no reason to say nothing.
-fn serves(report: &HostReport) -> bool {
-    let HostReport { failure, waiting, rolling_out, .. } = report;
-    let is_quiet =
-        failure.is_none() && waiting.is_none() && rolling_out.is_none() && !report.busy && !report.cut;
+fn serves(report: &ProjectReport) -> bool {
+    let ProjectReport { failure, waiting, rolling_out, .. } = report;
+    let is_quiet = failure.is_none()
+        && waiting.is_none()
+        && rolling_out.is_none()
+        && !report.busy
+        && !report.interrupted;
     let is_told_only = report.drift.iter().all(|item| item.answer == Answer::Report);
     is_quiet && is_told_only && report.healthy && report.release.is_some()
 }
@@ -137,7 +140,7 @@ mod tests {
         report::{self, Failure},
     };
 
-    fn host(name: &str, release: &str, waiting: Option<&'static str>) -> HostReport {
+    fn host(name: &str, release: &str, waiting: Option<&'static str>) -> ProjectReport {
         let change = Change {
             desired_hash: "d1".to_owned(),
             from_release: None,
@@ -147,14 +150,14 @@ mod tests {
             adopts: Vec::new(),
             restarts: None,
         };
-        HostReport {
+        ProjectReport {
             host: name.to_owned(),
             release: Some(release.to_owned()),
             revision: Some("r1".to_owned()),
             healthy: true,
             plan: "p".to_owned(),
             waiting: waiting.map(|reason| Waiting { reason, message: "it did not serve".to_owned(), change }),
-            ..HostReport::default()
+            ..ProjectReport::default()
         }
     }
 
@@ -172,7 +175,7 @@ mod tests {
         }
     }
 
-    fn tell(reports: &[HostReport], told: &mut Told) -> Vec<String> {
+    fn tell(reports: &[ProjectReport], told: &mut Told) -> Vec<String> {
         let now = Time("2026-01-31T18:00:00Z".parse().unwrap());
         let status = report::status(&TaskTrackerStackStatus::default(), reports, &now);
         let (news, next) = news("default/staging", reports, &status, told);
@@ -208,7 +211,7 @@ mod tests {
         // A look that failed is not the end of it.
         let failure =
             Failure { reason: "Unreachable", message: String::new(), reachable: false, stalled: false };
-        let unknown = HostReport { failure: Some(failure), ..host("a", "1", None) };
+        let unknown = ProjectReport { failure: Some(failure), ..host("a", "1", None) };
         assert!(tell(&[unknown], told).is_empty() && tell(&failed, told).is_empty());
         assert!(tell(&[host("a", "1", None)], told).is_empty());
         assert_eq!(tell(&failed, told), [text]);

@@ -6,26 +6,34 @@ fn time(seconds: i64) -> Time {
     Time(k8s_openapi::jiff::Timestamp::from_second(seconds).unwrap())
 }
 
-fn good() -> HostReport {
-    HostReport {
+fn good() -> ProjectReport {
+    ProjectReport {
         host: "app-1".to_owned(),
-        component: "app".to_owned(),
+        component: ComponentName::App,
         release: Some("0123456789ab".to_owned()),
         revision: Some("1".to_owned()),
         healthy: true,
-        ..HostReport::default()
+        ..ProjectReport::default()
     }
 }
 
-fn failing(stalled: bool) -> HostReport {
-    let failure =
-        Failure { reason: reasons::HOST_KEY_CHANGED, message: "no".to_owned(), reachable: false, stalled };
-    HostReport { failure: Some(failure), healthy: false, ..good() }
+fn key() -> ProjectKey {
+    let stack = crate::source::StackKey { namespace: "default".to_owned(), name: "staging".to_owned() };
+    ProjectKey { stack, host: "app-1".to_owned(), component: ComponentName::App }
 }
 
-fn told(report: HostReport) -> Vec<(String, String, String)> {
-    let status =
-        status(&TaskTrackerStackStatus::default(), &[HostReport { generation: Some(3), ..report }], &time(1));
+fn failing(stalled: bool) -> ProjectReport {
+    let failure =
+        Failure { reason: reasons::HOST_KEY_CHANGED, message: "no".to_owned(), reachable: false, stalled };
+    ProjectReport { failure: Some(failure), healthy: false, ..good() }
+}
+
+fn told(report: ProjectReport) -> Vec<(String, String, String)> {
+    let status = status(
+        &TaskTrackerStackStatus::default(),
+        &[ProjectReport { generation: Some(3), ..report }],
+        &time(1),
+    );
     assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
     status
         .conditions
@@ -47,11 +55,12 @@ fn without_a_certificate_that_holds_nobody_is_served() {
         let (not_before, not_after) = (moment(0), moment(second));
         Certificate { name, not_before, not_after, fingerprint: "00".to_owned() }
     };
-    let report = |second| HostReport { certificate: Some(ending(second)), ..good() };
+    let report = |second| ProjectReport { certificate: Some(ending(second)), ..good() };
     assert_eq!(of(&told(report(2)), "Healthy"), ("True", "Succeeded"));
     for kind in ["Healthy", "Ready"] {
         assert_eq!(of(&told(report(1)), kind), ("False", "CertificateNotValid"));
-        let uncertified = HostReport { uncertified: Some("nothing listens".to_owned()), ..good() };
+        let uncertified =
+            ProjectReport { uncertified: Some(("nothing listens".to_owned(), "edge".to_owned())), ..good() };
         assert_eq!(of(&told(uncertified), kind), ("False", "Unhealthy"));
     }
 }
@@ -68,7 +77,7 @@ fn a_good_host_makes_a_ready_stack() {
 
 #[test]
 fn what_a_cut_rollout_left_is_not_in_sync_though_nothing_differs() {
-    let told = told(HostReport { cut: true, ..good() });
+    let told = told(ProjectReport { interrupted: true, ..good() });
     assert_eq!(of(&told, "InSync"), ("False", "RollingOut"));
     assert_eq!(of(&told, "Ready"), ("False", "RollingOut"));
     assert_eq!(of(&told, "Reconciling").0, "True");
@@ -104,16 +113,17 @@ fn drift_and_nothing_applied_are_not_in_sync() {
         answer: Answer::Heal,
     };
     assert_eq!(
-        of(&told(HostReport { drift: vec![item.clone(); 30], ..good() }), "InSync"),
+        of(&told(ProjectReport { drift: vec![item.clone(); 30], ..good() }), "InSync"),
         ("False", "Drifted")
     );
-    assert_eq!(of(&told(HostReport { release: None, ..good() }), "InSync"), ("False", "Pending"));
+    assert_eq!(of(&told(ProjectReport { release: None, ..good() }), "InSync"), ("False", "Pending"));
     let status = status(
         &TaskTrackerStackStatus::default(),
-        &[HostReport { drift: vec![item; 30], ..good() }],
+        &[ProjectReport { drift: vec![item; 30], ..good() }],
         &time(1),
     );
-    assert_eq!((status.hosts[0].drift.len(), status.hosts[0].drift_count), (20, 30));
+    let component = &status.hosts[0].components[0];
+    assert_eq!((component.drift.len(), component.drift_count), (20, 30));
 }
 
 #[test]
@@ -129,13 +139,13 @@ fn what_nobody_does_anything_about_is_not_reconciling() {
         first_seen: None,
         answer,
     };
-    let hold = crate::plan::Hold { reason: reasons::HELD, message: String::new() };
-    let drifted = |answer| HostReport { drift: vec![item(answer)], ..good() };
+    let hold = crate::model::Hold { reason: reasons::HELD, message: String::new() };
+    let drifted = |answer| ProjectReport { drift: vec![item(answer)], ..good() };
     let reconciling = |report| of(&told(report), "Reconciling").0.to_owned();
     assert_eq!(reconciling(drifted(Answer::Heal)), "True");
     assert_eq!(reconciling(drifted(Answer::Report)), "False");
-    assert_eq!(reconciling(HostReport { hold: Some(hold), ..drifted(Answer::Heal) }), "False");
-    assert_eq!(reconciling(HostReport { healthy: false, ..good() }), "True");
+    assert_eq!(reconciling(ProjectReport { hold: Some(hold), ..drifted(Answer::Heal) }), "False");
+    assert_eq!(reconciling(ProjectReport { healthy: false, ..good() }), "True");
     assert_eq!(of(&told(drifted(Answer::Report)), "InSync"), ("False", "Drifted"));
 }
 
@@ -157,16 +167,17 @@ fn the_plan_that_waits_is_the_one_of_all_hosts_that_were_read() {
         let change = crate::diff::Change::default();
         Some(crate::plan::Waiting { reason, message: String::new(), change })
     };
-    let host = |name: &str, plan: &str, waiting| HostReport {
+    let host = |name: &str, plan: &str, waiting| ProjectReport {
         host: name.into(),
         plan: plan.into(),
         waiting,
         ..good()
     };
-    let plan =
-        |reports: &[HostReport]| status(&TaskTrackerStackStatus::default(), reports, &time(1)).waiting_plan;
+    let plan = |reports: &[ProjectReport]| {
+        status(&TaskTrackerStackStatus::default(), reports, &time(1)).waiting_plan
+    };
     let (one, other) = (host("a", "1", waiting(reasons::APPROVAL_NEEDED)), host("b", "2", None));
-    let unread = HostReport { host: "c".into(), ..failing(false) };
+    let unread = ProjectReport { host: "c".into(), ..failing(false) };
     let both = crate::plan::hash_of([("b", "app", "2".to_owned()), ("a", "app", "1".to_owned())]);
     assert_eq!(plan(&[one, other.clone(), unread]), Some(both));
     assert_eq!(plan(&[host("a", "1", waiting(reasons::WINDOW_CLOSED)), other]), None, "nobody is asked");
@@ -197,21 +208,21 @@ fn kstatus_understands_what_is_told() {
         let change = crate::diff::Change::default();
         Some(crate::plan::Waiting { reason, message: String::new(), change })
     };
-    let seen = |report: HostReport| HostReport { generation: Some(3), ..report };
-    let of = |report: HostReport, generation: i64| {
+    let seen = |report: ProjectReport| ProjectReport { generation: Some(3), ..report };
+    let of = |report: ProjectReport, generation: i64| {
         let status = status(&TaskTrackerStackStatus::default(), &[seen(report)], &time(1));
         kstatus(generation, false, &status)
     };
-    let waits = |reason| of(HostReport { waiting: waiting(reason), ..good() }, 3);
+    let waits = |reason| of(ProjectReport { waiting: waiting(reason), ..good() }, 3);
     let rows = [
         ("everything is as asked for", of(good(), 3), "Current"),
-        ("a newer spec was not looked at yet", of(good(), 4), "InProgress"),
-        ("not looked at yet", of(HostReport::unknown("app-1"), 3), "InProgress"),
+        ("a newer spec was not checked yet", of(good(), 4), "InProgress"),
+        ("not checked yet", of(ProjectReport::unknown(&key()), 3), "InProgress"),
         ("a passing failure", of(failing(false), 3), "InProgress"),
         ("a changed host key", of(failing(true), 3), "Failed"),
-        ("a rollout", of(HostReport { rolling_out: Some("2".to_owned()), ..good() }, 3), "InProgress"),
-        ("another writer", of(HostReport { busy: true, ..good() }, 3), "InProgress"),
-        ("a service that is down", of(HostReport { healthy: false, ..good() }, 3), "InProgress"),
+        ("a rollout", of(ProjectReport { rolling_out: Some("2".to_owned()), ..good() }, 3), "InProgress"),
+        ("another writer", of(ProjectReport { busy: true, ..good() }, 3), "InProgress"),
+        ("a service that is down", of(ProjectReport { healthy: false, ..good() }, 3), "InProgress"),
         ("a rollout that was taken back", waits(reasons::ROLLED_BACK), "Failed"),
         ("one that is left for a person", waits(reasons::ROLLOUT_HELD), "Failed"),
         ("a missing secret", waits(reasons::SECRET_MISSING), "Failed"),
@@ -253,11 +264,11 @@ fn nothing_is_reconciling_and_stalled_at_once() {
             let change = crate::diff::Change::default();
             let waiting =
                 reason.map(|reason| crate::plan::Waiting { reason, message: String::new(), change });
-            hosts.push(HostReport {
+            hosts.push(ProjectReport {
                 waiting,
                 failure: failure.clone(),
                 busy: is(0),
-                cut: is(1),
+                interrupted: is(1),
                 healthy: is(2),
                 rolling_out: is(3).then(|| "2".to_owned()),
                 ..good()
@@ -285,16 +296,73 @@ fn a_status_is_small_however_much_differs() {
         first_seen: Some("2026-01-31T18:00:00.123456789Z".to_owned()),
         answer: Answer::Heal,
     };
-    let reports: Vec<HostReport> = (0..100)
-        .map(|host| HostReport { host: format!("app-{host}"), drift: (0..500).map(item).collect(), ..good() })
+    let reports: Vec<ProjectReport> = (0..100)
+        .map(|host| ProjectReport {
+            host: format!("app-{host}"),
+            drift: (0..500).map(item).collect(),
+            ..good()
+        })
         .collect();
     let told = status(&TaskTrackerStackStatus::default(), &reports, &time(1));
     let size = serde_json::to_vec(&told).unwrap().len();
     assert!(size < 128 << 10, "{size} bytes");
-    assert_eq!(told.hosts.iter().map(|host| host.drift.len()).sum::<usize>(), 100);
-    assert_eq!(told.hosts[99].drift_count, 500);
-    let few: Vec<HostReport> =
-        reports[..3].iter().map(|report| HostReport { drift: Vec::new(), ..report.clone() }).collect();
+    assert_eq!(told.hosts.iter().map(|host| host.components[0].drift.len()).sum::<usize>(), 100);
+    assert_eq!(told.hosts[99].components[0].drift_count, 500);
+    let few: Vec<ProjectReport> =
+        reports[..3].iter().map(|report| ProjectReport { drift: Vec::new(), ..report.clone() }).collect();
     let told = status(&TaskTrackerStackStatus::default(), &few, &time(1));
     assert!(serde_json::to_vec(&told).unwrap().len() < 16 << 10);
+}
+
+#[test]
+fn a_status_is_small_when_a_rollout_failed_on_every_host_with_its_logs() {
+    let message = format!("backend: unhealthy; {}", "a line that a container wrote last / ".repeat(500));
+    let failure =
+        |_| Failure { reason: "Unhealthy", message: message.clone(), reachable: true, stalled: true };
+    let reports: Vec<ProjectReport> = (0..100)
+        .map(|host| ProjectReport {
+            host: format!("app-{host}"),
+            failure: Some(failure(host)),
+            healthy: false,
+            ..good()
+        })
+        .collect();
+    let told = status(&TaskTrackerStackStatus::default(), &reports, &time(1));
+    let size = serde_json::to_vec(&told).unwrap().len();
+    assert!(size < 128 << 10, "{size} bytes");
+    let ready = told.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert!(ready.message.starts_with("app-0: backend: unhealthy"), "{}", ready.message);
+    assert!(ready.message.ends_with("; and 87 more") && ready.message.len() < 4_200, "{}", ready.message);
+}
+
+#[test]
+fn a_condition_tells_each_fault_of_a_host_once_and_names_the_service() {
+    let message = |report: ProjectReport| {
+        let told = status(&TaskTrackerStackStatus::default(), &[report], &time(1));
+        told.conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap().message
+    };
+    assert_eq!(message(failing(false)), "app-1: no");
+    let faults = vec!["backend: expected 1 running, found 0".to_owned(), "edge: x".to_owned()];
+    let down = ProjectReport { healthy: false, faults, ..good() };
+    assert_eq!(
+        message(down),
+        "app-1: backend: expected 1 running, found 0; and 1 more services do not serve"
+    );
+}
+
+#[test]
+fn the_components_of_a_host_are_one_entry_of_the_status() {
+    let echo = ProjectReport { component: ComponentName::Echo, revision: None, ..good() };
+    let failing = ProjectReport { failure: failing(false).failure, ..echo.clone() };
+    let other = ProjectReport { host: "app-2".to_owned(), ..good() };
+    let told = |reports: &[ProjectReport]| status(&TaskTrackerStackStatus::default(), reports, &time(1));
+    let told_all = told(&[good(), failing, other]);
+    let names: Vec<&str> = told_all.hosts.iter().map(|host| host.name.as_str()).collect();
+    assert_eq!(names, ["app-1", "app-2"]);
+    let components: Vec<&str> =
+        told_all.hosts[0].components.iter().map(|component| component.name.as_str()).collect();
+    assert_eq!(components, ["app", "echo"]);
+    let ready = told_all.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!(ready.message, "app-1 (echo): no");
+    assert_eq!(told(&[good(), echo]).revision.as_deref(), Some("1"), "echo has no revision to wait for");
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tasktracker_crds::validation::Mistake;
+use tasktracker_crds::{HostSpec, validation::Mistake};
 
 use super::Stack;
 use crate::host::is_public_key;
@@ -51,9 +51,7 @@ pub fn rivals<'a>(stack: &Stack, others: impl IntoIterator<Item = &'a Stack>) ->
     let mut mistakes = Vec::new();
     for other in others.into_iter().filter(|other| other.key != stack.key) {
         for (index, host) in stack.spec.hosts.iter().enumerate() {
-            let same =
-                other.spec.hosts.iter().filter(|one| one.address == host.address && one.port == host.port);
-            for beside in same {
+            for beside in other.spec.hosts.iter().filter(|one| is_same(one, host)) {
                 let message = if other.key.name == stack.key.name {
                     let place = place(other);
                     format!(
@@ -75,10 +73,46 @@ pub fn rivals<'a>(stack: &Stack, others: impl IntoIterator<Item = &'a Stack>) ->
     mistakes
 }
 
+/// Whether two are the same machine: they have the same address, or the same key under two names.
+fn is_same(one: &HostSpec, other: &HostSpec) -> bool {
+    let has_same_key = || one.host_keys.iter().any(|key| other.host_keys.contains(key));
+    (one.address == other.address && one.port == other.port) || has_same_key()
+}
+
 fn place(stack: &Stack) -> String {
     if stack.origin.as_os_str().is_empty() {
         format!("the namespace {}", stack.key.namespace)
     } else {
         stack.origin.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tasktracker_crds::validation::read_stack;
+
+    use super::*;
+
+    const GOOD: &str = include_str!("../../../examples/staging.yaml");
+
+    #[test]
+    fn a_machine_under_two_names_is_one_host() {
+        let stack = |text: String| Stack::new(read_stack(&text).unwrap(), PathBuf::new());
+        let one = stack(GOOD.to_owned());
+        let other = |address: &str, key: &str| {
+            let text = GOOD.replace("name: staging", "name: other\n  namespace: elsewhere");
+            let text = text.replace("address: staging.example.com", address).replace("IAAAA", key);
+            stack(text.replace("roles: [app]", "roles: [app]\n      directory: /srv/other"))
+        };
+        for (address, key, is_rival) in [
+            ("address: staging.example.com", "IAAAA", true),
+            ("address: 192.0.2.7", "IAAAA", true),
+            ("address: staging.example.com", "IBBBB", true),
+            ("address: staging.example.com\n      port: 2222", "IBBBB", false),
+            ("address: 192.0.2.7", "IBBBB", false),
+        ] {
+            let found = rivals(&other(address, key), [&one]);
+            assert_eq!(found.len(), usize::from(is_rival), "{address} {key}: {found:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tasktracker_crds::{Deletion, HostSpec, Role, TaskTrackerStack, TaskTrackerStackSpec};
+use tasktracker_crds::{Deletion, HostSpec, TaskTrackerStack, TaskTrackerStackSpec};
 
 pub use checks::{mistakes, rivals};
 pub use secrets::{Data, Refused, SecretError, SecretStore, Secrets};
@@ -18,7 +18,7 @@ pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
 use crate::{
     host::{Limits, Target},
-    plan::Hold,
+    model::{ComponentName, Hold},
 };
 
 /// Namespace and name of a stack.
@@ -33,6 +33,24 @@ pub struct StackKey {
 impl fmt::Display for StackKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One project: a component of a stack on a host. The unit of work.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ProjectKey {
+    /// Its stack.
+    pub stack: StackKey,
+    /// Name of the host.
+    pub host: String,
+    /// Its component.
+    pub component: ComponentName,
+}
+
+impl fmt::Display for ProjectKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stack, host, component } = self;
+        write!(formatter, "{stack} on {host}, component {component}")
     }
 }
 
@@ -100,15 +118,29 @@ impl Stack {
         (!value.is_empty()).then_some(value.as_str())
     }
 
-    /// Whether a person wrote onto this very spec that services may begin without the data that they had.
-    pub fn is_leaving_data(&self) -> bool {
-        let generation = self.resource.metadata.generation.map(|generation| generation.to_string());
-        self.annotation(LEAVE_DATA_ANNOTATION).is_some_and(|value| Some(value) == generation.as_deref())
+    /// The value of an annotation, where it concerns a component: `COMPONENT,COMPONENT:VALUE` concerns those, any other
+    /// value all of them.
+    pub fn annotation_for(&self, name: &str, component: ComponentName) -> Option<&str> {
+        let value = self.annotation(name)?;
+        let Some((scope, rest)) = value.split_once(':') else { return Some(value) };
+        let scope: Result<Vec<ComponentName>, String> = scope.split(',').map(str::parse).collect();
+        match scope {
+            Ok(scope) => scope.contains(&component).then_some(rest),
+            Err(_) => Some(value),
+        }
     }
 
-    /// Whether a person wrote onto this very spec of this very object that what is there may be taken over.
-    pub fn is_adopting(&self) -> bool {
-        self.this().is_some_and(|this| self.annotation(ADOPT_ANNOTATION) == Some(this.as_str()))
+    /// Whether a person wrote onto this very spec that services of a component may begin without the data that they had.
+    pub fn is_leaving_data(&self, component: ComponentName) -> bool {
+        let generation = self.resource.metadata.generation.map(|generation| generation.to_string());
+        let value = self.annotation_for(LEAVE_DATA_ANNOTATION, component);
+        value.is_some_and(|value| Some(value) == generation.as_deref())
+    }
+
+    /// Whether a person wrote onto this very spec of this very object that what is there of a component may be taken over.
+    pub fn is_adopting(&self, component: ComponentName) -> bool {
+        let value = self.annotation_for(ADOPT_ANNOTATION, component);
+        self.this().is_some_and(|this| value == Some(this.as_str()))
     }
 
     /// What a person wrote onto this very spec of this very object that is to become of what is on a host that it names no
@@ -125,15 +157,10 @@ impl Stack {
         let metadata = &self.resource.metadata;
         Some(format!("{}@{}", metadata.uid.as_ref()?, metadata.generation?))
     }
-
-    /// The hosts on which this version of the operator has something to do.
-    pub fn app_hosts(&self) -> impl Iterator<Item = &HostSpec> {
-        let deployed = self.spec.app.is_some();
-        self.spec.hosts_with(Role::App).filter(move |_| deployed)
-    }
 }
 
-/// How the names of our annotations begin.
+/// How the names of our annotations begin. Values of those about rollback, retry, adoption and data may begin with the
+/// components that they concern, as in `app:VALUE`.
 const ANNOTATIONS: &str = "tasktracker.dev/";
 /// Annotation that names the plan that may be carried out.
 pub const APPROVE_ANNOTATION: &str = "tasktracker.dev/approve";
@@ -166,18 +193,18 @@ pub trait Source: Send + Sync {
     fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool>;
 
     /// What may be written for a stack at present.
-    fn authority(&self, _stack: &StackKey) -> Authority {
-        Authority::Full
+    fn write_scope(&self, _stack: &StackKey) -> WriteScope {
+        WriteScope::Full
     }
 }
 
 /// What an operator may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authority {
+pub enum WriteScope {
     /// Everything that is planned.
     Full,
     /// Repairs towards what was applied last, and nothing else; and why.
-    Repairs(Hold),
+    HealOnly(Hold),
     /// Nothing: another operator acts.
     Nothing,
 }

@@ -33,8 +33,8 @@ const SSH_KEY: &str = "ssh-privatekey";
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long what a program told is believed.
 const COMMAND_HOLDS: Duration = Duration::from_secs(30);
-/// How long what a store told is kept though nobody asks for it.
-const FORGOTTEN: Duration = Duration::from_hours(1);
+/// How long what a store returned is kept after that, for when it cannot be asked.
+const STORE_KEEPS: Duration = Duration::from_hours(1);
 /// How long it is not asked again after it failed.
 const COMMAND_RESTS: Duration = Duration::from_secs(5);
 
@@ -105,20 +105,71 @@ pub struct Refused {
     pub found: String,
 }
 
-/// A store, and what it told lately.
+/// A store, and what it returned lately, by namespace and name.
 #[derive(Debug)]
 struct Shelf {
     store: Arc<dyn SecretStore>,
-    told: std::sync::Mutex<Shelves>,
+    cache: Cache<Data, Refused>,
 }
 
-/// What was told of each namespace and name, and a lock for whoever asks.
-type Shelves = BTreeMap<(String, String), Arc<Mutex<Option<Shelved>>>>;
+/// What was returned lately. What is not asked for any more is forgotten, since it is secret.
+#[derive(Debug)]
+struct Cache<T, E> {
+    entries: std::sync::Mutex<BTreeMap<CacheKey, CacheEntry<T, E>>>,
+    /// How long a result is kept after it is to be asked for again.
+    keeps: Duration,
+}
 
-#[derive(Clone, Debug)]
-struct Shelved {
+type CacheKey = (String, String);
+
+/// A result, and a lock for whoever asks for it.
+type CacheEntry<T, E> = Arc<Mutex<Option<Cached<T, E>>>>;
+
+#[derive(Debug)]
+struct Cached<T, E> {
     until: Instant,
-    result: Result<Data, Refused>,
+    result: Result<T, E>,
+}
+
+impl<T: Clone, E: Clone> Cache<T, E> {
+    fn new(keeps: Duration) -> Self {
+        Self { entries: std::sync::Mutex::default(), keeps }
+    }
+
+    /// The entry of a key; those that nobody asks for any more are gone.
+    fn entry(&self, key: CacheKey, now: Instant) -> CacheEntry<T, E> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |cached: &Cached<T, E>| now < cached.until + self.keeps;
+        entries.retain(|_, entry| {
+            let is_in_use = Arc::strong_count(entry) > 1;
+            is_in_use || entry.try_lock().is_ok_and(|cached| cached.as_ref().is_some_and(is_kept))
+        });
+        entries.entry(key).or_default().clone()
+    }
+
+    /// What `read` returns, or returned at most half a minute ago; where it fails in passing, what it returned before.
+    async fn get(
+        &self,
+        key: CacheKey,
+        is_passing: impl FnOnce(&E) -> bool,
+        read: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let entry = self.entry(key, Instant::now());
+        // Whoever asks for the same meanwhile waits for the one answer; others do not wait.
+        let mut cached = entry.lock().await;
+        if let Some(cached) = cached.as_ref().filter(|cached| Instant::now() < cached.until) {
+            return cached.result.clone();
+        }
+        let result = read.await;
+        let holds = if result.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
+        let before = cached.take().map(|cached| cached.result).filter(Result::is_ok);
+        let result = match result {
+            Err(error) if is_passing(&error) => before.unwrap_or(Err(error)),
+            result => result,
+        };
+        *cached = Some(Cached { until: Instant::now() + holds, result: result.clone() });
+        result
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -133,20 +184,11 @@ enum Origin {
     Store(Arc<Shelf>, Option<String>),
 }
 
-/// A program, and what it told.
+/// A program, and what it printed lately, by name and key.
 #[derive(Debug)]
 struct Program {
     words: Vec<String>,
-    told: std::sync::Mutex<Answers>,
-}
-
-/// What was told of each name and key, and a lock for whoever asks.
-type Answers = BTreeMap<(String, String), Arc<Mutex<Option<Told>>>>;
-
-#[derive(Clone, Debug)]
-struct Told {
-    until: Instant,
-    result: Result<Secret, SecretError>,
+    cache: Cache<Secret, SecretError>,
 }
 
 impl Secrets {
@@ -157,12 +199,12 @@ impl Secrets {
 
     /// Secrets from a program and its first arguments; name and key follow them, and it prints exactly the value.
     pub fn from_program(words: Vec<String>) -> Self {
-        Self(Origin::Program(Arc::new(Program { words, told: std::sync::Mutex::default() })))
+        Self(Origin::Program(Arc::new(Program { words, cache: Cache::new(Duration::ZERO) })))
     }
 
     /// Secrets from a store: each stack has those of its own namespace.
     pub fn from_store(store: Arc<dyn SecretStore>) -> Self {
-        Self(Origin::Store(Arc::new(Shelf { store, told: std::sync::Mutex::default() }), None))
+        Self(Origin::Store(Arc::new(Shelf { store, cache: Cache::new(STORE_KEEPS) }), None))
     }
 
     /// The secrets that a stack may use.
@@ -273,26 +315,9 @@ impl Shelf {
 
     /// The whole secret, as it was told at most half a minute ago; where the store cannot be asked, as it was told last.
     async fn data(&self, namespace: &str, name: &str) -> Result<Data, Refused> {
-        let entry = {
-            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            // What nobody asks for any more is not kept.
-            let is_wanted = |told: &Shelved| Instant::now() < told.until + FORGOTTEN;
-            all.retain(|_, told| told.try_lock().map_or(true, |told| told.as_ref().is_none_or(is_wanted)));
-            all.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
-        };
-        let mut told = entry.lock().await;
-        if let Some(told) = told.as_ref().filter(|told| Instant::now() < told.until) {
-            return told.result.clone();
-        }
-        let asked = self.store.read(namespace, name).await;
-        let before = told.take().map(|told| told.result).filter(Result::is_ok);
-        let holds = if asked.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
-        let result = match asked {
-            Err(refused) if refused.is_passing => before.unwrap_or(Err(refused)),
-            asked => asked,
-        };
-        *told = Some(Shelved { until: Instant::now() + holds, result: result.clone() });
-        result
+        let key = (namespace.to_owned(), name.to_owned());
+        let read = async { self.store.read(namespace, name).await };
+        self.cache.get(key, |refused| refused.is_passing, read).await
     }
 }
 
@@ -302,22 +327,13 @@ impl Program {
     }
 
     async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
-        let entry = {
-            let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry((name.to_string(), key.to_owned())).or_default().clone()
+        let read = async {
+            let limited = timeout(COMMAND_LIMIT, self.ask(name, key)).await;
+            limited.unwrap_or_else(|_| {
+                Err(self.failed(name, key, format!("no answer within {} s", COMMAND_LIMIT.as_secs())))
+            })
         };
-        // Whoever asks for the same meanwhile waits for the one answer; others do not wait.
-        let mut told = entry.lock().await;
-        if let Some(told) = told.as_ref().filter(|told| Instant::now() < told.until) {
-            return told.result.clone();
-        }
-        let limited = timeout(COMMAND_LIMIT, self.ask(name, key)).await;
-        let result = limited.unwrap_or_else(|_| {
-            Err(self.failed(name, key, format!("no answer within {} s", COMMAND_LIMIT.as_secs())))
-        });
-        let holds = if result.is_ok() { COMMAND_HOLDS } else { COMMAND_RESTS };
-        *told = Some(Told { until: Instant::now() + holds, result: result.clone() });
-        result
+        self.cache.get((name.to_string(), key.to_owned()), |_| false, read).await
     }
 
     /// What it prints is the value; what it says beside that is not shown, for it may be one, too.
@@ -407,5 +423,56 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(secrets.get(&name, "url").await.unwrap().reveal(), b"x\n");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_program_printed_is_forgotten_when_nobody_asks_for_it() {
+        let (secrets, name) = program("echo value");
+        let Origin::Program(program) = &secrets.0 else { panic!("it is a program") };
+        for key in ["one", "two"] {
+            secrets.get(&name, key).await.unwrap();
+        }
+        let known =
+            || program.cache.entries.lock().unwrap().keys().map(|(_, key)| key.clone()).collect::<Vec<_>>();
+        let entry = |key: &str, now| drop(program.cache.entry(("db".to_owned(), key.to_owned()), now));
+        entry("three", Instant::now());
+        assert_eq!(known(), ["one", "three", "two"]);
+        entry("four", Instant::now() + COMMAND_HOLDS);
+        assert_eq!(known(), ["four"], "a secret is kept that nobody will get");
+    }
+
+    #[derive(Debug)]
+    struct Store(std::sync::Mutex<Vec<Result<Data, Refused>>>);
+
+    impl SecretStore for Store {
+        fn read<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Data, Refused>> {
+            let next = self.0.lock().unwrap().pop().expect("it is asked too often");
+            Box::pin(std::future::ready(next))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_store_returned_counts_while_it_cannot_be_asked() {
+        let refused = |is_passing| Err(Refused { is_passing, found: "away".to_owned() });
+        let value = |text: &str| Ok(Data::from([("k".to_owned(), Secret::new(text.as_bytes().to_vec()))]));
+        let answers = vec![refused(false), refused(true), value("one")];
+        let secrets = Secrets::from_store(Arc::new(Store(std::sync::Mutex::new(answers))));
+        let Origin::Store(shelf, _) = &secrets.0 else { panic!("it is a store") };
+        let secrets = secrets.of(&StackKey { namespace: "a".to_owned(), name: "s".to_owned() });
+        let name: SecretName = "db".parse().unwrap();
+        let expire = async || {
+            let entry = shelf.cache.entry(("a".to_owned(), "db".to_owned()), Instant::now());
+            entry.lock().await.as_mut().unwrap().until = Instant::now();
+        };
+        for _ in 0..2 {
+            assert_eq!(secrets.get(&name, "k").await.unwrap().reveal(), b"one");
+        }
+        expire().await;
+        assert_eq!(secrets.get(&name, "k").await.unwrap().reveal(), b"one");
+        expire().await;
+        assert!(secrets.get(&name, "k").await.is_err(), "it is there no longer");
+        let later = Instant::now() + COMMAND_RESTS + STORE_KEEPS;
+        drop(shelf.cache.entry(("a".to_owned(), "other".to_owned()), later));
+        assert_eq!(shelf.cache.entries.lock().unwrap().len(), 1);
     }
 }

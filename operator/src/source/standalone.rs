@@ -10,7 +10,8 @@ use std::{
 
 use tasktracker_crds::validation::{self, MAX_FILE_BYTES, Mistake};
 
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
+use tokio::task::spawn_blocking;
 
 use super::{Source, Stack, StackKey, mistakes, rivals};
 
@@ -48,9 +49,11 @@ pub type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 impl Source for Folder {
     fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
-        let files = self.read().unwrap_or_default();
-        let is_there = files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack));
-        Box::pin(ready(is_there))
+        Box::pin(async move {
+            let folder = self.clone();
+            let files = off_thread(&self.path, move || folder.read()).await.unwrap_or_default();
+            files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack))
+        })
     }
 }
 
@@ -73,6 +76,26 @@ impl Folder {
                 Ok((path, (metadata.len(), metadata.modified().ok())))
             })
             .collect()
+    }
+
+    /// Reads every stack file where their stamp is another one than `known`; none where it is the same. Reading and
+    /// parsing take their time: that is done on a thread for blocking work.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub async fn read_changed(
+        &self,
+        known: Option<Stamp>,
+    ) -> Result<Option<(Stamp, Vec<StackFile>)>, FolderError> {
+        let folder = self.clone();
+        off_thread(&self.path, move || {
+            let stamp = folder.stamp()?;
+            if known.as_ref() == Some(&stamp) {
+                return Ok(None);
+            }
+            Ok(Some((stamp, folder.read()?)))
+        })
+        .await
     }
 
     /// Reads every stack file; two files with the same stack are both refused.
@@ -127,6 +150,16 @@ impl Folder {
         let mistakes = mistakes(&stack, &self.roots);
         if mistakes.is_empty() { Ok(stack) } else { Err(mistakes) }
     }
+}
+
+/// Does blocking work beside the threads of async tasks.
+async fn off_thread<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, FolderError> + Send + 'static,
+) -> Result<T, FolderError> {
+    spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(FolderError::Unreadable { path: path.to_owned(), found: io::Error::other(error) })
+    })
 }
 
 /// Stacks that would get in each other's way: both are refused.
@@ -290,5 +323,38 @@ mod tests {
         let folder = Folder::new(PathBuf::from("/nonexistent/stacks"), Vec::new());
         assert!(folder.read().is_err());
         assert!(folder.stamp().is_err());
+    }
+
+    #[tokio::test]
+    async fn files_are_read_again_only_when_they_changed() {
+        let (directory, folder) = folder(&[("a.yaml", GOOD)]);
+        let (stamp, files) = folder.read_changed(None).await.unwrap().expect("nothing is known yet");
+        let stack = files[0].content.clone().unwrap();
+        assert!(folder.is_current(&stack).await);
+        assert!(folder.read_changed(Some(stamp.clone())).await.unwrap().is_none());
+        fs::write(directory.path().join("b.yaml"), "x: [").unwrap();
+        let (_, files) = folder.read_changed(Some(stamp.clone())).await.unwrap().expect("a file came");
+        assert_eq!(files.len(), 2);
+        fs::remove_file(directory.path().join("a.yaml")).unwrap();
+        assert!(!folder.is_current(&stack).await);
+        drop(directory);
+        assert!(folder.read_changed(Some(stamp)).await.is_err());
+    }
+
+    #[test]
+    fn reading_keeps_no_other_task_waiting() {
+        let (_directory, folder) = folder(&[("a.yaml", GOOD)]);
+        let stack = folder.read().unwrap().remove(0).content.unwrap();
+        // The one thread for blocking work is busy until another task says so.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        runtime.spawn_blocking(move || receiver.recv());
+        runtime.block_on(async {
+            let mut current = folder.is_current(&stack);
+            let mut changed = Box::pin(folder.read_changed(None));
+            assert!(futures::poll!(&mut current).is_pending() && futures::poll!(&mut changed).is_pending());
+            sender.send(()).unwrap();
+            assert!(current.await && changed.await.unwrap().is_some());
+        });
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::{
-    fake_docker::{answer, chunk, endless_head},
+    fake_docker::{answer, body as json_body, chunk, endless_head},
     fake_sshd::{Said, Script, Then},
     good,
     stage::{Expected, check_texts, docker, expect, look_within},
@@ -161,6 +163,32 @@ async fn details_of_another_container_are_not_taken_for_those_asked_for() {
     let image = answer("200 OK", b"{\"Id\":\"sha256:0\",\"Config\":{}}");
     let script = docker("/images/", move |_| image.clone());
     expect("another image", script, &wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uptime_is_told_by_the_clock_of_the_daemon() {
+    let answered_at = |date: &'static str| {
+        docker(good::INSPECT, move |said| {
+            let mut container = json_body(&said);
+            container["RestartCount"] = json!(5);
+            container["State"]["StartedAt"] = json!("2026-01-01T10:00:00.123456789Z");
+            let answer = answer("200 OK", container.to_string().as_bytes()).text();
+            Said::new(answer.replacen("\r\n", &format!("\r\n{date}"), 1), Then::Listen)
+        })
+    };
+    let restarting = &[
+        "Restarting tt-staging-app-backend-1: restarting again and again",
+        "Restarting tt-staging-app-edge-1: restarting again and again",
+        "Restarting tt-staging-app-frontend-1: restarting again and again",
+    ];
+    for (date, expected) in [
+        ("Date: Thu, 01 Jan 2026 10:00:09 GMT\r\n", Expected::Items(restarting)),
+        ("Date: Thu, 01 Jan 2026 10:00:11 GMT\r\n", Expected::Good),
+        ("Date: just now\r\n", Expected::Good),
+        ("", Expected::Good),
+    ] {
+        expect(date, answered_at(date), &expected).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,14 @@
-//! Docker's events: whatever comes wakes or does not, and nothing spins.
+//! Docker's events: those of ours wake at once, foreign ones once a second, and nothing spins.
 
 use std::{sync::Arc, time::Duration};
 
-use tasktracker_operator::host::{Host, Limits};
-use tokio::time::{Instant, sleep, timeout};
+use futures::future::join_all;
+use tasktracker_operator::{
+    host::{Host, Limits},
+    project::compose::COMPOSE_PROJECT,
+};
+use tasktracker_testbed::wait::wait_until_async;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     FakeSshd,
@@ -12,11 +17,19 @@ use crate::{
     stage::{LIMIT, docker, host},
 };
 
+/// How long nothing may come: many times what a wake takes.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// A host whose stream of events is this.
 async fn watched(bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
+    watched_within(LIMIT, bytes, then).await
+}
+
+/// The same, with another limit for each answer.
+async fn watched_within(answer: Duration, bytes: Vec<u8>, then: Then) -> (FakeSshd, Arc<Host>) {
     let script = docker("/events", move |_| Said::new(bytes.clone(), then.clone()));
     let fake = FakeSshd::start(script).await;
-    let host = host(fake.port, Limits { answer: LIMIT, program: LIMIT });
+    let host = host(fake.port, Limits { answer, program: answer, ..Limits::default() });
     (fake, Arc::new(host))
 }
 
@@ -39,27 +52,96 @@ fn stream(texts: &[&str]) -> Vec<u8> {
     [endless_head().as_bytes(), &chunks].concat()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_wake_and_what_is_none_does_not() {
-    let table: [(&str, &[&str], bool); 7] = [
-        ("nothing", &[], false),
-        (
-            "of another project",
-            &[
-                "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"Attributes\":{\"name\":\"other\"}}}\n",
-            ],
-            true,
-        ),
-        ("a health check", &["{\"Action\":\"exec_start: /x\"}\n"], false),
-        ("half an event", &["{\"Action\":\"die\""], false),
-        ("an event in halves", &["{\"Action\":", "\"die\"}\n"], true),
-        ("rubbish is looked at", &["\u{1b}[2J rubbish\n"], true),
-        ("empty lines", &["\n\n\r\n", "\n"], false),
-    ];
-    for (name, texts, wanted) in table {
-        let (_fake, host) = watched(stream(texts), Then::Hang).await;
-        assert_eq!(wakes(&host, Duration::from_millis(300)).await > 0, wanted, "{name}");
+/// An event of a container of a Compose project.
+fn of_project(name: &str) -> String {
+    format!(
+        "{{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{{\"ID\":\"c\",\"Attributes\":{{\"{COMPOSE_PROJECT}\":\"{name}\",\"name\":\"n\"}}}}}}\n"
+    )
+}
+
+/// How long after it began to watch a host wakes; nothing where it does not within `limit`.
+async fn first_wake(texts: &[&str], limit: Duration) -> Option<Duration> {
+    let (_fake, host) = watched_within(LIMIT * 20, stream(texts), Then::Hang).await;
+    // What is asked about is the operator's own.
+    assert_eq!(host.inspected("tt-staging-app"), [""; 0]);
+    host.network("tt-staging").await.unwrap();
+    host.volume("tt-staging-app-data").await.unwrap();
+    let mut hints = host.hints();
+    hints.mark_unchanged();
+    let begun = Instant::now();
+    host.watch().await.unwrap();
+    timeout(limit, hints.changed()).await.ok()?.unwrap();
+    Some(begun.elapsed())
+}
+
+/// When a host wakes.
+#[derive(Clone, Copy, Debug)]
+enum Wakes {
+    AtOnce,
+    AfterASecond,
+    Never,
+}
+
+impl Wakes {
+    async fn check(self, name: &str, texts: &[&str]) {
+        let (second, patience) = (Duration::from_secs(1), Duration::from_secs(20));
+        match self {
+            Self::Never => assert_eq!(first_wake(texts, second * 3 / 2).await, None, "{name}"),
+            Self::AfterASecond => {
+                let woken = first_wake(texts, patience).await;
+                assert!(woken.is_some_and(|after| after >= second), "{name}: {woken:?}");
+            }
+            Self::AtOnce => {
+                // A busy machine may be late, but nothing that is collected is ever early.
+                let mut woken = None;
+                for _ in 0..5 {
+                    woken = first_wake(texts, patience).await;
+                    if woken.is_some_and(|after| after < second) {
+                        return;
+                    }
+                }
+                panic!("{name}: {woken:?}");
+            }
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_ours_wake_at_once_and_foreign_ones_after_a_second() {
+    use Wakes::{AfterASecond, AtOnce, Never};
+    let (ours, other) = (of_project("tt-staging-app"), of_project("other"));
+    let network = "{\"Type\":\"network\",\"Action\":\"disconnect\",\"Actor\":{\"Attributes\":{\"name\":\"tt-staging\"}}}\n";
+    let volume = "{\"Type\":\"volume\",\"Action\":\"destroy\",\"Actor\":{\"ID\":\"tt-staging-app-data\"}}\n";
+    let many = other.repeat(1_000);
+    let table: [(&str, &[&str], Wakes); 13] = [
+        ("nothing", &[], Never),
+        ("of ours", &[&ours], AtOnce),
+        ("of our network", &[network], AtOnce),
+        ("of our volume", &[volume], AtOnce),
+        ("of ours among many others", &[&many, &ours, &many], AtOnce),
+        ("of another project", &[&other], AfterASecond),
+        ("of no project", &["{\"Type\":\"container\",\"Action\":\"die\"}\n"], AfterASecond),
+        ("a health check", &["{\"Action\":\"exec_start: /x\"}\n"], Never),
+        ("half an event", &["{\"Action\":\"die\""], Never),
+        ("an event in halves", &["{\"Action\":", "\"die\"}\n"], AfterASecond),
+        ("an event of ours in halves", &[&ours[..30], &ours[30..]], AtOnce),
+        ("rubbish is looked at", &["\u{1b}[2J rubbish\n"], AfterASecond),
+        ("empty lines", &["\n\n\r\n", "\n"], Never),
+    ];
+    join_all(table.iter().map(|(name, texts, wakes)| wakes.check(name, texts))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_events_without_end_wake_once_a_second() {
+    let (_fake, host) = watched(stream(&[]), Then::Drip(chunk(&of_project("other")))).await;
+    let mut hints = host.hints();
+    hints.mark_unchanged();
+    let begun = Instant::now();
+    host.watch().await.unwrap();
+    for _ in 0..3 {
+        timeout(LIMIT * 40, hints.changed()).await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(3), "three times in {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,11 +163,12 @@ async fn a_stream_that_ends_at_once_is_asked_for_once_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_events_is_taken_and_kept_nowhere() {
     for piece in ["x".repeat(30_000), "{\"Action\":\"die\"}\n".repeat(1_000)] {
-        let (_fake, host) = watched(stream(&[]), Then::Repeat(chunk(&piece))).await;
+        let patient = Duration::from_secs(5);
+        let (_fake, host) = watched_within(patient, stream(&[]), Then::Repeat(chunk(&piece))).await;
         let woken = wakes(&host, Duration::from_millis(1_500)).await;
         assert!((1..200).contains(&woken), "{woken} times");
         // The connection serves other questions meanwhile.
-        timeout(Duration::from_secs(5), host.containers()).await.unwrap().unwrap();
+        host.containers().await.unwrap();
     }
 }
 
@@ -101,8 +184,7 @@ async fn a_stream_that_is_refused_or_never_begins_is_told() {
         assert!(error.contains(wanted) && error.len() < 600, "{name}: {error}");
         // A failure does not wake: whoever asked knows.
         let mut hints = host.hints();
-        sleep(Duration::from_millis(100)).await;
-        assert!(!hints.has_changed().unwrap(), "{name}");
+        assert!(timeout(QUIET, hints.changed()).await.is_err(), "{name}");
         hints.mark_unchanged();
     }
 }
@@ -111,8 +193,11 @@ async fn a_stream_that_is_refused_or_never_begins_is_told() {
 async fn a_connection_that_is_cut_under_a_watch_wakes_or_leaves_quietly() {
     let (fake, host) = watched(stream(&[]), Then::Cut).await;
     let _: Result<(), _> = host.watch().await;
-    sleep(Duration::from_millis(300)).await;
-    // Whoever looks next connects anew.
-    assert!(host.connect().await.is_ok());
-    assert_eq!(fake.seen.connections.load(std::sync::atomic::Ordering::Relaxed), 2);
+    // The next check connects anew, as soon as the end of the connection is known.
+    let connections = || fake.seen.connections.load(std::sync::atomic::Ordering::Relaxed);
+    wait_until_async("the host is connected anew", async || {
+        assert!(host.connect().await.is_ok());
+        connections() == 2
+    })
+    .await;
 }

@@ -28,7 +28,7 @@ pub(crate) async fn serve(mut stream: ChannelStream<Msg>, twist: Twist, seen: Ar
     }
 }
 
-async fn read_head(stream: &mut ChannelStream<Msg>) -> Option<String> {
+pub(crate) async fn read_head(stream: &mut ChannelStream<Msg>) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);

@@ -1,21 +1,32 @@
 //! Fakes of the programs that the operator runs on a host: the probe, and the helper that answers questions.
 
+use std::sync::atomic::Ordering;
+
 use russh::{Channel, ChannelStream, server::Msg};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    fake_sshd::{Goes, Said, Then, Twist, say},
+    fake_sshd::{Goes, Said, Seen, Then, Twist, say},
     good,
 };
 
 /// Runs the program that a command line asks for.
-pub(crate) async fn run(command: &str, channel: Channel<Msg>, twist: Twist) -> Goes {
+pub(crate) async fn run(command: &str, channel: Channel<Msg>, twist: Twist, seen: &Seen) -> Goes {
     if command.contains("Looks at what the operator needs") {
         let said = twist("probe", Said::new(good::probe(), Then::Close));
         return probe(channel, said).await;
     }
+    if command.contains("until the end of standard input, or until nothing came") {
+        let locks = seen.locks.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.most_locks.fetch_max(locks, Ordering::SeqCst);
+        let said = twist("lock", Said::new("held 1 \n", Then::Hang));
+        let goes_on = say(&mut channel.into_stream(), said).await;
+        seen.locks.fetch_sub(1, Ordering::SeqCst);
+        return goes_on;
+    }
     if !command.contains("Answers what the operator asks") {
         let _: Result<(), russh::Error> = channel.exit_status(127).await;
+        let _: Result<(), russh::Error> = channel.close().await;
         return Goes::Ended;
     }
     helper(channel.into_stream(), twist).await

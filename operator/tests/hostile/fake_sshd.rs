@@ -14,13 +14,18 @@ use russh::{
     keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
     server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey},
 };
+use tasktracker_testbed::wait::elapse_async;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::{AbortHandle, JoinSet},
 };
 
-use crate::{fake_docker, fake_programs};
+use crate::{fake_docker, fake_programs, services, stage::LIMIT};
+
+/// Between pieces of what drips, and until what was said has left.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a fake says, and what it does after that.
 #[derive(Clone, Debug)]
@@ -36,14 +41,18 @@ pub(crate) enum Then {
     Listen,
     /// Closes the channel.
     Close,
-    /// Says nothing more and keeps the channel.
+    /// Says nothing more and keeps the channel until the other side closes it.
     Hang,
+    /// Says nothing more and closes the channel when it is notified.
+    CloseOn(Arc<Notify>),
     /// Says this again and again, as fast as it is taken.
     Repeat(Vec<u8>),
     /// Says this again and again, slowly.
     Drip(Vec<u8>),
     /// Cuts the whole connection.
     Cut,
+    /// Keeps the whole connection and says nothing more over it, like a host without a network.
+    Freeze,
 }
 
 impl Said {
@@ -64,26 +73,66 @@ pub(crate) type Twist = Arc<dyn Fn(&str, Said) -> Said + Send + Sync>;
 pub(crate) struct Script {
     /// Answers of the fake Docker API, by path with its query.
     pub(crate) docker: Twist,
-    /// Answers of the fake helper by its question, of the fake probe to `probe`; to an empty text, what is said unasked.
+    /// Answers of the fake helper by its question, of the fake probe to `probe`, of the program that holds the lock to
+    /// `lock`; to an empty text, what is said unasked.
     pub(crate) programs: Twist,
-    /// Kinds of channels that are refused: `session`, `socket`.
+    /// Answers of a service in the host's network, by the request's head.
+    pub(crate) services: Twist,
+    /// Opens every channel to a service late.
+    pub(crate) slow_services: bool,
+    /// Kinds of channels that are refused: `session`, `socket`, `service`, `forwarding`.
     pub(crate) refused: &'static [&'static str],
+    /// Sessions that a connection may have, as `MaxSessions` of sshd.
+    pub(crate) max_sessions: usize,
 }
 
 impl Default for Script {
     fn default() -> Self {
         let as_is: Twist = Arc::new(|_, said| said);
-        Self { docker: as_is.clone(), programs: as_is, refused: &[] }
+        Self {
+            docker: as_is.clone(),
+            programs: as_is.clone(),
+            services: as_is,
+            slow_services: false,
+            refused: &[],
+            max_sessions: 10,
+        }
     }
 }
 
 /// What was seen of whoever connected.
-#[derive(Default)]
 pub(crate) struct Seen {
     /// First lines of requests to the fake Docker API.
     pub(crate) requests: Mutex<Vec<String>>,
+    /// Endpoints of services to which a channel was asked for.
+    pub(crate) endpoints: Mutex<Vec<String>>,
+    /// Channels to services that ended.
+    pub(crate) ended_services: tokio::sync::Semaphore,
     /// Connections that were opened.
     pub(crate) connections: AtomicUsize,
+    /// Sessions that are open.
+    pub(crate) sessions: AtomicUsize,
+    /// Channels to the fake Docker API that are open.
+    pub(crate) sockets: AtomicUsize,
+    /// Programs that wait for the host's lock or hold it.
+    pub(crate) locks: AtomicUsize,
+    /// The most of them at once.
+    pub(crate) most_locks: AtomicUsize,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            requests: Mutex::default(),
+            endpoints: Mutex::default(),
+            ended_services: tokio::sync::Semaphore::new(0),
+            connections: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            locks: AtomicUsize::new(0),
+            most_locks: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// A fake SSH server; it ends when this is dropped.
@@ -124,9 +173,15 @@ async fn accept(listener: TcpListener, script: Script, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, seen: Arc<Seen>) {
-    let cut = Arc::new(tokio::sync::Notify::new());
-    let fake =
-        FakeSession { script, seen, sessions: BTreeMap::new(), tasks: JoinSet::new(), cut: cut.clone() };
+    let (cut, frozen) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let fake = FakeSession {
+        script,
+        seen,
+        sessions: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        cut: cut.clone(),
+        frozen: frozen.clone(),
+    };
     // The server's own task would outlive this one; a wire in between is cut with it.
     let (mut outer, inner) = (stream, tokio::io::duplex(1 << 16));
     let (mut near, far) = inner;
@@ -141,6 +196,7 @@ async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, s
         _ = wire => {}
         () = run => {}
         () = cut.notified() => {}
+        () = frozen.notified() => std::future::pending().await,
     }
 }
 
@@ -150,7 +206,8 @@ struct FakeSession {
     seen: Arc<Seen>,
     sessions: BTreeMap<ChannelId, Channel<Msg>>,
     tasks: JoinSet<()>,
-    cut: Arc<tokio::sync::Notify>,
+    cut: Arc<Notify>,
+    frozen: Arc<Notify>,
 }
 
 impl server::Handler for FakeSession {
@@ -166,10 +223,12 @@ impl server::Handler for FakeSession {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        if self.script.refused.contains(&"session") {
+        let is_full = self.seen.sessions.load(Ordering::SeqCst) >= self.script.max_sessions;
+        if is_full || self.script.refused.contains(&"session") {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        self.seen.sessions.fetch_add(1, Ordering::SeqCst);
         self.sessions.insert(channel.id(), channel);
         reply.accept().await;
         Ok(())
@@ -188,8 +247,46 @@ impl server::Handler for FakeSession {
         }
         reply.accept().await;
         let fake = fake_docker::serve(channel.into_stream(), self.script.docker.clone(), self.seen.clone());
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move { end(fake.await, &cut) });
+        let (cut, frozen, seen) = (self.cut.clone(), self.frozen.clone(), self.seen.clone());
+        self.tasks.spawn(async move {
+            seen.sockets.fetch_add(1, Ordering::SeqCst);
+            let goes_on = fake.await;
+            seen.sockets.fetch_sub(1, Ordering::SeqCst);
+            end(goes_on, &cut, &frozen);
+        });
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.seen.endpoints.lock().unwrap().push(format!("{address} {port}"));
+        for (kind, reason) in [
+            ("service", ChannelOpenFailure::ConnectFailed),
+            ("forwarding", ChannelOpenFailure::AdministrativelyProhibited),
+        ] {
+            if self.script.refused.contains(&kind) {
+                reply.reject(reason).await;
+                return Ok(());
+            }
+        }
+        let (script, seen) = (self.script.clone(), self.seen.clone());
+        let (cut, frozen) = (self.cut.clone(), self.frozen.clone());
+        self.tasks.spawn(async move {
+            if script.slow_services {
+                elapse_async(2 * LIMIT).await;
+            }
+            reply.accept().await;
+            end(services::serve(channel.into_stream(), script.services, &seen).await, &cut, &frozen);
+            seen.ended_services.add_permits(1);
+        });
         Ok(())
     }
 
@@ -203,15 +300,21 @@ impl server::Handler for FakeSession {
         let Some(channel) = self.sessions.remove(&id) else { return session.channel_failure(id) };
         session.channel_success(id)?;
         let programs = self.script.programs.clone();
-        let cut = self.cut.clone();
-        self.tasks.spawn(async move { end(fake_programs::run(&command, channel, programs).await, &cut) });
+        let (cut, frozen, seen) = (self.cut.clone(), self.frozen.clone(), self.seen.clone());
+        self.tasks.spawn(async move {
+            let goes_on = fake_programs::run(&command, channel, programs, &seen).await;
+            seen.sessions.fetch_sub(1, Ordering::SeqCst);
+            end(goes_on, &cut, &frozen);
+        });
         Ok(())
     }
 }
 
-fn end(goes_on: Goes, cut: &tokio::sync::Notify) {
-    if goes_on == Goes::Cut {
-        cut.notify_one();
+fn end(goes_on: Goes, cut: &Notify, frozen: &Notify) {
+    match goes_on {
+        Goes::Cut => cut.notify_one(),
+        Goes::Frozen => frozen.notify_one(),
+        Goes::On | Goes::Ended => {}
     }
 }
 
@@ -221,6 +324,7 @@ pub(crate) enum Goes {
     On,
     Ended,
     Cut,
+    Frozen,
 }
 
 /// Says something in a channel, and does what is to be done then.
@@ -231,15 +335,20 @@ pub(crate) async fn say(stream: &mut ChannelStream<Msg>, said: Said) -> Goes {
     match said.then {
         Then::Listen => return Goes::On,
         Then::Close => {}
+        Then::Freeze => return Goes::Frozen,
         Then::Cut => {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            elapse_async(PAUSE).await;
             return Goes::Cut;
         }
-        Then::Hang => std::future::pending().await,
+        Then::Hang => {
+            while stream.read_u8().await.is_ok() {}
+            return Goes::Ended;
+        }
+        Then::CloseOn(notify) => notify.notified().await,
         Then::Repeat(piece) => while stream.write_all(&piece).await.is_ok() {},
         Then::Drip(piece) => {
             while stream.write_all(&piece).await.is_ok() && stream.flush().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                elapse_async(PAUSE).await;
             }
         }
     }

@@ -5,13 +5,14 @@ use std::{fmt::Write as _, path::PathBuf, sync::LazyLock};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 use tasktracker_operator::{
-    desired::{
-        app_project,
-        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE, Service},
-        labels, sha256,
-    },
+    component::app_project,
     engine,
     ledger::Ledger,
+    model::sha256,
+    project::{
+        compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE, Mount, Service},
+        labels,
+    },
     release::Prepared,
     source::Stack,
 };
@@ -88,7 +89,7 @@ fn list() -> String {
         ["", "/backend", "/frontend"].map(|service| format!("/app/files/edge/upstreams{service}"));
     let folders = ["", "/app", "/app/files", "/app/files/edge", "/app/releases"].map(str::to_owned);
     for folder in folders.iter().chain(&upstreams) {
-        writeln!(lines, "S staging{folder} 41ed 4096 7 2026-01-01 10:00:00.0 +0000").unwrap();
+        writeln!(lines, "S staging{folder} 41ed 4096 1500 1500 7 2026-01-01 10:00:00.0 +0000").unwrap();
     }
     let mut files: Vec<(String, &str)> = RELEASE
         .contents
@@ -98,7 +99,7 @@ fn list() -> String {
     files.push(("staging/app/ledger.json".to_owned(), ""));
     files.push((manifest_path(), ""));
     for (path, content) in &files {
-        writeln!(lines, "S {path} 81a4 {} 8 2026-01-01 10:00:00.0 +0000", content.len()).unwrap();
+        writeln!(lines, "S {path} 81a4 {} 1500 1500 8 2026-01-01 10:00:00.0 +0000", content.len()).unwrap();
     }
     lines.push('\n');
     for (path, content) in &files {
@@ -113,7 +114,7 @@ pub(crate) fn text_line(path: &str, content: &[u8]) -> String {
 }
 
 fn texts() -> String {
-    let manifest = serde_json::to_vec(&RELEASE.release).unwrap();
+    let manifest = RELEASE.release.manifest().into_bytes();
     let ledger = serde_json::to_vec(&ledger()).unwrap();
     text_line("staging/app/ledger.json", &ledger) + &text_line(&manifest_path(), &manifest)
 }
@@ -126,7 +127,7 @@ pub(crate) fn docker(path: &str) -> Said {
         ["", "containers", "json", _] => json_answer(&containers()),
         ["", "containers", id, "json"] => {
             match project.services.keys().find(|name| container_id(name) == *id) {
-                Some(service) => json_answer(&inspect(service, &project.services[service])),
+                Some(service) => json_answer(&inspect(service, &project.services[service].compose)),
                 None => answer("404 Not Found", b"{\"message\":\"No such container\"}"),
             }
         }
@@ -174,15 +175,15 @@ pub(crate) fn containers() -> Value {
             "Ports": ports, "NetworkSettings": {"Networks": {project.network.clone(): {}}}, "Mounts": mounts(service),
         })
     };
-    project.services.iter().map(entry).collect()
+    project.services.iter().map(|(name, service)| entry((name, &service.compose))).collect()
 }
 
 fn mounts(service: &Service) -> Value {
     let project = &RELEASE.release.project;
-    let mount = |mount: &tasktracker_operator::desired::compose::Mount| {
+    let mount = |mount: &Mount| {
         let (name, source) = match mount.kind.as_str() {
             "volume" => {
-                (project.volumes[&mount.source].clone(), "/var/lib/docker/volumes/x/_data".to_owned())
+                (project.volumes[&mount.source].name.clone(), "/var/lib/docker/volumes/x/_data".to_owned())
             }
             _ => (
                 String::new(),
@@ -203,7 +204,7 @@ fn inspect(name: &str, service: &Service) -> Value {
     let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
     let environment: Vec<String> =
         service.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let check = &service.healthcheck;
+    let check = service.healthcheck.as_ref().unwrap();
     let ports = service
         .ports
         .iter()
@@ -212,8 +213,10 @@ fn inspect(name: &str, service: &Service) -> Value {
     let limits = &service.limits;
     let nanoseconds = |text: &str| seconds(text) * 1_000_000_000;
     let upstream = format!("{name}-{}", RELEASE.release.service_hashes[name]);
-    let aliases: Vec<&str> =
-        [name].into_iter().chain(project.rolling.contains(name).then_some(upstream.as_str())).collect();
+    let aliases: Vec<&str> = [name]
+        .into_iter()
+        .chain(project.blue_green().any(|(other, _)| other == name).then_some(upstream.as_str()))
+        .collect();
     json!({
         "Id": container_id(name), "Name": format!("/{}-{name}-1", project.name), "RestartCount": 0, "State": {"Pid": 4711},
         "Config": {

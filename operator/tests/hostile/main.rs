@@ -5,6 +5,8 @@
 //! a host that is exactly as its release; each test changes one answer.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod archives;
+mod connection;
 mod docker_answers;
 mod events;
 mod fake_docker;
@@ -12,6 +14,7 @@ mod fake_programs;
 mod fake_sshd;
 mod good;
 mod programs;
+mod services;
 mod stage;
 mod texts;
 mod transport;

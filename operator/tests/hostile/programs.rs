@@ -30,12 +30,12 @@ async fn a_helper_that_does_not_keep_to_questions_and_answers_is_given_up() {
         ("an endless line", says("list", "", Then::Repeat(vec![b'x'; 30_000])), ""),
         (
             "no end",
-            says("list", "S staging 41ed 4096 7 x\n", Then::Hang),
+            says("list", "S staging 41ed 4096 1500 1500 7 x\n", Then::Hang),
             "asking the host for its list 0: expected an end within",
         ),
         (
             "a slow answer",
-            says("list", "", Then::Drip(b"S staging 41ed 4096 7 x\n".to_vec())),
+            says("list", "", Then::Drip(b"S staging 41ed 4096 1500 1500 7 x\n".to_vec())),
             "expected an end within",
         ),
         ("half an end", says("list", "END 1", Then::Hang), "expected an end within"),
@@ -62,9 +62,11 @@ async fn an_answer_of_rubbish_is_told() {
         ("an end without number", says("list", "END of it\n", Then::Listen), UNREADABLE),
         ("an end below nothing", says("list", "END -1\n", Then::Listen), UNREADABLE),
         ("an end in the middle", adds("list", "END 4\n"), UNREADABLE),
-        ("a size below nothing", adds("list", "S staging/app/x 81a4 -1 7 x\n"), UNREADABLE),
-        ("a mode that is none", adds("list", "S staging/app/x rw-r--r-- 1 7 x\n"), UNREADABLE),
-        ("a name in rubbish", adds("list", "O !!! 81a4 1 7 x\n"), UNREADABLE),
+        ("a size below nothing", adds("list", "S staging/app/x 81a4 -1 1500 1500 7 x\n"), UNREADABLE),
+        ("a mode that is none", adds("list", "S staging/app/x rw-r--r-- 1 1500 1500 7 x\n"), UNREADABLE),
+        ("an owner that is a name", adds("list", "S staging/app/x 81a4 1 root root 7 x\n"), UNREADABLE),
+        ("an owner below nobody", adds("list", "S staging/app/x 81a4 1 -1 0 7 x\n"), UNREADABLE),
+        ("a name in rubbish", adds("list", "O !!! 81a4 1 1500 1500 7 x\n"), UNREADABLE),
         ("half a line", adds("list", "S staging/app/x\n"), UNREADABLE),
         ("a text in rubbish", adds("texts", "T staging/app/HOLD !!!\n"), texts),
         ("a text without name", adds("texts", "T\n"), texts),
@@ -72,7 +74,8 @@ async fn an_answer_of_rubbish_is_told() {
     for (name, script, wanted) in table {
         expect(name, script, &Expected::Failure(wanted)).await;
     }
-    let many: String = (0..4_001).map(|number| format!("S staging/app/{number} 81a4 1 7 x\n")).collect();
+    let many: String =
+        (0..4_001).map(|number| format!("S staging/app/{number} 81a4 1 1500 1500 7 x\n")).collect();
     let script = says("list", format!("{many}END 1\n"), Then::Listen);
     expect("many files", script, &Expected::Failure("more than 4000; take away what is not the operator's"))
         .await;
@@ -85,17 +88,17 @@ async fn answers_of_other_things_are_judged_for_what_they_are() {
             "files of others",
             adds(
                 "list",
-                "S ../../etc/passwd 81a4 1 7 x\nS /etc/shadow 8180 1 7 x\nS production/app/x 81a4 1 7 x\n",
+                "S ../../etc/passwd 81a4 1 1500 1500 7 x\nS /etc/shadow 8180 1 1500 1500 7 x\nS production/app/x 81a4 1 1500 1500 7 x\n",
             ),
             &[],
         ),
         ("texts of others", adds("texts", "T production/app/ledger.json AAAA\nT ../HOLD AAAA\n"), &[]),
         (
             "a file of the largest size",
-            adds("list", "S staging/app/x 81a4 18446744073709551615 7 x\n"),
+            adds("list", "S staging/app/x 81a4 18446744073709551615 1500 1500 7 x\n"),
             &["FileExtra x: a file of 18446744073709551615 bytes"],
         ),
-        ("a link for the folder", adds("list", "S staging a1ff 1 7 x\n"), &[]),
+        ("a link for the folder", adds("list", "S staging a1ff 1 1500 1500 7 x\n"), &[]),
         ("mounts of rubbish", adds("mounts", "M\nrubbish\nM a b c d\n"), &[]),
         (
             "another folder in its place",

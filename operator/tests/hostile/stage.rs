@@ -5,7 +5,7 @@ use std::{fs, sync::Arc, time::Duration};
 use russh::keys::ssh_key::LineEnding;
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
-    engine::{Look, Memory, Site, Wish},
+    engine::{self, CheckOptions, Evaluation, Memory, ProjectContext},
     host::{Error, Host, Identity, Limits, Target},
     observe::Depth,
     plan::Approval,
@@ -55,25 +55,30 @@ pub(crate) fn host(port: u16, limits: Limits) -> Host {
 }
 
 /// Looks at a fake host once, within time and memory.
-pub(crate) async fn look(script: Script) -> Result<Vec<Look>, Error> {
+pub(crate) async fn look(script: Script) -> Result<Vec<Evaluation>, Error> {
     let _others = ALONE.read().await;
     look_once(script, LIMIT).await
 }
 
 /// As [`look`], for much to read: alone, and with another limit for each answer.
-pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
+pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let _alone = ALONE.write().await;
     look_once(script, limit).await
 }
 
-async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> {
+async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let fake = FakeSshd::start(script).await;
-    let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit }));
-    let wish =
-        Wish { approval: Approval::Policy, depth: Depth::Whole, lock: None, turns: None, barred: None };
+    let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit, ..Limits::default() }));
+    let wish = CheckOptions {
+        approval: Approval::Policy,
+        depth: Depth::Whole,
+        lock: None,
+        coordinator: None,
+        read_only_reason: None,
+    };
     let before = Size::to_begin_with();
     let (secrets, nothing, images) = (Secrets::default(), Memory::none(), Arc::default());
-    let site = Site {
+    let site = ProjectContext {
         stack: &good::STACK,
         spec: &good::STACK.spec.hosts[0],
         host: &host,
@@ -81,7 +86,7 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Look>, Error> 
         memory: &nothing,
         images: &images,
     };
-    let looks = Box::pin(site.look(wish));
+    let looks = Box::pin(site.check_all(wish));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
     let grown = before.grown();
     assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");
@@ -116,7 +121,7 @@ pub(crate) async fn expect(name: &str, script: Script, expected: &Expected) {
 }
 
 /// Every text that leaves a look is a line that can be printed, and not a long one.
-pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Look>, Error>) {
+pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Evaluation>, Error>) {
     let texts: Vec<String> = match looks {
         Err(error) => vec![error.to_string()],
         Ok(looks) => looks.iter().flat_map(texts_of).collect(),
@@ -127,8 +132,8 @@ pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Look>, Error>) {
     }
 }
 
-fn texts_of(look: &Look) -> Vec<String> {
-    let report = serde_json::to_value(look.report("app-1").drift).unwrap();
+fn texts_of(look: &Evaluation) -> Vec<String> {
+    let report = serde_json::to_value(look.report("app-1", engine::now()).drift).unwrap();
     let plan = serde_json::to_value(&look.plan).unwrap();
     let facts = serde_json::to_value(&look.observed.facts).unwrap();
     let mut texts = Vec::new();
@@ -151,7 +156,7 @@ fn collect(value: &serde_json::Value, texts: &mut Vec<String>) {
 }
 
 /// The differences as lines.
-pub(crate) fn items(looks: &Result<Vec<Look>, Error>) -> Vec<String> {
+pub(crate) fn items(looks: &Result<Vec<Evaluation>, Error>) -> Vec<String> {
     let line = |item: &DriftItem| {
         let kind: DriftKind = item.kind;
         format!("{} {}: {}", kind.as_str(), item.path.as_deref().unwrap_or("-"), item.found)

@@ -73,7 +73,7 @@ fn bytes(value: &impl serde::Serialize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_on_the_host_is_not_trusted_to_be_printable() {
-    let manifest = bytes(&RELEASE.release);
+    let manifest = RELEASE.release.manifest().into_bytes();
     let other =
         Ledger { owner: NASTY.to_owned(), stack: format!("other/{}", NASTY.repeat(1_000)), ..good::ledger() };
     let wanted = Expected::Failure("expected it to be of this stack, found the ledger of other/");
@@ -96,7 +96,7 @@ async fn what_is_kept_on_the_host_is_not_trusted_to_be_printable() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() {
-    let good = serde_json::to_value(&RELEASE.release).unwrap();
+    let good: serde_json::Value = serde_json::from_str(&RELEASE.release.manifest()).unwrap();
     let ledger = bytes(&good::ledger());
     let damaged = Expected::Failure("expected the stored copy of /opt/tasktracker/staging/app/releases/");
     for key in ["project", "images", "files", "id", "serviceHashes"] {
@@ -109,7 +109,9 @@ async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() 
     // What the services are like is told as it is there, field by field.
     for part in ["services", "files"] {
         let mut manifest = good.clone();
-        manifest["project"][part].as_object_mut().unwrap().values_mut().for_each(|value| soil(value, false));
+        for value in manifest["project"][part].as_object_mut().unwrap().values_mut() {
+            soil(if part == "services" { &mut value["compose"] } else { value }, false);
+        }
         manifest["desiredHash"] = json!(NASTY);
         let looks = look(kept(&ledger, &bytes(&manifest))).await;
         assert!(looks.is_ok(), "{part}: {looks:?}");
@@ -122,7 +124,7 @@ async fn names_of_files_and_words_of_the_probe_are_told_without_what_a_terminal_
     let odd = program("list", |said| {
         // `staging/app/` and the nasty text, as the helper encodes names that are not plain.
         let name = text_line("", format!("staging/app/{NASTY}").as_bytes());
-        let line = format!("O {} 81a4 3 x\n", name.split_whitespace().last().unwrap());
+        let line = format!("O {} 81a4 3 1500 1500 x\n", name.split_whitespace().last().unwrap());
         Said::new(line + &said.text(), Then::Listen)
     });
     let wanted = &["FileExtra \\u{0}\\r\\n\\u{1b}[2J\\u{7}\\u{9b}…: a file of 3 bytes"];

@@ -18,7 +18,11 @@ use crate::{
 async fn refused_channels_are_told() {
     let refused = |kinds| Script { refused: kinds, ..Script::default() };
     let table = [
-        ("no sessions", refused(&["session"]), "connection: expected it to stay"),
+        (
+            "no sessions",
+            refused(&["session"]),
+            "ssh: expected sshd to open a session, found: refused (ResourceShortage)",
+        ),
         (
             "no sockets",
             refused(&["socket"]),
@@ -44,7 +48,7 @@ async fn told_of(first: &'static [u8], more: &'static [u8]) -> String {
             std::future::pending::<()>().await;
         }
     });
-    let host = host(port, Limits { answer: LIMIT, program: LIMIT });
+    let host = host(port, Limits { answer: LIMIT, program: LIMIT, ..Limits::default() });
     let begun = Instant::now();
     let error = timeout(Duration::from_secs(15), host.connect()).await.unwrap().unwrap_err().to_string();
     assert!(begun.elapsed() < Duration::from_secs(12), "{error}");

@@ -81,7 +81,7 @@ async fn what_is_of_another_type_is_told_where_it_matters() {
                 list[0]["State"] = json!("exited");
                 list[0]["Status"] = json!("Exited (\u{1b}[31m-137\n) long ago");
             }),
-            &["Stopped tt-staging-app-backend-1: exited (\\u{1b}[31m-137\\n)"],
+            &["Stopped tt-staging-app-backend-1: exited"],
         ),
         (
             "restarts below nothing",

@@ -157,7 +157,7 @@ fn a_release_that_does_not_serve_is_not_tried_again_and_the_old_one_comes_back()
     wait_until("the old release serves again", || {
         revision(&stage) == "r1" && operator.log().contains("was tried and failed")
     });
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    operator.wait_for_checks("staging", "app-1", 3);
     assert_eq!(
         operator.metric("tasktracker_rollout_total", &["result=\"error\""]),
         Some(1.0),
@@ -284,7 +284,7 @@ fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is
     assert_eq!(stage.on_host("docker inspect --format '{{.Id}}' tt-staging-app-edge-1"), edge);
     let operator = stage.start_operator();
     wait_until("it is told", || operator.log().contains("Held"));
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    operator.wait_for_checks("staging", "app-1", 3);
     let (code, status) = stage.json(&["status"]);
     let report = &status[0]["report"];
     assert_eq!((code, &report["revision"], &report["waiting"]["reason"]), (2, &json!("r1"), &json!("Held")));

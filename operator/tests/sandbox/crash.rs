@@ -13,7 +13,7 @@ use tasktracker_testbed::{DemoHost, Users, titles};
 
 use crate::{
     rollout::assert_unnoticed,
-    stage::{Running, Stage, wait_until},
+    stage::{Running, Stage, elapse, wait_until},
 };
 
 /// Places at which the operator ends itself, in the order in which an apply reaches them.
@@ -206,7 +206,7 @@ fn a_cut_rollout_that_is_no_longer_wanted_is_taken_back() {
     // Whoever asked for r2 asks for r1 again: what is there of r2 goes.
     write("r1");
     let (code, status) = stage.json(&["status"]);
-    assert!(code != 0 && status[0]["report"]["cut"] == true, "it is told as in sync: {status}");
+    assert!(code != 0 && status[0]["report"]["interrupted"] == true, "it is told as in sync: {status}");
     let operator = stage.start_operator();
     wait_until("r1 serves again", || {
         ledger(&stage)["intent"].is_null() && operator.is_ready("staging") && stage.json(&["status"]).0 == 0
@@ -242,9 +242,8 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
     assert!(first.stands_still(), "it was continued: {}", first.log());
     assert!(epoch() > its, "the second one did not take the lock over: {}\n{}", first.log(), second.log());
     assert_eq!(ledger(&stage)["history"][0]["result"], "Succeeded");
-    while stopped.elapsed() < Duration::from_secs(30) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    // Its connection is older by then than what the host waits for a sign of life.
+    elapse(Duration::from_secs(30).saturating_sub(stopped.elapsed()));
     // What the first one knew of the stacks is old, too: it must not go back to r2.
     write("r1");
     wait_until("the second one went back to r1", || {
@@ -254,7 +253,7 @@ fn an_operator_that_stood_still_in_an_apply_does_not_write_over_another_ones_wor
     assert!(first.stands_still(), "it was continued: {}", first.log());
     first.signal("CONT");
     first.wait_until_ready("staging");
-    std::thread::sleep(Duration::from_secs(3));
+    first.wait_for_checks("staging", "app-1", 3);
     assert_eq!(stage.snapshot(), after, "the late one wrote over the other one's work");
     let overlap = stage.on_host("cat /opt/tasktracker/staging/app/ledger.json");
     assert!(!overlap.contains("\"failed\""), "{overlap}");
@@ -278,7 +277,7 @@ fn no_host_is_rolled_out_onto_empty_data_unasked() {
     assert_eq!(stage.on_host("docker volume ls -q"), "", "a volume was made");
     let operator = stage.start_operator();
     wait_until("the change waits", || operator.log().contains("DataWouldBeLeft"));
-    std::thread::sleep(Duration::from_secs(2));
+    operator.wait_for_checks("staging", "app-1", 3);
     operator.stop();
     assert_eq!(stage.on_host("docker volume ls -q"), "", "a volume was made unasked");
     let asked = stage.command(&["apply", "--leave-data"]);
@@ -341,7 +340,7 @@ impl Cut {
             }
             Self::Link => {
                 stage.host.set_link(false).unwrap();
-                std::thread::sleep(Duration::from_secs(2));
+                elapse(Duration::from_secs(2));
                 stage.host.set_link(true).unwrap();
             }
             Self::Docker => {
@@ -391,10 +390,10 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
     // What the same costs users while nothing is rolled out: more than that, a rollout must not.
     for cut in [Cut::Docker, Cut::Power] {
         let users = Users::start(stage.page(), &format!("calm-{cut:?}"));
-        std::thread::sleep(Duration::from_secs(1));
+        users.wait_for_requests(200);
         cut.strike(stage, &mut operator);
         wait_until("it serves again", || stage.http(3500, "GET /api/health/ready").0 == 200);
-        std::thread::sleep(Duration::from_secs(1));
+        users.wait_for_requests(200);
         let silence = users.stop().longest_silence();
         println!("{cut:?} without a rollout: nobody was answered for {} ms", silence.as_millis());
         wait_until("all is well", || operator.as_ref().is_some_and(|one| one.is_ready("staging")));
@@ -405,7 +404,7 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
         let users = Users::start(stage.page(), &format!("cut-{number}"));
         write(revision);
         wait_until("an apply is under way", || ledger(stage)["intent"]["desiredHash"].is_string());
-        std::thread::sleep(Duration::from_millis(dice.below(4_000)));
+        elapse(Duration::from_millis(dice.below(4_000)));
         let struck = stage.on_host("date +%s.%N");
         cut.strike(stage, &mut operator);
         let operator = operator.as_ref().unwrap();
@@ -414,7 +413,7 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
                 && stage.http(3500, "GET /api/health").1.contains(revision)
                 && ledger(stage)["intent"].is_null()
         });
-        std::thread::sleep(Duration::from_millis(500));
+        users.wait_for_requests(100);
         let seen = users.stop();
         let longest = silences.entry(cut).or_default();
         *longest = (*longest).max(seen.longest_silence());
@@ -496,7 +495,7 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         } else {
             stage.on_host(disturb);
         }
-        std::thread::sleep(Duration::from_millis(dice.below(if is_rollout { 4_000 } else { 1_500 })));
+        elapse(Duration::from_millis(dice.below(if is_rollout { 4_000 } else { 1_500 })));
         cut.strike(&stage, &mut operator);
         let operator = operator.as_ref().unwrap();
         let processes = std::fmt::from_fn(|formatter| {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
-    engine::{self, Look, Wish},
+    engine::{self, CheckOptions, Evaluation},
     host::Host,
     observe::Depth,
     plan::Approval,
@@ -39,13 +39,19 @@ impl Bench {
         Self { stage, stack, host, runtime: Runtime::new().unwrap() }
     }
 
-    fn try_look(&self, depth: Depth) -> Result<Look, engine::Error> {
-        let wish = Wish { approval: Approval::Policy, depth, lock: None, turns: None, barred: None };
+    fn try_look(&self, depth: Depth) -> Result<Evaluation, engine::Error> {
+        let wish = CheckOptions {
+            approval: Approval::Policy,
+            depth,
+            lock: None,
+            coordinator: None,
+            read_only_reason: None,
+        };
         let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, wish));
         Ok(looks?.pop().expect("one project"))
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> Evaluation {
         self.try_look(Depth::Whole).unwrap()
     }
 
@@ -56,7 +62,10 @@ impl Bench {
                 let actions = look.plan.repairs.iter().map(|repair| repair.action.words()).collect();
                 (look.drift, actions)
             }
-            Err(error) => (error.report("app-1", None).drift, Vec::new()),
+            Err(error) => (
+                error.report(&tasktracker_operator::component::projects(&self.stack)[0], None).drift,
+                Vec::new(),
+            ),
         }
     }
 

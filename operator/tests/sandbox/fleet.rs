@@ -1,13 +1,13 @@
 //! Several hosts with one database server, behind a balancer.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use tasktracker_testbed::{Balancer, DemoHost, PostgresServer, SandboxHost, Users, http};
 
 use crate::{
     rollout::{assert_unnoticed, make_bad},
-    stage::{Stage, succeeded, wait_until},
+    stage::{Running, Stage, phase, succeeded, wait_until, wait_until_listening},
 };
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 15s}}\n";
@@ -68,6 +68,13 @@ impl Fleet {
         self.write(revision, ["Active"; 3]);
     }
 
+    /// Waits until so many checks of each host succeeded.
+    fn wait_for_checks(&self, operator: &Running, count: u32) {
+        for (number, _) in self.hosts().enumerate() {
+            operator.wait_for_checks("staging", &format!("app-{}", number + 1), count);
+        }
+    }
+
     /// The ledger of each host.
     fn ledgers(&self) -> Vec<Value> {
         let text = |host: &SandboxHost| {
@@ -97,6 +104,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     let balancer =
         Balancer::start(fleet.hosts().map(|host| SocketAddr::new(host.address(), 3500)).collect()).unwrap();
 
+    phase("an approved rollout");
     // What is approved is the plan of all three, though it is another one as soon as the first is done.
     let users = Users::start(balancer.address(), "fleet");
     let approve = POLICY.replace("{rollout", "{upgrade: Approve, rollout");
@@ -125,6 +133,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     one_by_one.sort();
     assert_eq!(began[0], one_by_one[0], "the first one of the spec comes first");
 
+    phase("a revision that is bad on the second host");
     // A revision that is good on the first host and bad on the second.
     for (number, host) in fleet.hosts().enumerate() {
         let bad = if number == 1 { "exit 3" } else { "exec /real \"$@\"" };
@@ -136,7 +145,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
         let failed = |at: usize| fleet.ledgers()[at]["failed"]["revision"] == "r3";
         failed(0) && failed(1) && fleet.served() == ["r2"; 3]
     });
-    thread::sleep(Duration::from_secs(3));
+    fleet.wait_for_checks(&operator, 3);
     assert_unnoticed(&fleet.stage.host, "a revision that is bad on the second host", &users.stop());
     let ledgers = fleet.ledgers();
     let tried: Vec<Vec<&str>> = ledgers
@@ -159,6 +168,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     let (code, status) = fleet.stage.json(&["status"]);
     assert_eq!(code, 2, "{status:#}");
 
+    phase("a host is drained");
     // A host that is drained serves whoever comes, and tells the balancer to send nobody.
     let third = SocketAddr::new(fleet.others[1].address(), 3500);
     let health = || http(third, "GET /api/health/ready").unwrap_or_default().0;
@@ -229,7 +239,7 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
     // What one of them lacks keeps all of them from beginning.
     let listener = "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 3600, ReuseAddr => 1) or die; sleep 120' >/dev/null 2>&1 &";
     succeeded(fleet.others[1].command("sh").args(["-c", listener]));
-    thread::sleep(Duration::from_secs(1));
+    wait_until_listening(&fleet.others[1], 3600);
     let lacking = |reason: &str| {
         let is_told = || operator.log().contains(&format!("host=app-3 reason=\"{reason}\""));
         wait_until(format_args!("{reason} is told: {}", operator.said()), is_told);
@@ -237,7 +247,7 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
         let refused = stage.command(&["apply"]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(1) && said.contains("nothing is begun: app-3"), "{said}");
-        thread::sleep(Duration::from_secs(2));
+        fleet.wait_for_checks(&operator, 3);
     };
     write("r1", "", "  ports: {page: 3600}\n");
     lacking("PreflightFailed");

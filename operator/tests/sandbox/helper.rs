@@ -104,12 +104,12 @@ fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
     let running = || stage.as_root("pgrep -f '[w]hile read -r verb asked' || true").lines().count();
     let (stack, host) = stage.managed();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let wish = tasktracker_operator::engine::Wish {
+    let wish = tasktracker_operator::engine::CheckOptions {
         approval: tasktracker_operator::plan::Approval::Policy,
         depth: Depth::Whole,
         lock: None,
-        turns: None,
-        barred: None,
+        coordinator: None,
+        read_only_reason: None,
     };
     runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
     assert!(running() > 0, "the helper does not run");

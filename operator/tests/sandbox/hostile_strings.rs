@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tasktracker_crds::{TaskTrackerStack, validation::read_stack};
 use tasktracker_operator::{
-    desired,
+    component,
     host::{Exit, Host, Step, shell},
     release::Prepared,
     source::Stack,
@@ -161,7 +161,7 @@ fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
     );
     let lock = runtime.block_on(host.lock("test")).unwrap();
     for (path, hostile, stack) in &accepted {
-        let Some(project) = desired::for_host(stack, &stack.spec.hosts[0]).pop() else { continue };
+        let Some(project) = component::for_host(stack, &stack.spec.hosts[0]).pop() else { continue };
         let prepared = Prepared::new(project.clone(), BTreeMap::new(), BTreeMap::new());
         let steps: Vec<Step> = prepared.placements().into_iter().map(Step::Place).collect();
         runtime.block_on(host.carry_out(&lock, &project.folder, &steps)).unwrap();

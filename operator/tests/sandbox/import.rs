@@ -15,7 +15,7 @@ use std::{
 
 use tasktracker_testbed::{DemoHost, http, titles};
 
-use crate::stage::{Stage, wait_until};
+use crate::stage::{Stage, elapse, phase, wait_until};
 
 const TASKS: usize = 10_000;
 const COMPOSE: &str = "
@@ -82,7 +82,7 @@ impl Watch {
                     longest = longest.max(last.elapsed());
                     last = Instant::now();
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                elapse(Duration::from_millis(10));
             }
             longest.max(last.elapsed())
         });
@@ -98,6 +98,7 @@ impl Watch {
 #[test]
 fn a_project_made_by_hand_is_taken_over_with_every_task() {
     let stage = Stage::new("import");
+    phase("a project is made by hand");
     stage.host.write_file("/tmp/compose.yaml", COMPOSE).unwrap();
     stage.on_host("mkdir -p /home/deploy/by_hand && cp /tmp/compose.yaml /home/deploy/by_hand/ && cd /home/deploy/by_hand && docker compose up -d 2>&1");
     let api = SocketAddr::new(stage.host.address(), 8000);
@@ -112,6 +113,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     let before = titles(api).unwrap();
     assert_eq!(before.len(), TASKS);
 
+    phase("import writes a file");
     // The file says all that the containers did, but the secret.
     let import = |project: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tasktracker-operator"));
@@ -142,6 +144,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     assert!(!import("by_hand").status.success(), "a file that is there was replaced");
     stage.write_value("tasks", "API_TOKEN", b"canary-by-hand");
 
+    phase("the plan shows what is replaced");
     // The plan shows what is replaced, and nothing is written before a person wants it.
     let containers = || stage.on_host("docker ps -a --format '{{.Names}} {{.State}}' | sort");
     let (by_hand, volumes) = (containers(), stage.on_host("docker volume ls -q | sort"));
@@ -159,6 +162,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
         change["items"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
     assert!(paths.contains(&"containers/by_hand-backend-1") && paths.contains(&"volumes/data"), "{paths:?}");
 
+    phase("a release that does not serve");
     // What the file does not name would be left, and what does not serve gives back what it replaced.
     let write = |text: &str| fs::write(stage.path("stacks/tasks.yaml"), text).unwrap();
     write(&text.replace("by_hand_tasks", "other_tasks"));
@@ -187,6 +191,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     };
     is_as_before();
 
+    phase("an interrupted apply without its secret");
     // Cut, and what it needs cannot be had any more: what was stopped is not left so.
     let good = text.replace("upgrade: Approve", "upgrade: Approve\n    rollout: {soak: 1s}");
     write(&good);
@@ -201,6 +206,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     operator.stop();
     is_as_before();
     stage.write_value("tasks", "API_TOKEN", b"canary-by-hand");
+    phase("apply takes over");
     let (page_watch, api_watch) = (
         Watch::start(SocketAddr::new(stage.host.address(), 3500), "GET /"),
         Watch::start(api, "GET /health/ready"),
@@ -219,6 +225,7 @@ fn a_project_made_by_hand_is_taken_over_with_every_task() {
     let (code, status) = stage.json(&["status"]);
     assert_eq!(code, 0, "{status:#}");
 
+    phase("without adopt");
     // Once is enough: without `adopt`, everything stays as it is.
     let ids = || stage.on_host("docker ps -aq --no-trunc | sort");
     let adopted = ids();

@@ -7,16 +7,21 @@
 #[expect(dead_code, reason = "the page's own test uses the rest")]
 mod browser;
 mod change;
+mod components;
 mod crash;
 mod drift;
+mod echo;
 mod faults;
 #[cfg(test)]
 mod fleet;
+mod golden;
 mod helper;
+mod host_abilities;
 mod hostile_strings;
 mod import;
 mod kubernetes;
 mod main_job;
+mod metrics;
 mod news;
 mod ownership;
 mod policy;

@@ -92,7 +92,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     operator.stop();
     let operator = stage.start_operator();
     wait_until("it looked again", || operator.log().matches("a change waits").count() == 2);
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    operator.wait_for_checks("staging", "app-1", 3);
     told(2, &["waits for approval"]);
     write("bad", "");
     told(3, &["revision bad failed on app-1", "&lt;!channel&gt; no room for …"]);

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tasktracker_testbed::{DemoHost, http};
 
-use crate::stage::{Running, Stage, wait_until};
+use crate::stage::{Running, Stage, phase, wait_until};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s}}\n";
 const CONTAINERS: &str = "docker ps -a --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' | sort";
@@ -53,6 +53,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     add_task(&stage, "kept");
     let before = stage.on_host(CONTAINERS);
 
+    phase("another host would begin without the data");
     // The database is a file on the one host: another host would begin without it.
     stage.write_stack("staging.yaml", &there);
     reason(&stage, &operator, "DataWouldBeLeft");
@@ -65,6 +66,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     let refused = stage.command(&["apply"]);
     assert_eq!(refused.status.code(), Some(1), "data was left without a word");
 
+    phase("coming back means older data");
     // Once it was in force there, coming back means older data, though all of it is as asked for here.
     let leave = || {
         let asked = stage.command(&["apply", "--leave-data"]);
@@ -83,6 +85,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     operator.wait_until_ready("staging");
     assert_eq!(stage.on_host(CONTAINERS), before);
 
+    phase("a host is forgotten");
     // A host that is there no longer can only be forgotten.
     other.host.kill_sshd().unwrap();
     let forget = ["delete", "staging", "--host", "app-2", "--forget"];
@@ -92,6 +95,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     assert!(stage.command(&forget).status.success());
     assert_eq!(report(&stage.json(&["status"]).1, "app-2"), &Value::Null);
 
+    phase("down and up by hand");
     // `down -v` and `up` by hand: volumes and network are not Compose's to make or remove. The operator may be the first
     // to make the containers again.
     stage.on_host(
@@ -99,20 +103,22 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     );
     wait_until("all is well again", || operator.is_ready("staging") && has_task(&stage, "kept"));
 
+    phase("an operator without its state");
     // A new operator that knows nothing finds the ledger, and writes nothing.
     let before = (stage.snapshot(), stage.on_host("cat /opt/tasktracker/.epoch"));
     operator.stop();
     let empty = stage.path("empty-state");
     let operator = stage.run_with("new.log", &[("TASKTRACKER_STATE_DIR", empty.to_str().unwrap())]);
     operator.wait_until_ready("staging");
-    std::thread::sleep(Duration::from_secs(2));
+    operator.wait_for_checks("staging", "app-1", 3);
     assert_eq!((stage.snapshot(), stage.on_host("cat /opt/tasktracker/.epoch")), before);
 
+    phase("the ledger is gone");
     // Everything that the operator keeps is gone, what it made is there: that is no fresh start.
     let before = stage.on_host(CONTAINERS);
     stage.on_host("rm -rf /opt/tasktracker/staging");
     reason(&stage, &operator, "LedgerMissing");
-    std::thread::sleep(Duration::from_secs(1));
+    operator.wait_for_checks("staging", "app-1", 3);
     operator.stop();
     assert_eq!(
         (stage.on_host(CONTAINERS), stage.on_host("ls /opt/tasktracker")),
@@ -129,6 +135,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     assert_eq!(stage.on_host(CONTAINERS), before, "what was as asked for was made anew");
     assert!(has_task(&stage, "kept") && stage.json(&["status"]).0 == 0);
 
+    phase("the data is gone, too");
     // The same, and the data is gone, too: only a person who says so begins without it.
     stage.on_host("docker rm -f $(docker ps -aq) && docker volume rm tt-staging-app-data && rm -rf /opt/tasktracker/staging");
     let refused = stage.command(&["apply"]);
@@ -157,10 +164,8 @@ fn a_stack_that_is_gone_is_taken_away_as_its_policy_says_and_never_its_data() {
     );
     stage.write_stack("staging.yaml", &gone);
     stage.write_stack("second.yaml", &retained);
-    stage.write_stack(
-        "third.yaml",
-        &stays.replace("interval: 300ms", "ports: {page: 3700, api: 8200}\n  interval: 300ms"),
-    );
+    let stays = stays.replace("interval: 300ms", "ports: {page: 3700, api: 8200}\n  interval: 300ms");
+    stage.write_stack("third.yaml", &stays);
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
     operator.wait_until_ready("second");
@@ -172,6 +177,7 @@ fn a_stack_that_is_gone_is_taken_away_as_its_policy_says_and_never_its_data() {
     };
     let (all, before) = (volumes(), stage.on_host(CONTAINERS));
 
+    phase("a file that comes back");
     // A file that comes back, as while a repository is checked out, is no deletion.
     let refused = stage.command(&["delete", "staging"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -180,16 +186,26 @@ fn a_stack_that_is_gone_is_taken_away_as_its_policy_says_and_never_its_data() {
         "{said}"
     );
     fs::remove_file(stage.path("stacks/staging.yaml")).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    // A change of another file shows that the folder was read without the first.
+    for (number, revision) in (1..).zip(["r2", "r1", "r2"]) {
+        stage.write_stack("third.yaml", &stays.replace("revision: r1", &format!("revision: {revision}")));
+        wait_until(format_args!("the folder is read anew: {}", operator.said()), || {
+            let log = operator.log();
+            log.lines().filter(|line| line.contains("the spec changed") && line.contains("third")).count()
+                == number
+        });
+    }
     stage.write_stack("staging.yaml", &gone);
     operator.wait_until_ready("staging");
+    phase("a file that stays away");
     fs::remove_file(stage.path("stacks/staging.yaml")).unwrap();
     fs::remove_file(stage.path("stacks/second.yaml")).unwrap();
     let removed = Instant::now();
-    while removed.elapsed() < Duration::from_secs(57) {
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    assert_eq!(stage.on_host(CONTAINERS), before, "a deletion within a minute");
+    wait_until(format_args!("a deletion begins: {}", operator.said()), || {
+        stage.on_host(CONTAINERS) != before
+    });
+    // The operator may have read the folder up to a second later, never earlier.
+    assert!(removed.elapsed() > Duration::from_secs(57), "a deletion after {:?}", removed.elapsed());
     wait_until("what is gone is taken away", || containers("staging") == 0);
     wait_until("and it is told", || operator.log().contains("removed, volumes stay"));
     assert_eq!((containers("second"), volumes()), (3, all.clone()), "{}", operator.log());
@@ -197,21 +213,24 @@ fn a_stack_that_is_gone_is_taken_away_as_its_policy_says_and_never_its_data() {
     assert!(!networks.contains("tt-staging") && networks.contains("tt-second"), "{networks}");
     assert!(operator.log().contains("volumes stay though policy.deletion is DownAndVolumes"));
 
+    phase("a stack that comes back");
     // What comes back finds its data again.
     stage.write_stack("staging.yaml", &gone);
     operator.wait_until_ready("staging");
     assert!(has_task(&stage, "kept"));
+    phase("delete with volumes");
     // The running operator may have the file in mind still: what a person takes away does not come back.
     fs::remove_file(stage.path("stacks/staging.yaml")).unwrap();
     let (code, done) = stage.json(&["delete", "staging", "--volumes"]);
     let done = done[0]["done"].as_array().unwrap();
     assert_eq!((code, &done[0]), (0, &json!("remove secrets/backend/TOKEN")), "{done:?}");
     assert!(done.contains(&json!("remove volume tt-staging-app-data")), "{done:?}");
-    std::thread::sleep(Duration::from_secs(2));
+    operator.wait_for_checks("staging", "app-1", 3);
     operator.stop();
     let left = || (containers("staging"), containers("second"), volumes());
     assert_eq!(left(), (0, 3, "tt-second-app-data\n".to_owned()));
 
+    phase("delete of a project that a person holds");
     // Whoever works on a project by hand is not taken by surprise, not even by a person.
     stage.on_host("echo 'me: a backup' >/opt/tasktracker/second/app/HOLD");
     let held = stage.command(&["delete", "second"]);
@@ -251,7 +270,8 @@ fn two_operators_that_want_different_things_stop_and_say_so() {
     });
     let epoch = || stage.on_host("cut -d' ' -f1 /opt/tasktracker/.epoch").trim().parse::<u64>().unwrap();
     let settled = epoch();
-    std::thread::sleep(Duration::from_secs(8));
+    one.wait_for_ended_checks("staging", "app-1", 1);
+    two.wait_for_ended_checks("staging", "app-1", 1);
     assert!(epoch() <= settled + 1, "they go on: {} {}", one.log(), two.log());
     let told = if one.log().contains("OtherWriter") { one.log() } else { two.log() };
     assert!(told.contains("end one of the two"), "{told}");

@@ -50,7 +50,7 @@ fn whoever_asks_for_it_has_reports_without_writes() {
         });
         let suspended = f64::from(u8::from(reason == "Suspended"));
         assert_eq!(operator.metric("tasktracker_stack_suspended", &[]), Some(suspended));
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        operator.wait_for_checks("staging", "app-1", 3);
         operator.stop();
         assert_eq!(stage.on_host(stopped).trim(), "false", "{reason}: it was healed");
     }
@@ -97,11 +97,17 @@ fn events_wake_the_operator_long_before_its_interval_and_ages_survive_its_restar
     told("Stopped", 1.0);
     stage.on_host("echo '# mine' >>/opt/tasktracker/staging/app/compose.yaml");
     told("FileChanged", 2.0);
-    // The daemon goes away and comes back with the stream of its events.
+    // The daemon goes away and comes back with the stream of its events: the first check that succeeds listens again.
+    let is_failing = || operator.metric("tasktracker_host_failure", &[]).is_some();
     stage.host.stop_docker().unwrap();
+    wait_until("the check fails", is_failing);
     stage.host.start_docker().unwrap();
     stage.on_host("docker start tt-staging-app-edge-1 tt-staging-app-backend-1");
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    wait_until("a check succeeds, and finds what was stopped before", || {
+        stage.on_host("docker ps -q --filter health=healthy").lines().count() == 2
+            && !is_failing()
+            && operator.metric("tasktracker_drift_items", &["layer=\"containers\""]) == Some(1.0)
+    });
     let before = operator.metric("tasktracker_drift_detect_seconds_count", &[]).unwrap();
     stage.on_host("docker pause tt-staging-app-edge-1");
     told("Paused", before + 1.0);

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use tasktracker_testbed::{DemoHost, SandboxHost, Seen, Users, titles};
 
-use crate::stage::{Stage, succeeded};
+use crate::stage::{Stage, succeeded, wait_until_listening};
 
 const SOAK: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s}}\n";
+/// Requests that users make before and after a change: of some hundred milliseconds.
+const AROUND: usize = 100;
 
 /// Nothing failed, and everything that was acknowledged is there.
 pub(crate) fn assert_unnoticed(host: &SandboxHost, what: &str, seen: &Seen) {
@@ -46,10 +48,10 @@ fn a_change_of_image_environment_secret_or_number_costs_no_request() {
     ];
     for (number, (what, change)) in steps.into_iter().enumerate() {
         let users = Users::start(stage.page(), &format!("step-{number}"));
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        users.wait_for_requests(AROUND);
         change();
         stage.apply();
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        users.wait_for_requests(AROUND);
         assert_unnoticed(&stage.host, what, &users.stop());
         let (code, status) = stage.json(&["status"]);
         assert_eq!(code, 0, "{what}: {status:#}");
@@ -71,10 +73,11 @@ pub(crate) fn make_bad(host: &SandboxHost, revision: &str, script: &str) {
     let script = format!(
         "docker tag {registry}/frontend:r1 {registry}/frontend:{revision}
          docker rm -f bad bad-backend 2>/dev/null
-         docker create --name bad-backend {registry}/backend:r1 >/dev/null && docker cp bad-backend:/backend /tmp/backend
+         docker create --name bad-backend {registry}/backend:r1 >/dev/null
+         rm -rf /tmp/real && mkdir /tmp/real && docker export bad-backend | tar -x -C /tmp/real && mv /tmp/real/backend /tmp/real/real
          printf '%s\\n' '#!/bin/sh' '[ \"$1\" = healthcheck ] && exec /real \"$@\"' '{script}' >/tmp/wrapper && chmod +x /tmp/wrapper
          docker create --name bad --entrypoint /backend caddy:2.6.2 >/dev/null
-         docker cp /tmp/backend bad:/real && docker cp /tmp/wrapper bad:/backend
+         (cd /tmp/real && tar -c real $(ls -d lib* usr 2>/dev/null)) | docker cp - bad:/ && docker cp /tmp/wrapper bad:/backend
          docker commit --change 'ENTRYPOINT [\"/backend\"]' --change 'CMD []' --change 'USER 10001:10001' bad {registry}/backend:{revision} >/dev/null
          docker rm -f bad bad-backend >/dev/null"
     );
@@ -137,7 +140,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     stage.as_root("perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 3600, ReuseAddr => 1) or die; sleep 60' >/dev/null 2>&1 & echo $! >/tmp/listener");
     let moved = stage.stack("staging", "r1", "  ports: {page: 3600}\n");
     stage.write_stack("staging.yaml", &moved);
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    wait_until_listening(&stage.host, 3600);
     let refused = stage.command(&["apply"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("port 3600: expected it to be free for edge, found something"), "{said}");
@@ -150,7 +153,7 @@ fn a_revision_that_does_not_serve_is_noticed_by_nobody_and_taken_back_once() {
     assert_unnoticed(&stage.host, "seven bad revisions and a port", &users.stop());
     write("green-but-deaf");
     let operator = stage.start_operator();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    operator.wait_for_checks("staging", "app-1", 3);
     operator.stop();
     write("r1");
     assert_eq!(stage.json(&["status"]).0, 0);

@@ -3,10 +3,10 @@
 use std::{
     fmt::Display,
     fs::{self, File},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, ExitStatus, Output},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,15 +14,18 @@ use std::{
 use futures::executor::block_on;
 use serde_json::Value;
 use tasktracker_operator::{
-    engine::{Look, Memory, Site, Wish},
+    engine::{CheckOptions, Evaluation, Memory, ProjectContext},
     host::{self, Host},
     source::{Folder, Secrets, Stack, target},
 };
-use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile, http};
+pub(crate) use tasktracker_testbed::wait::{elapse, wait_until, wait_until_within};
+use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, hostile, http, wait};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up.
-const LIMIT: Duration = Duration::from_mins(2);
+use crate::metrics::{CheckCount, Results, total, value};
+
+/// Images of every host that is not without any.
+const IMAGES: [&str; 5] = ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"];
 
 /// One host and what the operator needs to manage it.
 pub(crate) struct Stage {
@@ -46,7 +49,7 @@ impl Stage {
     /// The same on a host with options of its own.
     pub(crate) fn with(name: &str, options: HostOptions) -> Self {
         let stage = Self::bare(name, options);
-        load_images(&stage.host);
+        stage.load(&IMAGES);
         stage
     }
 
@@ -54,8 +57,13 @@ impl Stage {
     pub(crate) fn another_host(name: &str) -> SandboxHost {
         let options = HostOptions { reuse: Some(format!("operator-{name}")), ..HostOptions::default() };
         let host = SandboxHost::start(name, &options).unwrap();
-        load_images(&host);
+        load(&host, &IMAGES);
         host
+    }
+
+    /// Loads archives of the images' folder into the host, such as `echo-r1`.
+    pub(crate) fn load(&self, images: &[&str]) {
+        load(&self.host, images);
     }
 
     /// Starts a host without any image.
@@ -63,7 +71,8 @@ impl Stage {
         Self::bare(name, HostOptions::default())
     }
 
-    fn bare(name: &str, options: HostOptions) -> Self {
+    /// Starts a host with options of its own, without any image.
+    pub(crate) fn bare(name: &str, options: HostOptions) -> Self {
         let options = HostOptions { reuse: Some(format!("operator-{name}")), ..options };
         let host = SandboxHost::start(name, &options).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -103,13 +112,20 @@ impl Stage {
         &self,
         stack: &Stack,
         host: &Arc<Host>,
-        wish: Wish<'_>,
-    ) -> Result<Vec<Look>, host::Error> {
+        wish: CheckOptions<'_>,
+    ) -> Result<Vec<Evaluation>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
         let (memory, images) = (Memory::none(), Arc::default());
-        Site { stack, spec: &stack.spec.hosts[0], host, secrets: &secrets, memory: &memory, images: &images }
-            .look(wish)
-            .await
+        ProjectContext {
+            stack,
+            spec: &stack.spec.hosts[0],
+            host,
+            secrets: &secrets,
+            memory: &memory,
+            images: &images,
+        }
+        .check_all(wish)
+        .await
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.
@@ -151,12 +167,7 @@ spec:
     /// Starts a `run` that ends itself at a place, and waits until it has: whether it did, and its log.
     pub(crate) fn operator_ends_at(&self, place: &str) -> (bool, String) {
         let mut running = self.run_with("failpoint.log", &[("TASKTRACKER_FAILPOINT", place)]);
-        let started = Instant::now();
-        let mut ended = None;
-        while ended.is_none() && started.elapsed() < LIMIT {
-            std::thread::sleep(Duration::from_millis(50));
-            ended = running.child.try_wait().unwrap();
-        }
+        let ended = running.wait_for_end(wait::LIMIT);
         (ended.is_some(), running.log())
     }
 
@@ -259,6 +270,11 @@ spec:
     }
 }
 
+/// Names the phase of a scenario that begins, so that the output of a failed test says how far it came.
+pub(crate) fn phase(name: &str) {
+    println!("phase: {name}");
+}
+
 /// Starts an operator that appends its log to a file, and serves metrics on a free port.
 pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Running {
     let metrics = hostile::closed_port().unwrap();
@@ -267,11 +283,17 @@ pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Running {
     Running { child: command.spawn().unwrap(), metrics, log }
 }
 
-fn load_images(host: &SandboxHost) {
-    let images = std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images");
-    for image in ["caddy", "backend-r1", "backend-r2", "frontend-r1", "frontend-r2"] {
-        host.load_image(&Path::new(&images).join(format!("{image}.tar"))).unwrap();
+pub(crate) fn load(host: &SandboxHost, images: &[&str]) {
+    let folder = std::env::var("TASKTRACKER_IMAGES").expect("run `cargo xtask test`: it builds the images");
+    for image in images {
+        host.load_image(&Path::new(&folder).join(format!("{image}.tar"))).unwrap();
     }
+}
+
+/// Waits until a program listens on a port of a host.
+pub(crate) fn wait_until_listening(host: &SandboxHost, port: u16) {
+    let address = SocketAddr::new(host.address(), port);
+    wait_until(format_args!("{address} listens"), || TcpStream::connect(address).is_ok());
 }
 
 /// Runs a program to its end and returns what it printed.
@@ -283,23 +305,40 @@ pub(crate) fn succeeded(command: &mut Command) -> String {
     printed
 }
 
-/// Waits until something is so; what was waited for is put into words only when it does not come.
-pub(crate) fn wait_until(what: impl Display, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < LIMIT, "not within {} s: {what}", LIMIT.as_secs());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 impl Running {
     /// The value of a metric whose line contains all of `labels`.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
-        let (_, text) = http(self.metrics, "GET /metrics")?;
-        let line = text.lines().find(|line| {
-            line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
-        })?;
-        line.rsplit(' ').next()?.parse().ok()
+        value(&self.metrics_text()?, name, labels)
+    }
+
+    fn metrics_text(&self) -> Option<String> {
+        http(self.metrics, "GET /metrics").map(|(_, text)| text)
+    }
+
+    /// The sum of a metric over the lines that contain all of `labels`.
+    pub(crate) fn total(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        Some(total(&self.metrics_text()?, name, labels))
+    }
+
+    /// Waits until `count` checks of a host succeeded, each from its begin to its end after this call.
+    ///
+    /// A test that asserts that nothing happened waits for this first: otherwise it would pass, too, where the operator
+    /// is slow or hangs.
+    pub(crate) fn wait_for_checks(&self, stack: &str, host: &str, count: u32) {
+        self.wait_for_counted(stack, host, count, Results::Success);
+    }
+
+    /// The same for checks whatever their result, where a failure is expected.
+    pub(crate) fn wait_for_ended_checks(&self, stack: &str, host: &str, count: u32) {
+        self.wait_for_counted(stack, host, count, Results::Any);
+    }
+
+    fn wait_for_counted(&self, stack: &str, host: &str, count: u32, results: Results) {
+        let mut checks = CheckCount::new(stack, host, count, results);
+        let what = format!("{count} checks of {host} of {stack} {results:?}");
+        wait_until(format_args!("{what}; log:\n{}", self.said()), || {
+            self.metrics_text().is_some_and(|text| checks.observe(&text))
+        });
     }
 
     pub(crate) fn is_ready(&self, stack: &str) -> bool {
@@ -308,6 +347,16 @@ impl Running {
 
     pub(crate) fn wait_until_ready(&self, stack: &str) {
         wait_until(format_args!("{stack} is ready; log:\n{}", self.said()), || self.is_ready(stack));
+    }
+
+    /// Waits until it ended by itself, for so long.
+    pub(crate) fn wait_for_end(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let (started, mut ended) = (Instant::now(), None);
+        wait_until_within(limit + wait::LIMIT, "the operator ended", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some() || started.elapsed() > limit
+        });
+        ended
     }
 
     /// Kills it where it stands.

@@ -1,6 +1,6 @@
 //! TLS at the edge: certificates from a secret, from the edge itself and from an authority, and how they are renewed.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ fn a_certificate_from_a_secret_is_shown_and_another_one_taken_up_without_a_resta
     write_pair(&stage, "web", &authority.issue(NAME, 2041));
     let is_new = || client.shown(page).is_ok_and(|now| now != shown) && running.is_ready("staging");
     wait_until("the new certificate is shown", is_new);
-    std::thread::sleep(Duration::from_millis(500));
+    users.wait_for_requests(100);
     let seen = users.stop();
     assert_no_failure("another certificate", &seen);
     println!("asked once more: {}", seen.asked_again);

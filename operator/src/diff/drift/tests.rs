@@ -2,21 +2,27 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
-    desired::{Project, compose},
-    host::{Details, Disk, FileFact, ImageConfig, Mounted, Published, Settings},
+    host::{Details, Disk, FileFact, ImageConfig, Mounted, Published},
     ledger::Ledger,
     observe::Mounts,
+    project::{Project, compose},
     release::{FileRecord, Prepared},
     source::Stack,
 };
 
 mod fixtures;
+mod golden;
 mod properties;
 
 use fixtures::*;
 
 fn found(observed: &Observed) -> Vec<DriftItem> {
     drift("app-1", &project(), observed)
+}
+
+/// Port 3500 of the host, at every address or one.
+fn published(protocol: &str, address: Option<[u8; 4]>) -> Published {
+    Published { port: 3500, protocol: protocol.to_owned(), address: address.map(Into::into) }
 }
 
 /// Kind, service, path, wanted and found.
@@ -37,6 +43,10 @@ fn kinds(change: impl FnOnce(&mut Observed)) -> Vec<(DriftKind, String)> {
 
 fn of<'a>(observed: &'a mut Observed, service: &str) -> &'a mut Container {
     observed.containers.iter_mut().find(|container| container.labels[COMPOSE_SERVICE] == service).unwrap()
+}
+
+fn fault_words(release: &Release, observed: &Observed) -> Vec<String> {
+    faults(release, observed).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -71,7 +81,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
         seen(|observed| {
             let container = of(observed, "edge");
             container.state = State::Other(text("exited"));
-            container.status = text("Exited (137) 3 seconds ago");
+            container.exit_code = Some(137);
         }),
         [(
             DriftKind::Stopped,
@@ -103,7 +113,7 @@ fn each_kind_is_seen_with_wanted_and_found() {
             text("nothing")
         )]
     );
-    let changed = FileFact::File { mode: 0o644, size: 5, sha256: Some("0123456789abcdef".to_owned()) };
+    let changed = file(0o644, 5, "0123456789abcdef");
     assert_eq!(
         seen(|observed| drop(observed.files.insert(text("files/edge/Caddyfile"), changed))),
         [(
@@ -157,27 +167,41 @@ fn one_container_too_many_is_the_one_with_the_wrong_name() {
 #[test]
 fn what_keeps_a_container_from_its_work_is_told_by_its_state() {
     let name = "tt-staging-app-backend-1".to_owned();
-    let with = |state: &str, status: &str, restarts: u64, health: Health| {
+    let with = |state: &str, uptime: Option<u64>, restarts: u64, health: Health| {
         kinds(|observed| {
             let backend = of(observed, "backend");
             backend.state = if state == "running" { State::Running } else { State::Other(state.to_owned()) };
-            (backend.status, backend.health) = (status.to_owned(), health);
-            backend.details.as_mut().unwrap().restarts = restarts;
+            backend.health = health;
+            let details = backend.details.as_mut().unwrap();
+            details.process = ["running", "paused"].contains(&state).then_some(7);
+            (details.uptime, details.restarts) = (uptime.map(Duration::from_secs), restarts);
         })
     };
-    assert_eq!(with("paused", "Up 3 minutes (Paused)", 0, Health::None), [(DriftKind::Paused, name.clone())]);
-    assert_eq!(with("created", "Created", 0, Health::None), [(DriftKind::Stopped, name.clone())]);
-    assert_eq!(
-        with("running", "Up 1 hour (unhealthy)", 0, Health::Unhealthy),
-        [(DriftKind::Unhealthy, name.clone())]
-    );
+    assert_eq!(with("paused", Some(180), 0, Health::None), [(DriftKind::Paused, name.clone())]);
+    assert_eq!(with("created", None, 0, Health::None), [(DriftKind::Stopped, name.clone())]);
+    assert_eq!(with("running", Some(3_600), 0, Health::Unhealthy), [(DriftKind::Unhealthy, name.clone())]);
     let restarting = [(DriftKind::Restarting, name)];
-    assert_eq!(with("restarting", "Restarting (1) 1 second ago", 2, Health::None), restarting);
-    assert_eq!(with("running", "Up Less than a second (health: starting)", 5, Health::Starting), restarting);
-    assert_eq!(with("running", "Up 9 seconds (healthy)", 5, Health::Healthy), restarting);
-    for (status, restarts) in [("Up 10 seconds (healthy)", 5), ("Up 2 weeks", 5), ("Up 1 second", 1)] {
-        assert_eq!(with("running", status, restarts, Health::Healthy), Vec::new(), "{status}");
+    assert_eq!(with("restarting", None, 2, Health::None), restarting);
+    assert_eq!(with("running", Some(0), 5, Health::Starting), restarting);
+    assert_eq!(with("running", Some(9), 5, Health::Healthy), restarting);
+    for (uptime, restarts) in [(Some(10), 5), (Some(1_209_600), 5), (Some(1), 1), (None, 5)] {
+        assert_eq!(with("running", uptime, restarts, Health::Healthy), Vec::new(), "{uptime:?} s");
     }
+}
+
+#[test]
+fn the_exit_status_that_inspect_tells_comes_before_that_of_the_list() {
+    let found = |listed: Option<i32>, inspected: Option<i32>| {
+        let items = seen(|observed| {
+            let edge = of(observed, "edge");
+            (edge.state, edge.exit_code) = (State::Other("exited".to_owned()), listed);
+            edge.details.as_mut().unwrap().exit_code = inspected;
+        });
+        items.into_iter().map(|(.., found)| found).collect::<Vec<_>>()
+    };
+    assert_eq!(found(Some(1), Some(137)), ["exited (137)"]);
+    assert_eq!(found(Some(1), None), ["exited (1)"]);
+    assert_eq!(found(None, None), ["exited"]);
 }
 
 #[test]
@@ -186,21 +210,20 @@ fn files_are_seen_by_mode_kind_and_place() {
     let put =
         |path: &str, fact: FileFact| kinds(|observed| drop(observed.files.insert(path.to_owned(), fact)));
     let record = release().files[&path].clone();
-    let chmod = FileFact::File { mode: 0o600, size: record.size, sha256: Some(record.sha256) };
+    let chmod = file(0o600, record.size, &record.sha256);
     assert_eq!(put(&path, chmod), [(DriftKind::FileMode, path.clone())]);
     assert_eq!(put(&path, FileFact::Link), [(DriftKind::NotAFile, path.clone())]);
-    assert_eq!(put(&path, FileFact::Folder { mode: 0o755 }), [(DriftKind::NotAFile, path)]);
+    assert_eq!(put(&path, folder()), [(DriftKind::NotAFile, path)]);
     assert_eq!(put("files/edge", FileFact::Link), [(DriftKind::NotAFile, "files/edge".to_owned())]);
     assert_eq!(put(".", FileFact::Link), [(DriftKind::NotAFile, ".".to_owned())]);
     assert_eq!(put(".env", FileFact::Other), [(DriftKind::FileExtra, ".env".to_owned())]);
     for own in ["HOLD", "ledger.json", "releases/x", "releases/x/manifest.json"] {
-        assert_eq!(put(own, FileFact::Folder { mode: 0o755 }), Vec::new(), "{own}");
+        assert_eq!(put(own, folder()), Vec::new(), "{own}");
     }
     let folder = |observed: &mut Observed| {
-        observed.files.extend([
-            ("files/notes".to_owned(), FileFact::Folder { mode: 0o755 }),
-            ("files/notes/a".to_owned(), FileFact::Link),
-        ]);
+        observed
+            .files
+            .extend([("files/notes".to_owned(), folder()), ("files/notes/a".to_owned(), FileFact::Link)]);
     };
     assert_eq!(kinds(folder), [(DriftKind::FileExtra, "files/notes".to_owned())], "only the folder is told");
 }
@@ -236,13 +259,12 @@ fn others_are_told_for_what_they_have_of_ours_and_only_for_that() {
     };
     let rogue = |found: &str| vec![(DriftKind::Rogue, found.to_owned())];
     assert_eq!(with(|_| {}), Vec::new());
+    assert_eq!(with(|other| other.published = vec![published("tcp", None)]), rogue("has port 3500"));
+    assert_eq!(with(|other| other.published = vec![published("udp", None)]), Vec::new());
     assert_eq!(
-        with(|other| other.published = vec![Published { port: 3500, protocol: "tcp".to_owned() }]),
-        rogue("has port 3500")
-    );
-    assert_eq!(
-        with(|other| other.published = vec![Published { port: 3500, protocol: "udp".to_owned() }]),
-        Vec::new()
+        with(|other| other.published = vec![published("tcp", Some([10, 0, 0, 5]))]),
+        rogue("has port 3500"),
+        "ours is published on every address"
     );
     assert_eq!(
         with(|other| other.networks = vec!["tt-staging".to_owned()]),
@@ -377,7 +399,7 @@ fn what_does_not_serve_is_told_by_service() {
     of(&mut observed, "backend").health = Health::Starting;
     of(&mut observed, "edge").state = State::Other("paused".to_owned());
     assert_eq!(
-        faults(&release(), &observed),
+        fault_words(&release(), &observed),
         [
             "backend: expected running and healthy, found still starting",
             "edge: expected running and healthy, found paused"
@@ -391,11 +413,12 @@ fn the_rendered_file_runs_images_by_id() {
     let prepared = Prepared::new(project(), images, BTreeMap::new());
     assert!(prepared.contents["compose.yaml"].contains("sha256:abc"));
     assert_eq!(prepared.release.project, project());
-    let again: Release = Release::read(&serde_json::to_vec(&prepared.release).unwrap()).unwrap();
+    let stored = prepared.stored().into_iter().find(|one| one.path.ends_with("manifest.json")).unwrap();
+    let crate::host::Source::Inline(manifest) = stored.source else { panic!("{stored:?}") };
+    let again = Release::read(&manifest).unwrap();
     assert_eq!(again, prepared.release);
     assert_eq!(again.project.hash(&BTreeMap::new()), project().hash(&BTreeMap::new()));
     assert!(
-        compose::render(&project(), &project().services)
-            .contains("registry.example.com/tasktracker/backend:3f2c1ab")
+        project().services["backend"].compose.image == "registry.example.com/tasktracker/backend:3f2c1ab"
     );
 }

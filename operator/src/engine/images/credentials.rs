@@ -6,7 +6,8 @@ use tasktracker_crds::RegistryAuthSpec;
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    engine::Site,
+    component::{self, RegistryLogin},
+    engine::ProjectContext,
     host::Host,
     registry::{Login, Refusal, registry_of},
     secret::Secret,
@@ -20,16 +21,14 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 pub(super) enum Credentials {
     Fixed(Result<Login, Refusal>),
     HostHelper(String),
-    Command { words: Vec<String>, username: String },
+    Command { words: Vec<String>, username: String, field: &'static str },
     HostsOwn,
 }
 
-/// Where the login for a reference comes from: what the spec says counts for the app's own registry.
-pub(super) async fn credentials(site: &Site<'_>, reference: &str) -> Credentials {
-    let app = site.stack.spec.app.as_ref();
-    let registry = app.map(|app| format!("{}/", app.registry));
-    let is_its_own = registry.is_some_and(|registry| registry_of(&registry) == registry_of(reference));
-    let Some(auth) = app.and_then(|app| app.registry_auth.as_ref()).filter(|_| is_its_own) else {
+/// Where the login for a reference comes from: what the spec says counts for the registry that it names.
+pub(super) async fn credentials(site: &ProjectContext<'_>, reference: &str) -> Credentials {
+    let is_of = |login: &RegistryLogin<'_>| registry_of(&login.registry) == registry_of(reference);
+    let Some(RegistryLogin { auth, field, .. }) = component::registry_login(site.stack).filter(is_of) else {
         return Credentials::HostsOwn;
     };
     let RegistryAuthSpec { secret, host_helper, command, username } = auth;
@@ -50,7 +49,7 @@ pub(super) async fn credentials(site: &Site<'_>, reference: &str) -> Credentials
         return Credentials::HostHelper(helper.clone());
     }
     let words = command.iter().flatten().map(ToString::to_string).collect();
-    Credentials::Command { words, username: username.to_string() }
+    Credentials::Command { words, username: username.to_string(), field }
 }
 
 fn trimmed(value: &[u8]) -> String {
@@ -66,9 +65,9 @@ impl Credentials {
             Self::Fixed(login) => login.clone().map(Some),
             Self::HostHelper(helper) => of_host(Some(helper.as_str())).await,
             Self::HostsOwn => of_host(None).await,
-            Self::Command { words, username } => {
+            Self::Command { words, username, field } => {
                 let failed = |found: String| {
-                    Refusal::denied(format!("app.registryAuth.command: {found}; run it to see what it says"))
+                    Refusal::denied(format!("{field}.command: {found}; run it to see what it says"))
                 };
                 let limited = timeout(COMMAND_LIMIT, printed(words)).await;
                 let printed = limited

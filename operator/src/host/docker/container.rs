@@ -1,6 +1,6 @@
 //! Containers as the list tells of them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
@@ -35,6 +35,10 @@ pub struct Container {
     pub published: Vec<Published>,
     /// Names of the networks it is in.
     pub networks: Vec<String>,
+    /// Its address in each of them while it runs, by the network's name; IPv4 where it has both.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// Exit status of its last run, where it ended.
+    pub exit_code: Option<i32>,
     /// Names of its volumes, and folders of the host that it sees.
     pub sources: Vec<String>,
     /// What `inspect` says, where that was asked.
@@ -48,6 +52,8 @@ pub struct Published {
     pub port: u16,
     /// Protocol: tcp, udp or sctp.
     pub protocol: String,
+    /// Address of the host; none where it is every one.
+    pub address: Option<IpAddr>,
 }
 
 /// Whether a container runs.
@@ -81,7 +87,7 @@ pub enum Health {
 
 impl Container {
     /// Reads one entry of `GET /containers/json`; what is missing or of another type is empty.
-    pub(super) fn read(answer: &Value) -> Self {
+    pub(crate) fn read(answer: &Value) -> Self {
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         let state = text("State");
         let status = text("Status");
@@ -93,15 +99,17 @@ impl Container {
             image: text("Image"),
             health: Health::of(&status),
             state: if state == "running" { State::Running } else { State::Other(state) },
-            status,
             labels: known_labels(&answer["Labels"]),
             published: entries(&answer["Ports"]).filter_map(Published::read).collect(),
             networks: answer["NetworkSettings"]["Networks"]
                 .as_object()
                 .map(|networks| networks.keys().cloned().collect())
                 .unwrap_or_default(),
+            addresses: addresses(&answer["NetworkSettings"]["Networks"]),
+            exit_code: exit_code(&status),
             sources: entries(&answer["Mounts"]).filter_map(source).collect(),
             details: None,
+            status,
         }
     }
 
@@ -134,8 +142,24 @@ impl Health {
 impl Published {
     fn read(answer: &Value) -> Option<Self> {
         let port = u16::try_from(answer["PublicPort"].as_u64()?).ok().filter(|port| *port > 0)?;
-        Some(Self { port, protocol: answer["Type"].as_str().unwrap_or("tcp").to_owned() })
+        let protocol = answer["Type"].as_str().unwrap_or("tcp").to_owned();
+        let address = answer["IP"].as_str().and_then(|address| address.parse().ok());
+        Some(Self { port, protocol, address })
     }
+}
+
+/// The list tells the exit status only in the words of its status, such as `Exited (137) 3 seconds ago`.
+fn exit_code(status: &str) -> Option<i32> {
+    status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
+}
+
+/// Addresses by network; empty texts while the container does not run.
+fn addresses(networks: &Value) -> BTreeMap<String, IpAddr> {
+    let address = |joined: &Value| {
+        ["IPAddress", "GlobalIPv6Address"].iter().find_map(|key| joined[key].as_str()?.parse().ok())
+    };
+    let networks = networks.as_object().into_iter().flatten();
+    networks.filter_map(|(name, joined)| Some((name.clone(), address(joined)?))).collect()
 }
 
 /// The name of a volume, or the folder of a bind.
@@ -206,17 +230,51 @@ mod tests {
     #[test]
     fn unknown_fields_and_states_are_no_error() {
         let answer = r#"[{"Id":"a","Names":["/n"],"ImageID":"sha256:1","State":"hibernating","Status":"Up 1 second (healthy)","Labels":null,"New":{"x":[1]},
-            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","com.docker.compose.service":"b","tasktracker.dev/owner":1},"Names":3}]"#;
+            "Ports":[{"PrivatePort":80,"PublicPort":3500,"Type":"tcp"},{"IP":"10.0.0.5","PublicPort":3501,"Type":"udp"},{"IP":"every","PublicPort":3502},{"PublicPort":-4},{"PublicPort":99999},7]},{},5,{"Labels":{"a":"b","com.docker.compose.service":"b","tasktracker.dev/owner":1},"Names":3}]"#;
         let containers = read_list(answer.as_bytes()).unwrap();
         assert_eq!(containers[0].state, State::Other("hibernating".to_owned()));
         assert_eq!(containers[0].health, Health::Healthy);
         assert_eq!(containers[0].name, "n");
-        assert_eq!(containers[0].published, [Published { port: 3500, protocol: "tcp".to_owned() }]);
+        let published = |port, protocol: &str, address: Option<[u8; 4]>| Published {
+            port,
+            protocol: protocol.to_owned(),
+            address: address.map(IpAddr::from),
+        };
+        let expected = [
+            published(3500, "tcp", None),
+            published(3501, "udp", Some([10, 0, 0, 5])),
+            published(3502, "tcp", None),
+        ];
+        assert_eq!(containers[0].published, expected);
         assert_eq!((&containers[1], &containers[2]), (&Container::default(), &Container::default()));
         assert_eq!(
             containers[3].labels,
             BTreeMap::from([("com.docker.compose.service".to_owned(), "b".to_owned())])
         );
+    }
+
+    #[test]
+    fn addresses_are_read_by_network() {
+        let answer = r#"[{"NetworkSettings":{"Networks":{"a":{"IPAddress":"172.18.0.2","GlobalIPv6Address":"fd00::2"},
+            "b":{"IPAddress":"","GlobalIPv6Address":"fd00::3"},"c":{"IPAddress":""},"d":{"IPAddress":7},"e":null}}}]"#;
+        let container = read_list(answer.as_bytes()).unwrap().remove(0);
+        let expected = [("a", "172.18.0.2"), ("b", "fd00::3")];
+        let expected = expected.map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
+        assert_eq!(container.addresses, BTreeMap::from(expected));
+        assert_eq!(container.networks.len(), 5);
+    }
+
+    #[test]
+    fn the_exit_status_is_read_from_the_status() {
+        for (status, expected) in [
+            ("Exited (137) 3 seconds ago", Some(137)),
+            ("Exited (0) 2 weeks ago", Some(0)),
+            ("Restarting (1) 1 second ago", None),
+            ("Up 2 minutes (healthy)", None),
+            ("Exited (\u{1b}[31m-137\n) long ago", None),
+        ] {
+            assert_eq!(exit_code(status), expected, "{status}");
+        }
     }
 
     #[test]

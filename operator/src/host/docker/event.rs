@@ -1,6 +1,6 @@
 //! Docker's events: a wake-up, never a fact. What happened is looked at afterwards.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -13,47 +13,95 @@ use tokio::time::timeout;
 pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","pause","unpause","destroy","rename","update","oom","health_status","connect","disconnect","remove"]}"#;
 /// The longest event that is kept, in bytes; of a longer one only that it came is known.
 const LINE_LIMIT: usize = 64 << 10;
-/// How long what else comes with an event is waited for.
+/// How long what else comes with an event of ours is waited for.
 const BURST: Duration = Duration::from_millis(2);
 /// How much of it is taken at most before the look.
 const BURST_FRAMES: usize = 100;
+/// The label of a container that names its Compose project.
+const PROJECT_LABEL: &str = "com.docker.compose.project";
 
 /// A stream of events.
 pub(in crate::host) struct Events {
     body: Incoming,
     rest: BytesMut,
+    /// The most urgent event that was read and not returned yet.
+    origin: Option<Origin>,
+}
+
+/// Whose an event is; the later variant is the more urgent one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::host) enum Origin {
+    /// Somebody else's, or it cannot be read.
+    Foreign,
+    /// A project's, network's or volume's that the operator asks about.
+    Ours,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::host) enum Subject<'a> {
+    /// A container of this Compose project.
+    Project(&'a str),
+    /// A network by its name.
+    Network(&'a str),
+    /// A volume by its name.
+    Volume(&'a str),
+    /// Something else, such as a container of no project.
+    Other,
 }
 
 /// The part of an event that tells whether to look.
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(default, rename_all = "PascalCase")]
 struct Event {
-    #[serde(rename = "Action")]
+    r#type: String,
     action: String,
+    actor: Actor,
+}
+
+/// What an event is about, with the labels of a container among its attributes.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Actor {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Attributes")]
+    attributes: BTreeMap<String, String>,
+}
+
+impl Event {
+    fn subject(&self) -> Subject<'_> {
+        let attribute = |key: &str| self.actor.attributes.get(key).map(String::as_str);
+        match self.r#type.as_str() {
+            "container" => attribute(PROJECT_LABEL).map_or(Subject::Other, Subject::Project),
+            "network" => attribute("name").map_or(Subject::Other, Subject::Network),
+            "volume" => Subject::Volume(&self.actor.id),
+            _ => Subject::Other,
+        }
+    }
 }
 
 impl Events {
     pub(super) fn new(body: Incoming) -> Self {
-        Self { body, rest: BytesMut::new() }
+        Self { body, rest: BytesMut::new(), origin: None }
     }
 
-    /// Waits until something happened that is worth a look; `false` when the stream ended.
-    pub(in crate::host) async fn next(&mut self) -> bool {
-        loop {
-            let Some(data) = self.read().await else { return false };
-            let mut matters = self.take(&data);
-            // A removal is a handful of events: one look serves them all.
-            for _ in 0..BURST_FRAMES {
-                match timeout(BURST, self.read()).await {
-                    Ok(Some(more)) => matters |= self.take(&more),
-                    Ok(None) => return matters,
-                    Err(_) => break,
-                }
-            }
-            if matters {
-                return true;
-            }
+    /// Waits until something happened that is worth a look; nothing when the stream ended. Whoever stops waiting loses
+    /// no event.
+    pub(in crate::host) async fn next(&mut self, is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
+        while self.origin.is_none() {
+            let data = self.read().await?;
+            self.take(&data, &is_ours);
         }
+        // A removal is a handful of events: one look serves them all. Foreign ones are collected by the caller.
+        for _ in 0..BURST_FRAMES {
+            if self.origin != Some(Origin::Ours) {
+                break;
+            }
+            let Ok(Some(more)) = timeout(BURST, self.read()).await else { break };
+            self.take(&more, &is_ours);
+        }
+        self.origin.take()
     }
 
     async fn read(&mut self) -> Option<Bytes> {
@@ -65,30 +113,36 @@ impl Events {
         }
     }
 
-    /// Takes up bytes, and tells whether an event that matters is complete with them.
-    fn take(&mut self, data: &[u8]) -> bool {
-        take_lines(&mut self.rest, data)
+    fn take(&mut self, data: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) {
+        self.origin = self.origin.max(take_lines(&mut self.rest, data, is_ours));
     }
 }
 
-fn take_lines(rest: &mut BytesMut, data: &[u8]) -> bool {
+/// Takes bytes, and tells whose the events are that are complete with them: the most urgent one.
+fn take_lines(rest: &mut BytesMut, data: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
     rest.extend_from_slice(data);
-    let mut matters = false;
+    let mut most_urgent = None;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        matters |= is_worth_a_look(&rest[..end]);
+        most_urgent = most_urgent.max(origin(&rest[..end], &is_ours));
         rest.advance(end + 1);
     }
     if rest.len() > LINE_LIMIT {
         rest.clear();
-        matters = true;
+        most_urgent = most_urgent.max(Some(Origin::Foreign));
     }
-    matters
+    most_urgent
 }
 
-/// Whatever cannot be read is looked at.
-fn is_worth_a_look(line: &[u8]) -> bool {
-    let Ok(event) = serde_json::from_slice::<Event>(line) else { return !line.trim_ascii().is_empty() };
-    !event.action.starts_with("exec_")
+/// Whose an event is; nothing where it is no reason to look. What cannot be read is a reason.
+fn origin(line: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    let Ok(event) = serde_json::from_slice::<Event>(line) else { return Some(Origin::Foreign) };
+    if event.action.starts_with("exec_") {
+        return None;
+    }
+    Some(if is_ours(event.subject()) { Origin::Ours } else { Origin::Foreign })
 }
 
 /// For fuzzing: any bytes are taken, in pieces.
@@ -96,7 +150,7 @@ fn is_worth_a_look(line: &[u8]) -> bool {
 pub fn fuzz(data: &[u8]) {
     let mut rest = BytesMut::new();
     for piece in data.chunks(7) {
-        take_lines(&mut rest, piece);
+        take_lines(&mut rest, piece, |subject| matches!(subject, Subject::Project(_)));
         assert!(rest.len() <= LINE_LIMIT + 7);
     }
 }
@@ -105,14 +159,48 @@ pub fn fuzz(data: &[u8]) {
 mod tests {
     use super::*;
 
+    fn take(rest: &mut BytesMut, data: &[u8]) -> Option<Origin> {
+        take_lines(rest, data, |subject| {
+            [Subject::Project("ours"), Subject::Network("ours-net"), Subject::Volume("ours-data")]
+                .contains(&subject)
+        })
+    }
+
     #[test]
     fn lines_are_put_together_and_health_checks_do_not_wake() {
         let mut rest = BytesMut::new();
-        assert!(!take_lines(&mut rest, br#"{"Action":"di"#));
-        assert!(take_lines(&mut rest, b"e\"}\n"));
-        assert!(!take_lines(&mut rest, b"{\"Action\":\"exec_start: /x\"}\n\n"));
-        assert!(take_lines(&mut rest, b"no JSON\n"));
-        assert!(take_lines(&mut rest, &vec![b'x'; LINE_LIMIT + 1]), "an endless line is a reason to look");
+        assert_eq!(take(&mut rest, br#"{"Action":"di"#), None);
+        assert_eq!(take(&mut rest, b"e\"}\n"), Some(Origin::Foreign));
+        assert_eq!(take(&mut rest, b"{\"Action\":\"exec_start: /x\"}\n\n"), None);
+        assert_eq!(take(&mut rest, b"no JSON\n"), Some(Origin::Foreign));
+        let endless = vec![b'x'; LINE_LIMIT + 1];
+        assert_eq!(take(&mut rest, &endless), Some(Origin::Foreign), "an endless line is a reason to look");
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn events_are_ours_by_project_network_or_volume() {
+        let event = |kind: &str, id: &str, attributes: &str| {
+            format!(
+                "{{\"Type\":\"{kind}\",\"Action\":\"x\",\"Actor\":{{\"ID\":\"{id}\",\"Attributes\":{{{attributes}}}}},\"time\":1}}\n"
+            )
+        };
+        let of_project = |name: &str| {
+            event("container", "c", &format!("\"com.docker.compose.project\":\"{name}\",\"name\":\"n\""))
+        };
+        let table = [
+            (of_project("ours"), Origin::Ours),
+            (of_project("other"), Origin::Foreign),
+            (event("container", "ours", "\"name\":\"ours\""), Origin::Foreign),
+            (event("network", "7", "\"container\":\"c\",\"name\":\"ours-net\""), Origin::Ours),
+            (event("network", "ours-net", "\"name\":\"bridge\""), Origin::Foreign),
+            (event("volume", "ours-data", "\"driver\":\"local\""), Origin::Ours),
+            (event("volume", "data", ""), Origin::Foreign),
+            (event("image", "ours", "\"com.docker.compose.project\":\"ours\""), Origin::Foreign),
+            (of_project("other") + &of_project("ours") + &of_project("other"), Origin::Ours),
+        ];
+        for (text, expected) in table {
+            assert_eq!(take(&mut BytesMut::new(), text.as_bytes()), Some(expected), "{text}");
+        }
     }
 }

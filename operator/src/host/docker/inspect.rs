@@ -3,8 +3,9 @@
 //! What is as Docker has it by default is left out, whichever way an engine says so, and so is what we do not know.
 //! Two containers with the same settings differ in nothing that Compose can set or Docker can change.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -24,6 +25,12 @@ pub struct Details {
     pub process: Option<u32>,
     /// How often Docker started it again by itself.
     pub restarts: u64,
+    /// When it was started last, by the daemon's clock; nothing where it never was.
+    pub started_at: Option<Timestamp>,
+    /// How long it has run since; nothing while it does not run, or where the daemon does not tell its time.
+    pub uptime: Option<Duration>,
+    /// Exit status of its last run; nothing while it runs.
+    pub exit_code: Option<i32>,
     /// IDs of its networks, by name; only of those it is really in.
     pub network_ids: BTreeMap<String, String>,
 }
@@ -123,17 +130,18 @@ const HEALTH: [(&str, &str); 5] = [
 ];
 
 impl Details {
-    /// Reads the answer of `GET /containers/ID/json`.
-    pub(super) fn read(answer: &Value) -> Self {
+    /// Reads the answer of `GET /containers/ID/json`, given at `now` by the daemon's clock.
+    pub(crate) fn read(answer: &Value, now: Option<Timestamp>) -> Self {
         let mut settings = common(answer);
         let id = answer["Id"].as_str().unwrap_or_default();
         let short = id.get(..12).unwrap_or(id);
         let name = text(&answer["Name"]).trim_start_matches('/').to_owned();
         let hostname = text(&answer["Config"]["Hostname"]);
-        let borrowed = text(&answer["HostConfig"]["NetworkMode"]) == "host";
-        if hostname != short && !borrowed {
+        let network_mode = borrowed_network(&answer["HostConfig"]["NetworkMode"]);
+        if hostname != short && network_mode != "host" {
             put(&mut settings, "hostname", hostname.clone());
         }
+        put(&mut settings, "network_mode", network_mode.clone());
         security(&answer["HostConfig"], &mut settings);
         restart(&answer["HostConfig"]["RestartPolicy"], &mut settings);
         unmasked(&answer["HostConfig"], &mut settings);
@@ -145,6 +153,9 @@ impl Details {
         }
         let mut network_ids = BTreeMap::new();
         for (network, joined) in answer["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
+            if *network == network_mode {
+                continue;
+            }
             joined_network(network, joined, &[&name, short, &hostname], &mut settings);
             let network_id = text(&joined["NetworkID"]);
             if !network_id.is_empty() {
@@ -154,13 +165,31 @@ impl Details {
         let restarts = answer["RestartCount"].as_u64().unwrap_or_default();
         let process =
             answer["State"]["Pid"].as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
-        Self { settings, process, restarts, network_ids }
+        let started_at = started_at(&answer["State"]);
+        let uptime = process.and_then(|_| Some(elapsed(started_at?, now?)));
+        let exit_code = exit_code(&answer["State"]).filter(|_| process.is_none() && started_at.is_some());
+        Self { settings, process, restarts, started_at, uptime, exit_code, network_ids }
     }
+}
+
+/// A container that never ran was started in the year 1.
+fn started_at(state: &Value) -> Option<Timestamp> {
+    let started = state["StartedAt"].as_str()?.parse::<Timestamp>().ok()?;
+    (started > Timestamp::UNIX_EPOCH).then_some(started)
+}
+
+fn exit_code(state: &Value) -> Option<i32> {
+    i32::try_from(state["ExitCode"].as_i64()?).ok()
+}
+
+/// Nothing where `end` is earlier: the time of an answer is cut to seconds.
+fn elapsed(begin: Timestamp, end: Timestamp) -> Duration {
+    end.duration_since(begin).max(SignedDuration::ZERO).unsigned_abs()
 }
 
 impl ImageConfig {
     /// Reads the answer of `GET /images/ID/json`.
-    pub(super) fn read(answer: &Value) -> Self {
+    pub(crate) fn read(answer: &Value) -> Self {
         let mut settings = common(answer);
         exposed(answer, &mut settings);
         let volumes = answer["Config"]["Volumes"].as_object().into_iter().flatten();
@@ -254,13 +283,25 @@ fn unmasked(host_config: &Value, settings: &mut Settings) {
     }
 }
 
+/// The namespace of a network that is not the container's own; nothing for one of its own, whose networks are told apart.
+fn borrowed_network(mode: &Value) -> String {
+    let mode = text(mode);
+    let is_borrowed = ["host", "none"].contains(&mode.as_str()) || mode.starts_with("container:");
+    if is_borrowed { mode } else { String::new() }
+}
+
+/// The address of a published port in its usual form, as an engine keeps the text that it was given; `*` for every one.
+fn listening_at(address: &str) -> String {
+    let usual = address.parse().map(|address: IpAddr| address.to_string());
+    let address = usual.unwrap_or_else(|_| address.to_owned());
+    if address.is_empty() { "*".to_owned() } else { address }
+}
+
 fn ports(bindings: &Value, settings: &mut Settings) {
     for (port, addresses) in bindings.as_object().into_iter().flatten() {
         let mut published: Vec<String> = entries(addresses)
             .map(|binding| {
-                let address = text(&binding["HostIp"]);
-                let address = if address.is_empty() { "*" } else { &address };
-                format!("{address}:{}", text(&binding["HostPort"]))
+                format!("{}:{}", listening_at(&text(&binding["HostIp"])), text(&binding["HostPort"]))
             })
             .collect();
         published.sort();
@@ -318,30 +359,32 @@ fn joined_network(network: &str, joined: &Value, own: &[&str], settings: &mut Se
     }
 }
 
-/// Reads the answer of `GET /networks/NAME`. Addresses are Docker's own choice.
-pub(super) fn network(answer: &Value) -> Made {
-    let mut settings = made(answer, "bridge");
-    for (key, field) in [
-        ("Attachable", "attachable"),
-        ("ConfigOnly", "config_only"),
-        ("EnableIPv6", "enable_ipv6"),
-        ("Ingress", "ingress"),
-        ("Internal", "internal"),
-    ] {
-        if answer[key] == true {
-            put(&mut settings, field, "true".to_owned());
+impl Made {
+    /// Reads the answer of `GET /networks/NAME`. Addresses are Docker's own choice.
+    pub(crate) fn network(answer: &Value) -> Self {
+        let mut settings = made(answer, "bridge");
+        for (key, field) in [
+            ("Attachable", "attachable"),
+            ("ConfigOnly", "config_only"),
+            ("EnableIPv6", "enable_ipv6"),
+            ("Ingress", "ingress"),
+            ("Internal", "internal"),
+        ] {
+            if answer[key] == true {
+                put(&mut settings, field, "true".to_owned());
+            }
         }
+        let driver = text(&answer["IPAM"]["Driver"]);
+        if driver != "default" {
+            put(&mut settings, "ipam/driver", driver);
+        }
+        Self { id: text(&answer["Id"]), settings }
     }
-    let driver = text(&answer["IPAM"]["Driver"]);
-    if driver != "default" {
-        put(&mut settings, "ipam/driver", driver);
-    }
-    Made { id: text(&answer["Id"]), settings }
-}
 
-/// Reads the answer of `GET /volumes/NAME`.
-pub(super) fn volume(answer: &Value) -> Made {
-    Made { id: String::new(), settings: made(answer, "local") }
+    /// Reads the answer of `GET /volumes/NAME`.
+    pub(crate) fn volume(answer: &Value) -> Self {
+        Self { id: String::new(), settings: made(answer, "local") }
+    }
 }
 
 fn made(answer: &Value, usual_driver: &str) -> Settings {
@@ -358,21 +401,23 @@ fn made(answer: &Value, usual_driver: &str) -> Settings {
     settings
 }
 
-/// Reads the answer of `GET /info`.
-pub(super) fn engine(answer: &Value) -> Engine {
-    let mut unsupported = Vec::new();
-    for (key, fields) in [
-        ("MemoryLimit", &["mem_limit", "memswap_limit"][..]),
-        ("SwapLimit", &["memswap_limit"]),
-        ("PidsLimit", &["pids_limit"]),
-        ("CpuCfsQuota", &["cpus"]),
-    ] {
-        if answer[key] == false {
-            unsupported.extend(fields);
+impl Engine {
+    /// Reads the answer of `GET /info`.
+    pub(crate) fn read(answer: &Value) -> Self {
+        let mut unsupported = Vec::new();
+        for (key, fields) in [
+            ("MemoryLimit", &["mem_limit", "memswap_limit"][..]),
+            ("SwapLimit", &["memswap_limit"]),
+            ("PidsLimit", &["pids_limit"]),
+            ("CpuCfsQuota", &["cpus"]),
+        ] {
+            if answer[key] == false {
+                unsupported.extend(fields);
+            }
         }
+        let default_runtime = answer["DefaultRuntime"].as_str().unwrap_or("runc").to_owned();
+        Self { root: text(&answer["DockerRootDir"]), default_runtime, unsupported }
     }
-    let default_runtime = answer["DefaultRuntime"].as_str().unwrap_or("runc").to_owned();
-    Engine { root: text(&answer["DockerRootDir"]), default_runtime, unsupported }
 }
 
 /// For fuzzing: any bytes as any answer.
@@ -381,9 +426,9 @@ pub fn fuzz(data: &[u8]) {
     let _ = super::container::read_list(data);
     if let Ok(answer) = serde_json::from_slice::<Value>(data) {
         let _ = super::Container::read(&answer);
-        let _ = Details::read(&answer);
+        let _ = Details::read(&answer, None);
         let _ = ImageConfig::read(&answer);
-        let _ = (network(&answer), volume(&answer), engine(&answer));
+        let _ = (Made::network(&answer), Made::volume(&answer), Engine::read(&answer));
     }
 }
 
@@ -400,8 +445,8 @@ mod tests {
                 "NetworkMode": "default", "OomKillDisable": false, "CapAdd": null, "MaskedPaths": ["/proc/acpi"], "ReadonlyPaths": ["/proc/bus"]}});
         let new = json!({"Id": "0123456789abcdef", "Config": {"Hostname": "0123456789ab", "SomethingNew": {"x": 1}},
             "HostConfig": {"PidsLimit": -1, "CapAdd": [], "RestartPolicy": {"Name": ""}, "OomKillDisable": null}});
-        assert_eq!(Details::read(&old).settings, Settings::new());
-        assert_eq!(Details::read(&new).settings, Settings::new());
+        assert_eq!(Details::read(&old, None).settings, Settings::new());
+        assert_eq!(Details::read(&new, None).settings, Settings::new());
     }
 
     #[test]
@@ -411,15 +456,34 @@ mod tests {
             json!([1]),
             json!({"Config": 3, "HostConfig": [], "Mounts": {"a": 1}, "RestartCount": -4}),
             json!({"Config": {"Env": [1, null], "Labels": [2]}, "HostConfig": {"Memory": -7, "PidsLimit": "many", "Ulimits": [null]}}),
+            json!({"State": {"StartedAt": "long ago", "ExitCode": 1e300}}),
+            json!({"State": {"StartedAt": 5, "ExitCode": "-"}}),
         ] {
-            let details = Details::read(&answer);
-            assert_eq!(details.restarts, 0);
+            let details = Details::read(&answer, None);
+            assert_eq!((details.restarts, details.started_at, details.exit_code), (0, None, None));
         }
     }
 
     #[test]
+    fn uptime_and_exit_code_are_read_from_the_state() {
+        let now: Timestamp = "2026-01-01T10:00:12Z".parse().unwrap();
+        let read = |process: u32, started: &str, code: i64, now: Option<Timestamp>| {
+            let state = json!({"Pid": process, "StartedAt": started, "ExitCode": code});
+            let details = Details::read(&json!({"State": state}), now);
+            (details.uptime, details.exit_code)
+        };
+        let started = "2026-01-01T10:00:00.5Z";
+        assert_eq!(read(7, started, 0, Some(now)), (Some(Duration::from_millis(11_500)), None));
+        assert_eq!(read(7, "2026-01-01T11:00:00+01:00", 0, Some(now)), (Some(Duration::from_secs(12)), None));
+        assert_eq!(read(7, "2026-01-01T10:00:12.9Z", 0, Some(now)), (Some(Duration::ZERO), None));
+        assert_eq!(read(7, started, 0, None), (None, None));
+        assert_eq!(read(0, started, 137, Some(now)), (None, Some(137)));
+        assert_eq!(read(0, "0001-01-01T00:00:00Z", 0, Some(now)), (None, None), "it never ran");
+    }
+
+    #[test]
     fn capabilities_are_named_alike() {
-        let with = |name: &str| Details::read(&json!({"HostConfig": {"CapAdd": [name]}})).settings;
+        let with = |name: &str| Details::read(&json!({"HostConfig": {"CapAdd": [name]}}), None).settings;
         assert_eq!(with("CAP_NET_ADMIN"), with("NET_ADMIN"));
     }
 }

@@ -2,6 +2,7 @@
 
 mod container;
 mod event;
+mod fault;
 mod inspect;
 mod registry;
 
@@ -13,13 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, header::DATE};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
     body::Incoming,
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
@@ -28,8 +30,9 @@ use super::{Error, facts::Facts, ssh::Connection};
 use crate::text::printable;
 
 pub use container::{Container, Health, Published, State};
-pub(super) use event::Events;
 pub use event::fuzz as fuzz_events;
+pub(super) use event::{Events, Origin, Subject};
+pub use fault::DockerFault;
 pub use inspect::fuzz as fuzz_replies;
 pub use inspect::{Details, ImageConfig, Settings};
 
@@ -83,6 +86,24 @@ pub struct Made {
     pub settings: Settings,
 }
 
+/// The body of an answer, and when it was given.
+struct Answer {
+    body: Bytes,
+    /// By the daemon's clock; nothing where it does not tell.
+    date: Option<Timestamp>,
+}
+
+impl Answer {
+    /// Reads JSON about one thing.
+    fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        if self.body.len() > THING_LIMIT {
+            let found = format!("an answer of {} bytes, expected {THING_LIMIT} at most", self.body.len());
+            return Err(Error::DockerApi { path: path.to_owned(), found });
+        }
+        serde_json::from_slice(&self.body).map_err(|error| unreadable(path, &error))
+    }
+}
+
 /// What the engine says of itself and of its kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
@@ -115,8 +136,8 @@ impl DockerReader {
     /// Every container of the host, running or not.
     pub(super) async fn containers(&self, connection: &Connection) -> Result<Vec<Container>, Error> {
         let path = "/containers/json?all=1";
-        let Some(body) = self.body(connection, path).await? else { return Ok(Vec::new()) };
-        container::read_list(&body).map_err(|error| unreadable(path, &error))
+        let Some(answer) = self.answer(connection, path).await? else { return Ok(Vec::new()) };
+        container::read_list(&answer.body).map_err(|error| unreadable(path, &error))
     }
 
     /// What `inspect` says of some containers; those that are gone by now are left out.
@@ -127,9 +148,10 @@ impl DockerReader {
     ) -> Result<BTreeMap<String, Details>, Error> {
         let inspects = ids.iter().filter(|id| is_id(id)).map(|id| async move {
             let path = format!("/containers/{id}/json");
-            let Some(answer) = self.get::<Value>(connection, &path).await? else { return Ok(None) };
-            is_of(&path, id, &answer)?;
-            Ok::<_, Error>(Some((id.clone(), Details::read(&answer))))
+            let Some(answer) = self.answer(connection, &path).await? else { return Ok(None) };
+            let container: Value = answer.json(&path)?;
+            is_of(&path, id, &container)?;
+            Ok::<_, Error>(Some((id.clone(), Details::read(&container, answer.date))))
         });
         Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
     }
@@ -137,8 +159,8 @@ impl DockerReader {
     /// The last lines that a container wrote, as they are.
     pub(super) async fn log(&self, connection: &Connection, id: &str) -> Result<Vec<String>, Error> {
         let path = format!("/containers/{id}/logs?stdout=1&stderr=1&tail={LOG_LINES}");
-        let body = if is_id(id) { self.body(connection, &path).await? } else { None };
-        let text = body.map(|body| unframed(&body)).unwrap_or_default();
+        let answer = if is_id(id) { self.answer(connection, &path).await? } else { None };
+        let text = answer.map(|answer| unframed(&answer.body)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         Ok(lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).map(|line| (*line).to_owned()).collect())
     }
@@ -183,17 +205,47 @@ impl DockerReader {
 
     pub(super) async fn network(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/networks/{name}")).await?;
-        Ok(answer.map(|answer| inspect::network(&answer)))
+        Ok(answer.map(|answer| Made::network(&answer)))
     }
 
     pub(super) async fn volume(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/volumes/{name}")).await?;
-        Ok(answer.map(|answer| inspect::volume(&answer)))
+        Ok(answer.map(|answer| Made::volume(&answer)))
     }
 
     pub(super) async fn engine(&self, connection: &Connection) -> Result<Engine, Error> {
         let answer: Option<Value> = self.get(connection, "/info").await?;
-        Ok(answer.map(|answer| inspect::engine(&answer)).unwrap_or_default())
+        Ok(answer.map(|answer| Engine::read(&answer)).unwrap_or_default())
+    }
+
+    /// The archive of one path in a container, by its ID, of which at most `most` bytes are read; nothing where the
+    /// container or the path is not there.
+    pub(super) async fn archive(
+        &self,
+        connection: &Connection,
+        id: &str,
+        path: &str,
+        most: usize,
+    ) -> Result<Option<Bytes>, Error> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        let path = format!("/containers/{id}/archive?path={}", encoded(path));
+        let failed = |found: String| Error::DockerApi { path: path.clone(), found };
+        let _permit = self.permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
+        let fetched = timeout(self.answer_limit, async {
+            // A channel of its own: an answer that is too large is not read to its end.
+            let sender = open(connection).await?;
+            let (_sender, response) = self.ask(sender, &path).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), most).collect().await;
+            Ok::<_, Error>((status, body.map_err(|error| failed(error.to_string()))?.to_bytes()))
+        });
+        match fetched.await.map_err(|_| self.late(&path))?? {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, _) => Err(failed(format!("expected success, found status {status}"))),
+        }
     }
 
     /// Opens the stream of events; it has begun when this returns.
@@ -219,45 +271,41 @@ impl DockerReader {
         connection: &Connection,
         path: &str,
     ) -> Result<Option<T>, Error> {
-        let Some(body) = self.body(connection, path).await? else { return Ok(None) };
-        if body.len() > THING_LIMIT {
-            let found = format!("an answer of {} bytes, expected {THING_LIMIT} at most", body.len());
-            return Err(Error::DockerApi { path: path.to_owned(), found });
-        }
-        serde_json::from_slice(&body).map(Some).map_err(|error| unreadable(path, &error))
+        let Some(answer) = self.answer(connection, path).await? else { return Ok(None) };
+        answer.json(path).map(Some)
     }
 
     /// One GET; nothing for 404.
-    async fn body(&self, connection: &Connection, path: &str) -> Result<Option<Bytes>, Error> {
+    async fn answer(&self, connection: &Connection, path: &str) -> Result<Option<Answer>, Error> {
         let _permit = self.permits.acquire().await.map_err(|_| Error::ConnectionLost)?;
         let fetched = timeout(self.answer_limit, self.fetch(connection, path)).await;
-        let (status, body) = fetched.map_err(|_| self.late(path))??;
+        let (status, answer) = fetched.map_err(|_| self.late(path))??;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         if !status.is_success() {
             let text: String =
-                String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
+                String::from_utf8_lossy(&answer.body).chars().filter(|c| !c.is_control()).take(300).collect();
             let found = format!("expected success, found status {status}: {text}");
             return Err(Error::DockerApi { path: path.to_owned(), found });
         }
-        Ok(Some(body))
+        Ok(Some(answer))
     }
 
-    async fn fetch(&self, connection: &Connection, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    async fn fetch(&self, connection: &Connection, path: &str) -> Result<(StatusCode, Answer), Error> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let sender = match usable(kept).await {
             Some(sender) => sender,
             None => open(connection).await?,
         };
         let (sender, response) = self.ask(sender, path).await?;
-        let status = response.status();
+        let (status, date) = (response.status(), date(response.headers()));
         let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
         let body = body
             .map_err(|error| Error::DockerApi { path: path.to_owned(), found: error.to_string() })?
             .to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        Ok((status, body))
+        Ok((status, Answer { body, date }))
     }
 
     /// Sends the one kind of request that there is.
@@ -293,6 +341,11 @@ fn unframed(body: &[u8]) -> String {
     }
     text.extend_from_slice(rest);
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// When an answer was given, by the daemon's clock.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(headers.get(DATE)?).ok()
 }
 
 fn unreadable(path: &str, error: &serde_json::Error) -> Error {

@@ -3,7 +3,8 @@
 # $1: the program that carries them out; $2: the operator's folder; $3: the project's folder below it, or nothing;
 # $4: the writer's epoch.
 # Standard input, a line each, every text in base64: "F path mode sha256 content" and "C path mode sha256 source" put a
-# file, which is staged and verified first; the other steps are those of the program; "END" is the last.
+# file, "X destination mode sha256 archive more" extracts an archive: their contents are staged and verified first; the
+# other steps are those of the program; "END" is the last.
 # Exit 65: the input was cut; 74: a stored copy is damaged; 73: cannot write; else as the program says.
 umask 022
 program=$1 base=$2 below=$3 epoch=$4
@@ -22,16 +23,16 @@ done
 staging=$(mktemp -d "$project/.staging.XXXXXX") || fail 73 "$project cannot be written"
 count=0 complete=
 : >"$staging/steps" || fail 73 "$staging cannot be written"
-while read -r verb path mode hash data; do
+while read -r verb path mode hash data more; do
   case $verb in
     END) complete=yes; break ;;
-    F | C) ;;
-    *) printf '%s\n' "$verb $path $mode $hash $data" >>"$staging/steps" || fail 73 "$staging is full"; continue ;;
+    F | C | X) ;;
+    *) printf '%s\n' "$verb $path $mode $hash $data $more" >>"$staging/steps" || fail 73 "$staging is full"; continue ;;
   esac
   count=$((count + 1)) staged=$staging/$count
   name=$(plain "$path")
   case $verb in
-    F) plain "$data" >"$staged" || fail 73 "$name cannot be staged" ;;
+    F | X) plain "$data" >"$staged" || fail 73 "$name cannot be staged" ;;
     C) cp -- "$project/$(plain "$data")" "$staged" 2>/dev/null || fail 74 "$name: its stored copy is missing" ;;
   esac
   found=$(sha256sum <"$staged")
@@ -40,7 +41,8 @@ while read -r verb path mode hash data; do
     fail 74 "$name: its stored copy has the hash ${found%% *}"
   fi
   chmod "$mode" "$staged" && sync "$staged" || fail 73 "$name cannot be staged"
-  printf 'F %s %s\n' "$path" "$count" >>"$staging/steps" || fail 73 "$staging is full"
+  [ "$verb" != C ] || verb=F
+  printf '%s %s %s %s\n' "$verb" "$path" "$count" "$more" >>"$staging/steps" || fail 73 "$staging is full"
 done
 [ -n "$complete" ] || fail 65 "the input was cut"
 : >"$staging/said"

@@ -6,14 +6,14 @@ export LC_ALL
 folder=$1
 shift
 odd='*[!A-Za-z0-9._/-]*'
-describe='facts=$(stat -c "%f %s %i %y %z" -- "$1") || exit 0
+describe='facts=$(stat -c "%f %s %u %g %i %y %z" -- "$1") || exit 0
 printf "O %s %s\n" "$(printf %s "$1" | base64 | tr -d "\n")" "$facts"'
 # Everything but releases (of these, the manifests) and what a writer stages. What is more than anybody needs is cut.
 # Busybox carries out only one `-exec … +` of an expression.
 every() {
   [ "$#" -gt 0 ] && cd -- "$folder" || return 0
   find "$@" -name '.staging.*' -prune -o -path '*/releases/*/*' ! -name manifest.json -prune -o \
-    \( -path "$odd" -exec sh -c "$describe" sh {} \; \) -o -exec stat -c 'S %n %f %s %i %y %z' {} + | head -n 4001
+    \( -path "$odd" -exec sh -c "$describe" sh {} \; \) -o -exec stat -c 'S %n %f %s %u %g %i %y %z' {} + | head -n 4001
 }
 hashes() {
   [ "$#" -gt 0 ] && cd -- "$folder" || return 0
@@ -46,11 +46,11 @@ locks() {
     flock -s -n 8 8<"$lock" || printf 'B\n'
   done
 }
-# TCP ports on which something listens, in hexadecimal digits.
+# Addresses and TCP ports on which something listens, in hexadecimal digits.
 ports() {
   for table in /proc/net/tcp /proc/net/tcp6; do
     while read -r _ local _ state _; do
-      [ "$state" != 0A ] || printf 'P %s\n' "${local##*:}"
+      [ "$state" != 0A ] || printf 'P %s\n' "$local"
     done <"$table"
   done
 }

@@ -92,7 +92,7 @@ fn fields() -> Vec<Field> {
         ),
         host("/HostConfig/Tmpfs", json!({"/scratch": "size=1m"}), "tmpfs//scratch", "not set", "size=1m"),
         host("/HostConfig/Binds", json!(["/srv:/mnt:ro"]), "volumes//mnt", "not set", "bind /srv ro"),
-        host("/HostConfig/LogConfig/Type", json!("local"), "logging/driver", "json-file", "local"),
+        host("/HostConfig/LogConfig/Type", json!("none"), "logging/driver", "json-file", "none"),
         host(
             "/HostConfig/LogConfig/Config/max-file",
             json!("9"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tasktracker_testbed::packages;
+use tasktracker_testbed::{packages, wait};
 
 use super::cluster::Cluster;
 use crate::stage::{Running, Stage, wait_until};
@@ -21,6 +21,13 @@ fn takes_over(standby: &Running, since: Instant, what: &str) {
     let took = since.elapsed();
     println!("{what}: taken over after {} ms", took.as_millis());
     assert!(took < TAKEN_OVER, "{what}: after {took:?}");
+}
+
+/// Waits until an operator ended by itself, because another one holds the lease: nothing can be written by it any more.
+fn ends_as_another_one_holds_the_lease(operator: &mut Running) {
+    let ended = operator.wait_for_end(wait::LIMIT);
+    let log = operator.log();
+    assert!(ended.is_some() && log.contains("another operator holds the lease"), "{ended:?}: {log}");
 }
 
 /// What an operator began to write, and when: from its audit log.
@@ -65,7 +72,6 @@ fn soak_of_operators_whose_clocks_are_hours_apart() {
     for number in 1..=8 {
         let standby = start(number);
         wait_until("it waits", || standby.log().contains("waiting for the lease"));
-        std::thread::sleep(Duration::from_secs(3));
         let revision = if number.is_multiple_of(2) { "r1" } else { "r2" };
         cluster.apply(&stage.stack("staging", revision, &policy));
         wait_until("a rollout is under way", || active.log().contains(&format!("to=\"{revision}\"")));
@@ -77,10 +83,7 @@ fn soak_of_operators_whose_clocks_are_hours_apart() {
         if !is_killed {
             let (written, tenure) = (begun(&active), epoch());
             active.signal("CONT");
-            wait_until(format_args!("it ends: {}", active.said()), || {
-                active.log().contains("another operator holds the lease")
-            });
-            std::thread::sleep(Duration::from_secs(2));
+            ends_as_another_one_holds_the_lease(&mut active);
             assert_eq!((begun(&active), epoch()), (written, tenure), "it wrote: {}", active.log());
         }
         assert!(epoch() > before, "epochs grow");
@@ -95,7 +98,7 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     cluster.add_key(&stage);
     let first = cluster.operator_apart("first.log", &[]);
     wait_until("the first one acts", || acts(&first));
-    let second = cluster.operator_apart("second.log", &[]);
+    let mut second = cluster.operator_apart("second.log", &[]);
     cluster.apply(&stage.stack("staging", "r1", POLICY));
     cluster.wait_until_ready("staging", &first);
     assert!(!acts(&second));
@@ -114,7 +117,11 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     let third = cluster.operator_apart("third.log", &[]);
     cluster.apply(&stage.stack("staging", "r2", POLICY));
     wait_until("it is rolled out", || second.log().contains("to=\"r2\""));
-    std::thread::sleep(Duration::from_millis(1500));
+    wait_until("an apply is under way", || {
+        let ledger = stage.on_host("cat /opt/tasktracker/staging/app/ledger.json");
+        let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
+        ledger["intent"]["desiredHash"].is_string()
+    });
     let since = Instant::now();
     second.signal("STOP");
     takes_over(&third, since, "SIGSTOP");
@@ -122,10 +129,7 @@ fn another_operator_takes_over_from_one_that_is_gone_or_stands_still() {
     assert_eq!(cluster.get("tts/staging", "{.status.revision}"), "r2");
     let (written, epoch) = (begun(&second), stage.on_host("cat /opt/tasktracker/.epoch"));
     second.signal("CONT");
-    wait_until(format_args!("it ends: {}", second.said()), || {
-        second.log().contains("another operator holds the lease")
-    });
-    std::thread::sleep(Duration::from_secs(2));
+    ends_as_another_one_holds_the_lease(&mut second);
     assert_eq!(begun(&second), written, "it began something: {}", second.log());
     assert_eq!(stage.on_host("cat /opt/tasktracker/.epoch"), epoch, "somebody wrote");
     cluster.wait_until_ready("staging", &third);

@@ -5,7 +5,7 @@ use std::fs;
 use tasktracker_testbed::DemoHost;
 
 use super::cluster::Cluster;
-use crate::stage::Stage;
+use crate::stage::{Stage, wait_until};
 
 const THINGS: &str = "docker ps -aq; docker volume ls -q";
 
@@ -71,8 +71,11 @@ fn what_is_left_on_a_host_is_taken_away_or_forgotten_by_a_wish() {
     let uid = cluster.get("tts/staging", "{.metadata.uid}");
     wish(&format!("app-1@{uid}@1/volumes"));
     let generation = cluster.get("tts/staging", "{.metadata.generation}");
+    let reconciled = || operator.total("controller_runtime_reconcile_total", &["result=\"success\""]);
+    let before = reconciled();
     wish(&format!("app-1@another@{generation}/volumes"));
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    wait_until("the wish is read", || reconciled() > before);
+    operator.wait_for_checks("staging", "app-2", 5);
     assert_eq!(hosts(), "app-2 app-1");
     cluster.command_ends(0, &["delete", "staging", "--host", "app-1", "--volumes"]);
     cluster.wait("staging", &operator, "it is taken away", || hosts() == "app-2");

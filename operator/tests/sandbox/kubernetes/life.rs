@@ -4,7 +4,7 @@ use serde_json::Value;
 use tasktracker_testbed::{ControlPlaneOptions, http, http_as};
 
 use super::cluster::{ACCOUNT, Cluster};
-use crate::stage::{Running, Stage};
+use crate::stage::{Running, Stage, phase};
 
 const POLICY: &str = "rollout: {soak: 1s}";
 
@@ -65,6 +65,7 @@ impl Scene {
 fn a_stack_lives_from_apply_to_delete() {
     let scene = Scene::new("kube-life");
     let Scene { stage, cluster, .. } = &scene;
+    phase("the first rollout");
     scene.apply("r1", "");
     scene.ready();
     assert_eq!(scene.listed(), ["r1", "True", "True"]);
@@ -74,6 +75,7 @@ fn a_stack_lives_from_apply_to_delete() {
     assert_eq!(status["history"][0]["result"], "Succeeded", "{status}");
     assert_eq!(status["hosts"][0]["components"][0]["release"], status["history"][0]["release"]);
 
+    phase("drift");
     // Drift is healed, and told: twice, it is one event with a count.
     stage.on_host("docker rm -f tt-staging-app-backend-1");
     scene.wait("it is there again", || {
@@ -94,6 +96,7 @@ fn a_stack_lives_from_apply_to_delete() {
     assert_eq!(told("DriftDetected"), twice);
     scene.ready();
 
+    phase("approval");
     // A new revision waits for approval: the plan is in a ConfigMap, and goes when it waits no longer.
     scene.apply("r2", ", upgrade: Approve");
     scene.wait("a plan waits", || cluster.condition("staging", "Approved") == "False/ApprovalNeeded");
@@ -120,6 +123,7 @@ fn a_stack_lives_from_apply_to_delete() {
     });
     assert!(cluster.get("tts/staging", "{.status.history[0].revision}").contains("r2"));
 
+    phase("rollback");
     // Back to the release before, and it is held; the same wish is not heard twice.
     cluster.command_ends(0, &["rollback", "staging"]);
     scene.wait("r1 is back", || cluster.get("tts/staging", "{.status.revision}") == "r1");
@@ -142,6 +146,7 @@ fn a_stack_lives_from_apply_to_delete() {
         assert!(told.iter().any(|event| event.starts_with(wanted)), "{wanted}: {told:#?}");
     }
 
+    phase("deletion with Retain");
     // Deleted with Retain, it goes at once, and what runs goes on. Made again, it is another one: a person says that it
     // may have what is there.
     cluster.kubectl(&["delete", "tts", "staging", "--timeout=10s"]);
@@ -152,6 +157,7 @@ fn a_stack_lives_from_apply_to_delete() {
     cluster.command_ends(0, &["adopt", "staging"]);
     scene.ready();
 
+    phase("deletion with Down");
     // Deleted with Down, containers go and volumes stay.
     scene.apply("r1", ", deletion: Down");
     scene.wait("it has a finalizer", || {
@@ -162,6 +168,7 @@ fn a_stack_lives_from_apply_to_delete() {
     assert_eq!((scene.containers(), scene.volumes()), (0, volumes), "{}", scene.operator.log());
     assert!(scene.is_gone());
 
+    phase("deletion with DownAndVolumes");
     // Only who says so loses data.
     scene.apply("r1", ", deletion: DownAndVolumes");
     scene.wait("it is another one again", || cluster.condition("staging", "Stalled") == "True/NameConflict");
@@ -171,6 +178,7 @@ fn a_stack_lives_from_apply_to_delete() {
     cluster.kubectl(&["delete", "tts", "staging", "--timeout=60s"]);
     assert_eq!((scene.containers(), scene.volumes()), (0, 0), "{}", scene.operator.log());
 
+    phase("deletion before a rollout");
     // What was never taken over does not go, whatever the policy says: nothing was rolled out, and it is not ours.
     stage.on_host("docker volume create old_tasks");
     let adopting = stage.stack("staging", "r1", "  policy: {upgrade: Approve, deletion: DownAndVolumes}\n");
@@ -186,6 +194,7 @@ fn a_stack_lives_from_apply_to_delete() {
         scene.operator.log()
     );
 
+    phase("metrics");
     // Metrics are for whom the API server lets read them.
     let metrics = scene.operator.metrics;
     assert_eq!(http(metrics, "GET /metrics").unwrap().0, 401);
@@ -204,6 +213,7 @@ fn a_stack_lives_from_apply_to_delete() {
         assert_eq!(http(metrics, &format!("GET {path}")).unwrap().0, 200, "{path}");
     }
 
+    phase("rights");
     // All of that was done with what the chart grants: no right was missing, and none is there that was not used.
     let (done, granted) = (cluster.plane.audited(ACCOUNT).unwrap(), cluster.granted());
     let unused: Vec<_> = granted.difference(&done).collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tasktracker_testbed::{hostile, http};
 
 use super::cluster::Cluster;
-use crate::stage::{Running, wait_until};
+use crate::stage::{Running, phase, wait_until};
 
 const STACK: &str = include_str!("../../../../examples/staging.yaml");
 
@@ -36,6 +36,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     };
     wait_until("the API server takes it", stored);
     cluster.apply(&crd);
+    phase("a stored spec that is invalid, and a defect");
     let operator =
         cluster.operator("administrator", "operator.log", &[], &[("TASKTRACKER_DEFECT", "poison")]);
     cluster.apply(&stack("poison", away));
@@ -48,6 +49,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
         total(&operator, "controller_runtime_reconcile_panics_total") >= 1.0
     });
 
+    phase("a host that is silent");
     cluster.add_any_key("staging-ssh");
     // A host that says nothing: something is known of the stack at once, before anybody waited for the host.
     let began = Instant::now();
@@ -57,13 +59,17 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     });
     let first = began.elapsed();
     println!("first condition after {} ms", first.as_millis());
-    assert!(first < Duration::from_secs(2), "{first:?}");
+    assert!(first < Duration::from_secs(5), "{first:?}");
     assert_eq!(cluster.condition("slow", "Reconciling"), "True/Pending");
 
+    phase("the same name in another namespace");
     // The same name in another namespace would be the same project on the host: the one that came later is refused,
     // whatever comes first by its name. API servers tell times in seconds.
     cluster.kubectl(&["create", "namespace", "another"]);
-    std::thread::sleep(Duration::from_millis(1100));
+    let created = cluster.get("tts/slow", "{.metadata.creationTimestamp}");
+    let probe =
+        ["create", "configmap", "probe", "--dry-run=server", "-o", "jsonpath={.metadata.creationTimestamp}"];
+    wait_until("the API server's time is another second", || cluster.kubectl(&probe) != created);
     let twin =
         stack("slow", silent.address()).replace("  name: slow\n", "  name: slow\n  namespace: another\n");
     cluster.apply(&twin);
@@ -83,6 +89,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     });
     assert_ne!(cluster.condition("slow", "Stalled"), "True/InvalidSpec");
 
+    phase("an update that is invalid");
     // A spec that is not valid any more leaves the one before in force, and says so.
     let roots = stack("slow", silent.address())
         .replace("roles: [app]", "roles: [app]\n      directory: /etc/tasktracker");
@@ -97,6 +104,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     });
     assert_eq!(http(operator.metrics, "GET /livez").unwrap().0, 200);
 
+    phase("a command in a spec");
     // Who writes a stack runs no programs beside the operator.
     let runs = stack("runs", away)
         .replace("tasktracker}", "tasktracker, registryAuth: {command: [cat, /etc/hostname]}}");
@@ -109,6 +117,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     let ready = operator.metric("tasktracker_stack_ready", &["stack=\"runs\"", "environment=\"staging\""]);
     assert_eq!(ready, Some(0.0), "an alert has something to see");
 
+    phase("a restart");
     // Whoever is there after a restart knows which of the twins came first.
     operator.stop();
     let operator =
@@ -119,9 +128,8 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     cluster.wait("slow", &operator, "the first one is followed", || {
         cluster.condition("slow", "Stalled") == "False/Succeeded"
     });
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(told().contains("expected another name"), "{}", told());
 
+    phase("a check that ends in a defect");
     // A check that ends in a defect is told as that, and counted; the others go on.
     cluster.wait("slow", &operator, "the defect is told", || {
         cluster.condition("slow", "Ready") == "False/InternalError"
@@ -131,6 +139,7 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     wait_until(format_args!("it is tried again:\n{}", operator.said()), || {
         operator.metric("tasktracker_reconcile_total", &panics).is_some_and(|count| count >= 2.0)
     });
+    assert!(told().contains("expected another name"), "{}", told());
     let others = ["stack=\"poison\"", "result=\"error\""];
     wait_until(format_args!("another one is looked at:\n{}", operator.said()), || {
         operator.metric("tasktracker_reconcile_total", &others).is_some_and(|count| count >= 1.0)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
-use crate::stage::{Running, Stage, wait_until};
+use crate::stage::{Running, Stage, elapse, phase, wait_until};
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s}, deletion: Down}\n";
 
@@ -53,7 +53,7 @@ fn outage(name: &str, lasting: Duration) {
         }
         let away = Instant::now();
         is_repaired(&stage, &operator);
-        std::thread::sleep(lasting.saturating_sub(away.elapsed()));
+        elapse(lasting.saturating_sub(away.elapsed()));
         is_repaired(&stage, &operator);
         let (status, said) = tasktracker_testbed::http(operator.metrics, "GET /livez").unwrap();
         assert_eq!(status, 200, "{said}");
@@ -75,6 +75,7 @@ fn outage(name: &str, lasting: Duration) {
         );
     }
 
+    phase("the data goes back");
     // Its data goes back: a stack that was made since is gone from it, and one that was changed has its old spec.
     cluster.plane.snapshot("snapshot").unwrap();
     cluster.wait_until_ready("staging", &operator);
@@ -94,11 +95,12 @@ fn outage(name: &str, lasting: Duration) {
     wait_until(format_args!("the other one is let go:\n{}", operator.said()), || {
         operator.log().contains("its hosts are left as they are")
     });
-    std::thread::sleep(Duration::from_secs(5));
+    operator.wait_for_checks("staging", "app-1", 5);
     assert_eq!(stage.on_host("docker ps -aq --no-trunc | sort"), before, "{}", operator.log());
     is_repaired(&stage, &operator);
     assert_eq!(cluster.get("tts/staging", "{.status.revision}"), "r2", "repaired towards what was applied");
 
+    phase("a person mends the spec");
     // Somebody looks at it, and changes it.
     cluster.apply(&stage.stack("staging", "r2", POLICY));
     cluster.wait_until_ready("staging", &operator);

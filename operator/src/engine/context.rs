@@ -1,0 +1,187 @@
+//! One stack on one host, and what is needed to check and repair its projects there.
+
+use std::sync::Arc;
+
+use tasktracker_crds::HostSpec;
+
+use super::{
+    Evaluation, Images, Memory, RolloutCoordinator,
+    evaluation::{Resolved, Terms},
+    now,
+};
+use crate::{
+    component,
+    diff::certificate,
+    host::{self, Host, HostLock},
+    model::Hold,
+    observe::{self, Depth, HostFacts, Inputs, Observed, Remembered},
+    plan::Approval,
+    project::Project,
+    source::{ProjectKey, Secrets, Stack},
+    state::{Deployed, DeployedHost, deployed},
+};
+
+/// Who asks for a check, and how thorough it is.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckOptions<'a> {
+    /// Who may release a change.
+    pub approval: Approval,
+    /// How much is read anew.
+    pub depth: Depth,
+    /// The host's lock: whoever holds it is alone there.
+    pub lock: Option<&'a HostLock>,
+    /// The order among the hosts of the stack, where that counts.
+    pub coordinator: Option<&'a RolloutCoordinator>,
+    /// Why nothing but repairs may be begun.
+    pub read_only_reason: Option<&'a Hold>,
+}
+
+/// One host of a stack, and what is needed to check and repair its projects.
+#[derive(Clone, Copy)]
+pub struct ProjectContext<'a> {
+    /// The stack.
+    pub stack: &'a Stack,
+    /// What it says of the host.
+    pub spec: &'a HostSpec,
+    /// The host.
+    pub host: &'a Arc<Host>,
+    /// Where the values of secrets come from.
+    pub secrets: &'a Secrets,
+    /// The operator's own state.
+    pub memory: &'a Memory,
+    /// What tags mean, and what is being pulled.
+    pub images: &'a Arc<Images>,
+}
+
+impl ProjectContext<'_> {
+    /// Checks every project of the stack on the host, one after the other. Writes nothing.
+    ///
+    /// # Errors
+    /// When the host cannot be read.
+    pub async fn check_all(&self, options: CheckOptions<'_>) -> Result<Vec<Evaluation>, host::Error> {
+        let mut evaluations = Vec::new();
+        for project in component::for_host(self.stack, self.spec) {
+            evaluations.push(self.check(&project, options).await?);
+        }
+        Ok(evaluations)
+    }
+
+    /// Checks one project. Writes nothing.
+    ///
+    /// # Errors
+    /// When the host cannot be read.
+    pub async fn check(
+        &self,
+        project: &Project,
+        options: CheckOptions<'_>,
+    ) -> Result<Evaluation, host::Error> {
+        let facts = observe::observe(self.host, project, options.depth).await?;
+        let first = Box::pin(self.conclude(project, facts, false, options)).await?;
+        let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.is_under_way();
+        if options.lock.is_some() || quiet {
+            return Ok(first);
+        }
+        // Something differs, or was interrupted. Another writer at work, or one that ended just now, would explain it: it is
+        // observed again between two moments at which nobody wrote.
+        drop(first);
+        let busy_before = observe::is_busy(self.host, project).await?;
+        let facts = observe::observe(self.host, project, Depth::Whole).await?;
+        let busy_after = observe::is_busy(self.host, project).await?;
+        Box::pin(self.conclude(project, facts, busy_before || busy_after, options)).await
+    }
+
+    /// From what a host says to what follows from it: resolve, then evaluate.
+    async fn conclude(
+        &self,
+        project: &Project,
+        facts: HostFacts,
+        busy: bool,
+        options: CheckOptions<'_>,
+    ) -> Result<Evaluation, host::Error> {
+        let inputs = self.inputs(project, &facts, busy).await;
+        let mut observed = facts.with(inputs, now());
+        observed.answers = Box::pin(observe::answers(self.host, &observed, options.depth)).await?;
+        let observed = certificate::without_unusable(project, observed, now());
+        let resolved = self.resolve(project, observed, options.approval)?;
+        let resolved = Box::pin(self.resolve_images(resolved)).await?;
+        let key = self.key(project);
+        let coordinator = options.coordinator;
+        let terms = Terms {
+            approval: options.approval,
+            decision: coordinator
+                .map(|coordinator| coordinator.decide(self.stack, &key, &resolved.project))
+                .unwrap_or_default(),
+            approved: coordinator.and_then(|coordinator| coordinator.approved(self.stack, &key)),
+            read_only_reason: options.read_only_reason,
+            now: now(),
+        };
+        self.evaluate(resolved, terms)
+    }
+
+    /// The key of a project on this host.
+    pub fn key(&self, project: &Project) -> ProjectKey {
+        ProjectKey {
+            stack: self.stack.key.clone(),
+            host: self.spec.name.to_string(),
+            component: project.component,
+        }
+    }
+
+    /// What is known from elsewhere than the host.
+    async fn inputs(&self, project: &Project, facts: &HostFacts, busy: bool) -> Inputs {
+        let secrets = self.secrets.of(&self.stack.key);
+        let mut values = crate::secret::Values::default();
+        secrets.add(&mut values, &project.references()).await;
+        if let Some(applied) = facts.applied() {
+            secrets.add(&mut values, &applied.project.references()).await;
+        }
+        let (remembered, damaged) = self.remembered(project, facts);
+        Inputs { busy, secrets: values, remembered, damaged }
+    }
+
+    /// What the operator's own state says of a project on this host, and of its data on hosts that the spec names no longer;
+    /// and why its manifest cannot be trusted: it is another one than was seen first.
+    fn remembered(&self, project: &Project, facts: &HostFacts) -> (Remembered, Option<host::Error>) {
+        let Some(known) = self.memory.deployed(&self.stack.key.to_string()) else {
+            return (Remembered::default(), None);
+        };
+        let component = &project.component;
+        let same_place = || known.hosts.values().find(|host| deployed::is_same_place(&host.spec, self.spec));
+        let host = known.hosts.get(self.spec.name.as_str()).or_else(same_place);
+        let here = host.and_then(|host| host.components.get(component));
+        let is_left = |host: &DeployedHost| !deployed::is_named(self.stack, &host.spec);
+        let mut left: Vec<_> = known.hosts.iter().filter(|(_, host)| is_left(host)).collect();
+        left.sort_by_key(|(_, host)| host.overtaken);
+        let elsewhere = left.into_iter().find_map(|(name, host)| {
+            let volume = host.components.get(component)?.data_volume()?;
+            Some((name.clone(), volume.to_owned()))
+        });
+        let remembered = Remembered {
+            release: here.map(|here| here.release.clone()),
+            desired_hash: here.map(|here| here.desired_hash.clone()),
+            volumes: here.map(Deployed::volume_names).unwrap_or_default(),
+            elsewhere,
+            overtaken: host.is_none_or(|host| host.overtaken),
+        };
+        (remembered, here.and_then(|here| changed_manifest(project, facts.as_observed(), here)))
+    }
+
+    /// Pins what tags mean, and finds out which images are on the host where it is asked for others than were rolled out.
+    async fn resolve_images(
+        &self,
+        Resolved { project, observed }: Resolved,
+    ) -> Result<Resolved, host::Error> {
+        let (project, supply) = self.images.resolve_images(self, project, &observed).await?;
+        Ok(Resolved { project, observed: Observed { supply, ..observed } })
+    }
+}
+
+/// A manifest that is another one than was seen first for the same release.
+fn changed_manifest(project: &Project, observed: &Observed, here: &Deployed) -> Option<host::Error> {
+    let applied = observed.applied.as_ref().filter(|applied| applied.id == here.release)?;
+    let path = applied.stored("manifest.json");
+    let found = observed.files.get(&path).and_then(host::FileFact::sha256);
+    let is_other = here.manifest_hash.as_deref().zip(found).is_some_and(|(wanted, found)| wanted != found);
+    let found = "another content than was seen first";
+    is_other.then(|| observe::damaged(&observed.directory, project, &path, found))
+}

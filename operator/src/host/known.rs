@@ -1,0 +1,126 @@
+//! Names that the operator asks about on a host, and what it found: each for as long as it is asked about.
+
+use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Shown, docker::Subject};
+use crate::model::Answers;
+
+/// How long an entry outlives its last use: a stack in use is checked about once a minute, whatever its interval.
+const LIFETIME: Duration = Duration::from_mins(10);
+
+/// What is known of the stacks on a host.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Folders of stacks.
+    pub(super) stacks: Recent<String, ()>,
+    /// Compose projects, with the IDs of their containers.
+    pub(super) projects: Recent<String, Vec<String>>,
+    /// Names of networks.
+    pub(super) networks: Recent<String, ()>,
+    /// Names of volumes.
+    pub(super) volumes: Recent<String, ()>,
+    /// Answers of containers, by Compose project.
+    pub(super) answers: Recent<String, Answers>,
+    /// Certificates by port and name.
+    pub(super) certificates: Recent<(u16, String), Shown>,
+}
+
+impl Known {
+    /// Whether an event is about a project, network or volume of a stack.
+    pub(super) fn has(&self, subject: Subject<'_>) -> bool {
+        match subject {
+            Subject::Project(name) => self.projects.contains(name),
+            Subject::Network(name) => self.networks.contains(name),
+            Subject::Volume(name) => self.volumes.contains(name),
+            Subject::Other => false,
+        }
+    }
+}
+
+/// A map whose entries expire unless they are used.
+pub(super) struct Recent<K, V> {
+    entries: BTreeMap<K, Entry<V>>,
+}
+
+struct Entry<V> {
+    used: Instant,
+    value: V,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord, V> Recent<K, V> {
+    /// Puts a value, and removes the entries that expired.
+    pub(super) fn insert(&mut self, key: K, value: V, now: Instant) {
+        self.entries.retain(|_, entry| now.saturating_duration_since(entry.used) < LIFETIME);
+        self.entries.insert(key, Entry { used: now, value });
+    }
+
+    /// The value of a key, which counts as used.
+    pub(super) fn get<Q: Ord + ?Sized>(&mut self, key: &Q, now: Instant) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let entry = self.entries.get_mut(key)?;
+        entry.used = now;
+        Some(&entry.value)
+    }
+
+    /// Whether there is an entry; it does not count as used.
+    pub(super) fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.contains_key(key)
+    }
+
+    /// The keys in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_expire_unless_they_are_used() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut recent: Recent<String, u8> = Recent::default();
+        recent.insert("used".to_owned(), 1, begin);
+        recent.insert("unused".to_owned(), 2, begin);
+        assert_eq!(recent.get("used", at(400)), Some(&1));
+        recent.insert("new".to_owned(), 3, at(700));
+        assert_eq!(recent.keys().collect::<Vec<_>>(), ["new", "used"]);
+        assert!(recent.contains("used") && !recent.contains("unused"));
+        assert_eq!(recent.get("unused", at(700)), None);
+    }
+
+    #[test]
+    fn events_of_other_projects_are_not_known() {
+        let now = Instant::now();
+        let mut known = Known::default();
+        known.projects.insert("tt-a-app".to_owned(), Vec::new(), now);
+        known.networks.insert("tt-a".to_owned(), (), now);
+        known.volumes.insert("tt-a-app-data".to_owned(), (), now);
+        for (subject, expected) in [
+            (Subject::Project("tt-a-app"), true),
+            (Subject::Network("tt-a"), true),
+            (Subject::Volume("tt-a-app-data"), true),
+            (Subject::Project("tt-a"), false),
+            (Subject::Network("tt-a-app-data"), false),
+            (Subject::Volume("tt-a-app"), false),
+            (Subject::Other, false),
+        ] {
+            assert_eq!(known.has(subject), expected, "{subject:?}");
+        }
+    }
+}

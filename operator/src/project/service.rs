@@ -1,0 +1,164 @@
+//! What a service needs beyond its containers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::compose;
+
+/// One service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its containers.
+    pub compose: compose::Service,
+    /// How a new release takes the place of the one before.
+    pub strategy: Strategy,
+    /// How it takes up a changed file that it mounts.
+    pub reload: Reload,
+    /// When a running container of it serves.
+    pub readiness: Readiness,
+    /// What must accept its files before they are put in place.
+    pub validations: Vec<Validation>,
+    /// What it must answer when it has loaded what was rolled out.
+    pub loaded: Vec<LoadedProbe>,
+}
+
+impl Service {
+    /// A service that is made anew for every change, and serves when its health check says so.
+    pub fn new(compose: compose::Service) -> Self {
+        Self {
+            compose,
+            strategy: Strategy::Recreate,
+            reload: Reload::Restart,
+            readiness: Readiness::Healthcheck,
+            validations: Vec::new(),
+            loaded: Vec::new(),
+        }
+    }
+}
+
+/// How a new release of a service takes the place of the one before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Strategy {
+    /// New containers come up beside the old ones; a proxy moves the traffic.
+    BlueGreen(BlueGreen),
+    /// The old container goes before the new one comes.
+    Recreate,
+    /// As `Recreate`, never on two hosts of a stack at once, whatever `maxUnavailable` says.
+    Serial {
+        /// What must hold before an instance goes, and again before the next one does.
+        gate: HttpProbe,
+    },
+}
+
+/// How traffic moves from old containers to new ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlueGreen {
+    /// The service that leads traffic to it.
+    pub proxy: String,
+    /// Folder from the project's own; the name of the one file in it is the network alias of the containers that have
+    /// the traffic.
+    pub upstreams: String,
+    /// Port inside the container.
+    pub port: u16,
+    /// What each new container must answer to the proxy before users are led to it.
+    pub paths: Vec<String>,
+}
+
+/// How a service takes up a changed file that it mounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reload {
+    /// It reads files when it starts, and is made anew.
+    Restart,
+    /// A program inside the container.
+    Exec {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// More arguments where it must take up what its configuration only names, such as a certificate.
+        force: Vec<String>,
+    },
+    /// A signal to its first process.
+    Signal(String),
+    /// A POST request.
+    Http(Endpoint),
+}
+
+/// A path on a port of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Port inside the container.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+}
+
+/// When a running container serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Readiness {
+    /// Docker's health check says so.
+    Healthcheck,
+    /// It runs.
+    Running,
+    /// It answers.
+    Http(HttpProbe),
+}
+
+/// A GET request to a container, and what its answer must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpProbe {
+    /// What is asked.
+    #[serde(flatten)]
+    pub endpoint: Endpoint,
+    /// User, and secret file with the password, by its path from the project's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<(String, String)>,
+    /// What the answer must be.
+    pub expect: Expect,
+}
+
+/// What the answer to a probe must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Expect {
+    /// A status.
+    Status(u16),
+    /// Status 200 and a JSON value that has at least these fields.
+    JsonSubset(serde_json::Value),
+}
+
+/// Proof that a service has loaded what was rolled out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadedProbe {
+    /// What it is about, for people: a file, say.
+    pub what: String,
+    /// The question and its answer.
+    pub probe: HttpProbe,
+}
+
+/// A command that must exit with 0 in a throw-away container of the new image, with the staged files of the service
+/// mounted read-only, before anything changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// An object behind the API of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiObject {
+    /// The service whose API keeps it.
+    pub service: String,
+    /// Where it is read with GET and written with PUT.
+    pub endpoint: Endpoint,
+    /// User, and secret file with the password, by its path from the project's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<(String, String)>,
+    /// What is written; what is read must have at least these fields.
+    pub body: serde_json::Value,
+}

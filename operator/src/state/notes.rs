@@ -1,0 +1,130 @@
+//! What the status of a stack keeps for the next operator, where there is no folder. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tasktracker_crds::HostSpec;
+
+use super::{
+    VERSION,
+    deployed::{Deployed, DeployedHost},
+    files::Versioned,
+};
+use crate::{json, model::ComponentName, report::news::Told};
+
+/// Notification state as it is stored, in `notifications.json` and in notes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StoredNotifications {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    known: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    in_force: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting_plans: Option<String>,
+}
+
+impl From<Told> for StoredNotifications {
+    fn from(told: Told) -> Self {
+        let Told { known, in_force, rolled_back, waiting_plans } = told;
+        Self { known, in_force, rolled_back, waiting_plans }
+    }
+}
+
+impl From<StoredNotifications> for Told {
+    fn from(stored: StoredNotifications) -> Self {
+        let StoredNotifications { known, in_force, rolled_back, waiting_plans } = stored;
+        Self { known, in_force, rolled_back, waiting_plans }
+    }
+}
+
+/// What notes keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Notes {
+    /// What is deployed where.
+    pub(super) hosts: BTreeMap<String, DeployedHost>,
+    /// Notification state.
+    pub(super) notifications: StoredNotifications,
+}
+
+/// The content of the notes. Hosts with the same release have the same project: it is stored once, since every write of
+/// a status carries it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    projects: Vec<Deployed>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    hosts: BTreeMap<String, StoredHost>,
+    #[serde(default)]
+    notifications: StoredNotifications,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredHost {
+    spec: HostSpec,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    overtaken: bool,
+    /// The position of each project in the list, by component.
+    components: BTreeMap<ComponentName, usize>,
+}
+
+/// What notes turned out to be.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found {
+    /// There are none, or they are no notes.
+    Nothing,
+    /// Notes.
+    Notes(Notes),
+    /// Notes of another version, which this operator must not replace.
+    UnknownVersion,
+}
+
+/// Notes as a status keeps them.
+pub(super) fn write(notes: &Notes) -> Value {
+    let mut stored = Stored { notifications: notes.notifications.clone(), ..Stored::default() };
+    for (name, host) in &notes.hosts {
+        let mut components = BTreeMap::new();
+        for (component, project) in &host.components {
+            let known = stored.projects.iter().position(|known| known == project);
+            let position = known.unwrap_or_else(|| {
+                stored.projects.push(project.clone());
+                stored.projects.len() - 1
+            });
+            components.insert(*component, position);
+        }
+        let host = StoredHost { spec: host.spec.clone(), overtaken: host.overtaken, components };
+        stored.hosts.insert(name.clone(), host);
+    }
+    json::to_value(Versioned { version: VERSION, content: stored })
+}
+
+/// Reads the notes of a status.
+pub(super) fn read(notes: &Value) -> Found {
+    match notes.get("version").and_then(Value::as_u64) {
+        None => Found::Nothing,
+        Some(version) if version == VERSION => {
+            let stored = serde_json::from_value::<Stored>(notes.clone()).ok();
+            stored.and_then(restored).map_or(Found::Nothing, Found::Notes)
+        }
+        Some(_) => Found::UnknownVersion,
+    }
+}
+
+/// None where a host has a project that is not in the list.
+fn restored(stored: Stored) -> Option<Notes> {
+    let Stored { projects, hosts, notifications } = stored;
+    let restored = |(name, host): (String, StoredHost)| {
+        let project = |(component, position): (ComponentName, usize)| {
+            Some((component, projects.get(position)?.clone()))
+        };
+        let components = host.components.into_iter().map(project).collect::<Option<_>>()?;
+        Some((name, DeployedHost { spec: host.spec, overtaken: host.overtaken, components }))
+    };
+    let hosts = hosts.into_iter().map(restored).collect::<Option<_>>()?;
+    Some(Notes { hosts, notifications })
+}
