@@ -149,6 +149,8 @@ fn run(times: &Times, jobs: Vec<Job>, stopped: &AtomicBool, sender: &Sender<Done
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn job(name: &'static str, work: impl FnOnce() -> Result<()> + Send + 'static) -> Job {
@@ -186,12 +188,11 @@ mod tests {
         assert!(!background.is_done("slow").unwrap());
         go.send(()).unwrap();
         background.wait("slow").unwrap();
-        let failure = loop {
-            if let Err(error) = background.is_done("last") {
-                break error;
-            }
-        };
-        assert_eq!(format!("{failure:#}"), "broken: no network");
+        let failure = (0..2000).find_map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            background.is_done("last").err()
+        });
+        assert_eq!(format!("{:#}", failure.unwrap()), "broken: no network");
     }
 
     #[test]

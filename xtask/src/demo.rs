@@ -69,10 +69,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let reported = times.report();
     let demo = started?;
     reported?;
+    demo.introduce();
     if options.try_things {
         return demo.try_things(&stopped);
     }
-    demo.introduce();
     let _: Result<(), _> = stopped.recv();
     say("\nremoving everything");
     Ok(())

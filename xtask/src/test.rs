@@ -10,7 +10,7 @@ use crate::{
     background::{Background, Job},
     compiler::{self, Executable},
     demo, images,
-    progress::{cargo, root, run as run_program, say, target},
+    progress::{cargo, forget_package, root, run as run_program, say, target},
     runner::{Process, Runner},
     times::{self, Times},
 };
@@ -99,6 +99,7 @@ fn in_background(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--", "nice", "-n", "10"]);
     command.arg(cargo().get_program()).args(arguments).current_dir(root());
+    forget_package(&mut command);
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
     Ok(())
