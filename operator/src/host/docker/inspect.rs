@@ -482,6 +482,32 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_ports_are_named_alike() {
+        let at = |address: &str| {
+            let bindings = json!({"80/tcp": [{"HostIp": address, "HostPort": "8080"}]});
+            Details::read(&json!({"HostConfig": {"PortBindings": bindings}}), None).settings["ports/80/tcp"]
+                .clone()
+        };
+        assert_eq!((at(""), at("10.0.0.5")), ("*:8080".to_owned(), "10.0.0.5:8080".to_owned()));
+        assert_eq!((at("FD00:0:0::5"), at("eth0")), ("fd00::5:8080".to_owned(), "eth0:8080".to_owned()));
+    }
+
+    #[test]
+    fn a_network_that_is_not_the_own_is_no_network_of_its_own() {
+        let with = |mode: &str| {
+            let networks = json!({mode: {"Aliases": ["x"]}});
+            let answer =
+                json!({"HostConfig": {"NetworkMode": mode}, "NetworkSettings": {"Networks": networks}});
+            Details::read(&answer, None).settings.into_iter().collect::<Vec<_>>()
+        };
+        for mode in ["host", "none", "container:0123"] {
+            assert_eq!(with(mode), [("network_mode".to_owned(), mode.to_owned())]);
+        }
+        let own = with("tt-test").into_iter().map(|(field, _)| field).collect::<Vec<_>>();
+        assert_eq!(own, ["networks/tt-test", "networks/tt-test/aliases"]);
+    }
+
+    #[test]
     fn capabilities_are_named_alike() {
         let with = |name: &str| Details::read(&json!({"HostConfig": {"CapAdd": [name]}}), None).settings;
         assert_eq!(with("CAP_NET_ADMIN"), with("NET_ADMIN"));
