@@ -111,6 +111,23 @@ impl WakeBudget {
     }
 }
 
+/// One check, in a task of its own, so that a panic in one project cannot end the others.
+async fn checked(
+    shared: &Arc<Shared>,
+    subject: &Subject,
+    kept: Option<Arc<Host>>,
+    occasion: Occasion,
+    writers: &Arc<Mutex<ConflictingWriters>>,
+) -> Checked {
+    let task = tokio::spawn(check(shared.clone(), subject.clone(), kept, occasion, writers.clone()));
+    task.await.unwrap_or_else(|error| {
+        let ProjectKey { stack, host, component } = &subject.key;
+        tracing::error!(%stack, host, %component, %error, "a check ended in a defect: the others go on");
+        check::panicked(shared, subject);
+        Checked { end: End::Failed, host: None, hints: None }
+    })
+}
+
 /// Works on one project until the stack goes. While the spec does not ask for it, it waits: a worker that ended just when
 /// the spec asked again would be missed.
 pub(super) async fn work(
@@ -148,14 +165,7 @@ pub(super) async fn work(
             (requested, schedule.slow) = (reconcile, began);
         }
         let occasion = Occasion { depth: schedule.depth(began), woken };
-        // A check runs in a task of its own, so that a panic in one project cannot end the others.
-        let task =
-            tokio::spawn(check(shared.clone(), current.clone(), kept.clone(), occasion, writers.clone()));
-        let Checked { end, host, hints } = task.await.unwrap_or_else(|error| {
-            tracing::error!(stack = %stack.key, host = key.host, component = %key.component, %error, "a check ended in a defect: the others go on");
-            check::panicked(&shared, &current);
-            Checked { end: End::Failed, host: None, hints: None }
-        });
+        let Checked { end, host, hints } = checked(&shared, &current, kept, occasion, &writers).await;
         kept = host;
         let good = end != End::Failed;
         let next = if good {
