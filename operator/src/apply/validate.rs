@@ -48,11 +48,12 @@ pub(super) async fn validate(
     Ok(())
 }
 
-/// Whether a service has another image or other files than it had.
+/// Whether a service has another image or other files than it had. Which containers have the traffic is no configuration.
 fn is_other(service: &str, before: Option<&Release>, after: &Release) -> bool {
     let Some(before) = before else { return true };
     let files = |release: &Release| -> Vec<(String, String)> {
-        let files = release.files.iter().filter(|(path, _)| service_of(path) == Some(service));
+        let is_read = |path: &str| service_of(path) == Some(service) && !release.project.is_upstream(path);
+        let files = release.files.iter().filter(|(path, _)| is_read(path));
         files.map(|(path, record)| (path.clone(), record.sha256.clone())).collect()
     };
     before.images.get(service) != after.images.get(service) || files(before) != files(after)

@@ -234,7 +234,7 @@ fn container(inspect: &Value) -> Value {
                 let text = text.as_str().unwrap_or_default();
                 !(text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
             };
-            if let Some(list) = joined[list].as_array_mut() {
+            if let Some(list) = joined.get_mut(list).and_then(Value::as_array_mut) {
                 list.sort_by_key(|text| (is_name(text), text.to_string()));
             }
         }
