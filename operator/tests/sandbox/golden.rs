@@ -157,8 +157,13 @@ impl<'a> Deployed<'a> {
                 json!({ "list": list_entry(entry), "inspect": container(&inspect) })
             })
             .collect();
-        let images: BTreeSet<String> =
-            containers.iter().map(|container| id(&container["list"], "ImageID")).collect();
+        // In the order of the containers: that of their IDs is another one for each build.
+        let mut images: Vec<String> = Vec::new();
+        for image in containers.iter().map(|container| id(&container["list"], "ImageID")) {
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
         let image = |id: &String| only(&get(&format!("/images/{id}/json")), &["Id", "Config"]);
         let volume =
             |name: &String| only(&get(&format!("/volumes/{name}")), &["Name", "Driver", "Labels", "Options"]);
