@@ -102,14 +102,8 @@ impl Stage {
 
     /// One check, as `run` makes it.
     async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Evaluation> {
-        let wish = CheckOptions {
-            approval: Approval::Policy,
-            depth,
-            lock: None,
-            coordinator: None,
-            read_only_reason: None,
-        };
-        let mut looks = self.site(host).check_all(wish).await?;
+        let options = CheckOptions::read_only(depth);
+        let mut looks = self.site(host).check_all(options).await?;
         looks.pop().context("one project")
     }
 
@@ -134,14 +128,14 @@ impl Stage {
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
-            let wish = CheckOptions {
+            let options = CheckOptions {
                 approval: Approval::Person,
                 depth: Depth::Whole,
                 lock: Some(&lock),
                 coordinator: None,
                 read_only_reason: None,
             };
-            let looks = site.check_all(wish).await?;
+            let looks = site.check_all(options).await?;
             let mut is_rolled_out = false;
             for look in looks {
                 is_rolled_out |= site.act(&lock, &look, "bench").await?.rolled_out.is_some();

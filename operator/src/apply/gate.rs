@@ -1,29 +1,34 @@
-//! Services of which no two instances may be down at once: whether one may go.
+//! Gates of serial services: no two instances may be down at once.
 
 use super::Error;
 use crate::{
     host::Host,
-    model::Question,
-    observe::{Interview, Observed},
+    model::{Probe, ProbeFailure},
+    observe::{Observed, Prober},
 };
 
-/// Refuses to take a running instance of a service down while the service itself says that it can spare none. What does
-/// not answer is down already.
+/// Checks the gates of the running instances that are about to stop; `stops` says whether those of a service are. An
+/// instance that is not ready or does not answer is down already and needs no gate.
 ///
 /// # Errors
-/// [`Error::NotSpared`] where one must stay: it is tried again.
-pub(super) async fn open(host: &Host, observed: &Observed, goes: impl Fn(&str) -> bool) -> Result<(), Error> {
+/// [`Error::GateClosed`] where an instance must stay; the next check tries again.
+pub(super) async fn check(
+    host: &Host,
+    observed: &Observed,
+    stops: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
     let Some(release) = &observed.applied else { return Ok(()) };
-    let interview = Interview { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
-    let is_gate = |service: &str, id: &str, question: &Question| {
-        let answers = |question: &Question| {
-            observed.answers.get(&(id.to_owned(), question.clone())).is_none_or(Result::is_ok)
-        };
-        *question == Question::Gate && goes(service) && answers(&Question::Ready)
-    };
-    let answers = interview.ask(host, &observed.containers, is_gate).await?;
-    let shut = answers.into_iter().find_map(|((id, _), answer)| Some((id, answer.err()?)));
-    let Some((id, found)) = shut else { return Ok(()) };
-    let container = observed.containers.iter().find(|one| one.id == id);
-    Err(Error::NotSpared { container: container.map(|one| one.name.clone()).unwrap_or_default(), found })
+    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let is_ready =
+        |id: &str| observed.probe_results.get(&(id.to_owned(), Probe::Ready)).is_none_or(Result::is_ok);
+    let is_gate =
+        |service: &str, id: &str, probe: &Probe| *probe == Probe::Gate && stops(service) && is_ready(id);
+    for ((id, _), result) in prober.run(host, &observed.containers, is_gate).await? {
+        if let Err(ProbeFailure::Unexpected(found)) = result {
+            let container = observed.containers.iter().find(|one| one.id == id);
+            let container = container.map(|one| one.name.clone()).unwrap_or_default();
+            return Err(Error::GateClosed { container, found });
+        }
+    }
+    Ok(())
 }

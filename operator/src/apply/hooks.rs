@@ -2,9 +2,9 @@
 
 use tasktracker_crds::{HookSpec, scalars::Line};
 
-use super::{Context, Error, QUICK_LIMIT, compose::Compose, rollout::refusal};
+use super::{Context, Error, compose::Compose, one_off::run_once};
 use crate::{
-    host::{self, Host, Placement, Step},
+    host::{Host, Placement, Step},
     project::Project,
     release::{COMPOSE_FILE, Prepared},
     secret::Values,
@@ -31,25 +31,15 @@ pub(super) async fn run(
     (prepared, secrets): (&Prepared, &Values),
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let folder = &context.project.folder;
     let container = format!("{}-hook", context.project.name);
-    // One of an apply that was cut, or that was ended by its time limit.
-    let remove = async || {
-        let all = host.containers().await?;
-        let is_left = all.iter().any(|one| one.name == container);
-        Ok::<_, host::Error>(is_left.then(|| Step::docker(&["rm", "-f", &container], QUICK_LIMIT)))
-    };
-    let file = prepared.placements().into_iter().find(|placement| placement.path == COMPOSE_FILE);
+    let file = prepared.live().into_iter().find(|placement| placement.path == COMPOSE_FILE);
     let file = file.map(|placement| Step::Place(Placement { path: FILE.to_owned(), ..placement }));
     let words: Vec<&str> = hook.command.iter().map(Line::as_str).collect();
     let compose = Compose::of_file(host, context.project, FILE);
     let once = compose.once(&container, service, &words, hook.timeout.duration());
-    let steps: Vec<Step> = remove().await?.into_iter().chain(file).chain([once]).collect();
-    let done = host.carry_out(context.lock, folder, &steps).await.map_err(refusal);
-    if matches!(done, Ok(()) | Err(Error::Refused { .. })) {
-        let gone = remove().await?.into_iter().chain([Step::Remove { path: FILE.to_owned() }]);
-        host.carry_out(context.lock, folder, &gone.collect::<Vec<_>>()).await?;
-    }
+    let steps: Vec<Step> = file.into_iter().chain([once]).collect();
+    let after = [Step::Remove { path: FILE.to_owned() }];
+    let done = run_once(host, &container, steps, after, context).await;
     done.map_err(|error| match error {
         Error::Refused { found } => {
             Error::HookFailed { hook: name, found: printable(&secrets.redacted(&found)) }

@@ -5,12 +5,13 @@ mod adopted;
 mod compose;
 mod gate;
 mod hooks;
-mod kept;
+mod one_off;
 mod record;
 mod reload;
 mod requests;
 mod rolling;
 mod rollout;
+mod secret_backup;
 mod teardown;
 mod validate;
 mod verify;
@@ -123,12 +124,12 @@ pub enum Error {
         /// What it said.
         found: String,
     },
-    /// A service of which no two instances may be down says that this one may not go now.
-    #[error("waiting until {container} can be spared: {found}")]
-    NotSpared {
+    /// The gate of a serial service is closed: this instance must not stop now.
+    #[error("waiting for the gate of {container}: {found}")]
+    GateClosed {
         /// The container.
         container: String,
-        /// What it answered.
+        /// Why the gate is closed.
         found: String,
     },
     /// A service does not accept its new files: nothing was touched.
@@ -218,7 +219,7 @@ impl Error {
             Self::Invalid { .. } | Self::NotValid { .. } => reasons::PREFLIGHT_FAILED,
             Self::Refused { .. } | Self::Unaccepted { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
-            Self::Unhealthy { .. } | Self::NotSpared { .. } => reasons::UNHEALTHY,
+            Self::Unhealthy { .. } | Self::GateClosed { .. } => reasons::UNHEALTHY,
         }
     }
 }
@@ -365,12 +366,11 @@ async fn repair(
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let repairs: Vec<&Action> = plan.repairs_now().map(|repair| &repair.action).collect();
-    let goes = |service: &str| {
-        let stops =
-            |action: &&Action| action.takes_down() && action.service().is_none_or(|one| one == service);
-        repairs.iter().any(stops)
+    let stops = |service: &str| {
+        let is_of = |action: &&&Action| action.service().is_none_or(|one| one == service);
+        repairs.iter().filter(is_of).any(|action| action.takes_down())
     };
-    gate::open(host, observed, goes).await?;
+    gate::check(host, observed, stops).await?;
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
     let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };

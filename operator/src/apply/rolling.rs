@@ -10,10 +10,9 @@ use tasktracker_crds::HookSpec;
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     compose::Compose,
-    hooks,
-    kept::Kept,
-    reload,
+    hooks, reload,
     rollout::{POST_HOOK, bring_up, refusal},
+    secret_backup::SecretBackup,
     verify,
 };
 use crate::{
@@ -31,7 +30,7 @@ pub(super) struct Takeover<'a> {
     context: &'a Context<'a>,
     prepared: &'a Prepared,
     /// Secrets of the release that serves.
-    kept: &'a Kept<'a>,
+    backup: &'a SecretBackup<'a>,
     /// The release that serves.
     before: &'a Release,
     /// Names of its containers, by service.
@@ -95,7 +94,7 @@ impl<'a> Takeover<'a> {
     pub(super) fn new(
         host: &'a Host,
         context: &'a Context<'a>,
-        (prepared, kept): (&'a Prepared, &'a Kept<'a>),
+        (prepared, backup): (&'a Prepared, &'a SecretBackup<'a>),
         observed: &'a Observed,
     ) -> Option<Self> {
         let release = &prepared.release;
@@ -117,7 +116,7 @@ impl<'a> Takeover<'a> {
             host,
             context,
             prepared,
-            kept,
+            backup,
             before,
             old,
             observed,
@@ -398,7 +397,7 @@ impl<'a> Takeover<'a> {
         let compose_file = COMPOSE_FILE.to_owned();
         files.push(&compose_file);
         let mut steps: Vec<Step> = files.into_iter().filter_map(copy).collect();
-        steps.extend(self.kept.restore_of(&self.proxy.service));
+        steps.extend(self.backup.restore_of(&self.proxy.service));
         steps.extend(stale(self.observed.files.keys().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
         steps.extend(self.take_up(&Compose::new(host, context.project)));

@@ -14,9 +14,10 @@ use super::{
     adopted::{give_back, stop, to_be_stopped},
     compose::Compose,
     gate, hooks,
-    kept::Kept,
     record::{failed, in_force, ledger_before},
-    reload, rolling, validate, verify,
+    reload, rolling,
+    secret_backup::SecretBackup,
+    validate, verify,
 };
 use crate::{
     diff::{certificate, secrets},
@@ -76,13 +77,13 @@ pub(super) async fn rollout(
     let new_key = key.filter(|_| observed.seal_key.is_none());
     steps.splice(..0, new_key.map(|key| place_secret(KEY_FILE, secrets::KEY_MODE, &key.text())));
     steps.push(Step::Sync);
-    let kept = Kept::new(host, &secrets, observed).await?;
-    let (first, of_proxy) = kept.stage(release, secrets);
+    let backup = SecretBackup::new(host, &secrets, observed).await?;
+    let (first, of_proxy) = backup.stage(release, secrets);
     steps.extend(first);
     let carried_out = match preflight(host, &prepared, observed, context).await {
         Ok(()) => {
             let parts = (steps, of_proxy, adopted);
-            carry_out(host, &prepared, parts, &kept, observed, context).await
+            carry_out(host, &prepared, parts, &backup, observed, context).await
         }
         Err(error) => Err(error),
     };
@@ -103,23 +104,23 @@ pub(super) async fn rollout(
         Err(error) => return Err(error.clone()),
     };
     let Err(error) = carried_out else {
-        clear_away(host, release, (next, adopted), &kept, observed, context).await?;
+        clear_away(host, release, (next, adopted), &backup, observed, context).await?;
         return Ok(prepared.release);
     };
     let stays = !error.touched_something() || next.failed.as_ref().is_some_and(|failed| failed.left);
-    let back = kept.restore().chain(kept.forget()).filter(|_| !stays);
+    let back = backup.restore().chain(backup.forget()).filter(|_| !stays);
     super::write_ledger(host, &next, back, context).await?;
     Err(error)
 }
 
-/// What must hold before anything is touched: services can spare the instances that go, and accept what is to come.
+/// Checks before anything changes: gates of the instances that stop, and validation of the release.
 async fn preflight(
     host: &Host,
     prepared: &Prepared,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    gate::open(host, observed, |service| !stays(&prepared.release, service, observed)).await?;
+    gate::check(host, observed, |service| !stays(&prepared.release, service, observed)).await?;
     validate::validate(host, prepared, observed, context).await
 }
 
@@ -129,7 +130,7 @@ async fn clear_away(
     host: &Host,
     release: &Release,
     (ledger, adopted): (Ledger, &[String]),
-    kept: &Kept<'_>,
+    backup: &SecretBackup<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -139,7 +140,7 @@ async fn clear_away(
     let replaced = adopted.iter().map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     let (ledger, old) = ledger.without_old_images();
     let forget = (!old.is_empty()).then_some(Step::ForgetImages { references: old });
-    let then = stale.chain(kept.forget()).chain(replaced).chain(forget);
+    let then = stale.chain(backup.forget()).chain(replaced).chain(forget);
     super::write_ledger(host, &ledger, then, context).await
 }
 
@@ -167,7 +168,7 @@ async fn carry_out(
     host: &Host,
     prepared: &Prepared,
     (mut steps, secrets_of_proxy, adopted): (Vec<Step>, Vec<Step>, &[String]),
-    kept: &Kept<'_>,
+    backup: &SecretBackup<'_>,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -187,7 +188,7 @@ async fn carry_out(
     let post_hook = hooks.and_then(|hooks| Some((hooks.service.as_str(), hooks.post_rollout.as_ref()?)));
     let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
     let takeover =
-        rolling::Takeover::new(host, context, (prepared, kept), observed).filter(|_| adopted.is_empty());
+        rolling::Takeover::new(host, context, (prepared, backup), observed).filter(|_| adopted.is_empty());
     if observed.is_under_way() {
         steps.extend(remove_idle(&observed.containers));
     } else if let Some(takeover) = &takeover {
@@ -391,7 +392,7 @@ async fn images(
     for (service, named) in context.project.images() {
         let pinned = context.back.as_ref().and_then(|back| back.images.get(service));
         let reference = pinned.map_or_else(|| exact(named), String::clone);
-        let id = match observed.supply.there.get(service).filter(|_| pinned.is_none()) {
+        let id = match observed.availability.present.get(service).filter(|_| pinned.is_none()) {
             Some(id) => id.clone(),
             None => image_id(host, &reference).await?,
         };

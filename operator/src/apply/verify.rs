@@ -9,8 +9,8 @@ use crate::{
     certificate::Certificate,
     diff,
     host::{self, Container, Host, HostLock, Shown},
-    model::Question,
-    observe::{Interview, Observed, is_ours},
+    model::Probe,
+    observe::{Observed, Prober, is_ours},
     project::{
         CertificateProbe,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
@@ -48,9 +48,9 @@ pub(super) struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// What is needed to ask the containers.
-    pub(super) fn interview(&self) -> Interview<'_> {
-        Interview { release: self.release, secrets: self.secrets, key: None }
+    /// Probes the release.
+    pub(super) fn prober(&self) -> Prober<'_> {
+        Prober { release: self.release, secrets: self.secrets, key: None }
     }
 
     /// The containers of the release's project, but those that do not count.
@@ -109,40 +109,40 @@ pub(super) async fn serving(
     }
 }
 
+/// Waits until the probes of services other than readiness succeed: loaded configuration, API objects, gates.
 async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration) -> Result<(), Error> {
     let started = Instant::now();
     loop {
         lock.check()?;
         let containers = proof.containers(host).await?;
-        let is_asked = |service: &str, _: &str, question: &Question| {
-            proof.services.contains(service) && *question != Question::Ready
+        let is_chosen = |service: &str, _: &str, probe: &Probe| {
+            proof.services.contains(service) && *probe != Probe::Ready
         };
-        let answers = proof.interview().ask(host, &containers, is_asked).await?;
-        let name = |id: &str| containers.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
-        let faults: Vec<String> = answers
-            .iter()
-            .filter_map(|((id, question), answer)| {
-                let found = answer.as_ref().err()?;
-                Some(format!("{}: {}{found}", name(id), question_words(question)))
-            })
-            .collect();
-        if faults.is_empty() {
+        let mut results = proof.prober().run(host, &containers, is_chosen).await?;
+        results.retain(|_, result| result.is_err());
+        if results.is_empty() {
             return Ok(());
         }
         if started.elapsed() > limit {
-            let is_bad =
-                |one: &&Container| answers.iter().any(|((id, _), answer)| *id == one.id && answer.is_err());
-            let logs = proof.logs_of(host, containers.iter().filter(is_bad)).await;
-            return Err(Error::Unhealthy { faults, logs, limit });
+            let name =
+                |id: &str| containers.iter().find(|one| one.id == id).map_or("", |one| one.name.as_str());
+            let failures = results.iter().filter_map(|(probe, result)| Some((probe, result.as_ref().err()?)));
+            let faults =
+                failures.map(|((id, probe), failure)| format!("{}: {}{failure}", name(id), subject(probe)));
+            let faults = faults.collect();
+            let has_failed = |one: &&Container| results.keys().any(|(id, _)| *id == one.id);
+            let logs = proof.logs_of(host, containers.iter().filter(has_failed));
+            return Err(Error::Unhealthy { faults, logs: logs.await, limit });
         }
         sleep(PAUSE).await;
     }
 }
 
-fn question_words(question: &Question) -> String {
-    match question {
-        Question::Ready | Question::Gate => String::new(),
-        Question::Loaded(what) | Question::Object(what) => format!("{what}: "),
+/// What a probe is about, for a message.
+fn subject(probe: &Probe) -> String {
+    match probe {
+        Probe::Ready | Probe::Gate => String::new(),
+        Probe::Loaded(what) | Probe::Object(what) => format!("{what}: "),
     }
 }
 
@@ -219,11 +219,10 @@ async fn healthy(
             }
             (starts, still_since) = (starts + 1, None);
         }
-        let is_ready = |service: &str, _: &str, question: &Question| {
-            services.contains(service) && *question == Question::Ready
-        };
-        let answers = proof.interview().ask(host, &containers, is_ready).await?;
-        let observed = Observed { containers, answers, ..Observed::default() };
+        let is_chosen =
+            |service: &str, _: &str, probe: &Probe| services.contains(service) && *probe == Probe::Ready;
+        let probe_results = proof.prober().run(host, &containers, is_chosen).await?;
+        let observed = Observed { containers, probe_results, ..Observed::default() };
         let faults = diff::faults(release, &observed).into_iter();
         let faults = faults.filter(|fault| services.contains(fault.service.as_str()));
         let faults: Vec<String> = faults.map(|fault| fault.to_string()).collect();

@@ -200,13 +200,7 @@ async fn apply_locked(
     lock: &HostLock,
     approval: Approval,
 ) -> anyhow::Result<apply::Outcome> {
-    let options = CheckOptions {
-        approval,
-        depth: Depth::Whole,
-        lock: Some(lock),
-        coordinator: None,
-        read_only_reason: None,
-    };
+    let options = CheckOptions { approval, lock: Some(lock), ..CheckOptions::read_only(Depth::Whole) };
     let evaluation = context.check(project, options).await?;
     may_apply(&evaluation)?;
     // What another writer was about could not be planned.

@@ -73,8 +73,7 @@ pub(super) async fn look_at_all(
         let chosen: Vec<(HostSpec, Project)> =
             projects.filter(|(_, project)| selection.components.have(project.component)).collect();
         for place in chosen {
-            let options =
-                CheckOptions { approval, depth, lock: None, coordinator: None, read_only_reason: None };
+            let options = CheckOptions { approval, ..CheckOptions::read_only(depth) };
             looks.push(check(stack.clone(), place, means.clone(), reach, options));
         }
     }

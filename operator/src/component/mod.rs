@@ -152,18 +152,7 @@ fn empty(stack: &Stack, component: ComponentName) -> Project {
         folder: format!("{}/{component}", stack.key.name),
         owner: stack.owner(),
         environment: stack.spec.environment.to_string(),
-        revision: None,
-        generation: String::new(),
         network: format!("tt-{}", stack.key.name),
-        volumes: BTreeMap::new(),
-        files: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        services: BTreeMap::new(),
-        api_objects: Vec::new(),
-        certificate: None,
-        drain_file: None,
-        data_store: None,
-        hooks: None,
-        adopt: None,
+        ..Project::default()
     }
 }

@@ -1,17 +1,21 @@
 //! Applied against observed.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
-use super::{files::file_drift, host, secrets, settings};
+use super::{
+    faults::{failed_probes, is_serving},
+    files::file_drift,
+    host, secrets, settings,
+};
 use crate::{
     host::{Container, Health, Made, State},
     ledger::Ledger,
-    model::Question,
+    model::{Probe, ProbeFailure},
     observe::{MovedTag, Observed},
     project::{
-        Project, Readiness, Service,
+        Project,
         compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
         labels,
     },
@@ -54,7 +58,7 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
 
 /// Tags that mean another image than was rolled out.
 fn moved_tags(observed: &Observed) -> impl Iterator<Item = DriftItem> {
-    observed.supply.moved.iter().map(|MovedTag { service, reference, applied, found }| {
+    observed.availability.moved.iter().map(|MovedTag { service, reference, applied, found }| {
         item(DriftKind::ImageTagMoved, Some(service), Some(reference), applied, found)
     })
 }
@@ -97,7 +101,7 @@ fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Obse
     items
 }
 
-/// What a container that serves has not loaded of the release.
+/// What a serving container of the release has not loaded.
 fn not_loaded(
     applied: &Release,
     service: &str,
@@ -108,28 +112,19 @@ fn not_loaded(
     if !definition.is_some_and(|definition| is_serving(definition, container, observed)) {
         return Vec::new();
     }
-    let told = |(question, found): (&Question, &String)| {
-        let path = match question {
-            Question::Loaded(what) => format!("{}/{what}", container.name),
-            Question::Object(path) => path.clone(),
-            Question::Ready | Question::Gate => return None,
+    let drift = |(probe, failure): (&Probe, &ProbeFailure)| {
+        let path = match probe {
+            Probe::Loaded(what) => format!("{}/{what}", container.name),
+            Probe::Object(path) => path.clone(),
+            Probe::Ready | Probe::Gate => return None,
         };
-        Some(item(DriftKind::ConfigNotLoaded, Some(service), Some(&path), "loaded", found))
+        Some(item(DriftKind::ConfigNotLoaded, Some(service), Some(&path), "loaded", failure.to_string()))
     };
-    wrong_answers(container, observed).filter_map(told).collect()
-}
-
-/// The questions that a container answered otherwise than it must, and what is wrong.
-fn wrong_answers<'a>(
-    container: &'a Container,
-    observed: &'a Observed,
-) -> impl Iterator<Item = (&'a Question, &'a String)> {
-    let answers = observed.answers.iter().filter(|((id, _), _)| *id == container.id);
-    answers.filter_map(|((_, question), answer)| Some((question, answer.as_ref().err()?)))
+    failed_probes(container, observed).filter_map(drift).collect()
 }
 
 /// The containers of a service but those of `docker compose run`, and those that are being removed.
-fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container> {
+pub(super) fn containers_of<'a>(observed: &'a Observed, service: &str) -> Vec<&'a Container> {
     let ours = |container: &&'a Container| {
         container.has_label(COMPOSE_SERVICE, service)
             && !container.has_label(COMPOSE_ONE_OFF, "True")
@@ -251,7 +246,11 @@ pub fn host_defaults(observed: &Observed) -> BTreeMap<String, String> {
 }
 
 /// The hash in the label of a container that another release made: wanted and found.
-fn other_release(applied: &Release, service: &str, container: &Container) -> Option<(String, String)> {
+pub(super) fn other_release(
+    applied: &Release,
+    service: &str,
+    container: &Container,
+) -> Option<(String, String)> {
     let hash = container.labels.get(labels::SERVICE_HASH).map_or("not set", String::as_str);
     let wanted = applied.service_hashes.get(service).filter(|wanted| *wanted != hash)?;
     Some((wanted.clone(), hash.to_owned()))
@@ -305,7 +304,7 @@ fn lasts(container: &Container) -> bool {
 }
 
 /// `exited (137)` rather than `Exited (137) 3 seconds ago`: what is told must not change from check to check.
-fn state_words(container: &Container) -> String {
+pub(super) fn state_words(container: &Container) -> String {
     let State::Other(state) = &container.state else { return "running".to_owned() };
     let exit_code = container.details.as_ref().and_then(|details| details.exit_code).or(container.exit_code);
     match exit_code {
@@ -405,85 +404,6 @@ fn is_of_former_owner(ledger: &Ledger, field: &str, found: Option<&str>) -> bool
     !ledger.former_owners.is_empty()
         && (is_former || field == owners[1])
         && owners.iter().any(|owner| owner == field)
-}
-
-/// Whether every service of the release runs as asked for and is healthy.
-pub fn serving(release: &Release, observed: &Observed) -> bool {
-    faults(release, observed).is_empty()
-}
-
-/// What keeps a service from serving.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The service.
-    pub service: String,
-    /// What is expected of it, and what was found.
-    pub found: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.service, self.found)
-    }
-}
-
-/// What keeps the services of a release from serving, in the order of their names.
-pub fn faults(release: &Release, observed: &Observed) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (service, definition) in &release.project.services {
-        let mut push = |found: String| faults.push(Fault { service: service.clone(), found });
-        let containers = containers_of(observed, service);
-        let scale = definition.compose.scale;
-        if containers.len() != scale as usize {
-            push(format!("expected {scale} running, found {}", containers.len()));
-        }
-        for container in containers {
-            let image = release.images.get(service).filter(|image| **image != container.image_id);
-            let other = image
-                .map(|image| (image.clone(), container.image_id.clone()))
-                .or_else(|| other_release(release, service, container));
-            if let Some((wanted, found)) = other {
-                push(format!("expected {wanted}, found {found}"));
-            } else if !is_ready(definition, container) {
-                let wanted =
-                    if definition.compose.healthcheck.is_some() { "running and healthy" } else { "running" };
-                push(format!("expected {wanted}, found {}", health_words(container)));
-            } else if let Some((_, found)) =
-                wrong_answers(container, observed).find(|(question, _)| **question == Question::Ready)
-            {
-                push(format!("expected it to be ready, found {found}"));
-            }
-        }
-    }
-    faults
-}
-
-/// Whether Docker says that a container of a service does its work: it runs, and its health check succeeded where the
-/// service has one. The image may have a check of its own; then that counts. What the service answers over HTTP is asked
-/// apart.
-pub fn is_ready(service: &Service, container: &Container) -> bool {
-    let is_healthy = match container.health {
-        Health::Healthy => true,
-        Health::None => service.compose.healthcheck.is_none(),
-        Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
-    };
-    is_healthy && container.state == State::Running
-}
-
-/// Whether a container of a service does its work, by its own word, too.
-fn is_serving(service: &Service, container: &Container, observed: &Observed) -> bool {
-    let says_no = wrong_answers(container, observed).any(|(question, _)| *question == Question::Ready);
-    is_ready(service, container) && !says_no
-}
-
-fn health_words(container: &Container) -> String {
-    match (&container.state, container.health) {
-        (State::Other(_), _) => state_words(container),
-        (_, Health::None) => "running without a health check".to_owned(),
-        (_, Health::Starting) => "still starting".to_owned(),
-        (_, Health::Healthy) => "healthy".to_owned(),
-        (_, Health::Unhealthy) => "unhealthy".to_owned(),
-    }
 }
 
 #[cfg(test)]

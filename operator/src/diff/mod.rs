@@ -4,6 +4,7 @@ pub(crate) mod adoption;
 pub(crate) mod certificate;
 mod change;
 mod drift;
+mod faults;
 mod files;
 mod host;
 mod ignore;
@@ -11,6 +12,7 @@ pub(crate) mod secrets;
 mod settings;
 
 pub use change::{Change, ChangeItem, change};
-pub use drift::{Fault, drift, faults, host_defaults, is_ready, serving};
+pub use drift::{drift, host_defaults};
+pub use faults::{Fault, faults, is_ready, serving};
 pub use host::{no_room, port_in_the_way};
 pub use ignore::judge;

@@ -8,7 +8,6 @@ use crate::{
     apply,
     host::HostLock,
     observe::Depth,
-    plan::Approval,
     state::audit::{BEGAN, Entry, State},
 };
 
@@ -227,13 +226,7 @@ impl ProjectContext<'_> {
         evaluation: &Evaluation,
         context: &apply::Context<'_>,
     ) -> Result<Evaluation, apply::Error> {
-        let options = CheckOptions {
-            approval: Approval::Policy,
-            depth: Depth::Whole,
-            lock: Some(context.lock),
-            coordinator: None,
-            read_only_reason: None,
-        };
+        let options = CheckOptions { lock: Some(context.lock), ..CheckOptions::read_only(Depth::Whole) };
         Ok(self.check(&evaluation.project, options).await?)
     }
 }

@@ -294,7 +294,7 @@ impl Check<'_> {
         }
         shared.watcher.publish(stack, report, now(), self.occasion.woken);
         if waits_for_images(evaluation) {
-            drop(shared.images.fetch(&self.context(), &evaluation.observed.supply.missing).await);
+            drop(shared.images.fetch(&self.context(), &evaluation.observed.availability.missing).await);
         }
     }
 

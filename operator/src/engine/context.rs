@@ -36,6 +36,13 @@ pub struct CheckOptions<'a> {
     pub read_only_reason: Option<&'a Hold>,
 }
 
+impl CheckOptions<'_> {
+    /// A check that only reads, as the policy of the stack permits.
+    pub fn read_only(depth: Depth) -> Self {
+        Self { approval: Approval::Policy, depth, lock: None, coordinator: None, read_only_reason: None }
+    }
+}
+
 /// One host of a stack, and what is needed to check and repair its projects.
 #[derive(Clone, Copy)]
 pub struct ProjectContext<'a> {
@@ -100,7 +107,7 @@ impl ProjectContext<'_> {
     ) -> Result<Evaluation, host::Error> {
         let inputs = self.inputs(project, &facts, busy).await;
         let mut observed = facts.with(inputs, now());
-        observed.answers = Box::pin(observe::answers(self.host, &observed, options.depth)).await?;
+        observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth)).await?;
         let observed = certificate::without_unusable(project, observed, now());
         let resolved = self.resolve(project, observed, options.approval)?;
         let resolved = Box::pin(self.resolve_images(resolved)).await?;
@@ -171,8 +178,8 @@ impl ProjectContext<'_> {
         &self,
         Resolved { project, observed }: Resolved,
     ) -> Result<Resolved, host::Error> {
-        let (project, supply) = self.images.resolve_images(self, project, &observed).await?;
-        Ok(Resolved { project, observed: Observed { supply, ..observed } })
+        let (project, availability) = self.images.resolve_images(self, project, &observed).await?;
+        Ok(Resolved { project, observed: Observed { availability, ..observed } })
     }
 }
 

@@ -75,7 +75,7 @@ impl Error {
 
     /// Whether nothing failed: something is waited for that is asked again as often as everything is checked.
     pub(super) fn is_patient(&self) -> bool {
-        matches!(self, Self::Apply(apply::Error::NotSpared { .. }))
+        matches!(self, Self::Apply(apply::Error::GateClosed { .. }))
     }
 
     /// What is wrong with the host itself, where that is what failed.

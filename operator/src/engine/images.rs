@@ -1,7 +1,9 @@
 //! Images before a rollout: what a tag means is settled once for a stack, and images are on the host before anything
 //! there is touched. Registries are asked beside the looks, which do not wait for them.
 
+mod background;
 mod credentials;
+mod pulls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,15 +18,17 @@ use tokio::{
 };
 
 use super::{Evaluation, ProjectContext};
+use background::spawn_recorded;
 use credentials::{Credentials, credentials};
+use pulls::{Pull, PullKey};
 
 use crate::{
     component, diff,
     host::{self, Host},
     model::ComponentName,
-    observe::{MovedTag, Observed, Supply},
+    observe::{ImageAvailability, MovedTag, Observed},
     project::Project,
-    registry::{Refusal, RefusalKind, digest_of, exact, is_digest, parts, registry_of},
+    registry::{Refusal, digest_of, exact, is_digest, parts, registry_of},
     release::Release,
     source::StackKey,
 };
@@ -58,31 +62,12 @@ struct State {
     /// By stack and reference.
     tags: BTreeMap<(StackKey, String), Tag>,
     pulls: BTreeMap<PullKey, Pull>,
-    seen: BTreeMap<(StackKey, ComponentName), Seen>,
-}
-
-/// One pull. Namespaces are apart: why a registry refuses the login of one is no business of another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PullKey {
-    namespace: String,
-    /// Address and port of the host.
-    endpoint: String,
-    reference: String,
-}
-
-impl PullKey {
-    fn new(stack: &StackKey, host: &Host, reference: &str) -> Self {
-        Self {
-            namespace: stack.namespace.clone(),
-            endpoint: host.target().endpoint(),
-            reference: reference.to_owned(),
-        }
-    }
+    checked: BTreeMap<(StackKey, ComponentName), CheckedHosts>,
 }
 
 /// A component of a stack whose images are resolved.
 #[derive(Debug)]
-struct Seen {
+struct CheckedHosts {
     since: Instant,
     /// Hosts on which it was checked.
     hosts: BTreeSet<String>,
@@ -95,12 +80,12 @@ impl State {
         let is_used = |used: Instant| used + REMEMBERED > now;
         self.tags.retain(|_, tag| tag.asking.is_some() || is_used(tag.used));
         self.pulls.retain(|_, pull| pull.running.is_some() || is_used(pull.used));
-        self.seen.retain(|_, seen| is_used(seen.used));
+        self.checked.retain(|_, seen| is_used(seen.used));
     }
 
-    fn seen(&mut self, stack: &StackKey, component: ComponentName, now: Instant) -> &mut Seen {
-        let new = || Seen { since: now, hosts: BTreeSet::new(), used: now };
-        let seen = self.seen.entry((stack.clone(), component)).or_insert_with(new);
+    fn checked(&mut self, stack: &StackKey, component: ComponentName, now: Instant) -> &mut CheckedHosts {
+        let new = || CheckedHosts { since: now, hosts: BTreeSet::new(), used: now };
+        let seen = self.checked.entry((stack.clone(), component)).or_insert_with(new);
         seen.used = now;
         seen
     }
@@ -108,7 +93,7 @@ impl State {
 
 /// What an image that a spec names by a tag means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Meaning {
+enum ResolvedTag {
     /// Whatever the host has under that name: it was loaded or built there.
     Local,
     /// What has this digest in the registry.
@@ -117,7 +102,7 @@ enum Meaning {
 
 #[derive(Debug)]
 struct Tag {
-    meaning: Option<Meaning>,
+    meaning: Option<ResolvedTag>,
     /// Whether it moved, and the policy follows it.
     followed: bool,
     /// What the registry said last.
@@ -128,15 +113,6 @@ struct Tag {
     asked: Option<Instant>,
     /// There while it is asked.
     asking: Option<watch::Receiver<()>>,
-    used: Instant,
-}
-
-#[derive(Debug)]
-struct Pull {
-    /// There while it is under way.
-    running: Option<watch::Receiver<()>>,
-    /// Why it failed, and when.
-    refused: Option<(Refusal, Instant)>,
     used: Instant,
 }
 
@@ -160,11 +136,11 @@ impl Images {
     /// rolled out.
     pub(super) async fn resolve_images(
         self: &Arc<Self>,
-        site: &ProjectContext<'_>,
+        context: &ProjectContext<'_>,
         mut project: Project,
         observed: &Observed,
-    ) -> Result<(Project, Supply), host::Error> {
-        let mut supply = Supply::default();
+    ) -> Result<(Project, ImageAvailability), host::Error> {
+        let mut availability = ImageAvailability::default();
         let named =
             project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
         let named: Vec<(String, String)> = named.filter(|(_, named)| parts(named).2.is_none()).collect();
@@ -172,16 +148,21 @@ impl Images {
             let applied = known_here(observed, &service, &reference);
             (service, reference, applied)
         };
-        let named: Vec<(String, String, Option<Meaning>)> = named.into_iter().map(known).collect();
-        self.saw(site, project.component, &named, Instant::now());
+        let named: Vec<(String, String, Option<ResolvedTag>)> = named.into_iter().map(known).collect();
+        self.record_check(context, project.component, &named, Instant::now());
         for (service, reference, applied) in named {
-            match self.meaning(site, project.component, &reference, applied).await {
-                Ok(Meaning::Local) => {}
-                Ok(Meaning::Digest(digest)) => {
-                    let found = self.found(site, &reference);
+            match self.meaning(context, project.component, &reference, applied).await {
+                Ok(ResolvedTag::Local) => {}
+                Ok(ResolvedTag::Digest(digest)) => {
+                    let found = self.found(context, &reference);
                     if let Some(found) = found.filter(|found| *found != digest) {
                         let applied = digest.clone();
-                        supply.moved.push(MovedTag { service: service.clone(), reference, applied, found });
+                        availability.moved.push(MovedTag {
+                            service: service.clone(),
+                            reference,
+                            applied,
+                            found,
+                        });
                     }
                     project.pin(&service, &digest);
                 }
@@ -195,34 +176,34 @@ impl Images {
                         },
                         |refusal| (refusal.reason(), refusal.message(&reference)),
                     );
-                    supply.unresolved.get_or_insert(told);
+                    availability.unresolved.get_or_insert(told);
                 }
             }
         }
-        if supply.unresolved.is_none() && diff::change(&project, observed).is_some() {
-            self.look_for(site, &project, &mut supply).await?;
+        if availability.unresolved.is_none() && diff::change(&project, observed).is_some() {
+            self.find_on_host(context, &project, &mut availability).await?;
         }
-        Ok((project, supply))
+        Ok((project, availability))
     }
 
     /// What a tag means: what it moved to where the policy follows it, what it meant here or elsewhere in the stack, and
     /// else what the registry says. Nothing is wrong as long as that is not known.
     async fn meaning(
         self: &Arc<Self>,
-        site: &ProjectContext<'_>,
+        context: &ProjectContext<'_>,
         component: ComponentName,
         reference: &str,
-        applied: Option<Meaning>,
-    ) -> Result<Meaning, Option<Refusal>> {
-        let key = (site.stack.key.clone(), reference.to_owned());
-        let tags = &site.stack.spec.policy.tags;
+        applied: Option<ResolvedTag>,
+    ) -> Result<ResolvedTag, Option<Refusal>> {
+        let key = (context.stack.key.clone(), reference.to_owned());
+        let tags = &context.stack.spec.policy.tags;
         let now = Instant::now();
         let known = {
             let mut state = self.state();
             let tag = state.tags.entry(key.clone()).or_insert_with(|| Tag::new(now));
             tag.used = now;
             if tags.moved == Moved::Follow
-                && let Some(found) = tag.found.clone().map(Meaning::Digest)
+                && let Some(found) = tag.found.clone().map(ResolvedTag::Digest)
                 && (tag.meaning.is_some() || applied.is_some())
                 && applied.as_ref().or(tag.meaning.as_ref()) != Some(&found)
             {
@@ -232,18 +213,18 @@ impl Images {
             let followed = tag.meaning.clone().filter(|_| tag.followed);
             followed.or(applied).or_else(|| tag.meaning.clone())
         };
-        if known.is_none() && !self.wait_for_siblings(site, component).await {
-            wake_soon(site.host.clone());
+        if known.is_none() && !self.wait_for_siblings(context, component).await {
+            wake_soon(context.host.clone());
             return Err(None);
         }
         let known = known.or_else(|| self.state().tags.get(&key).and_then(|tag| tag.meaning.clone()));
         let rest = if known.is_some() { tags.interval.duration().max(SHORTEST_INTERVAL) } else { REST };
-        if known != Some(Meaning::Local) {
-            let done = self.ask(site, key.clone(), rest).await;
+        if known != Some(ResolvedTag::Local) {
+            let done = self.ask(context, key.clone(), rest).await;
             if let (Some(mut done), None) = (done, &known) {
                 // The sender is gone when it is known. The task wakes only the host that it was begun for.
                 if timeout(self.patience, done.changed()).await.is_err() {
-                    wake_soon(site.host.clone());
+                    wake_soon(context.host.clone());
                 }
             }
         }
@@ -259,28 +240,28 @@ impl Images {
             tag.and_then(|tag| tag.refused.clone())
         };
         // The host that asked may lack what was loaded on this one.
-        if refused.is_some() && is_local(site.host, reference).await {
+        if refused.is_some() && is_local(context.host, reference).await {
             let mut state = self.state();
             let tag = state.tags.entry(key).or_insert_with(|| Tag::new(now));
-            return Ok(tag.meaning.get_or_insert(Meaning::Local).clone());
+            return Ok(tag.meaning.get_or_insert(ResolvedTag::Local).clone());
         }
         Err(refused)
     }
 
     /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
-    fn siblings_were_seen(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
+    fn siblings_were_checked(&self, context: &ProjectContext<'_>, component: ComponentName) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let seen = state.seen(&site.stack.key, component, now);
+        let seen = state.checked(&context.stack.key, component, now);
         let is_seen =
-            |host: &HostSpec| host.name == site.spec.name || seen.hosts.contains(host.name.as_str());
-        component::hosts(site.stack, component).all(is_seen) || seen.since + SIBLINGS <= now
+            |host: &HostSpec| host.name == context.spec.name || seen.hosts.contains(host.name.as_str());
+        component::hosts(context.stack, component).all(is_seen) || seen.since + SIBLINGS <= now
     }
 
     /// Waits until they were, as long as a look may wait; whether that is so.
-    async fn wait_for_siblings(&self, site: &ProjectContext<'_>, component: ComponentName) -> bool {
+    async fn wait_for_siblings(&self, context: &ProjectContext<'_>, component: ComponentName) -> bool {
         let started = Instant::now();
-        while !self.siblings_were_seen(site, component) {
+        while !self.siblings_were_checked(context, component) {
             if started.elapsed() >= self.patience {
                 return false;
             }
@@ -290,39 +271,39 @@ impl Images {
     }
 
     /// A host of a stack was looked at: what the tags mean there is what they are to mean on the others.
-    fn saw(
+    fn record_check(
         &self,
-        site: &ProjectContext<'_>,
+        context: &ProjectContext<'_>,
         component: ComponentName,
-        named: &[(String, String, Option<Meaning>)],
+        named: &[(String, String, Option<ResolvedTag>)],
         now: Instant,
     ) {
         let mut state = self.state();
         state.prune(now);
         for (_, reference, applied) in named {
             if let Some(applied) = applied {
-                let key = (site.stack.key.clone(), reference.clone());
+                let key = (context.stack.key.clone(), reference.clone());
                 let tag = state.tags.entry(key).or_insert_with(|| Tag::new(now));
                 tag.meaning.get_or_insert_with(|| applied.clone());
             }
         }
-        let seen = state.seen(&site.stack.key, component, now);
+        let seen = state.checked(&context.stack.key, component, now);
         let is_named =
-            |seen: &String| component::hosts(site.stack, component).any(|host| host.name.as_str() == seen);
+            |seen: &String| component::hosts(context.stack, component).any(|host| host.name.as_str() == seen);
         seen.hosts.retain(is_named);
-        seen.hosts.insert(site.spec.name.to_string());
+        seen.hosts.insert(context.spec.name.to_string());
     }
 
     /// What the registry said last of a tag.
-    fn found(&self, site: &ProjectContext<'_>, reference: &str) -> Option<String> {
-        let key = (site.stack.key.clone(), reference.to_owned());
+    fn found(&self, context: &ProjectContext<'_>, reference: &str) -> Option<String> {
+        let key = (context.stack.key.clone(), reference.to_owned());
         self.state().tags.get(&key).and_then(|tag| tag.found.clone())
     }
 
     /// Asks the registry for a tag beside the looks, where it was not for a while; what is there while it is asked.
     async fn ask(
         self: &Arc<Self>,
-        site: &ProjectContext<'_>,
+        context: &ProjectContext<'_>,
         key: (StackKey, String),
         rest: Duration,
     ) -> Option<watch::Receiver<()>> {
@@ -332,10 +313,10 @@ impl Images {
         if !is_due {
             return asking;
         }
-        let credentials = credentials(site, &key.1).await;
-        let (host, reference) = (site.host.clone(), key.1.clone());
+        let credentials = credentials(context, &key.1).await;
+        let (host, reference) = (context.host.clone(), key.1.clone());
         let resolved = async move { resolve(&host, &reference, &credentials).await };
-        self.begin_to_ask(key, (rest, now), site.host.clone(), resolved)
+        self.begin_to_ask(key, (rest, now), context.host.clone(), resolved)
     }
 
     fn begin_to_ask(
@@ -343,7 +324,7 @@ impl Images {
         key: (StackKey, String),
         (rest, now): (Duration, Instant),
         host: Arc<Host>,
-        resolved: impl Future<Output = Result<(Meaning, bool), Refusal>> + Send + 'static,
+        resolved: impl Future<Output = Result<(ResolvedTag, bool), Refusal>> + Send + 'static,
     ) -> Option<watch::Receiver<()>> {
         let (sender, receiver) = watch::channel(());
         {
@@ -358,7 +339,7 @@ impl Images {
             tag.asking = None;
             tag.refused = said.as_ref().err().cloned();
             if let Ok((meaning, by_registry)) = said {
-                if let Meaning::Digest(digest) = &meaning
+                if let ResolvedTag::Digest(digest) = &meaning
                     && by_registry
                 {
                     tag.found = Some(digest.clone());
@@ -370,136 +351,36 @@ impl Images {
     }
 
     /// Which images of a project are on the host, and why the others are not.
-    async fn look_for(
+    async fn find_on_host(
         &self,
-        site: &ProjectContext<'_>,
+        context: &ProjectContext<'_>,
         project: &Project,
-        supply: &mut Supply,
+        availability: &mut ImageAvailability,
     ) -> Result<(), host::Error> {
-        let host = site.host;
+        let host = context.host;
         for (service, reference) in project.images() {
             match host.image(&exact(reference)).await {
                 Ok(None) => {}
                 Ok(Some(image)) => {
-                    supply.there.insert(service.to_owned(), image.id);
+                    availability.present.insert(service.to_owned(), image.id);
                     continue;
                 }
                 // A daemon that cannot tell of one image is looked at all the same.
                 Err(error @ host::Error::DockerApi { .. }) => {
-                    supply.awaited = Some((reasons::PREFLIGHT_FAILED, format!("image {reference}: {error}")));
+                    availability.pending =
+                        Some((reasons::PREFLIGHT_FAILED, format!("image {reference}: {error}")));
                     continue;
                 }
                 Err(error) => return Err(error),
             }
-            supply.missing.push(reference.to_owned());
-            let told = self.awaited(&PullKey::new(&site.stack.key, host, reference), Instant::now());
+            availability.missing.push(reference.to_owned());
+            let told = self.pending(&PullKey::new(&context.stack.key, host, reference), Instant::now());
             // What is wrong is told before what goes on.
-            if supply.awaited.as_ref().is_none_or(|(reason, _)| *reason == reasons::PULLING_IMAGES) {
-                supply.awaited = Some(told);
+            if availability.pending.as_ref().is_none_or(|(reason, _)| *reason == reasons::PULLING_IMAGES) {
+                availability.pending = Some(told);
             }
         }
         Ok(())
-    }
-
-    /// What a missing image waits for. Why a pull failed is told while it is tried again, too.
-    fn awaited(&self, key: &PullKey, now: Instant) -> (&'static str, String) {
-        if let Some(pull) = self.state().pulls.get_mut(key) {
-            pull.used = now;
-            if let Some((refusal, _)) = &pull.refused {
-                return (refusal.reason(), refusal.message(&key.reference));
-            }
-        }
-        let message = format!("image {}: it is pulled before anything is touched", key.reference);
-        (reasons::PULLING_IMAGES, message)
-    }
-
-    /// Begins to pull what a change waits for, beside the looks; what is there as long as that takes.
-    pub(super) async fn fetch(
-        self: &Arc<Self>,
-        site: &ProjectContext<'_>,
-        references: &[String],
-    ) -> Vec<watch::Receiver<()>> {
-        let mut running = Vec::new();
-        for reference in references {
-            let key = PullKey::new(&site.stack.key, site.host, reference);
-            let credentials = credentials(site, reference).await;
-            let (host, image) = (site.host.clone(), reference.clone());
-            let pulled = async move { pull(&host, &image, &credentials).await };
-            running.extend(self.begin_to_pull(key, site.host.clone(), Instant::now(), pulled));
-        }
-        running
-    }
-
-    /// Begins to pull, where that is not under way and did not fail just now; what is there as long as it takes.
-    fn begin_to_pull(
-        self: &Arc<Self>,
-        key: PullKey,
-        host: Arc<Host>,
-        now: Instant,
-        pulled: impl Future<Output = Result<(), Refusal>> + Send + 'static,
-    ) -> Option<watch::Receiver<()>> {
-        let (sender, receiver) = watch::channel(());
-        {
-            let mut state = self.state();
-            let new = || Pull { running: None, refused: None, used: now };
-            let pull = state.pulls.entry(key.clone()).or_insert_with(new);
-            pull.used = now;
-            if pull.running.is_some() {
-                return pull.running.clone();
-            }
-            if pull.refused.as_ref().is_some_and(|(_, when)| now < *when + REST) {
-                return None;
-            }
-            pull.running = Some(receiver.clone());
-        }
-        tracing::info!(namespace = key.namespace, host = key.endpoint, image = key.reference, "pulling");
-        let images = self.clone();
-        spawn_recorded(host, sender, pulled, move |pulled| {
-            let mut state = images.state();
-            match pulled {
-                Ok(()) => drop(state.pulls.remove(&key)),
-                Err(refusal) => {
-                    let now = Instant::now();
-                    state.pulls.insert(key, Pull { running: None, refused: Some((refusal, now)), used: now });
-                }
-            }
-        });
-        Some(receiver)
-    }
-}
-
-/// Runs work beside the looks. Its result is recorded by a guard: also where the work panics, nothing stays marked as
-/// under way, whoever waits for `done` goes on, and the host is looked at again.
-fn spawn_recorded<T: Send + 'static>(
-    host: Arc<Host>,
-    done: watch::Sender<()>,
-    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    record: impl FnOnce(Result<T, Refusal>) + Send + 'static,
-) {
-    let defect = Refusal::unavailable("a defect of the operator; see its log");
-    let mut guard = Recorded { work: Some((Err(defect), record)), done: Some(done), host };
-    tokio::spawn(async move {
-        let result = work.await;
-        if let Some((recorded, _)) = &mut guard.work {
-            *recorded = result;
-        }
-    });
-}
-
-/// Records a result when it is dropped.
-struct Recorded<T, R: FnOnce(Result<T, Refusal>)> {
-    work: Option<(Result<T, Refusal>, R)>,
-    done: Option<watch::Sender<()>>,
-    host: Arc<Host>,
-}
-
-impl<T, R: FnOnce(Result<T, Refusal>)> Drop for Recorded<T, R> {
-    fn drop(&mut self) {
-        if let Some((result, record)) = self.work.take() {
-            record(result);
-        }
-        self.done = None;
-        self.host.wake();
     }
 }
 
@@ -524,10 +405,10 @@ impl Tag {
 
 impl ProjectContext<'_> {
     /// Pulls what the change of a look waits for, and waits until that is done or failed; whether there was anything.
-    pub async fn fetch_images(&self, look: &Evaluation) -> bool {
-        let awaited = waits_for_images(look);
+    pub async fn fetch_images(&self, evaluation: &Evaluation) -> bool {
+        let awaited = waits_for_images(evaluation);
         if awaited {
-            self.fetch_all(&look.observed.supply.missing).await;
+            self.fetch_all(&evaluation.observed.availability.missing).await;
         }
         awaited
     }
@@ -554,12 +435,12 @@ impl ProjectContext<'_> {
 }
 
 /// Whether a change waits for images that are on their way, or could be.
-pub(super) fn waits_for_images(look: &Evaluation) -> bool {
-    let supply = &look.observed.supply;
-    let waiting = look.plan.waiting.as_ref();
-    look.plan.hold.is_none()
-        && waiting.is_some_and(|waiting| supply.is_awaited(waiting.reason))
-        && !supply.missing.is_empty()
+pub(super) fn waits_for_images(evaluation: &Evaluation) -> bool {
+    let availability = &evaluation.observed.availability;
+    let waiting = evaluation.plan.waiting.as_ref();
+    evaluation.plan.hold.is_none()
+        && waiting.is_some_and(|waiting| availability.is_pending(waiting.reason))
+        && !availability.missing.is_empty()
 }
 
 /// Looks again after a while though nothing happened on the host.
@@ -571,19 +452,19 @@ fn wake_soon(host: Arc<Host>) {
 }
 
 /// What a reference means on a host: as it was rolled out there, or was to be.
-fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Meaning> {
+fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<ResolvedTag> {
     let applied = observed.applied.as_ref().and_then(|applied| applied.project.services.get(service));
     let meaning = applied.and_then(|applied| match applied.compose.image.strip_prefix(reference) {
-        Some("") => Some(Meaning::Local),
+        Some("") => Some(ResolvedTag::Local),
         Some(rest) => {
             let digest = rest.strip_prefix('@').filter(|digest| is_digest(digest));
-            digest.map(|digest| Meaning::Digest(digest.to_owned()))
+            digest.map(|digest| ResolvedTag::Digest(digest.to_owned()))
         }
         None => None,
     });
     let tried = observed.ledger.as_ref().and_then(|ledger| ledger.tags.get(reference));
     let tried = tried.filter(|digest| is_digest(digest));
-    meaning.or_else(|| tried.map(|digest| Meaning::Digest(digest.clone())))
+    meaning.or_else(|| tried.map(|digest| ResolvedTag::Digest(digest.clone())))
 }
 
 /// Whether a host has an image that comes from no registry: it was loaded or built there.
@@ -598,11 +479,11 @@ async fn resolve(
     host: &Host,
     reference: &str,
     credentials: &Credentials,
-) -> Result<(Meaning, bool), Refusal> {
+) -> Result<(ResolvedTag, bool), Refusal> {
     let image = host.image(reference).await.map_err(Refusal::unavailable)?;
     let pulled = image.as_ref().and_then(|image| digest_of(reference, &image.repo_digests));
     if image.is_some() && pulled.is_none() {
-        return Ok((Meaning::Local, false));
+        return Ok((ResolvedTag::Local, false));
     }
     let login = credentials.login(host, registry_of(reference)).await;
     let said = match login {
@@ -613,122 +494,11 @@ async fn resolve(
         Err(refusal) => Err(refusal),
     };
     match (said, pulled.filter(|digest| is_digest(digest))) {
-        (Ok(digest), _) => Ok((Meaning::Digest(digest), true)),
-        (Err(_), Some(pulled)) => Ok((Meaning::Digest(pulled.to_owned()), false)),
+        (Ok(digest), _) => Ok((ResolvedTag::Digest(digest), true)),
+        (Err(_), Some(pulled)) => Ok((ResolvedTag::Digest(pulled.to_owned()), false)),
         (Err(refusal), None) => Err(refusal),
     }
 }
 
-async fn pull(host: &Host, reference: &str, credentials: &Credentials) -> Result<(), Refusal> {
-    let login = credentials.login(host, registry_of(reference)).await?;
-    host.pull(reference, login.as_ref()).await.unwrap_or_else(|error| Err(Refusal::unavailable(error)))?;
-    let wanted = exact(reference);
-    let image = host.image(&wanted).await.map_err(Refusal::unavailable)?;
-    image
-        .map(drop)
-        .ok_or_else(|| Refusal { kind: RefusalKind::Missing, found: "nothing after a pull".to_owned() })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        engine::Memory,
-        host::Target,
-        source::{Secrets, Stack},
-    };
-
-    fn stack(namespace: &str) -> Stack {
-        let text = include_str!("../../../examples/staging.yaml");
-        let mut resource = tasktracker_crds::validation::read_stack(text).unwrap();
-        resource.metadata.namespace = Some(namespace.to_owned());
-        Stack::new(resource, "staging.yaml".into())
-    }
-
-    const APP: ComponentName = ComponentName::App;
-
-    fn host() -> Arc<Host> {
-        Arc::new(Host::new(Target::for_tests("app-1", "127.0.0.1", 22)))
-    }
-
-    /// Looks at the first host of a stack, as far as images are concerned.
-    fn look(images: &Arc<Images>, stack: &Stack, host: &Arc<Host>, now: Instant) {
-        let (secrets, memory) = (Secrets::default(), Memory::none());
-        let spec = &stack.spec.hosts[0];
-        let context = ProjectContext { stack, spec, host, secrets: &secrets, memory: &memory, images };
-        images.saw(&context, APP, &[], now);
-    }
-
-    /// Waits until a task is over, whose sender is gone then.
-    async fn over(running: Option<watch::Receiver<()>>) {
-        assert!(running.expect("nothing was begun").changed().await.is_err());
-    }
-
-    fn defect<T>() -> impl Future<Output = T> {
-        futures::future::lazy(|_| panic!("a defect"))
-    }
-
-    #[tokio::test]
-    async fn a_pull_that_panics_is_a_failure_and_is_tried_again() {
-        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
-        let key = PullKey::new(&stack("a").key, &host, "r.example/backend:r1");
-        over(images.begin_to_pull(key.clone(), host.clone(), now, defect())).await;
-        let (reason, message) = images.awaited(&key, now);
-        assert_eq!(reason, reasons::REGISTRY_UNAVAILABLE);
-        assert!(message.contains("a defect of the operator"), "{message}");
-        assert!(images.begin_to_pull(key.clone(), host.clone(), now, defect()).is_none(), "at once");
-        let later = Instant::now() + REST;
-        over(images.begin_to_pull(key.clone(), host, later, async { Ok(()) })).await;
-        assert_eq!(images.awaited(&key, later).0, reasons::PULLING_IMAGES);
-    }
-
-    #[tokio::test]
-    async fn a_question_that_panics_is_asked_again() {
-        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
-        let key = (stack("a").key, "r.example/backend:r1".to_owned());
-        images.state().tags.insert(key.clone(), Tag::new(now));
-        over(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect())).await;
-        assert!(images.state().tags[&key].refused.is_some());
-        assert!(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect()).is_none(), "at once");
-        let said = async { Ok((Meaning::Digest("sha256:a".to_owned()), true)) };
-        over(images.begin_to_ask(key.clone(), (REST, now + REST), host, said)).await;
-        let state = images.state();
-        assert_eq!((state.tags[&key].found.as_deref(), &state.tags[&key].refused), (Some("sha256:a"), &None));
-    }
-
-    #[tokio::test]
-    async fn a_namespace_is_not_told_what_a_registry_refused_to_another() {
-        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
-        let key = |namespace: &str| PullKey::new(&stack(namespace).key, &host, "r.example/backend:r1");
-        let denied = async { Err(Refusal::denied("no such user")) };
-        over(images.begin_to_pull(key("a"), host.clone(), now, denied)).await;
-        assert_eq!(images.awaited(&key("a"), now).0, reasons::REGISTRY_DENIED);
-        assert_eq!(images.awaited(&key("b"), now).0, reasons::PULLING_IMAGES);
-        assert!(images.begin_to_pull(key("a"), host.clone(), now, async { Ok(()) }).is_none());
-        over(images.begin_to_pull(key("b"), host.clone(), now, async { Ok(()) })).await;
-    }
-
-    #[tokio::test]
-    async fn what_nobody_uses_is_forgotten() {
-        let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
-        let (gone, stays) = (stack("a"), stack("b"));
-        let key = |reference: &str| PullKey::new(&gone.key, &host, reference);
-        let used = "r.example/backend:r2";
-        for reference in ["r.example/backend:r1", used] {
-            let missing = async { Err(Refusal::unavailable("nobody")) };
-            over(images.begin_to_pull(key(reference), host.clone(), now, missing)).await;
-        }
-        images.state().seen(&gone.key, APP, now).hosts.insert("left".to_owned());
-        look(&images, &gone, &host, now);
-        assert!(
-            images.state().seen[&(gone.key.clone(), APP)].hosts.iter().eq(["app-1"]),
-            "a host that is named no longer"
-        );
-        let last = Instant::now() + REMEMBERED;
-        images.awaited(&key(used), last);
-        look(&images, &stays, &host, last);
-        let state = images.state();
-        assert!(state.pulls.keys().eq([&key(used)]), "{:?}", state.pulls);
-        assert!(state.seen.keys().map(|(stack, _)| stack).eq([&stays.key]), "{:?}", state.seen);
-    }
-}
+mod tests;

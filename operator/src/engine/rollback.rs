@@ -6,7 +6,7 @@ use crate::{
     diff::{self, Change, ChangeItem, certificate},
     host::{self, HostLock},
     ledger::Ledger,
-    observe::{Observed, Supply},
+    observe::{ImageAvailability, Observed},
     plan::{self, Approval, PeerFailure},
     release::Release,
     secret::Seals,
@@ -99,8 +99,12 @@ impl ProjectContext<'_> {
         let mut secrets = evaluation.observed.secrets.clone();
         self.secrets.of(&self.stack.key).add(&mut secrets, &release.project.references()).await;
         // What the spec asks for beyond that is not what is brought back, and it needs no room that is not taken already.
-        let observed =
-            Observed { secrets, supply: Supply::default(), facts: None, ..evaluation.observed.clone() };
+        let observed = Observed {
+            secrets,
+            availability: ImageAvailability::default(),
+            facts: None,
+            ..evaluation.observed.clone()
+        };
         let observed = certificate::without_unusable(&release.project, observed, now());
         let change = change_to(&release, &observed);
         let project = release.project.clone();

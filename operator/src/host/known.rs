@@ -5,7 +5,7 @@ use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{Shown, docker::Subject};
-use crate::model::Answers;
+use crate::model::ProbeResults;
 
 /// How long an entry outlives its last use: a stack in use is checked about once a minute, whatever its interval.
 const LIFETIME: Duration = Duration::from_mins(10);
@@ -21,8 +21,8 @@ pub(super) struct Known {
     pub(super) networks: Recent<String, ()>,
     /// Names of volumes.
     pub(super) volumes: Recent<String, ()>,
-    /// Answers of containers, by Compose project.
-    pub(super) answers: Recent<String, Answers>,
+    /// Probe results, by Compose project.
+    pub(super) probe_results: Recent<String, ProbeResults>,
     /// Certificates by port and name.
     pub(super) certificates: Recent<(u16, String), Shown>,
 }

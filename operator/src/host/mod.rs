@@ -35,7 +35,7 @@ use tokio::{
 };
 
 pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
-use crate::model::Answers;
+use crate::model::ProbeResults;
 pub use archive::ArchivedFile;
 pub use docker::{
     Container, Details, DockerFault, Engine, Health, Image, ImageConfig, Made, Published, Settings, State,
@@ -264,14 +264,14 @@ impl Host {
         self.known().certificates.get(&(port, name.to_owned()), Instant::now()).cloned()
     }
 
-    /// What the containers of a Compose project answered when they were last asked.
-    pub fn answers_before(&self, project: &str) -> Answers {
-        self.known().answers.get(project, Instant::now()).cloned().unwrap_or_default()
+    /// The last probe results of a Compose project.
+    pub fn last_probe_results(&self, project: &str) -> ProbeResults {
+        self.known().probe_results.get(project, Instant::now()).cloned().unwrap_or_default()
     }
 
-    /// Keeps what the containers of a Compose project answered.
-    pub fn keep_answers(&self, project: &str, answers: &Answers) {
-        self.known().answers.insert(project.to_owned(), answers.clone(), Instant::now());
+    /// Keeps the probe results of a Compose project.
+    pub fn keep_probe_results(&self, project: &str, results: &ProbeResults) {
+        self.known().probe_results.insert(project.to_owned(), results.clone(), Instant::now());
     }
 
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by

@@ -1,14 +1,14 @@
 //! What is there. Reads the host, writes nothing, knows no policy.
 
-mod answers;
+mod folder;
 mod hold;
-mod supply;
+mod image_availability;
+mod ports;
+mod probes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use futures::future::try_join_all;
@@ -16,30 +16,25 @@ use jiff::Timestamp;
 
 use crate::{
     certificate::Certificate,
-    host::{
-        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Listing, Made, Mounted,
-        Published, Shown,
-    },
-    ledger::{LEDGER_FILE, Ledger},
-    model::{Answers, Question, sha256},
+    host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Made, Mounted, Shown},
+    ledger::Ledger,
+    model::{Probe, ProbeResults, sha256},
     project::{
         Project,
-        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE, PublishedPort},
+        compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels, service_of,
     },
     release::Release,
     secret::{SealKey, Values},
-    text::printable,
 };
 
-pub use answers::Interview;
+pub(crate) use folder::damaged;
 pub use hold::Hold;
-pub use supply::{MovedTag, Supply};
+pub use image_availability::{ImageAvailability, MovedTag};
+pub use probes::Prober;
 
 /// The seal key of a stack, from the folder of one of its projects.
 pub const KEY_FILE: &str = "../.key";
-/// How long the port of a container that ended may stay open.
-const LINGER: Duration = Duration::from_millis(200);
 
 /// Containers of a project that are inspected, at most: of more, what the list tells is enough to take them away.
 const MOST_INSPECTED: usize = 200;
@@ -77,7 +72,7 @@ pub struct Observed {
     /// Every other container of the host.
     pub others: Vec<Container>,
     /// What is known of the images that the spec asks for.
-    pub supply: Supply,
+    pub availability: ImageAvailability,
     /// What images bring along for their containers, by ID.
     pub images: BTreeMap<String, Arc<ImageConfig>>,
     /// The networks that were looked at, by name.
@@ -96,8 +91,8 @@ pub struct Observed {
     pub taken_ports: BTreeSet<u16>,
     /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could look.
     pub certificate: Option<Result<Certificate, String>>,
-    /// What containers of the applied release answer.
-    pub answers: Answers,
+    /// Results of the HTTP probes of the applied release.
+    pub probe_results: ProbeResults,
     /// The key by which secrets are remembered there.
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
@@ -195,25 +190,23 @@ fn clock_ahead(facts: &Facts, now: Timestamp) -> Option<i64> {
     Some(facts.seconds?.saturating_sub(then))
 }
 
-/// Asks the containers of the applied release what they are to answer. What was answered well is asked again whenever
-/// everything is read.
+/// Probes the containers of the applied release. Results stay valid until everything is read anew; a new container is
+/// probed at once. A service that hangs would otherwise delay every check by the deadlines of its probes.
 ///
 /// # Errors
 /// When the host cannot be reached.
-pub async fn answers(host: &Host, observed: &Observed, depth: Depth) -> Result<Answers, Error> {
-    let Some(release) = &observed.applied else { return Ok(Answers::new()) };
-    let mut before = host.answers_before(&release.project.name);
-    before.retain(|(id, _), answer| {
-        let is_there = observed.containers.iter().any(|container| container.id == *id);
-        depth < Depth::Whole && is_there && answer.is_ok()
+pub async fn probe(host: &Host, observed: &Observed, depth: Depth) -> Result<ProbeResults, Error> {
+    let Some(release) = &observed.applied else { return Ok(ProbeResults::new()) };
+    let mut known = host.last_probe_results(&release.project.name);
+    known.retain(|(id, _), _| {
+        depth < Depth::Whole && observed.containers.iter().any(|container| container.id == *id)
     });
-    let interview = Interview { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
-    let is_new =
-        |_: &str, id: &str, question: &Question| !before.contains_key(&(id.to_owned(), question.clone()));
-    let mut answers = interview.ask(host, &observed.containers, is_new).await?;
-    answers.extend(before);
-    host.keep_answers(&release.project.name, &answers);
-    Ok(answers)
+    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let is_new = |_: &str, id: &str, probe: &Probe| !known.contains_key(&(id.to_owned(), probe.clone()));
+    let mut results = prober.run(host, &observed.containers, is_new).await?;
+    results.extend(known);
+    host.keep_probe_results(&release.project.name, &results);
+    Ok(results)
 }
 
 /// Observes one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].
@@ -236,7 +229,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     };
     let (listing, containers, networks, volumes, engine) = Box::pin(asked).await?;
     let facts = host.facts().await?;
-    let mut observed = read_folder(host, project, &listing);
+    let mut observed = folder::read_folder(host, project, &listing);
     let mut volumes = volumes;
     let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
     for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known.name == *name)) {
@@ -251,7 +244,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     }
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
     read_owned_secrets(host, &mut observed).await?;
-    observed.taken_ports = taken_ports(host, project, &observed).await?;
+    observed.taken_ports = ports::taken_ports(host, project, &observed).await?;
     observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
     Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
 }
@@ -394,8 +387,11 @@ async fn read_owned_secrets(host: &Host, observed: &mut Observed) -> Result<(), 
         else {
             continue;
         };
-        let file = host.archived_file(&container.id, &inside).await?;
-        *content = file.map(|file| sha256(file.content.reveal()));
+        *content = match host.archived_file(&container.id, &inside).await {
+            // Whatever is there, such as a file of any size, is not the secret.
+            Err(Error::DockerApi { .. }) => None,
+            file => file?.map(|file| sha256(file.content.reveal())),
+        };
     }
     Ok(())
 }
@@ -426,104 +422,6 @@ async fn certificate(
     })
 }
 
-/// Ports of ours on which something listens though no container has them. What a container that just ended leaves
-/// behind for a moment is not counted: it is looked twice, and at the containers again in between.
-async fn taken_ports(host: &Host, project: &Project, observed: &Observed) -> Result<BTreeSet<u16>, Error> {
-    let unserved = without_container(project, observed.containers.iter().chain(&observed.others));
-    if unserved.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let stack = stack_folder(project);
-    let first = taken_by(&unserved, &host.ports(stack).await?);
-    if first.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    tokio::time::sleep(LINGER).await;
-    let still = without_container(project, &host.containers().await?);
-    let second = taken_by(&still, &host.ports(stack).await?);
-    Ok(first.intersection(&second).copied().collect())
-}
-
-/// The TCP ports of a project that no running container publishes, nor has in the way.
-fn without_container<'a, 'b>(
-    project: &'a Project,
-    containers: impl IntoIterator<Item = &'b Container>,
-) -> Vec<&'a PublishedPort> {
-    let published: Vec<&Published> =
-        containers.into_iter().flat_map(|container| &container.published).collect();
-    let is_there = |port: &PublishedPort| {
-        published.iter().any(|one| port.conflicts_with(&one.protocol, one.address, one.port))
-    };
-    let ports = project.published_ports().map(|(_, port)| port);
-    ports.filter(|port| port.protocol == "tcp" && !is_there(port)).collect()
-}
-
-/// Those of some ports, as the host numbers them, that programs listen on, at an address that is in the way.
-fn taken_by(ports: &[&PublishedPort], listeners: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
-    let is_taken = |port: &PublishedPort| {
-        listeners.iter().any(|one| port.conflicts_with("tcp", Some(one.ip()), one.port()))
-    };
-    ports.iter().filter(|port| is_taken(port)).filter_map(|port| port.number()).collect()
-}
-
-/// What the listing says of one project.
-fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
-    let directory = host.target().directory.clone();
-    let below = format!("{}/", project.folder);
-    let mut files: BTreeMap<String, FileFact> = listing
-        .files
-        .iter()
-        .filter_map(|(path, fact)| Some((path.strip_prefix(&below)?.to_owned(), fact.clone())))
-        .collect();
-    for part in [stack_folder(project), project.folder.as_str()] {
-        if let Some(fact) = listing.files.get(part).filter(|fact| !fact.is_folder()) {
-            files = BTreeMap::from([(".".to_owned(), fact.clone())]);
-            break;
-        }
-    }
-    let text = |path: &str| listing.texts.get(&format!("{below}{path}"));
-    let key = format!("{}/.key", stack_folder(project));
-    let seal_key = listing.texts.get(&key).and_then(|text| SealKey::read(text));
-    files.extend(listing.files.get(&key).map(|fact| (KEY_FILE.to_owned(), fact.clone())));
-    let hold = text("HOLD").map(|text| Hold::read(text));
-    let (ledger, applied, damaged) = match kept_ledger(project, text, &directory) {
-        Ok(ledger) => match kept_release(project, ledger.as_ref(), text, &directory) {
-            Ok(applied) => (ledger, applied, None),
-            Err(error) => (ledger, None, Some(error)),
-        },
-        Err(error) => (None, None, Some(error)),
-    };
-    Observed { damaged, hold, ledger, applied, directory, files, seal_key, ..Observed::default() }
-}
-
-/// What of ours in a project's folder is not as it was written.
-pub(crate) fn damaged(directory: &str, project: &Project, path: &str, found: &str) -> Error {
-    let path = printable(&format!("{directory}/{}/{path}", project.folder));
-    Error::ReleaseDamaged { path, found: printable(found) }
-}
-
-fn kept_ledger<'a>(
-    project: &Project,
-    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
-    directory: &str,
-) -> Result<Option<Ledger>, Error> {
-    let ledger = text(LEDGER_FILE).map(|text| Ledger::read(text)).transpose();
-    ledger.map_err(|found| damaged(directory, project, LEDGER_FILE, &found))
-}
-
-/// The release that a ledger names.
-fn kept_release<'a>(
-    project: &Project,
-    ledger: Option<&Ledger>,
-    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
-    directory: &str,
-) -> Result<Option<Release>, Error> {
-    let Some(id) = ledger.and_then(|ledger| ledger.current.as_ref()) else { return Ok(None) };
-    let path = format!("releases/{id}/manifest.json");
-    let text = text(&path).ok_or_else(|| damaged(directory, project, &path, "nothing"))?;
-    Release::read(text).map(Some).map_err(|found| damaged(directory, project, &path, &found))
-}
-
 /// The content of some files of a project as they are, and as the applied release has them; for people to compare.
 ///
 /// # Errors
@@ -544,45 +442,4 @@ pub async fn contents(
     let text =
         |path: &String| String::from_utf8_lossy(found.get(path).map_or(&[], Vec::as_slice)).into_owned();
     Ok(paths.iter().map(|path| (path.clone(), (text(&stored(path)), text(&live(path))))).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::project::compose::{Limits, Service};
-
-    #[test]
-    fn a_port_at_one_address_is_taken_by_who_listens_at_it_or_at_every_address() {
-        let private = PublishedPort { host_ip: Some([10, 0, 0, 5].into()), ..PublishedPort::tcp(9100, 9100) };
-        let ports = vec![private, PublishedPort::udp(5140, 5140), PublishedPort::tcp(8000, 8000)];
-        let resources = serde_json::from_str(r#"{"memory": "64Mi", "cpu": "0.25"}"#).unwrap();
-        let service = Service { ports, ..Service::new("a", Limits::new(&resources)) };
-        let project = Project::for_tests("tt-test-a", [("a", service)]);
-        let container = |port, protocol: &str, address: Option<[u8; 4]>| Container {
-            published: vec![Published {
-                port,
-                protocol: protocol.to_owned(),
-                address: address.map(Into::into),
-            }],
-            ..Container::default()
-        };
-        let unserved = |container: Container| -> Vec<u16> {
-            without_container(&project, [&container]).into_iter().filter_map(PublishedPort::number).collect()
-        };
-        assert_eq!(unserved(Container::default()), [9100, 8000], "who listens by UDP is not asked for");
-        assert_eq!(unserved(container(9100, "tcp", Some([127, 0, 0, 1]))), [9100, 8000]);
-        assert_eq!(unserved(container(9100, "udp", None)), [9100, 8000]);
-        assert_eq!(unserved(container(9100, "tcp", Some([10, 0, 0, 5]))), [8000]);
-        assert_eq!(unserved(container(9100, "tcp", None)), [8000]);
-        assert_eq!(unserved(container(8000, "tcp", Some([127, 0, 0, 1]))), [9100]);
-
-        let taken = |listener: &str| {
-            taken_by(&without_container(&project, []), &BTreeSet::from([listener.parse().unwrap()]))
-        };
-        assert_eq!(taken("127.0.0.1:9100"), BTreeSet::new());
-        for listener in ["10.0.0.5:9100", "0.0.0.0:9100", "[::]:9100"] {
-            assert_eq!(taken(listener), BTreeSet::from([9100]), "{listener}");
-        }
-        assert_eq!(taken("127.0.0.1:8000"), BTreeSet::from([8000]));
-    }
 }

@@ -327,7 +327,8 @@ pub fn plan(
         .zip(consent.as_ref())
         .map(|(change, consent)| reason_to_wait(change, desired, observed, consent, gate));
     let is_ready = |reason: &str| {
-        [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason) || observed.supply.is_awaited(reason)
+        [reasons::WINDOW_CLOSED, reasons::ROLLING_OUT].contains(&reason)
+            || observed.availability.is_pending(reason)
     };
     let approve = consent.and_then(|consent| consent.kept_by(gate.approved.named.as_deref()));
     let approve = approve.filter(|_| waiting.iter().flatten().all(|(reason, _)| is_ready(reason)));

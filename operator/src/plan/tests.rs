@@ -7,7 +7,7 @@ use crate::{
     diff,
     host::{Disk, Facts, Made, Source},
     ledger::{Failed, Intent, Ledger, Signature},
-    observe::Supply,
+    observe::ImageAvailability,
     release::Prepared,
     source::Stack,
 };
@@ -400,16 +400,16 @@ fn a_change_waits_for_room_and_for_images_even_where_a_person_asks_for_it() {
     };
     let both = |observed: &Observed| [Approval::Policy, Approval::Person].map(|who| reason(observed, who));
     let awaited = |reason| Some((reason, "image x".to_owned()));
-    observed.supply.awaited = awaited("PullingImages");
+    observed.availability.pending = awaited("PullingImages");
     assert_eq!(both(&observed), [Some(("PullingImages", false)); 2]);
-    observed.supply.awaited = awaited("RegistryDenied");
+    observed.availability.pending = awaited("RegistryDenied");
     assert_eq!(both(&observed), [Some(("RegistryDenied", true)); 2]);
     // Where it is not known what a tag means, there is nothing to approve either.
-    observed.supply.unresolved = awaited("RegistryUnavailable");
+    observed.availability.unresolved = awaited("RegistryUnavailable");
     let approve = PolicySpec { upgrade: Upgrade::Approve, ..PolicySpec::default() };
     let plan = plan(&[], change.clone(), &desired, &observed, &approve, Approval::Policy);
     assert_eq!(plan.waiting.unwrap().reason, "RegistryUnavailable");
-    observed.supply = Supply::default();
+    observed.availability = ImageAvailability::default();
     assert_eq!(both(&observed), [None, None]);
     let disk = |free_percent, free_inodes_percent| {
         let disk = Disk { place: "/".to_owned(), free_percent, free_inodes_percent };

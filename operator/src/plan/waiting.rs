@@ -34,7 +34,7 @@ pub(super) fn reason_to_wait(
         return fault;
     }
     if gate.approval != Approval::Policy {
-        return observed.supply.awaited.clone();
+        return observed.availability.pending.clone();
     }
     let ledger = observed.ledger.as_ref();
     let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
@@ -72,7 +72,7 @@ pub(super) fn reason_to_wait(
     if let Some(closed) = gate.closed.as_ref().filter(|_| !is_under_way) {
         return Some((reasons::WINDOW_CLOSED, closed.clone()));
     }
-    if let Some(awaited) = &observed.supply.awaited {
+    if let Some(awaited) = &observed.availability.pending {
         return Some(awaited.clone());
     }
     match &gate.decision {
@@ -98,7 +98,7 @@ fn fault(desired: &Project, observed: &Observed, approval: Approval) -> Option<(
     if let Some((_, message)) = observed.secrets.missing_of(&desired.references()).next() {
         return Some((reasons::SECRET_MISSING, message.clone()));
     }
-    if let Some(unresolved) = &observed.supply.unresolved {
+    if let Some(unresolved) = &observed.availability.unresolved {
         return Some(unresolved.clone());
     }
     let room = || diff::no_room(observed).filter(|_| !observed.is_under_way());

@@ -51,7 +51,7 @@ pub const SECRET_MODE: u32 = 0o444;
 const SHORT: usize = 12;
 
 /// One Compose project of a component on a host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Project {
     /// Its component.
     pub component: ComponentName,
@@ -305,24 +305,14 @@ impl Project {
     /// A project of a few services and nothing else.
     pub(crate) fn for_tests<const N: usize>(name: &str, services: [(&str, compose::Service); N]) -> Self {
         Self {
-            component: ComponentName::default(),
             name: name.to_owned(),
             folder: "test/test".to_owned(),
             owner: "o".to_owned(),
             environment: "test".to_owned(),
             revision: Some("a".to_owned()),
-            generation: String::new(),
             network: "tt-test".to_owned(),
-            volumes: BTreeMap::new(),
-            files: BTreeMap::new(),
-            secrets: BTreeMap::new(),
             services: services.map(|(name, service)| (name.to_owned(), Service::new(service))).into(),
-            api_objects: Vec::new(),
-            certificate: None,
-            drain_file: None,
-            data_store: None,
-            hooks: None,
-            adopt: None,
+            ..Self::default()
         }
     }
 }

@@ -135,7 +135,7 @@ pub enum Expect {
 pub struct LoadedProbe {
     /// What it is about, for people: a file, say.
     pub what: String,
-    /// The question and its answer.
+    /// The request and its expected answer.
     pub probe: HttpProbe,
 }
 

@@ -128,18 +128,9 @@ impl Deployed {
             owner: self.owner.clone(),
             environment: self.environment.clone(),
             revision: self.revision.clone(),
-            generation: String::new(),
             network: self.network.clone(),
             volumes: self.volumes.iter().map(|(inside, one)| (inside.clone(), volume(one))).collect(),
-            files: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            services: BTreeMap::new(),
-            api_objects: Vec::new(),
-            certificate: None,
-            drain_file: None,
-            data_store: None,
-            hooks: None,
-            adopt: None,
+            ..Project::default()
         }
     }
 

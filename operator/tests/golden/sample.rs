@@ -23,30 +23,22 @@ pub(super) fn sample() -> Project {
     let sample: Sample = serde_saphyr::from_str(include_str!("sample.yaml")).unwrap();
     let volumes = sample.volumes.into_iter();
     Project {
-        component: ComponentName::default(),
         name: sample.name,
         folder: sample.folder,
         owner: sample.owner,
         environment: sample.environment,
         revision: Some(sample.revision),
-        generation: String::new(),
         network: sample.network,
         volumes: volumes
             .map(|(inside, name)| (inside, Volume { name, role: VolumeRole::Data, owner: None }))
             .collect(),
         files: sample.files.into_iter().map(|(path, content)| (path, File::new(content))).collect(),
-        secrets: BTreeMap::new(),
         services: sample
             .services
             .into_iter()
             .map(|(name, compose)| (name.clone(), service(&name, compose)))
             .collect(),
-        api_objects: Vec::new(),
-        certificate: None,
-        drain_file: None,
-        data_store: None,
-        hooks: None,
-        adopt: None,
+        ..Project::default()
     }
 }
 

@@ -8,7 +8,6 @@ use tasktracker_operator::{
     engine::{self, CheckOptions, Evaluation, Memory, ProjectContext},
     host::{Error, Host, Identity, Limits, Target},
     observe::Depth,
-    plan::Approval,
     source::Secrets,
 };
 use tokio::{sync::RwLock, time::timeout};
@@ -69,13 +68,7 @@ pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<E
 async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let fake = FakeSshd::start(script).await;
     let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit, ..Limits::default() }));
-    let wish = CheckOptions {
-        approval: Approval::Policy,
-        depth: Depth::Whole,
-        lock: None,
-        coordinator: None,
-        read_only_reason: None,
-    };
+    let options = CheckOptions::read_only(Depth::Whole);
     let before = Size::to_begin_with();
     let (secrets, nothing, images) = (Secrets::default(), Memory::none(), Arc::default());
     let site = ProjectContext {
@@ -86,7 +79,7 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, E
         memory: &nothing,
         images: &images,
     };
-    let looks = Box::pin(site.check_all(wish));
+    let looks = Box::pin(site.check_all(options));
     let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
     let grown = before.grown();
     assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");

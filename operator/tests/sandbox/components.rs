@@ -257,7 +257,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     assert!(ask(last, "PUT", "/health", "red").starts_with("HTTP/1.0 204"));
     let (before, log) = (id(last, ECHO), operator.log().len());
     on(last, &format!("docker update --pids-limit 99 {ECHO}"));
-    wait_until("it waits", || operator.log()[log..].contains("can be spared"));
+    wait_until("it waits", || operator.log()[log..].contains("waiting for the gate"));
     operator.wait_for_ended_checks("staging", "app-3", 3);
     assert_eq!(id(last, ECHO), before, "it was taken down nevertheless");
     assert!(ask(last, "PUT", "/health", "green").starts_with("HTTP/1.0 204"));
@@ -345,6 +345,7 @@ fn a_secret_belongs_to_whom_its_service_insists_on() {
 
     let expected: BTreeMap<&str, (&str, String)> = BTreeMap::from([
         ("another value", ("FileChanged", format!("printf other >{file}"))),
+        ("a large file", ("FileChanged", format!("head -c 3000000 /dev/zero >{file}"))),
         ("another mode", ("FileMode", format!("chmod 0444 {file}"))),
         ("another owner", ("FileMode", format!("chown 1001:1000 {file}"))),
         ("nothing", ("FileMissing", format!("rm {file}"))),

@@ -11,7 +11,6 @@ use tasktracker_operator::{
     engine::{self, CheckOptions, Evaluation},
     host::Host,
     observe::Depth,
-    plan::Approval,
     source::Stack,
 };
 use tasktracker_testbed::{Compose, Engine, HostOptions};
@@ -40,14 +39,8 @@ impl Bench {
     }
 
     fn try_look(&self, depth: Depth) -> Result<Evaluation, engine::Error> {
-        let wish = CheckOptions {
-            approval: Approval::Policy,
-            depth,
-            lock: None,
-            coordinator: None,
-            read_only_reason: None,
-        };
-        let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, wish));
+        let options = CheckOptions::read_only(depth);
+        let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, options));
         Ok(looks?.pop().expect("one project"))
     }
 

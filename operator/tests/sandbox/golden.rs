@@ -18,7 +18,6 @@ use tasktracker_operator::{
     engine::now,
     host::{Host, Source},
     ledger::{Course, Ledger, Signature},
-    model::ComponentName,
     observe::{self, Depth, Inputs, Observed},
     project::{
         BlueGreen, File, Project, Service, Strategy, Volume, VolumeRole,

@@ -104,14 +104,8 @@ fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
     let running = || stage.as_root("pgrep -f '[w]hile read -r verb asked' || true").lines().count();
     let (stack, host) = stage.managed();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let wish = tasktracker_operator::engine::CheckOptions {
-        approval: tasktracker_operator::plan::Approval::Policy,
-        depth: Depth::Whole,
-        lock: None,
-        coordinator: None,
-        read_only_reason: None,
-    };
-    runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
+    let options = tasktracker_operator::engine::CheckOptions::read_only(Depth::Whole);
+    runtime.block_on(stage.look(&stack, &host, options)).unwrap();
     assert!(running() > 0, "the helper does not run");
     drop(host);
     wait_until("the helper ended with its connection", || running() == 0);

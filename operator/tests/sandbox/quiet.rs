@@ -1,6 +1,6 @@
 //! Nothing false and nothing written: checks of a host that nobody touches find nothing and leave it as it is.
 
-use tasktracker_operator::{engine::CheckOptions, observe::Depth, plan::Approval};
+use tasktracker_operator::{engine::CheckOptions, observe::Depth};
 use tasktracker_testbed::{Compose, Engine, HostOptions};
 use tokio::runtime::Runtime;
 
@@ -47,14 +47,8 @@ fn check(stage: &Stage, checks: usize, restarts: usize) {
         let (stack, host) = stage.managed();
         for number in 0..checks / (restarts + 1) {
             let depth = [Depth::Woken, Depth::Whole, Depth::Woken, Depth::Slow][number % 4];
-            let wish = CheckOptions {
-                approval: Approval::Policy,
-                depth,
-                lock: None,
-                coordinator: None,
-                read_only_reason: None,
-            };
-            let looks = runtime.block_on(stage.look(&stack, &host, wish)).unwrap();
+            let options = CheckOptions::read_only(depth);
+            let looks = runtime.block_on(stage.look(&stack, &host, options)).unwrap();
             for look in looks {
                 assert!(
                     look.drift.is_empty() && look.plan.is_empty(),

@@ -112,7 +112,7 @@ impl Stage {
         &self,
         stack: &Stack,
         host: &Arc<Host>,
-        wish: CheckOptions<'_>,
+        options: CheckOptions<'_>,
     ) -> Result<Vec<Evaluation>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
         let (memory, images) = (Memory::none(), Arc::default());
@@ -124,7 +124,7 @@ impl Stage {
             memory: &memory,
             images: &images,
         }
-        .check_all(wish)
+        .check_all(options)
         .await
     }
 

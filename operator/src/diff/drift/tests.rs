@@ -2,6 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
+    diff::{faults, serving},
     host::{Details, Disk, FileFact, ImageConfig, Mounted, Published},
     ledger::Ledger,
     observe::Mounts,
@@ -421,4 +422,34 @@ fn the_rendered_file_runs_images_by_id() {
     assert!(
         project().services["backend"].compose.image == "registry.example.com/tasktracker/backend:3f2c1ab"
     );
+}
+
+/// The results of the probes of the example's backend.
+fn probed(observed: &mut Observed, probe: Probe, failure: ProbeFailure) {
+    let id = of(observed, "backend").id.clone();
+    observed.probe_results.insert((id, probe), Err(failure));
+}
+
+#[test]
+fn failed_probes_are_drift_of_a_serving_container_and_faults_of_its_readiness() {
+    let unexpected =
+        || ProbeFailure::Unexpected("expected /text as rolled out, found another value".to_owned());
+    let not_loaded = |path: &str| (DriftKind::ConfigNotLoaded, path.to_owned());
+    let loaded = Probe::Loaded("files/x".to_owned());
+    assert_eq!(
+        kinds(|it| probed(it, loaded.clone(), unexpected())),
+        [not_loaded("tt-staging-app-backend-1/files/x")]
+    );
+    assert_eq!(
+        kinds(|it| probed(it, Probe::Object("/api/x".to_owned()), unexpected())),
+        [not_loaded("/api/x")],
+        "an API object belongs to no container"
+    );
+    // A closed gate is no difference, and who is not ready cannot have loaded anything.
+    assert_eq!(kinds(|it| probed(it, Probe::Gate, unexpected())), []);
+    let mut observed = in_sync();
+    probed(&mut observed, loaded, unexpected());
+    probed(&mut observed, Probe::Ready, ProbeFailure::NoAnswer("connection refused".to_owned()));
+    assert_eq!(found(&observed), []);
+    assert_eq!(fault_words(&release(), &observed), ["backend: expected ready, found connection refused"]);
 }

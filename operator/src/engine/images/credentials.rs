@@ -26,15 +26,16 @@ pub(super) enum Credentials {
 }
 
 /// Where the login for a reference comes from: what the spec says counts for the registry that it names.
-pub(super) async fn credentials(site: &ProjectContext<'_>, reference: &str) -> Credentials {
+pub(super) async fn credentials(context: &ProjectContext<'_>, reference: &str) -> Credentials {
     let is_of = |login: &RegistryLogin<'_>| registry_of(&login.registry) == registry_of(reference);
-    let Some(RegistryLogin { auth, field, .. }) = component::registry_login(site.stack).filter(is_of) else {
+    let Some(RegistryLogin { auth, field, .. }) = component::registry_login(context.stack).filter(is_of)
+    else {
         return Credentials::HostsOwn;
     };
     let RegistryAuthSpec { secret, host_helper, command, username } = auth;
     if let Some(secret) = secret {
         let login = async {
-            let secrets = site.secrets.of(&site.stack.key);
+            let secrets = context.secrets.of(&context.stack.key);
             let password = secrets.get(secret, "password").await?;
             let username = secrets.get(secret, "username").await?;
             Ok(Login {

@@ -3,12 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    model::ComponentName,
-    project::{
-        BlueGreen, File, Service, Strategy, Volume, VolumeRole,
-        compose::{BindOptions, Joined, Propagation, Ulimit},
-    },
+use crate::project::{
+    BlueGreen, File, Service, Strategy, Volume, VolumeRole,
+    compose::{BindOptions, Joined, Propagation, Ulimit},
 };
 
 #[path = "../../../../tests/golden/changes.rs"]

@@ -1,4 +1,4 @@
-//! What services answer over HTTP: whether they serve, and whether they have loaded what was rolled out.
+//! HTTP probes of services: readiness, gates, and proof that a service loaded what was rolled out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     host::{BasicAuth, Container, Error, Host, HttpAnswer, State},
-    model::{Answers, Question, sha256},
+    model::{Probe, ProbeFailure, ProbeResults, sha256},
     project::{
         Endpoint, Expect, HttpProbe, Readiness, Service, Strategy,
         compose::{COMPOSE_SERVICE, Namespace},
@@ -17,87 +17,90 @@ use crate::{
     secret::{SealKey, Values},
 };
 
-/// What is needed to ask the containers of a release.
+/// Probes the containers of a release.
 #[derive(Clone, Copy)]
-pub struct Interview<'a> {
+pub struct Prober<'a> {
     /// The release.
     pub release: &'a Release,
-    /// What the source of secrets has.
+    /// Current values from the source of secrets.
     pub secrets: &'a Values,
-    /// The key by which a value is known to be the release's; none where those of the source are.
+    /// Key that verifies that a current value is the one the release was applied with; none to skip that check.
     pub key: Option<&'a SealKey>,
 }
 
-impl Interview<'_> {
-    /// Asks the running containers of the release the chosen questions.
+impl Prober<'_> {
+    /// Sends the chosen probes to the running containers of the release; `is_chosen` gets service, container ID and probe.
     ///
     /// # Errors
     /// When the host cannot be reached.
-    pub async fn ask(
+    pub async fn run(
         &self,
         host: &Host,
         containers: &[Container],
-        is_chosen: impl Fn(&str, &str, &Question) -> bool,
-    ) -> Result<Answers, Error> {
-        let mut asked = Vec::new();
+        is_chosen: impl Fn(&str, &str, &Probe) -> bool,
+    ) -> Result<ProbeResults, Error> {
+        let mut chosen = Vec::new();
         for (service, definition) in &self.release.project.services {
             let hash = self.release.service_hashes.get(service).map_or("", String::as_str);
-            let is_it = |one: &&Container| {
+            let is_of_release = |one: &&Container| {
                 one.state == State::Running
                     && one.has_label(COMPOSE_SERVICE, service)
                     && one.has_label(labels::SERVICE_HASH, hash)
             };
-            let questions = self.questions(service, definition);
-            for container in containers.iter().filter(is_it) {
-                let chosen =
-                    questions.iter().filter(|(question, _)| is_chosen(service, &container.id, question));
-                asked.extend(chosen.map(|(question, probe)| (container, question.clone(), probe.clone())));
+            for container in containers.iter().filter(is_of_release) {
+                let probes = self.probes(service, definition).into_iter();
+                let probes = probes.filter(|(probe, _)| is_chosen(service, &container.id, probe));
+                chosen.extend(probes.map(|(probe, request)| (container, probe, request)));
             }
         }
-        let answers = asked.into_iter().map(async |(container, question, probe)| {
-            let answer = self.answer(host, container, &probe).await?;
-            Ok::<_, Error>(answer.map(|answer| ((container.id.clone(), question), answer)))
+        let results = chosen.into_iter().map(async |(container, probe, request)| {
+            let result = self.result(host, container, &request).await?;
+            Ok::<_, Error>(result.map(|result| ((container.id.clone(), probe), result)))
         });
-        Ok(try_join_all(answers).await?.into_iter().flatten().collect())
+        Ok(try_join_all(results).await?.into_iter().flatten().collect())
     }
 
-    fn questions(&self, service: &str, definition: &Service) -> Vec<(Question, HttpProbe)> {
+    /// The probes of a service.
+    fn probes(&self, service: &str, definition: &Service) -> Vec<(Probe, HttpProbe)> {
         let ready = match &definition.readiness {
-            Readiness::Http(probe) => Some((Question::Ready, probe.clone())),
+            Readiness::Http(request) => Some((Probe::Ready, request.clone())),
             Readiness::Healthcheck | Readiness::Running => None,
         };
         let gate = match &definition.strategy {
-            Strategy::Serial { gate } => Some((Question::Gate, gate.clone())),
+            Strategy::Serial { gate } => Some((Probe::Gate, gate.clone())),
             Strategy::BlueGreen(_) | Strategy::Recreate => None,
         };
         let loaded = definition.loaded.iter();
-        let loaded = loaded.map(|loaded| (Question::Loaded(loaded.what.clone()), loaded.probe.clone()));
+        let loaded = loaded.map(|loaded| (Probe::Loaded(loaded.what.clone()), loaded.probe.clone()));
         let objects = self.release.project.api_objects.iter().filter(|object| object.service == service);
         let objects = objects.map(|object| {
-            let probe = HttpProbe {
+            let request = HttpProbe {
                 endpoint: object.endpoint.clone(),
                 credentials: object.credentials.clone(),
                 expect: Expect::JsonSubset(object.body.clone()),
             };
-            (Question::Object(object.endpoint.path.clone()), probe)
+            (Probe::Object(object.endpoint.path.clone()), request)
         });
         ready.into_iter().chain(gate).chain(loaded).chain(objects).collect()
     }
 
-    /// What is wrong with the answer of a container; nothing where that is not to be known.
-    async fn answer(
+    /// The result of one probe; none where it cannot be sent.
+    async fn result(
         &self,
         host: &Host,
         container: &Container,
-        probe: &HttpProbe,
-    ) -> Result<Option<Result<(), String>>, Error> {
-        let Some(address) = self.address(container, &probe.endpoint) else { return Ok(None) };
-        let Ok(credentials) = self.credentials(probe.credentials.as_ref()) else { return Ok(None) };
-        let answer = host.http_get(address, &probe.endpoint.path, credentials.as_ref()).await?;
-        Ok(judge(&probe.expect, answer))
+        request: &HttpProbe,
+    ) -> Result<Option<Result<(), ProbeFailure>>, Error> {
+        let Some(address) = self.address(container, &request.endpoint) else {
+            let found = "no address in the stack's network".to_owned();
+            return Ok(Some(Err(ProbeFailure::NoAnswer(found))));
+        };
+        let Ok(credentials) = self.credentials(request.credentials.as_ref()) else { return Ok(None) };
+        let answer = host.http_get(address, &request.endpoint.path, credentials.as_ref()).await?;
+        Ok(evaluate(&request.expect, answer))
     }
 
-    /// Where a container is reached from its host.
+    /// The container's address as its host reaches it.
     pub fn address(&self, container: &Container, endpoint: &Endpoint) -> Option<SocketAddr> {
         let service = container.labels.get(COMPOSE_SERVICE)?;
         let definition = self.release.project.services.get(service)?;
@@ -108,49 +111,56 @@ impl Interview<'_> {
         Some(SocketAddr::new(address, endpoint.port))
     }
 
-    /// User and password, where any are needed.
+    /// User and password, where the service requires them.
     ///
     /// # Errors
-    /// When the password of the release is not to be had: its source has another one by now, or none.
-    pub fn credentials(&self, credentials: Option<&(String, String)>) -> Result<Option<BasicAuth>, Unknown> {
+    /// When the password is unknown: the source of secrets has another value by now, or none.
+    pub fn credentials(
+        &self,
+        credentials: Option<&(String, String)>,
+    ) -> Result<Option<BasicAuth>, UnknownPassword> {
         let Some((user, path)) = credentials else { return Ok(None) };
-        let reference = &self.release.project.secrets.get(path).ok_or(Unknown)?.reference;
-        let password = self.secrets.known.get(reference).ok_or(Unknown)?;
+        let reference = &self.release.project.secrets.get(path).ok_or(UnknownPassword)?.reference;
+        let password = self.secrets.known.get(reference).ok_or(UnknownPassword)?;
         let is_other =
             |key: &SealKey| self.release.seals.get(path) != Some(&key.seal(path, &sha256(password.reveal())));
         if self.key.is_some_and(is_other) {
-            return Err(Unknown);
+            return Err(UnknownPassword);
         }
         Ok(Some(BasicAuth { user: user.clone(), password: password.clone() }))
     }
 }
 
-/// A password is not to be had.
+/// The password of a release is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unknown;
+pub struct UnknownPassword;
 
-fn judge(expect: &Expect, answer: HttpAnswer) -> Option<Result<(), String>> {
+/// The result that an answer means; none where sshd forbids to ask.
+fn evaluate(expect: &Expect, answer: HttpAnswer) -> Option<Result<(), ProbeFailure>> {
     let (status, body) = match answer {
         HttpAnswer::Forbidden => return None,
-        HttpAnswer::NoAnswer(found) => return Some(Err(found)),
+        HttpAnswer::NoAnswer(found) => return Some(Err(ProbeFailure::NoAnswer(found))),
         HttpAnswer::Answered { status, body } => (status, body),
     };
-    let wanted = if let Expect::Status(wanted) = expect { *wanted } else { 200 };
-    if status != wanted {
-        return Some(Err(format!("expected status {wanted}, found {status}")));
-    }
-    let Expect::JsonSubset(wanted) = expect else { return Some(Ok(())) };
-    let Ok(found) = serde_json::from_slice::<Value>(&body) else {
-        return Some(Err("expected JSON, found something else".to_owned()));
-    };
-    Some(match other_field(wanted, Some(&found), String::new()) {
-        Some((field, found)) => Err(format!("expected {field} as rolled out, found {found}")),
-        None => Ok(()),
-    })
+    Some(compare(expect, status, &body).map_err(ProbeFailure::Unexpected))
 }
 
-/// The first field that is not as wanted, as a JSON pointer, and whether it is there. Its value is not told: it may be a
-/// secret.
+fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
+    let expected = if let Expect::Status(expected) = expect { *expected } else { 200 };
+    if status != expected {
+        return Err(format!("expected status {expected}, found {status}"));
+    }
+    let Expect::JsonSubset(expected) = expect else { return Ok(()) };
+    let Ok(found) = serde_json::from_slice::<Value>(body) else {
+        return Err("expected JSON, found something else".to_owned());
+    };
+    match other_field(expected, Some(&found), String::new()) {
+        Some((field, found)) => Err(format!("expected {field} as rolled out, found {found}")),
+        None => Ok(()),
+    }
+}
+
+/// The first field that differs, as a JSON pointer, and how. The message never contains its value, which may be a secret.
 fn other_field(wanted: &Value, found: Option<&Value>, place: String) -> Option<(String, &'static str)> {
     let Some(found) = found else { return Some((place, "nothing")) };
     match (wanted, found) {
@@ -178,13 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_judged_by_what_it_must_have() {
+    fn answers_are_compared_with_the_expected_status_and_fields() {
         let subset = Expect::JsonSubset(json!({"status": "green", "nodes": [{"name": "a"}, {}]}));
         let good = json!({"status": "green", "nodes": [{"name": "a", "age": 7}, {"name": "b"}], "more": 1});
         let table = [
             (Expect::Status(204), answered(204, &json!(null)), Some(Ok(()))),
             (Expect::Status(200), answered(503, &json!(null)), Some(Err("expected status 200, found 503"))),
-            (Expect::Status(200), HttpAnswer::NoAnswer("refused".to_owned()), Some(Err("refused"))),
             (Expect::Status(200), HttpAnswer::Forbidden, None),
             (subset.clone(), answered(200, &good), Some(Ok(()))),
             (subset.clone(), answered(401, &good), Some(Err("expected status 200, found 401"))),
@@ -215,8 +224,12 @@ mod tests {
             ),
         ];
         for (expect, answer, wanted) in table {
-            let wanted = wanted.map(|wanted: Result<(), &str>| wanted.map_err(str::to_owned));
-            assert_eq!(judge(&expect, answer), wanted, "{expect:?}");
+            let unexpected = |found: &str| ProbeFailure::Unexpected(found.to_owned());
+            let wanted = wanted.map(|wanted: Result<(), &str>| wanted.map_err(unexpected));
+            assert_eq!(evaluate(&expect, answer), wanted, "{expect:?}");
         }
+        let refused = HttpAnswer::NoAnswer("refused".to_owned());
+        let no_answer = Some(Err(ProbeFailure::NoAnswer("refused".to_owned())));
+        assert_eq!(evaluate(&Expect::Status(200), refused), no_answer);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The values of secrets that the release in force was applied with, kept on the host while others are tried.
-pub(super) struct Kept<'a> {
+pub(super) struct SecretBackup<'a> {
     /// The release in force; none where there is nothing to keep.
     applied: Option<&'a Release>,
     /// By path.
@@ -29,7 +29,7 @@ struct Value {
     owned: Option<Secret>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> SecretBackup<'a> {
     /// What is to be kept, because other values take its place.
     ///
     /// # Errors

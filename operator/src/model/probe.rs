@@ -1,0 +1,35 @@
+//! HTTP probes of containers, and their results.
+
+use std::{collections::BTreeMap, fmt};
+
+/// One probe of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Probe {
+    /// Readiness.
+    Ready,
+    /// Whether the instance may be stopped, and the next one after it.
+    Gate,
+    /// Whether the container loaded the named file or setting.
+    Loaded(String),
+    /// Whether the API object at this path is as rolled out.
+    Object(String),
+}
+
+/// Why a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// The container did not answer.
+    NoAnswer(String),
+    /// The answer is not the expected one.
+    Unexpected(String),
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NoAnswer(found) | Self::Unexpected(found)) = self;
+        formatter.write_str(found)
+    }
+}
+
+/// Probe results by container ID. A probe that cannot be sent has no result.
+pub type ProbeResults = BTreeMap<(String, Probe), Result<(), ProbeFailure>>;

@@ -1,0 +1,71 @@
+//! The project's folder: ledger, applied release, hold, key, files.
+
+use std::collections::BTreeMap;
+
+use super::{Hold, KEY_FILE, Observed, stack_folder};
+use crate::{
+    host::{Error, FileFact, Host, Listing},
+    ledger::{LEDGER_FILE, Ledger},
+    project::Project,
+    release::Release,
+    secret::SealKey,
+    text::printable,
+};
+
+/// What the listing says of one project.
+pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
+    let directory = host.target().directory.clone();
+    let below = format!("{}/", project.folder);
+    let mut files: BTreeMap<String, FileFact> = listing
+        .files
+        .iter()
+        .filter_map(|(path, fact)| Some((path.strip_prefix(&below)?.to_owned(), fact.clone())))
+        .collect();
+    for part in [stack_folder(project), project.folder.as_str()] {
+        if let Some(fact) = listing.files.get(part).filter(|fact| !fact.is_folder()) {
+            files = BTreeMap::from([(".".to_owned(), fact.clone())]);
+            break;
+        }
+    }
+    let text = |path: &str| listing.texts.get(&format!("{below}{path}"));
+    let key = format!("{}/.key", stack_folder(project));
+    let seal_key = listing.texts.get(&key).and_then(|text| SealKey::read(text));
+    files.extend(listing.files.get(&key).map(|fact| (KEY_FILE.to_owned(), fact.clone())));
+    let hold = text("HOLD").map(|text| Hold::read(text));
+    let (ledger, applied, damaged) = match kept_ledger(project, text, &directory) {
+        Ok(ledger) => match kept_release(project, ledger.as_ref(), text, &directory) {
+            Ok(applied) => (ledger, applied, None),
+            Err(error) => (ledger, None, Some(error)),
+        },
+        Err(error) => (None, None, Some(error)),
+    };
+    Observed { damaged, hold, ledger, applied, directory, files, seal_key, ..Observed::default() }
+}
+
+/// What of ours in a project's folder is not as it was written.
+pub(crate) fn damaged(directory: &str, project: &Project, path: &str, found: &str) -> Error {
+    let path = printable(&format!("{directory}/{}/{path}", project.folder));
+    Error::ReleaseDamaged { path, found: printable(found) }
+}
+
+fn kept_ledger<'a>(
+    project: &Project,
+    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
+    directory: &str,
+) -> Result<Option<Ledger>, Error> {
+    let ledger = text(LEDGER_FILE).map(|text| Ledger::read(text)).transpose();
+    ledger.map_err(|found| damaged(directory, project, LEDGER_FILE, &found))
+}
+
+/// The release that a ledger names.
+fn kept_release<'a>(
+    project: &Project,
+    ledger: Option<&Ledger>,
+    text: impl Fn(&str) -> Option<&'a Vec<u8>>,
+    directory: &str,
+) -> Result<Option<Release>, Error> {
+    let Some(id) = ledger.and_then(|ledger| ledger.current.as_ref()) else { return Ok(None) };
+    let path = format!("releases/{id}/manifest.json");
+    let text = text(&path).ok_or_else(|| damaged(directory, project, &path, "nothing"))?;
+    Release::read(text).map(Some).map_err(|found| damaged(directory, project, &path, &found))
+}
