@@ -241,7 +241,7 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
     succeeded(fleet.others[1].command("sh").args(["-c", listener]));
     wait_until_listening(&fleet.others[1], 3600);
     let lacking = |reason: &str| {
-        let is_told = || operator.log().contains(&format!("host=app-3 reason=\"{reason}\""));
+        let is_told = || operator.log().contains(&format!("host=app-3 component=app reason=\"{reason}\""));
         wait_until(format_args!("{reason} is told: {}", operator.said()), is_told);
         // A person's own wish begins nothing, either.
         let refused = stage.command(&["apply"]);
