@@ -4,6 +4,7 @@ mod access;
 mod alerts;
 mod chart;
 mod cluster;
+mod components;
 mod lease;
 mod left;
 mod life;
