@@ -33,15 +33,15 @@ pub const ERROR: &str = "error";
 pub const PANIC: &str = "panic";
 
 /// A metric with labels that can be made from its options.
-trait Made: Collector + Clone + Sized + 'static {
-    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
+trait LabelledMetric: Collector + Clone + Sized + 'static {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
 
     /// Removes one series, where it is there.
     fn remove(&self, values: &[&str]);
 }
 
-impl Made for IntGaugeVec {
-    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+impl LabelledMetric for IntGaugeVec {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
     }
 
@@ -50,8 +50,8 @@ impl Made for IntGaugeVec {
     }
 }
 
-impl Made for GaugeVec {
-    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+impl LabelledMetric for GaugeVec {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
     }
 
@@ -60,8 +60,8 @@ impl Made for GaugeVec {
     }
 }
 
-impl Made for IntCounterVec {
-    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+impl LabelledMetric for IntCounterVec {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(options, labels)
     }
 
@@ -70,8 +70,8 @@ impl Made for IntCounterVec {
     }
 }
 
-impl Made for HistogramVec {
-    fn made(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+impl LabelledMetric for HistogramVec {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
     }
 
@@ -81,14 +81,14 @@ impl Made for HistogramVec {
 }
 
 /// Makes a metric of ours and registers it.
-fn registered<M: Made>(
+fn registered<M: LabelledMetric>(
     registry: &Registry,
     name: &str,
     help: &str,
     labels: &[&str],
 ) -> prometheus::Result<M> {
     let labels: Vec<&str> = STACK.iter().copied().chain(labels.iter().copied()).collect();
-    let metric = M::made(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
+    let metric = M::with_labels(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
@@ -432,7 +432,7 @@ impl Metrics {
 }
 
 /// Removes the series of one metric that belong to a stack, and have these labels.
-fn forget<M: Made>(metric: &M, key: &StackKey, labels: &[(&str, &str)]) {
+fn forget<M: LabelledMetric>(metric: &M, key: &StackKey, labels: &[(&str, &str)]) {
     let Some(names) = metric.desc().first().map(|description| description.variable_labels.clone()) else {
         return;
     };

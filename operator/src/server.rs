@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 
 /// What the server tells about.
 #[derive(Clone)]
-pub struct Told {
+pub struct ServerState {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the stacks were read once.
@@ -111,19 +111,19 @@ impl Drop for Beat<'_> {
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, told: Told) -> std::io::Result<()> {
+pub async fn serve(address: SocketAddr, state: ServerState) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
-        .with_state(told);
+        .with_state(state);
     axum::serve(listener, router).await
 }
 
-async fn metrics(State(told): State<Told>, headers: HeaderMap) -> Response {
-    if let Some(access) = &told.access {
+async fn metrics(State(state): State<ServerState>, headers: HeaderMap) -> Response {
+    if let Some(access) = &state.access {
         let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let answer = match token {
             Some(token) => access.may_read(token, "/metrics").await,
@@ -143,11 +143,11 @@ async fn metrics(State(told): State<Told>, headers: HeaderMap) -> Response {
             return (status, [(WWW_AUTHENTICATE, "Bearer")], found).into_response();
         }
     }
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], told.metrics.text()).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.text()).into_response()
 }
 
-async fn livez(State(told): State<Told>) -> (StatusCode, String) {
-    match told.health.stuck() {
+async fn livez(State(state): State<ServerState>) -> (StatusCode, String) {
+    match state.health.stuck() {
         None => (StatusCode::OK, "ok".to_owned()),
         Some((name, age)) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{name} stands still for {} s", age.as_secs()))
@@ -155,8 +155,8 @@ async fn livez(State(told): State<Told>) -> (StatusCode, String) {
     }
 }
 
-async fn readyz(State(told): State<Told>) -> impl IntoResponse {
-    if told.ready.load(Ordering::Relaxed) {
+async fn readyz(State(state): State<ServerState>) -> impl IntoResponse {
+    if state.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no stacks were read yet")

@@ -33,7 +33,7 @@ pub(super) fn to_be_stopped(adopted: &[String], observed: &Observed) -> BTreeMap
 }
 
 /// Takes away the containers that do not serve, and starts again what they should have replaced; says so in words.
-pub(super) async fn give_back(
+pub(super) async fn restore(
     host: &Host,
     stopped: &BTreeMap<String, String>,
     context: &Context<'_>,

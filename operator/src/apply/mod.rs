@@ -253,7 +253,7 @@ pub async fn apply(
             ledger.intent.as_ref().map(|intent| &intent.stopped).filter(|stopped| !stopped.is_empty())
     {
         // What was to be replaced was stopped when the rollout was cut, and the rollout does not go on.
-        let repaired = adopted::give_back(host, stopped, context).await?;
+        let repaired = adopted::restore(host, stopped, context).await?;
         let done = ledger.clone().without_intent(&context.signature("what was to be replaced runs again"));
         write_ledger(host, &done, [], context).await?;
         return Ok(Outcome { repaired, rolled_out: None });

@@ -25,7 +25,7 @@ pub(super) fn needed(
     let is_other_secret = before.is_some_and(|before| seals(before) != seals(after));
     // Of a release that was tried, it may have taken up anything.
     let has_failed = observed.ledger.as_ref().is_some_and(|ledger| ledger.failed.is_some());
-    let is_unknown = observed.is_under_way() || has_failed;
+    let is_unknown = observed.has_open_intent() || has_failed;
     let force = is_other_secret || (is_unknown && !seals(after).is_empty());
     (is_other_file || force || is_unknown).then_some(force)
 }

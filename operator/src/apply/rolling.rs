@@ -78,15 +78,15 @@ impl Proxy {
     }
 }
 
-/// What came of requests.
+/// Outcome of requests to new containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+enum ProbeOutcome {
     /// All succeeded.
     Success,
     /// A server answered with an error.
     Failure(String),
     /// Nobody answered.
-    Nothing(String),
+    NoAnswer(String),
 }
 
 impl<'a> Takeover<'a> {
@@ -153,17 +153,17 @@ impl<'a> Takeover<'a> {
             Err(error) if error.is_of_release() => {
                 self.is_release_to_blame(&error).await?;
                 if !self.context.leaves_failures() {
-                    self.take_back().await?;
+                    self.roll_back().await?;
                 }
                 return Err(error);
             }
             done => done?,
         }
         // From here on there is no way back that costs nothing: what goes wrong is tried again, forwards.
-        self.let_go().await.map_err(|error| match error {
+        self.remove_old().await.map_err(|error| match error {
             Error::Host(error) => error.into(),
             other => {
-                let doing = "letting the old containers go".to_owned();
+                let doing = "removing the old containers".to_owned();
                 host::Error::Failed { doing, found: other.to_string() }.into()
             }
         })
@@ -186,15 +186,15 @@ impl<'a> Takeover<'a> {
         let health = limits.health_timeout.duration();
         let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
         // Users are led only to what has answered.
-        let deaf = self.deaf().await?;
-        if !deaf.is_empty() {
+        let unreachable = self.unreachable().await?;
+        if !unreachable.is_empty() {
             // One container that cannot be reached may be the host's fault, such as an address that another one has, too:
             // only where the next one cannot be reached either, it is the release's.
-            self.bring_beside(&compose, &deaf).await?;
+            self.bring_beside(&compose, &unreachable).await?;
             let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
-            self.run(&deaf.iter().map(remove).collect::<Vec<_>>()).await?;
+            self.run(&unreachable.iter().map(remove).collect::<Vec<_>>()).await?;
             for ((name, _), urls) in self.requests().await? {
-                if let Heard::Nothing(found) | Heard::Failure(found) = self.ask(&urls).await? {
+                if let ProbeOutcome::NoAnswer(found) | ProbeOutcome::Failure(found) = self.ask(&urls).await? {
                     return Err(Error::Refused { found: format!("{name}: {found}") });
                 }
             }
@@ -203,7 +203,7 @@ impl<'a> Takeover<'a> {
             secrets_of_proxy.into_iter().chain(later.into_iter().map(Step::Place)).collect();
         steps.extend(stale(self.observed.files.keys().chain(self.before.files.keys()), release));
         steps.push(Step::Sync);
-        steps.extend(self.take_up(&compose));
+        steps.extend(self.reload_proxy(&compose));
         self.run(&steps).await?;
         failpoint::reached("moved");
         let services = new.iter().copied().chain([self.proxy.service.as_str()]).collect();
@@ -216,7 +216,7 @@ impl<'a> Takeover<'a> {
     async fn bring_beside(
         &self,
         compose: &Compose<'_>,
-        deaf: &BTreeMap<String, String>,
+        unreachable: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
@@ -226,55 +226,63 @@ impl<'a> Takeover<'a> {
                 .services
                 .get(service)
                 .map_or(0, |definition| definition.compose.scale as usize);
-            let more = deaf.values().filter(|of| *of == service).count();
+            let more = unreachable.values().filter(|of| *of == service).count();
             (service.as_str(), old.len() + wanted + more)
         }));
         bring_up(host, &[beside], context).await?;
         let limits = context.rollout;
         let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
-        let names: BTreeSet<&str> = old.values().flatten().chain(deaf.keys()).map(String::as_str).collect();
+        let names: BTreeSet<&str> =
+            old.values().flatten().chain(unreachable.keys()).map(String::as_str).collect();
         let proof = self.proof(&new, &names);
         let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
         verify::serving(host, context.lock, &proof, health, soak).await
     }
 
     /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
-    async fn deaf(&self) -> Result<BTreeMap<String, String>, Error> {
+    async fn unreachable(&self) -> Result<BTreeMap<String, String>, Error> {
         let requests = self.requests().await?;
-        if self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await? == Heard::Success {
+        if self.ask(&requests.values().flatten().cloned().collect::<Vec<_>>()).await? == ProbeOutcome::Success
+        {
             return Ok(BTreeMap::new());
         }
-        let mut deaf = BTreeMap::new();
+        let mut unreachable = BTreeMap::new();
         for ((name, service), urls) in requests {
             match self.ask(&urls).await? {
-                Heard::Success => {}
+                ProbeOutcome::Success => {}
                 // It is reached.
-                Heard::Failure(found) => return Err(Error::Refused { found: format!("{name}: {found}") }),
-                Heard::Nothing(_) => drop(deaf.insert(name, service)),
+                ProbeOutcome::Failure(found) => {
+                    return Err(Error::Refused { found: format!("{name}: {found}") });
+                }
+                ProbeOutcome::NoAnswer(_) => drop(unreachable.insert(name, service)),
             }
         }
-        Ok(deaf)
+        Ok(unreachable)
     }
 
     /// Requests from the edge, one after the other, until one does not succeed.
-    async fn ask(&self, urls: &[String]) -> Result<Heard, Error> {
+    async fn ask(&self, urls: &[String]) -> Result<ProbeOutcome, Error> {
         let words = ["exec", self.proxy.name.as_str(), "wget", "-q", "-O", "/dev/null"];
         let words: Vec<&str> = words.into_iter().chain(urls.iter().map(String::as_str)).collect();
         if urls.is_empty() {
-            return Ok(Heard::Success);
+            return Ok(ProbeOutcome::Success);
         }
         let (host, context) = (self.host, self.context);
         let steps = [Step::docker(&words, QUICK_LIMIT)];
         match host.carry_out(context.lock, &context.project.folder, &steps).await {
-            Ok(()) => Ok(Heard::Success),
-            Err(host::Error::Docker { fault: DockerFault::HttpError, found }) => Ok(Heard::Failure(found)),
-            Err(host::Error::Docker { fault: DockerFault::Other, found }) => Ok(Heard::Nothing(found)),
+            Ok(()) => Ok(ProbeOutcome::Success),
+            Err(host::Error::Docker { fault: DockerFault::HttpError, found }) => {
+                Ok(ProbeOutcome::Failure(found))
+            }
+            Err(host::Error::Docker { fault: DockerFault::Other, found }) => {
+                Ok(ProbeOutcome::NoAnswer(found))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
-    async fn let_go(&self) -> Result<(), Error> {
+    async fn remove_old(&self) -> Result<(), Error> {
         let Self { host, context, prepared, old, .. } = self;
         let release = &prepared.release;
         let limits = context.rollout;
@@ -344,7 +352,7 @@ impl<'a> Takeover<'a> {
 
     /// Makes the proxy take up its configuration, where that is another one; where it is another one itself, it is made
     /// anew.
-    fn take_up(&self, compose: &Compose<'_>) -> Option<Step> {
+    fn reload_proxy(&self, compose: &Compose<'_>) -> Option<Step> {
         let service = self.proxy.service.as_str();
         if !self.proxy.stays {
             return Some(compose.up(&["--no-deps", service]));
@@ -382,7 +390,7 @@ impl<'a> Takeover<'a> {
     }
 
     /// The old release serves still, or again: its files are in force, and nothing is left of the other one.
-    async fn take_back(&self) -> Result<(), Error> {
+    async fn roll_back(&self) -> Result<(), Error> {
         let Self { host, context, prepared, before, .. } = self;
         let copy = |path: &String| {
             let record = before.files.get(path)?;
@@ -400,7 +408,7 @@ impl<'a> Takeover<'a> {
         steps.extend(self.backup.restore_of(&self.proxy.service));
         steps.extend(stale(self.observed.files.keys().chain(prepared.release.files.keys()), before));
         steps.push(Step::Sync);
-        steps.extend(self.take_up(&Compose::new(host, context.project)));
+        steps.extend(self.reload_proxy(&Compose::new(host, context.project)));
         let new = self.new_containers().await?;
         steps.extend(new.iter().map(|(_, name)| Step::docker(&["rm", "-f", name], QUICK_LIMIT)));
         Ok(host.carry_out(context.lock, &context.project.folder, &steps).await?)

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     actions::{place_secret, start},
-    adopted::{give_back, stop, to_be_stopped},
+    adopted::{restore, stop, to_be_stopped},
     compose::Compose,
     gate, hooks,
     record::{failed, in_force, ledger_before},
@@ -92,11 +92,11 @@ pub(super) async fn rollout(
     let next = match &carried_out {
         Ok(()) => in_force(host, release, (ledger.clone(), &course), observed, &signature, context).await?,
         Err(error) if error.is_of_release() => {
-            let given_back = give_back(host, &stopped, context).await;
+            let restored = restore(host, &stopped, context).await;
             let failed = failed(error, release, (ledger.clone(), &course), observed, &signature, context);
             let left = context.leaves_failures() && stopped.is_empty() && error.touched_something();
             // What is not given back yet is so by the next check.
-            let intent = intended.intent.clone().filter(|_| given_back.is_err() || left);
+            let intent = intended.intent.clone().filter(|_| restored.is_err() || left);
             let tried = failed.failed.clone().map(|failed| Failed { left, ..failed });
             Ledger { intent, failed: tried, ..failed }
         }
@@ -189,7 +189,7 @@ async fn carry_out(
     let observed = &*Box::pin(start_what_stands_still(host, &prepared.release, observed, context)).await?;
     let takeover =
         rolling::Takeover::new(host, context, (prepared, backup), observed).filter(|_| adopted.is_empty());
-    if observed.is_under_way() {
+    if observed.has_open_intent() {
         steps.extend(remove_idle(&observed.containers));
     } else if let Some(takeover) = &takeover {
         steps.extend(remove_idle(takeover.idle()));
@@ -228,7 +228,7 @@ fn volumes(
         let is_missing = observed.volumes.get(&volume.name).is_none_or(Option::is_none);
         steps.extend(is_missing.then(|| make("volume", &volume.name, context)));
         // An apply that was cut may have made it and given it no owner.
-        if is_missing || observed.is_under_way() {
+        if is_missing || observed.has_open_intent() {
             steps.extend(volume.owner.and_then(|owner| own(release, inside, &volume.name, owner)));
         }
     }
@@ -265,7 +265,7 @@ async fn start_what_stands_still<'a>(
     observed: &'a Observed,
     context: &Context<'_>,
 ) -> Result<Cow<'a, Observed>, Error> {
-    let Some(applied) = observed.applied.as_ref().filter(|_| observed.is_under_way()) else {
+    let Some(applied) = observed.applied.as_ref().filter(|_| observed.has_open_intent()) else {
         return Ok(Cow::Borrowed(observed));
     };
     let stands_still = |one: &Container| {

@@ -8,7 +8,7 @@ use super::{Error, actions, requests};
 use crate::{
     certificate::Certificate,
     diff,
-    host::{self, Container, Host, HostLock, Shown},
+    host::{self, Container, Host, HostLock, PresentedCertificate},
     model::Probe,
     observe::{Observed, Prober, is_ours},
     project::{
@@ -157,10 +157,10 @@ async fn certified(
     let (project, wanted) = (&proof.release.project, proof.certificate.as_ref());
     loop {
         lock.check()?;
-        let found = match host.shown(probe.port, &probe.name).await? {
-            Shown::Forbidden => return Ok(()),
-            Shown::Nothing(found) => found,
-            Shown::Certificate(der) => match Certificate::read(&der, &probe.name) {
+        let found = match host.presented_certificate(probe.port, &probe.name).await? {
+            PresentedCertificate::Forbidden => return Ok(()),
+            PresentedCertificate::Nothing(found) => found,
+            PresentedCertificate::Certificate(der) => match Certificate::read(&der, &probe.name) {
                 Ok(shown) if wanted.is_none_or(|wanted| wanted.fingerprint == shown.fingerprint) => {
                     return Ok(());
                 }

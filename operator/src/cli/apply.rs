@@ -136,7 +136,7 @@ async fn apply_component(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Re
     let lacking = lacking(hosts);
     let is_change = |looked: &Looked| {
         let evaluation = looked.result.as_ref().ok();
-        evaluation.is_some_and(|one| one.plan.rollout.is_some() && !one.observed.is_under_way())
+        evaluation.is_some_and(|one| one.plan.rollout.is_some() && !one.observed.has_open_intent())
     };
     for looked in hosts {
         if let Some(found) = lacking.as_ref().filter(|_| is_change(looked)) {

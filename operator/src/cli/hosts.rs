@@ -173,13 +173,13 @@ impl Looked {
 }
 
 /// What a person asks for on a host, told: a line, and fields of a document.
-pub(super) type Told = (String, Value);
+pub(super) type Outcome = (String, Value);
 
 /// Does what a person asks for on one host after the other, alone on each, and tells what came of it.
 pub(super) async fn on_each(
     printer: &Printer,
     all: impl IntoIterator<Item = &Looked>,
-    work: impl AsyncFn(ProjectContext<'_>, &HostLock, &Evaluation) -> anyhow::Result<Option<Told>>,
+    work: impl AsyncFn(ProjectContext<'_>, &HostLock, &Evaluation) -> anyhow::Result<Option<Outcome>>,
 ) -> Verdict {
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();

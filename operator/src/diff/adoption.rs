@@ -2,7 +2,7 @@
 
 use super::change::ChangeItem;
 use crate::{
-    host::{Container, Made, Settings, State},
+    host::{Container, NetworkOrVolume, Settings, State},
     observe::{Observed, adopted_containers as containers},
     project::{
         Adoption, Project,
@@ -45,7 +45,7 @@ pub(crate) fn other_owner(desired: &Project, observed: &Observed) -> Option<Stri
         Some(format!("the container {} of {stack}", container.name))
     });
     let field = format!("labels/{}", labels::OWNER);
-    let owned = |made: &Made| made.settings.get(&field).as_ref().is_some_and(is_other);
+    let owned = |made: &NetworkOrVolume| made.settings.get(&field).as_ref().is_some_and(is_other);
     let adopted = observed.ledger.as_ref().map(|ledger| &ledger.volumes);
     let is_new = |name: &&str| adopted.is_none_or(|known| known.values().all(|known| known != name));
     let of_volumes = adopt.volumes.values().map(String::as_str).filter(is_new).filter_map(|name| {

@@ -10,7 +10,7 @@ use super::{
     host, secrets, settings,
 };
 use crate::{
-    host::{Container, Health, Made, State},
+    host::{Container, Health, NetworkOrVolume, State},
     ledger::Ledger,
     model::{Probe, ProbeFailure},
     observe::{MovedTag, Observed},
@@ -369,7 +369,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let project = &applied.project;
     let Some(ledger) = &observed.ledger else { return Vec::new() };
     let wanted = settings::of_made(&project.owner, &ledger.stack);
-    let judge = |name: &str, made: Option<&Option<Made>>, missing, changed| match made {
+    let differing = |name: &str, made: Option<&Option<NetworkOrVolume>>, missing, changed| match made {
         None => Vec::new(),
         Some(None) => vec![item(missing, None, Some(name), "there", "nothing")],
         Some(Some(made)) => settings::compare(&wanted, &made.settings)
@@ -381,7 +381,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
             })
             .collect(),
     };
-    let network = judge(
+    let network = differing(
         &project.network,
         observed.networks.get(&project.network),
         DriftKind::NetworkMissing,
@@ -389,7 +389,7 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     );
     let volumes = project.volumes.values().map(|volume| &volume.name).flat_map(|name| {
         let items =
-            judge(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged);
+            differing(name, observed.volumes.get(name), DriftKind::VolumeMissing, DriftKind::VolumeChanged);
         // What was adopted is as whoever made it wanted it.
         let is_ours = project.makes_volume(name);
         items.into_iter().filter(move |item| is_ours || item.kind == DriftKind::VolumeMissing)

@@ -83,8 +83,8 @@ impl ProjectContext<'_> {
         options: CheckOptions<'_>,
     ) -> Result<Evaluation, host::Error> {
         let facts = observe::observe(self.host, project, options.depth).await?;
-        let first = Box::pin(self.conclude(project, facts, false, options)).await?;
-        let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.is_under_way();
+        let first = Box::pin(self.observe_and_evaluate(project, facts, false, options)).await?;
+        let quiet = first.drift.is_empty() && first.plan.is_empty() && !first.observed.has_open_intent();
         if options.lock.is_some() || quiet {
             return Ok(first);
         }
@@ -94,11 +94,11 @@ impl ProjectContext<'_> {
         let busy_before = observe::is_busy(self.host, project).await?;
         let facts = observe::observe(self.host, project, Depth::Whole).await?;
         let busy_after = observe::is_busy(self.host, project).await?;
-        Box::pin(self.conclude(project, facts, busy_before || busy_after, options)).await
+        Box::pin(self.observe_and_evaluate(project, facts, busy_before || busy_after, options)).await
     }
 
     /// From what a host says to what follows from it: resolve, then evaluate.
-    async fn conclude(
+    async fn observe_and_evaluate(
         &self,
         project: &Project,
         facts: HostFacts,

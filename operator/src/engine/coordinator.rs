@@ -313,7 +313,7 @@ impl RolloutCoordinator {
         key: &ProjectKey,
         evaluation: &Evaluation,
     ) -> Option<RolloutPermit<'_>> {
-        if evaluation.observed.is_under_way() {
+        if evaluation.observed.has_open_intent() {
             return self.urgent_permit(stack, key, evaluation);
         }
         let mut stacks = self.lock();
@@ -359,7 +359,7 @@ fn progress(evaluation: &Evaluation) -> HostProgress {
             when: time(&failed.when),
             first: failed.first,
         },
-        (None, Some(applied)) if change.is_none() && !observed.is_under_way() => {
+        (None, Some(applied)) if change.is_none() && !observed.has_open_intent() => {
             let last = ledger.and_then(|ledger| ledger.history.first());
             Progress::Done {
                 since: last.and_then(|last| time(&last.when)),

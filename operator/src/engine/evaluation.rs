@@ -117,8 +117,8 @@ impl ProjectContext<'_> {
         let hold = plan::hold(stack.spec.suspend.as_ref(), spec.state, observed.hold.as_ref(), now)
             .or_else(|| plan::hold_for_interrupted_apply(read_only_reason, &observed));
         // What an interrupted rollout left is neither drift nor change: it is finished or taken back first.
-        let is_under_way = observed.is_under_way();
-        let is_told = |item: &DriftItem| !is_under_way || item.kind.layer() == Layer::Host;
+        let has_open_intent = observed.has_open_intent();
+        let is_told = |item: &DriftItem| !has_open_intent || item.kind.layer() == Layer::Host;
         let drift = drift.into_iter().filter(is_told).collect();
         Ok(Evaluation { project, observed, drift, plan: Plan { hold, ..plan } })
     }
@@ -179,7 +179,7 @@ impl Evaluation {
             host: host.to_owned(),
             component: self.project.component,
             busy: self.observed.busy,
-            interrupted: self.observed.is_under_way(),
+            interrupted: self.observed.has_open_intent(),
             drained: self.project.drain_file.as_ref().is_some_and(is_drained),
             failure: not_converging(&self.plan.given_up)
                 .or_else(|| rollback_failed(self.plan.rollback_failed.as_deref())),

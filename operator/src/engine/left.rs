@@ -68,10 +68,11 @@ impl Stacks {
         };
         let is_known =
             |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
-        let wish = |key: &str, host: &str| in_force.get(key)?.deletion_of(host);
+        let requested = |key: &str, host: &str| in_force.get(key)?.deletion_of(host);
         self.retiring.retain(|(key, host), one| {
             let is_over = is_asked(key, &one.spec) || !is_known(key, host);
-            let is_withdrawn = matches!(one.why, Why::Wish(deletion) if wish(key, host) != Some(deletion));
+            let is_withdrawn =
+                matches!(one.why, Why::Requested(deletion) if requested(key, host) != Some(deletion));
             if !one.is_deleted() && (is_over || is_withdrawn) {
                 one.abort();
                 return false;
@@ -91,11 +92,11 @@ impl Stacks {
             known.is_some_and(|known| !is_asked(key, &known.spec))
         });
         for (key, host) in left.iter().filter(|_| reliable) {
-            if let Some((stack, deletion)) = in_force.get(key).zip(wish(key, host)) {
+            if let Some((stack, deletion)) = in_force.get(key).zip(requested(key, host)) {
                 self.delete_host(stack, host, deletion);
             }
         }
-        let left = left.into_iter().filter(|(key, host)| wish(key, host).is_none()).collect();
+        let left = left.into_iter().filter(|(key, host)| requested(key, host).is_none()).collect();
         for (key, host) in self.gone_hosts.expired(left, reliable, now) {
             self.retire(&key, Some(&host));
         }
@@ -127,7 +128,7 @@ impl Stacks {
                 tracing::warn!(stack = %key, host = %name, "the stack names this host no longer: what is there goes (policy.deletion)");
             }
             if is_new && deletion == Deletion::DownAndVolumes {
-                tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such wish; `delete --volumes` is");
+                tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such request; `delete --volumes` is");
             }
             self.retire_host(Job { stack: stack.clone(), in_force: in_force.clone(), host, why: Why::Left });
         }
@@ -149,8 +150,8 @@ impl Stacks {
             && !known.overtaken
             && !known.components.keys().all(|component| stack.is_leaving_data(*component))
         {
-            let wish = stack.annotation(DELETE_HOST_ANNOTATION).unwrap_or_default();
-            if self.refused.insert(place, wish.to_owned()).as_deref() != Some(wish) {
+            let requested = stack.annotation(DELETE_HOST_ANNOTATION).unwrap_or_default();
+            if self.refused.insert(place, requested.to_owned()).as_deref() != Some(requested) {
                 let found = format!(
                     "{host}: expected the stack to be in force on another host before what is there goes, found that its data is the newest; say `--volumes` or `apply --leave-data` where it is not needed"
                 );
@@ -167,9 +168,14 @@ impl Stacks {
             self.shared.watcher.host_deleted(stack, host, "forgotten; what is there stays");
             return;
         }
-        if self.retiring.get(&place).is_none_or(|one| one.why != Why::Wish(deletion)) {
+        if self.retiring.get(&place).is_none_or(|one| one.why != Why::Requested(deletion)) {
             let in_force = self.follow(&place.0);
-            self.retire_host(Job { stack: stack.clone(), in_force, host: known, why: Why::Wish(deletion) });
+            self.retire_host(Job {
+                stack: stack.clone(),
+                in_force,
+                host: known,
+                why: Why::Requested(deletion),
+            });
         }
     }
 

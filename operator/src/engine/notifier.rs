@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     metrics::{Metrics, StackLabels},
-    report::news::{News, escaped},
+    report::notifications::{Notification, escaped},
     source::{Secrets, Stack, StackKey},
 };
 
@@ -70,14 +70,14 @@ impl Notifier {
     }
 
     /// Queues what is new of a stack for everybody who wants to know it.
-    pub(super) fn tell(&self, stack: &Stack, news: &[News]) {
+    pub(super) fn notify(&self, stack: &Stack, notifications: &[Notification]) {
         for NotificationSpec { slack, events } in &stack.spec.notifications {
-            for news in news.iter().filter(|news| events.contains(&news.event)) {
+            for notification in notifications.iter().filter(|one| events.contains(&one.event)) {
                 self.queue(Message {
                     stack: stack.key.clone(),
                     labels: StackLabels::of(stack),
                     to: slack.clone(),
-                    text: news.text.clone(),
+                    text: notification.text.clone(),
                 });
             }
         }
@@ -304,7 +304,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let notifier = Notifier::start(Secrets::new(Some(folder.path().to_owned())), metrics);
         let event = tasktracker_crds::NotificationEvent::Succeeded;
-        notifier.tell(&stack, &[News { event, text: "one".to_owned() }]);
+        notifier.notify(&stack, &[Notification { event, text: "one".to_owned() }]);
         assert_eq!(asked.await.unwrap(), r#"{"text":"one"}"#);
         // The silent one is being waited for: a queue for all would hold this back for its time limit.
         let limit = ANSWER_LIMIT / 2;

@@ -17,7 +17,7 @@ pub(super) enum Request {
     /// What failed is to be tried again.
     Retry(String),
     /// A kept release is to come back: the one before where none is named.
-    Rollback { release: Option<String>, wish: String },
+    Rollback { release: Option<String>, requested: String },
 }
 
 /// The requests of a stack that a project has not acknowledged; none where nothing was ever rolled out.
@@ -29,17 +29,17 @@ pub(super) fn pending(stack: &Stack, evaluation: &Evaluation) -> Vec<Request> {
         return Vec::new();
     }
     let is_new = |name: &str| {
-        let wish = stack.annotation_for(name, evaluation.project.component)?;
-        (ledger.requests.get(name).map(String::as_str) != Some(wish)).then(|| wish.to_owned())
+        let requested = stack.annotation_for(name, evaluation.project.component)?;
+        (ledger.requests.get(name).map(String::as_str) != Some(requested)).then(|| requested.to_owned())
     };
     let retry = is_new(RETRY_ANNOTATION).map(Request::Retry);
     // It is about one spec: on a host that is checked late, another one may be in force.
-    let rollback = is_new(ROLLBACK_ANNOTATION).and_then(|wish| {
-        let (named, rest) = wish.split_once('@')?;
+    let rollback = is_new(ROLLBACK_ANNOTATION).and_then(|requested| {
+        let (named, rest) = requested.split_once('@')?;
         let generation: i64 = rest.split('/').next()?.parse().ok()?;
         let is_this = stack.resource.metadata.generation == Some(generation);
         let release = (!named.is_empty() && named != "previous").then(|| named.to_owned());
-        is_this.then(|| Request::Rollback { release, wish: wish.clone() })
+        is_this.then(|| Request::Rollback { release, requested: requested.clone() })
     });
     retry.into_iter().chain(rollback).collect()
 }
@@ -47,12 +47,12 @@ pub(super) fn pending(stack: &Stack, evaluation: &Evaluation) -> Vec<Request> {
 impl Request {
     /// The ledger once the request is acknowledged.
     fn acknowledged(&self, ledger: &Ledger) -> Ledger {
-        let (name, wish) = match self {
-            Self::Retry(wish) => (RETRY_ANNOTATION, wish),
-            Self::Rollback { wish, .. } => (ROLLBACK_ANNOTATION, wish),
+        let (name, requested) = match self {
+            Self::Retry(requested) => (RETRY_ANNOTATION, requested),
+            Self::Rollback { requested, .. } => (ROLLBACK_ANNOTATION, requested),
         };
         let mut ledger = ledger.clone();
-        ledger.requests.insert(name.to_owned(), wish.clone());
+        ledger.requests.insert(name.to_owned(), requested.clone());
         ledger
     }
 }

@@ -213,8 +213,8 @@ pub(super) enum Why {
     Left,
     /// It was deleted, with that policy.
     Deleted(Deletion),
-    /// It names the host no longer, and a person wishes for this.
-    Wish(Deletion),
+    /// It names the host no longer, and a person asks for this in an annotation.
+    Requested(Deletion),
 }
 
 /// A stack that is to be taken from a host.
@@ -241,7 +241,7 @@ impl Job {
         in_force.borrow().as_ref().is_some_and(|stack| {
             let is_said = match self.why {
                 Why::Left => stack.spec.policy.deletion != Deletion::Retain,
-                Why::Wish(deletion) => stack.deletion_of(self.host.spec.name.as_str()) == Some(deletion),
+                Why::Requested(deletion) => stack.deletion_of(self.host.spec.name.as_str()) == Some(deletion),
                 Why::Deleted(_) => true,
             };
             is_said && !is_named(stack, &self.host.spec)
@@ -270,10 +270,10 @@ pub(super) async fn retire(shared: Arc<Shared>, job: Job) {
     let (who, with_volumes) = match why {
         Why::Left => (super::OPERATOR, false),
         Why::Deleted(deletion) => (super::OPERATOR, *deletion == Deletion::DownAndVolumes),
-        Why::Wish(deletion) => (DELETE_HOST_ANNOTATION, *deletion == Deletion::DownAndVolumes),
+        Why::Requested(deletion) => (DELETE_HOST_ANNOTATION, *deletion == Deletion::DownAndVolumes),
     };
     let removal = Removal { writer: &shared.writer, who, with_volumes };
-    let mut told = String::new();
+    let mut last_error = String::new();
     while job.is_wanted() {
         if !job.may_begin(&shared) {
             sleep(LOOK).await;
@@ -299,11 +299,11 @@ pub(super) async fn retire(shared: Arc<Shared>, job: Job) {
                 let found = error.to_string();
                 tracing::error!(stack = %stack.key, host = %name, reason = error.reason(), "cannot be removed: {found}");
                 let is_passing = error.reason() == reasons::PENDING;
-                if matches!(why, Why::Wish(_)) && found != told && !is_passing {
+                if matches!(why, Why::Requested(_)) && found != last_error && !is_passing {
                     let refused = Refused { reason: error.reason(), found: found.clone() };
                     shared.watcher.refused_request(&stack, name, &refused);
                 }
-                told = found;
+                last_error = found;
                 sleep(PAUSE).await;
             }
         }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    server::{self, Health, Told},
+    server::{self, Health, ServerState},
     source::{Folder, Secrets, Stack, StackFile},
 };
 
@@ -48,8 +48,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     let health = Arc::new(Health::new(STUCK));
-    let told = Told { metrics: metrics.clone(), ready: ready.clone(), health: health.clone(), access: None };
-    let server = tokio::spawn(server::serve(settings.listen, told));
+    let state =
+        ServerState { metrics: metrics.clone(), ready: ready.clone(), health: health.clone(), access: None };
+    let server = tokio::spawn(server::serve(settings.listen, state));
     let mut follower = Follower::new(Parts {
         source: Arc::new(settings.folder.clone()),
         secrets: settings.secrets,
@@ -81,7 +82,7 @@ impl Follower {
     async fn follow(&mut self, folder: &Folder, ready: &AtomicBool, health: &Health) {
         let beat = health.watch("stacks");
         let mut stamp = None;
-        let mut told = String::new();
+        let mut last_error = String::new();
         let mut files: Option<Vec<StackFile>> = None;
         loop {
             beat.now();
@@ -94,11 +95,11 @@ impl Follower {
                 }
             });
             let error = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            if !error.is_empty() && error != told {
+            if !error.is_empty() && error != last_error {
                 tracing::error!("{error}; the last stacks stay in force");
             }
             self.stacks.shared.watcher.metrics().source_synced(error.is_empty());
-            told = error;
+            last_error = error;
             if let Some(files) = &files {
                 self.see_what_is_gone(files, read.is_ok(), Instant::now());
             }
@@ -277,7 +278,7 @@ mod tests {
         follower.upsert(&files);
         follower.see_what_is_gone(&files, true, now);
         let retiring: Vec<String> = follower.stacks.retiring.keys().map(|(_, host)| host.clone()).collect();
-        assert_eq!(retiring, ["app-1"], "the wish is later than the absence");
+        assert_eq!(retiring, ["app-1"], "the request is later than the absence");
         // It goes on, and is not begun again.
         let began = follower.stacks.retiring.values().map(Retiring::task_id).collect::<Vec<_>>();
         follower.see_what_is_gone(&files, true, now + Duration::from_secs(1));
@@ -285,15 +286,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_person_wishes_for_a_host_that_is_left_goes_on_as_long_as_the_wish_stands() {
+    async fn a_requested_removal_goes_on_while_its_annotation_is_present() {
         let folder = tempfile::tempdir().unwrap();
         let mut follower = follower(folder.path());
-        let mut see = |wish: &str, generation: i64| {
+        let mut see = |requested: &str, generation: i64| {
             let mut resource = moved(TEXT).content.unwrap().resource;
             resource.metadata.uid = Some("u".to_owned());
             resource.metadata.generation = Some(generation);
             resource.metadata.annotations =
-                Some([(DELETE_HOST_ANNOTATION.to_owned(), wish.to_owned())].into());
+                Some([(DELETE_HOST_ANNOTATION.to_owned(), requested.to_owned())].into());
             let stack = Stack::of_object(resource, PathBuf::new());
             let files = [StackFile { path: "staging.yaml".into(), content: Ok(stack) }];
             follower.upsert(&files);
@@ -305,7 +306,7 @@ mod tests {
             let known = follower.stacks.shared.memory.deployed("default/staging");
             (why, known.is_some_and(|known| known.hosts.contains_key("app-1")))
         };
-        let with_volumes = || (vec![Why::Wish(Deletion::DownAndVolumes)], true);
+        let with_volumes = || (vec![Why::Requested(Deletion::DownAndVolumes)], true);
         assert_eq!(see("app-1@u@7/volumes", 7), with_volumes());
         let policy = (vec![Why::Left], true);
         assert_eq!(see("app-2@u@7/volumes", 7), policy, "the policy says that it goes, and volumes stay");

@@ -19,8 +19,8 @@ use crate::{
     plan,
     report::{
         self, ProjectReport,
-        happenings::{Happening, happenings, told},
-        news::{Told, news},
+        events::{StackEvent, events, reason},
+        notifications::{NotificationState, notifications},
     },
     source::{ProjectKey, RECONCILE_ANNOTATION, Stack, StackKey},
     state::{Since, item_key},
@@ -46,7 +46,7 @@ struct StackState {
     status: TaskTrackerStackStatus,
     refused: bool,
     suspended: bool,
-    told: Told,
+    notified: NotificationState,
 }
 
 /// Who hears what comes of stacks, beside log and metrics.
@@ -55,7 +55,7 @@ pub trait Listener: Send + Sync {
     fn status_changed(&self, stack: &StackKey);
 
     /// Something happened.
-    fn happened(&self, stack: &Stack, happening: Happening);
+    fn record(&self, stack: &Stack, event: StackEvent);
 }
 
 /// What is known of every stack.
@@ -90,22 +90,22 @@ impl Watcher {
         Some(reports.filter_map(|report| report.document.clone()).collect())
     }
 
-    /// What a person wished for cannot be done.
+    /// Records that a request of a person was refused.
     pub(super) fn refused_request(&self, stack: &Stack, host: &str, refused: &requests::Refused) {
-        self.happened(stack, [Happening::on(host, refused.reason, true, &refused.found)]);
+        self.record(stack, [StackEvent::on(host, refused.reason, true, &refused.found)]);
     }
 
     /// What a stack had left on a host is gone, or forgotten.
     pub(super) fn host_deleted(&self, stack: &Stack, host: &str, note: &str) {
-        self.happened(stack, [Happening::on(host, told::HOST_DELETED, false, note)]);
+        self.record(stack, [StackEvent::on(host, reason::HOST_DELETED, false, note)]);
         if let Some(state) = self.lock().get_mut(&stack.key) {
             self.take_stock(stack, state, now());
         }
     }
 
-    fn happened(&self, stack: &Stack, happenings: impl IntoIterator<Item = Happening>) {
+    fn record(&self, stack: &Stack, events: impl IntoIterator<Item = StackEvent>) {
         if let Some(listener) = &self.listener {
-            happenings.into_iter().for_each(|happening| listener.happened(stack, happening));
+            events.into_iter().for_each(|event| listener.record(stack, event));
         }
     }
 
@@ -126,9 +126,9 @@ impl Watcher {
             Some((place, Seen { since, remembered: true, ..Seen::default() }))
         });
         let projects = projects.collect();
-        let told = self.memory.notifications(&stack.key.to_string());
+        let notified = self.memory.notifications(&stack.key.to_string());
         let status = before.unwrap_or_default();
-        let mut state = StackState { wanted, projects, status, told, ..StackState::default() };
+        let mut state = StackState { wanted, projects, status, notified, ..StackState::default() };
         self.take_stock(stack, &mut state, now);
         self.lock().insert(stack.key.clone(), state);
         self.metrics.begin(stack);
@@ -252,7 +252,7 @@ impl Watcher {
         }
         self.metrics.checked(&labels, &seen.report, &report, seconds(now));
         let new: Vec<&DriftItem> = new.iter().collect();
-        self.happened(stack, happenings(&seen.report, &report, &new, &healed));
+        self.record(stack, events(&seen.report, &report, &new, &healed));
         seen.report = report;
         if seen.since != since {
             let (host, component) = &place;
@@ -280,23 +280,23 @@ impl Watcher {
         }
         if let Some(listener) = &self.listener {
             state.status.notes = self.memory.notes(stack);
-            self.happened(stack, of_stack(stack, &before, state, now));
+            self.record(stack, of_stack(stack, &before, state, now));
             if state.status != before {
                 listener.status_changed(&stack.key);
             }
         }
     }
 
-    /// Tells people what is new, and keeps that they were told.
+    /// Notifies people of what is new, and records that they were notified.
     fn tell_people(&self, stack: &Stack, reports: &[ProjectReport], state: &mut StackState) {
         let key = stack.key.to_string();
-        let (news, told) = news(&key, reports, &state.status, &state.told);
+        let (new, notified) = notifications(&key, reports, &state.status, &state.notified);
         if let Some(notifier) = &self.notifier {
-            notifier.tell(stack, &news);
+            notifier.notify(stack, &new);
         }
-        if told != state.told {
-            self.memory.set_notifications(&key, &told);
-            state.told = told;
+        if notified != state.notified {
+            self.memory.set_notifications(&key, &notified);
+            state.notified = notified;
         }
     }
 
@@ -344,15 +344,15 @@ fn of_stack(
     before: &TaskTrackerStackStatus,
     state: &mut StackState,
     now: Timestamp,
-) -> Vec<Happening> {
-    let whole = |reason, is_warning, note: String| Happening { reason, is_warning, host: None, note };
+) -> Vec<StackEvent> {
+    let whole = |reason, is_warning, note: String| StackEvent { reason, is_warning, host: None, note };
     let mut all = Vec::new();
     if let Some(plan) =
         state.status.waiting_plan.as_ref().filter(|_| before.waiting_plan != state.status.waiting_plan)
     {
         let name = &stack.key.name;
         all.push(whole(
-            told::APPROVAL_NEEDED,
+            reason::APPROVAL_NEEDED,
             false,
             format!("plan {plan} waits for approval; see `plan`, then `approve {name} {plan}`"),
         ));
@@ -360,9 +360,9 @@ fn of_stack(
     let suspended = plan::hold(stack.spec.suspend.as_ref(), HostState::Active, None, now);
     match (state.suspended, &suspended) {
         (false, Some(hold)) => {
-            all.push(whole(told::SUSPENDED, false, format!("nothing is written: {}", hold.message)));
+            all.push(whole(reason::SUSPENDED, false, format!("nothing is written: {}", hold.message)));
         }
-        (true, None) => all.push(whole(told::RESUMED, false, "writing may go on".to_owned())),
+        (true, None) => all.push(whole(reason::RESUMED, false, "writing may go on".to_owned())),
         _ => {}
     }
     state.suspended = suspended.is_some();

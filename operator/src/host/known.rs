@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Shown, docker::Subject};
+use super::{PresentedCertificate, docker::Subject};
 use crate::model::ProbeResults;
 
 /// How long an entry outlives its last use: a stack in use is checked about once a minute, whatever its interval.
@@ -24,7 +24,7 @@ pub(super) struct Known {
     /// Probe results, by Compose project.
     pub(super) probe_results: Recent<String, ProbeResults>,
     /// Certificates by port and name.
-    pub(super) certificates: Recent<(u16, String), Shown>,
+    pub(super) certificates: Recent<(u16, String), PresentedCertificate>,
 }
 
 impl Known {

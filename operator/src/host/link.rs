@@ -28,7 +28,7 @@ pub(super) struct Link {
     late: Lock<LateAnswers>,
 }
 
-/// What changes so seldom that it is asked for on a slower rota.
+/// What changes so seldom that it is asked for on a slower schedule.
 #[derive(Clone, Debug)]
 pub(super) struct Slow {
     pub(super) facts: Facts,

@@ -38,7 +38,8 @@ pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
 use crate::model::ProbeResults;
 pub use archive::ArchivedFile;
 pub use docker::{
-    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, Made, Published, Settings, State,
+    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, NetworkOrVolume, Published,
+    Settings, State,
 };
 pub use error::Error;
 pub use facts::{Disk, Facts};
@@ -48,7 +49,7 @@ pub use session::{Exit, HostLock, Output};
 pub use ssh::{HostKeyFound, Identity, host_keys, is_public_key};
 pub use steps::{Extraction, OwnedFile, Placement, Source, Step};
 pub use target::{Limits, Target, TargetKey};
-pub use tls::Shown;
+pub use tls::PresentedCertificate;
 pub use traffic::Traffic;
 
 use docker::DockerReader;
@@ -148,7 +149,7 @@ impl Host {
         Ok(engine)
     }
 
-    /// The slow rota: asks the engine, and looks at versions, tools, the folder, disks and the clock again.
+    /// The slow schedule: asks the engine, and looks at versions, tools, the folder, disks and the clock again.
     ///
     /// # Errors
     /// When the host cannot be reached or managed.
@@ -231,7 +232,7 @@ impl Host {
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn network(&self, name: &str) -> Result<Option<Made>, Error> {
+    pub async fn network(&self, name: &str) -> Result<Option<NetworkOrVolume>, Error> {
         let link = self.link().await?;
         self.known().networks.insert(name.to_owned(), (), Instant::now());
         self.forget_broken(&link, link.docker.network(&link.connection, name).await).await
@@ -241,7 +242,7 @@ impl Host {
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn volume(&self, name: &str) -> Result<Option<Made>, Error> {
+    pub async fn volume(&self, name: &str) -> Result<Option<NetworkOrVolume>, Error> {
         let link = self.link().await?;
         self.known().volumes.insert(name.to_owned(), (), Instant::now());
         self.forget_broken(&link, link.docker.volume(&link.connection, name).await).await
@@ -251,16 +252,16 @@ impl Host {
     ///
     /// # Errors
     /// When the host cannot be reached.
-    pub async fn shown(&self, port: u16, name: &str) -> Result<Shown, Error> {
+    pub async fn presented_certificate(&self, port: u16, name: &str) -> Result<PresentedCertificate, Error> {
         let link = self.link().await?;
-        let asked = tls::shown(&link.connection, port, name).await;
+        let asked = tls::presented_certificate(&link.connection, port, name).await;
         let shown = self.forget_broken(&link, asked).await?;
         self.known().certificates.insert((port, name.to_owned()), shown.clone(), Instant::now());
         Ok(shown)
     }
 
     /// What it showed when it was last asked.
-    pub fn shown_before(&self, port: u16, name: &str) -> Option<Shown> {
+    pub fn presented_certificate_before(&self, port: u16, name: &str) -> Option<PresentedCertificate> {
         self.known().certificates.get(&(port, name.to_owned()), Instant::now()).cloned()
     }
 

@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// What a port of the host shows to whoever asks for a name over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum PresentedCertificate {
     /// A certificate, in DER form; whoever shows it has its key. Who vouches for it is not asked.
     Certificate(Vec<u8>),
     /// None, and why.
@@ -34,32 +34,40 @@ pub enum Shown {
 }
 
 /// Asks a port of the host for the certificate of a name.
-pub(super) async fn shown(connection: &Connection, port: u16, name: &str) -> Result<Shown, Error> {
+pub(super) async fn presented_certificate(
+    connection: &Connection,
+    port: u16,
+    name: &str,
+) -> Result<PresentedCertificate, Error> {
     let asked = timeout(LIMIT, ask(connection, port, name)).await;
-    asked.unwrap_or_else(|_| Ok(Shown::Nothing(format!("no answer within {} s", LIMIT.as_secs()))))
+    asked.unwrap_or_else(|_| {
+        Ok(PresentedCertificate::Nothing(format!("no answer within {} s", LIMIT.as_secs())))
+    })
 }
 
-async fn ask(connection: &Connection, port: u16, name: &str) -> Result<Shown, Error> {
+async fn ask(connection: &Connection, port: u16, name: &str) -> Result<PresentedCertificate, Error> {
     let stream = match connection.tunnel((Ipv4Addr::LOCALHOST, port).into()).await? {
         Tunnel::Open(stream) => stream,
-        Tunnel::Refused => return Ok(Shown::Nothing(format!("nothing listens on port {port}"))),
-        Tunnel::Forbidden => return Ok(Shown::Forbidden),
+        Tunnel::Refused => {
+            return Ok(PresentedCertificate::Nothing(format!("nothing listens on port {port}")));
+        }
+        Tunnel::Forbidden => return Ok(PresentedCertificate::Forbidden),
     };
     let Ok(name) = ServerName::try_from(name.to_owned()) else {
-        return Ok(Shown::Nothing(format!("{} is no name of a host", printable(name))));
+        return Ok(PresentedCertificate::Nothing(format!("{} is no name of a host", printable(name))));
     };
     let config = match config() {
         Ok(config) => config,
-        Err(error) => return Ok(Shown::Nothing(error.to_string())),
+        Err(error) => return Ok(PresentedCertificate::Nothing(error.to_string())),
     };
     Ok(match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
-        Err(error) => Shown::Nothing(printable(&error.to_string())),
+        Err(error) => PresentedCertificate::Nothing(printable(&error.to_string())),
         Ok(stream) => {
             let chain = stream.get_ref().1.peer_certificates();
             let first = chain.and_then(|chain| chain.first());
             first.map_or_else(
-                || Shown::Nothing("no certificate".to_owned()),
-                |first| Shown::Certificate(first.to_vec()),
+                || PresentedCertificate::Nothing("no certificate".to_owned()),
+                |first| PresentedCertificate::Certificate(first.to_vec()),
             )
         }
     })

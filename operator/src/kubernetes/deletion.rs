@@ -15,7 +15,7 @@ use super::{
     reconcile::{Context, Next},
 };
 use crate::{
-    report::happenings::Happening,
+    report::events::StackEvent,
     source::{Stack, WriteScope},
 };
 
@@ -110,25 +110,25 @@ pub(super) async fn delete(context: &Context, object: &DynamicObject) -> Result<
         stacks.left(&key)
     };
     let limit = context.deletion_limit;
-    let happening = if left.is_empty() {
+    let event = if left.is_empty() {
         let volumes = match stack.spec.policy.deletion {
             Deletion::Retain => "everything is left running",
             Deletion::Down => "what was of this stack is gone from its hosts; volumes stay",
             Deletion::DownAndVolumes => "what was of this stack is gone from its hosts, volumes as well",
         };
-        Happening { reason: REMOVED, is_warning: false, host: None, note: volumes.to_owned() }
+        StackEvent { reason: REMOVED, is_warning: false, host: None, note: volumes.to_owned() }
     } else if Instant::now().duration_since(since) > limit {
         let note = format!(
             "what is on {} is left as it is: it could not be removed within {} s; see the operator's log",
             left.join(", "),
             limit.as_secs()
         );
-        Happening { reason: ABANDONED, is_warning: true, host: None, note }
+        StackEvent { reason: ABANDONED, is_warning: true, host: None, note }
     } else {
         return Ok(Next::Soon);
     };
-    tracing::warn!(stack = %key, reason = happening.reason, "{}", happening.note);
-    context.events.tell(&stack, happening);
+    tracing::warn!(stack = %key, reason = event.reason, "{}", event.note);
+    context.events.record(&stack, event);
     set_finalizer(context, object, false).await?;
     context.stacks().forget(&key);
     context.forget_deleted(&key);

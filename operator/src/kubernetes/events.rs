@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::MANAGER;
-use crate::{report::happenings::Happening, source::Stack};
+use crate::{report::events::StackEvent, source::Stack};
 
 /// Events that may wait to be written.
 const WAITING: usize = 1000;
@@ -28,26 +28,26 @@ const TRIED_FOR: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Where events are handed over.
-pub(super) struct Events(mpsc::Sender<(ObjectReference, Happening)>);
+pub(super) struct Events(mpsc::Sender<(ObjectReference, StackEvent)>);
 
 impl Events {
     /// Starts the task that writes them; it ends with this.
     pub(super) fn start(client: Client, instance: String) -> Self {
-        let (sender, mut receiver) = mpsc::channel::<(ObjectReference, Happening)>(WAITING);
+        let (sender, mut receiver) = mpsc::channel::<(ObjectReference, StackEvent)>(WAITING);
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
         let recorder = Recorder::new(client, reporter);
         tokio::spawn(async move {
-            while let Some((object, happening)) = receiver.recv().await {
-                write(&recorder, &object, happening).await;
+            while let Some((object, event)) = receiver.recv().await {
+                write(&recorder, &object, event).await;
             }
         });
         Self(sender)
     }
 
     /// Hands an event over; where too many wait, it is dropped.
-    pub(super) fn tell(&self, stack: &Stack, happening: Happening) {
-        let reason = happening.reason;
-        if self.0.try_send((reference(stack), happening)).is_err() {
+    pub(super) fn record(&self, stack: &Stack, event: StackEvent) {
+        let reason = event.reason;
+        if self.0.try_send((reference(stack), event)).is_err() {
             tracing::warn!(stack = %stack.key, reason, "an event is dropped: {WAITING} others wait");
         }
     }
@@ -65,8 +65,8 @@ fn reference(stack: &Stack) -> ObjectReference {
     }
 }
 
-async fn write(recorder: &Recorder, object: &ObjectReference, happening: Happening) {
-    let Happening { reason, is_warning, note, .. } = happening;
+async fn write(recorder: &Recorder, object: &ObjectReference, event: StackEvent) {
+    let StackEvent { reason, is_warning, note, .. } = event;
     let event = Event {
         type_: if is_warning { EventType::Warning } else { EventType::Normal },
         reason: reason.to_owned(),

@@ -1,6 +1,6 @@
-//! The other door: stacks are objects of a Kubernetes API server, and so is what is told of them.
+//! The Kubernetes front end: stacks are objects of an API server, and their results are written back to it.
 //!
-//! The only room that talks with an API server. Nothing behind it knows which door a stack came through: the engine is
+//! The only module that talks to an API server. Nothing behind it knows which front end a stack came from: the engine is
 //! given stacks and a [`Source`](crate::source::Source) to ask anew, and tells a [`Listener`](crate::engine::Listener).
 
 mod access;

@@ -40,14 +40,14 @@ use super::{
     limited,
     reconcile::{Context, reconcile, retry},
     secrets::ClusterSecrets,
-    source::{Cluster, Hearer},
+    source::{Cluster, StatusListener},
     triggers::Triggers,
 };
 use crate::{
     engine::{Memory, Parts, Stacks},
     metrics::Metrics,
     model::sha256,
-    server::{self, Health, Told},
+    server::{self, Health, ServerState},
     source::{Secrets, StackKey, WriteScope},
 };
 
@@ -55,7 +55,7 @@ use crate::{
 const WATCH_SECONDS: u32 = 200;
 /// How often it is looked whether stacks are gone.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often it is told whether the stacks can be read at all, and how long a watch that failed counts as one that does.
+/// How often it is reported whether the stacks can be read at all, and how long a watch that failed counts as one that does.
 const PROBE: Duration = Duration::from_mins(1);
 /// How long what must go on may stand still before that is a defect.
 const STUCK: Duration = Duration::from_mins(2);
@@ -105,12 +105,13 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     let ready = Arc::new(AtomicBool::new(false));
     let health = Arc::new(Health::new(STUCK));
     let access = settings.reviews.then(|| Arc::new(Reviews::new(client.clone())) as Arc<dyn server::Access>);
-    let told = Told { metrics: metrics.clone(), ready: ready.clone(), health: health.clone(), access };
-    let server = tokio::spawn(server::serve(settings.listen, told));
+    let state =
+        ServerState { metrics: metrics.clone(), ready: ready.clone(), health: health.clone(), access };
+    let server = tokio::spawn(server::serve(settings.listen, state));
     let identity = identity();
     let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     let leadership = Arc::new(Leadership::new(lease, settings.lease_name(), identity.clone()));
-    let door = Door {
+    let runner = KubernetesRunner {
         client,
         identity,
         settings,
@@ -123,11 +124,11 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
     tokio::pin!(stop);
     tokio::select! {
         result = server => { result??; }
-        () = door.wait_for_leadership() => {
-            let context = Arc::new(door.open()?);
+        () = runner.wait_for_leadership() => {
+            let context = Arc::new(runner.open()?);
             let ended = tokio::select! {
-                () = door.follow(context.clone()) => "the watch of stacks",
-                () = door.keep_leadership() => "the lease",
+                () = runner.follow(context.clone()) => "the watch of stacks",
+                () = runner.keep_leadership() => "the lease",
                 () = &mut stop => "",
             };
             tracing::info!("stopping: what is being done is finished");
@@ -135,7 +136,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> anyhow::
             leadership.keep_during(ending).await;
             leadership.release().await;
             if !ended.is_empty() {
-                bail!("expected to go on until told otherwise, found the end of {ended}");
+                bail!("expected to go on until asked to end, found the end of {ended}");
             }
         }
         () = &mut stop => {}
@@ -149,7 +150,7 @@ fn identity() -> String {
     format!("{host}_{}", Memory::none().writer())
 }
 
-struct Door {
+struct KubernetesRunner {
     client: Client,
     identity: String,
     settings: Settings,
@@ -161,7 +162,7 @@ struct Door {
     unheard: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Door {
+impl KubernetesRunner {
     async fn wait_for_leadership(&self) {
         let beat = self.health.watch("lease");
         let name = self.settings.lease_name();
@@ -188,7 +189,7 @@ impl Door {
         self.metrics.leads(&self.settings.lease_name(), false);
     }
 
-    /// The engine, with this door as its source and its listener.
+    /// The engine, with Kubernetes as its source and its listener.
     fn open(&self) -> anyhow::Result<Context> {
         let triggers = Arc::<Triggers>::default();
         let generations = Arc::<Generations>::default();
@@ -202,14 +203,14 @@ impl Door {
             secrets: Secrets::from_store(Arc::new(ClusterSecrets(self.client.clone()))),
             memory: Arc::new(Memory::none()),
             metrics: self.metrics.clone(),
-            listener: Some(Arc::new(Hearer { events: events.clone(), triggers: triggers.clone() })),
+            listener: Some(Arc::new(StatusListener { events: events.clone(), triggers: triggers.clone() })),
         });
         let Settings { roots, deletion_limit, concurrency, .. } = &self.settings;
         let controller = self.metrics.controller(*concurrency)?;
-        let told = (events, self.leadership.clone(), generations);
+        let reporting = (events, self.leadership.clone(), generations);
         let limits = (roots.clone(), *deletion_limit);
         let metrics = (controller, self.metrics.clone());
-        Ok(Context::new(self.client.clone(), stacks, told, triggers, metrics, limits))
+        Ok(Context::new(self.client.clone(), stacks, reporting, triggers, metrics, limits))
     }
 
     /// Follows the stacks of every namespace that is chosen; anew where the API server's data went back.

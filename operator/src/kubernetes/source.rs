@@ -1,4 +1,4 @@
-//! What the engine needs of this door: a source to be asked anew, and somebody who listens.
+//! What the engine needs of Kubernetes: a source to be asked anew, and a listener of results.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     engine::Listener,
-    report::happenings::Happening,
+    report::events::StackEvent,
     source::{Source, Stack, StackKey, WriteScope},
 };
 
@@ -49,18 +49,18 @@ impl Source for Cluster {
     }
 }
 
-/// Hears what comes of stacks.
-pub(super) struct Hearer {
+/// Receives changes of status and events of stacks.
+pub(super) struct StatusListener {
     pub(super) events: Arc<Events>,
     pub(super) triggers: Arc<Triggers>,
 }
 
-impl Listener for Hearer {
+impl Listener for StatusListener {
     fn status_changed(&self, stack: &StackKey) {
         self.triggers.add(stack);
     }
 
-    fn happened(&self, stack: &Stack, happening: Happening) {
-        self.events.tell(stack, happening);
+    fn record(&self, stack: &Stack, event: StackEvent) {
+        self.events.record(stack, event);
     }
 }

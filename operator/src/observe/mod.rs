@@ -16,7 +16,10 @@ use jiff::Timestamp;
 
 use crate::{
     certificate::Certificate,
-    host::{Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Made, Mounted, Shown},
+    host::{
+        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Mounted, NetworkOrVolume,
+        PresentedCertificate,
+    },
     ledger::Ledger,
     model::{Probe, ProbeResults, sha256},
     project::{
@@ -76,9 +79,9 @@ pub struct Observed {
     /// What images bring along for their containers, by ID.
     pub images: BTreeMap<String, Arc<ImageConfig>>,
     /// The networks that were looked at, by name.
-    pub networks: BTreeMap<String, Option<Made>>,
+    pub networks: BTreeMap<String, Option<NetworkOrVolume>>,
     /// The volumes that were looked at, by name.
-    pub volumes: BTreeMap<String, Option<Made>>,
+    pub volumes: BTreeMap<String, Option<NetworkOrVolume>>,
     /// What the engine says of itself.
     pub engine: Engine,
     /// What was found when the host was last probed.
@@ -110,7 +113,7 @@ impl Remembered {
 
 impl Observed {
     /// Whether a rollout was cut here, and nobody finished it or took it back yet.
-    pub fn is_under_way(&self) -> bool {
+    pub fn has_open_intent(&self) -> bool {
         let intent = self.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
         intent.is_some_and(|intent| intent.desired_hash.is_some())
     }
@@ -330,11 +333,14 @@ async fn told_apart(
     Ok((ours, others))
 }
 
-async fn networks(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
+async fn networks(
+    host: &Host,
+    project: &Project,
+) -> Result<BTreeMap<String, Option<NetworkOrVolume>>, Error> {
     Ok(BTreeMap::from([(project.network.clone(), host.network(&project.network).await?)]))
 }
 
-async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<Made>>, Error> {
+async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<NetworkOrVolume>>, Error> {
     let all = project
         .volumes
         .values()
@@ -396,7 +402,7 @@ async fn read_owned_secrets(host: &Host, observed: &mut Observed) -> Result<(), 
     Ok(())
 }
 
-/// The certificate that a service of a release shows. While it shows one, it is asked on the slow rota; else
+/// The certificate that a service of a release shows. While it shows one, it is asked on the slow schedule; else
 /// whenever everything is read.
 async fn certificate(
     host: &Host,
@@ -406,19 +412,19 @@ async fn certificate(
     let Some(probe) = applied.and_then(|applied| applied.project.certificate.as_ref()) else {
         return Ok(None);
     };
-    let before = host.shown_before(probe.port, &probe.name);
-    let rota = |shown: &Shown| {
-        if matches!(shown, Shown::Certificate(_)) { Depth::Slow } else { Depth::Whole }
+    let before = host.presented_certificate_before(probe.port, &probe.name);
+    let schedule = |shown: &PresentedCertificate| {
+        if matches!(shown, PresentedCertificate::Certificate(_)) { Depth::Slow } else { Depth::Whole }
     };
-    let before = before.filter(|shown| depth < rota(shown));
+    let before = before.filter(|shown| depth < schedule(shown));
     let shown = match before {
         Some(shown) => shown,
-        None => host.shown(probe.port, &probe.name).await?,
+        None => host.presented_certificate(probe.port, &probe.name).await?,
     };
     Ok(match shown {
-        Shown::Certificate(der) => Some(Certificate::read(&der, &probe.name)),
-        Shown::Nothing(found) => Some(Err(found)),
-        Shown::Forbidden => None,
+        PresentedCertificate::Certificate(der) => Some(Certificate::read(&der, &probe.name)),
+        PresentedCertificate::Nothing(found) => Some(Err(found)),
+        PresentedCertificate::Forbidden => None,
     })
 }
 

@@ -42,7 +42,7 @@ pub fn hold(
 
 /// Where nothing but repairs may be begun, an apply that was interrupted stays as it is: neither finished nor taken back.
 pub fn hold_for_interrupted_apply(heal_only: Option<&Hold>, observed: &Observed) -> Option<Hold> {
-    heal_only.filter(|_| observed.is_under_way()).cloned()
+    heal_only.filter(|_| observed.has_open_intent()).cloned()
 }
 
 /// Whether a suspension has not ended by itself; one whose end cannot be read does not end.

@@ -5,7 +5,7 @@ use tasktracker_crds::{Answer, DriftKind, Upgrade};
 use super::*;
 use crate::{
     diff,
-    host::{Disk, Facts, Made, Source},
+    host::{Disk, Facts, NetworkOrVolume, Source},
     ledger::{Failed, Intent, Ledger, Signature},
     observe::ImageAvailability,
     release::Prepared,
@@ -315,7 +315,7 @@ fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_doe
         let mut observed = applied.clone();
         let volumes = &mut observed.ledger.as_mut().unwrap().volumes;
         volumes.insert("data".to_owned(), name.to_owned());
-        observed.volumes.insert(name.to_owned(), there.then(Made::default));
+        observed.volumes.insert(name.to_owned(), there.then(NetworkOrVolume::default));
         observed
     };
     let usual = "tt-staging-app-data";

@@ -5,7 +5,7 @@ use tasktracker_crds::conditions::reasons;
 use super::{Approval, Decision, RolloutGate, consent::Consent};
 use crate::{
     diff::{self, Change, adoption},
-    host::Made,
+    host::NetworkOrVolume,
     ledger::Ledger,
     observe::Observed,
     project::{Project, VolumeRole, labels},
@@ -63,20 +63,20 @@ pub(super) fn reason_to_wait(
     }
     // What was released once and cut is still released.
     let intent = ledger.and_then(|ledger| ledger.intent.as_ref());
-    let is_under_way = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);
+    let is_resumed = intent.and_then(|intent| intent.desired_hash.as_ref()) == Some(&change.desired_hash);
     if let Consent::Needed(message) = consent
-        && !is_under_way
+        && !is_resumed
     {
         return Some((reasons::APPROVAL_NEEDED, message.clone()));
     }
-    if let Some(closed) = gate.closed.as_ref().filter(|_| !is_under_way) {
+    if let Some(closed) = gate.closed.as_ref().filter(|_| !is_resumed) {
         return Some((reasons::WINDOW_CLOSED, closed.clone()));
     }
     if let Some(awaited) = &observed.availability.pending {
         return Some(awaited.clone());
     }
     match &gate.decision {
-        Decision::Wait(message) if !is_under_way => Some((reasons::ROLLING_OUT, message.clone())),
+        Decision::Wait(message) if !is_resumed => Some((reasons::ROLLING_OUT, message.clone())),
         _ => None,
     }
 }
@@ -101,7 +101,7 @@ fn fault(desired: &Project, observed: &Observed, approval: Approval) -> Option<(
     if let Some(unresolved) = &observed.availability.unresolved {
         return Some(unresolved.clone());
     }
-    let room = || diff::no_room(observed).filter(|_| !observed.is_under_way());
+    let room = || diff::no_room(observed).filter(|_| !observed.has_open_intent());
     let in_the_way = diff::port_in_the_way(desired, observed).or_else(room);
     in_the_way.map(|message| (reasons::PREFLIGHT_FAILED, message))
 }
@@ -147,7 +147,9 @@ fn ledger_missing(observed: &Observed) -> Option<String> {
     }
     let containers = observed.containers.iter().map(|container| format!("the container {}", container.name));
     let label = format!("labels/{}", labels::OWNER);
-    let is_ours = |made: &&Option<Made>| made.as_ref().is_some_and(|made| made.settings.contains_key(&label));
+    let is_ours = |made: &&Option<NetworkOrVolume>| {
+        made.as_ref().is_some_and(|made| made.settings.contains_key(&label))
+    };
     let volumes = observed.volumes.iter().filter(|(_, made)| is_ours(made));
     let volumes = volumes.map(|(name, _)| format!("the volume {name}"));
     let remembered =

@@ -1,8 +1,8 @@
 //! Reports of projects, and the status, events and notifications made of them. Pure: the writing is left to the engine and
 //! the front ends.
 
-pub mod happenings;
-pub mod news;
+pub mod events;
+pub mod notifications;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tasktracker_crds::{

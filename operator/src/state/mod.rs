@@ -31,7 +31,9 @@ use self::{
     notes::{Found, Notes},
     writer::{Change, Pending, Shared, StoredDeployments, StoredStacks, Writer},
 };
-use crate::{json, observe::Observed, release::Release, report::news::Told, source::Stack};
+use crate::{
+    json, observe::Observed, release::Release, report::notifications::NotificationState, source::Stack,
+};
 
 pub use deployed::{Deployed, DeployedHost, Deployment, Volume, is_named};
 pub(crate) use first_seen::{Since, item_key};
@@ -89,7 +91,7 @@ pub enum StateError {
 struct State {
     deployed: BTreeMap<String, Deployment>,
     first_seen: FirstSeen,
-    notifications: BTreeMap<String, Told>,
+    notifications: BTreeMap<String, NotificationState>,
     /// Notes of another version, by stack: a status keeps them as they are.
     foreign_notes: BTreeMap<String, Value>,
     pending: Pending,
@@ -293,15 +295,15 @@ impl Memory {
     }
 
     /// Notification state of a stack.
-    pub(crate) fn notifications(&self, stack: &str) -> Told {
+    pub(crate) fn notifications(&self, stack: &str) -> NotificationState {
         self.shared.lock().notifications.get(stack).cloned().unwrap_or_default()
     }
 
     /// Keeps the notification state of a stack.
-    pub(crate) fn set_notifications(&self, stack: &str, told: &Told) {
+    pub(crate) fn set_notifications(&self, stack: &str, notified: &NotificationState) {
         let mut state = self.shared.lock();
-        let before = state.notifications.insert(stack.to_owned(), told.clone());
-        if before.as_ref() != Some(told) && self.writer.is_some() {
+        let before = state.notifications.insert(stack.to_owned(), notified.clone());
+        if before.as_ref() != Some(notified) && self.writer.is_some() {
             state.pending.notifications = true;
             self.shared.wake();
         }

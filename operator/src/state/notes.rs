@@ -11,7 +11,7 @@ use super::{
     deployed::{Deployed, DeployedHost},
     files::Versioned,
 };
-use crate::{json, model::ComponentName, report::news::Told};
+use crate::{json, model::ComponentName, report::notifications::NotificationState};
 
 /// Notification state as it is stored, in `notifications.json` and in notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +27,14 @@ pub(super) struct StoredNotifications {
     waiting_plans: Option<String>,
 }
 
-impl From<Told> for StoredNotifications {
-    fn from(told: Told) -> Self {
-        let Told { known, in_force, rolled_back, waiting_plans } = told;
+impl From<NotificationState> for StoredNotifications {
+    fn from(notified: NotificationState) -> Self {
+        let NotificationState { known, in_force, rolled_back, waiting_plans } = notified;
         Self { known, in_force, rolled_back, waiting_plans }
     }
 }
 
-impl From<StoredNotifications> for Told {
+impl From<StoredNotifications> for NotificationState {
     fn from(stored: StoredNotifications) -> Self {
         let StoredNotifications { known, in_force, rolled_back, waiting_plans } = stored;
         Self { known, in_force, rolled_back, waiting_plans }

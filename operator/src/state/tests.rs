@@ -56,14 +56,15 @@ fn a_folder_has_one_owner_and_its_state_survives_a_restart() {
     assert!(error.contains("in use by another one"), "{error}");
     memory.set_first_seen("default/a", "h", "app", &since(1));
     memory.set_first_seen("default/a", "h", "agents", &since(2));
-    let told = Told { known: true, in_force: "h=1".to_owned(), ..Told::default() };
-    memory.set_notifications("default/a", &told);
+    let notified =
+        NotificationState { known: true, in_force: "h=1".to_owned(), ..NotificationState::default() };
+    memory.set_notifications("default/a", &notified);
     drop(memory);
     let again = Memory::take(folder.path()).unwrap();
     let expected = [("agents", since(2)), ("app", since(1))]
         .map(|(component, since)| (("h".to_owned(), component.to_owned()), since));
     assert_eq!(again.first_seen("default/a"), BTreeMap::from(expected), "components are apart");
-    assert_eq!(again.notifications("default/a"), told);
+    assert_eq!(again.notifications("default/a"), notified);
     again.unfollow("default/a");
     drop(again);
     let last = Memory::take(folder.path()).unwrap();
@@ -184,16 +185,16 @@ async fn what_another_program_writes_is_merged_and_not_overwritten() {
 fn stacks_that_begin_and_end_at_the_same_time_keep_each_others_state() {
     let folder = folder();
     let memory = Memory::take(folder.path()).unwrap();
-    let told = Told { known: true, ..Told::default() };
+    let notified = NotificationState { known: true, ..NotificationState::default() };
     std::thread::scope(|scope| {
         for worker in 0..8 {
-            let (memory, told) = (&memory, &told);
+            let (memory, notified) = (&memory, &notified);
             scope.spawn(move || {
                 for round in 0..50 {
                     let (stays, goes) = (format!("a/{worker}-{round}"), format!("b/{worker}"));
                     memory.set_first_seen(&goes, "h", "app", &since(1));
                     memory.set_first_seen(&stays, "h", "app", &since(1));
-                    memory.set_notifications(&stays, told);
+                    memory.set_notifications(&stays, notified);
                     memory.unfollow(&goes);
                 }
             });
@@ -234,7 +235,10 @@ async fn three_hundred_changes_are_a_few_writes_and_none_waits_for_the_disk() {
             (spec.name, spec.address) = (host.parse().unwrap(), format!("{host}.example").parse().unwrap());
             memory.record(&stack, &spec, &release, None);
             memory.set_first_seen(&key, host, "app", &since(1));
-            memory.set_notifications(&key, &Told { in_force: host.to_owned(), ..Told::default() });
+            memory.set_notifications(
+                &key,
+                &NotificationState { in_force: host.to_owned(), ..NotificationState::default() },
+            );
             assert_eq!(memory.notes(&stack)["notifications"]["inForce"], host);
         }
     }
@@ -296,7 +300,7 @@ async fn a_damaged_file_is_kept_beside_and_begun_anew() {
             assert!(!folder.path().join(name).exists());
             record(&memory, &stack("one"));
             memory.set_first_seen(KEY, "h", "app", &since(1));
-            memory.set_notifications(KEY, &Told { known: true, ..Told::default() });
+            memory.set_notifications(KEY, &NotificationState { known: true, ..NotificationState::default() });
             drop(memory);
             let again = Memory::take(folder.path()).unwrap();
             assert_eq!((again.stacks().len(), again.first_seen(KEY).len()), (1, 1));
@@ -343,7 +347,10 @@ fn a_status_is_restored_where_nothing_is_known_and_never_replaces_newer_state() 
     let (old, new) = (named("one", "10.0.0.1"), named("other", "10.0.0.2"));
     let before = Memory::none();
     record(&before, &old);
-    before.set_notifications(KEY, &Told { known: true, in_force: "one=1".to_owned(), ..Told::default() });
+    before.set_notifications(
+        KEY,
+        &NotificationState { known: true, in_force: "one=1".to_owned(), ..NotificationState::default() },
+    );
     let status = status(&before, &old, "1970-01-01T00:00:07Z");
     let restored = Memory::none();
     restored.restore(&old, &status);
@@ -355,7 +362,10 @@ fn a_status_is_restored_where_nothing_is_known_and_never_replaces_newer_state() 
     let folder = folder();
     let memory = Memory::take(folder.path()).unwrap();
     record(&memory, &new);
-    memory.set_notifications(KEY, &Told { known: true, in_force: "other=2".to_owned(), ..Told::default() });
+    memory.set_notifications(
+        KEY,
+        &NotificationState { known: true, in_force: "other=2".to_owned(), ..NotificationState::default() },
+    );
     memory.set_first_seen(KEY, "other", "app", &since(9));
     drop(memory);
     let again = Memory::take(folder.path()).unwrap();

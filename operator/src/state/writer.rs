@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{DEPLOYED, FIRST_SEEN, NOTIFICATIONS, State, StateError, audit, deployed::Deployment, files};
 use crate::{
-    report::news::Told,
+    report::notifications::NotificationState,
     state::{first_seen, notes::StoredNotifications},
 };
 
@@ -91,9 +91,9 @@ pub(super) struct StoredStacks {
     stacks: BTreeMap<String, StoredNotifications>,
 }
 
-impl From<StoredStacks> for BTreeMap<String, Told> {
+impl From<StoredStacks> for BTreeMap<String, NotificationState> {
     fn from(stored: StoredStacks) -> Self {
-        stored.stacks.into_iter().map(|(stack, told)| (stack, told.into())).collect()
+        stored.stacks.into_iter().map(|(stack, notified)| (stack, notified.into())).collect()
     }
 }
 
@@ -279,7 +279,7 @@ impl Task {
             return Ok(());
         }
         let all = self.shared.lock().notifications.clone();
-        let stacks = all.into_iter().map(|(stack, told)| (stack, told.into())).collect();
+        let stacks = all.into_iter().map(|(stack, notified)| (stack, notified.into())).collect();
         let result = self.shared.replace(&self.folder, NOTIFICATIONS, &StoredStacks { stacks });
         self.shared.lock().pending.notifications |= result.is_err();
         result

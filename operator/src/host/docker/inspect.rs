@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    Engine, Made,
+    Engine, NetworkOrVolume,
     container::{entries, texts},
 };
 
@@ -359,7 +359,7 @@ fn joined_network(network: &str, joined: &Value, own: &[&str], settings: &mut Se
     }
 }
 
-impl Made {
+impl NetworkOrVolume {
     /// Reads the answer of `GET /networks/NAME`. Addresses are Docker's own choice.
     pub(crate) fn network(answer: &Value) -> Self {
         let mut settings = made(answer, "bridge");
@@ -428,7 +428,7 @@ pub fn fuzz(data: &[u8]) {
         let _ = super::Container::read(&answer);
         let _ = Details::read(&answer, None);
         let _ = ImageConfig::read(&answer);
-        let _ = (Made::network(&answer), Made::volume(&answer), Engine::read(&answer));
+        let _ = (NetworkOrVolume::network(&answer), NetworkOrVolume::volume(&answer), Engine::read(&answer));
     }
 }
 

@@ -79,7 +79,7 @@ struct ImageAnswer {
 
 /// A network or a volume: what tells whether it is the one that was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Made {
+pub struct NetworkOrVolume {
     /// ID of a network; empty for a volume.
     pub id: String,
     /// Settings, as field and text; what is as Docker has it by default is left out.
@@ -203,14 +203,22 @@ impl DockerReader {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn network(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
+    pub(super) async fn network(
+        &self,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<Option<NetworkOrVolume>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/networks/{name}")).await?;
-        Ok(answer.map(|answer| Made::network(&answer)))
+        Ok(answer.map(|answer| NetworkOrVolume::network(&answer)))
     }
 
-    pub(super) async fn volume(&self, connection: &Connection, name: &str) -> Result<Option<Made>, Error> {
+    pub(super) async fn volume(
+        &self,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<Option<NetworkOrVolume>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/volumes/{name}")).await?;
-        Ok(answer.map(|answer| Made::volume(&answer)))
+        Ok(answer.map(|answer| NetworkOrVolume::volume(&answer)))
     }
 
     pub(super) async fn engine(&self, connection: &Connection) -> Result<Engine, Error> {

@@ -100,7 +100,7 @@ pub(super) fn in_sync_with(release: Release) -> Observed {
     let services = release.project.services.iter();
     let made = || {
         let settings = settings::of_made(&release.project.owner, "default/staging");
-        Some(Made { id: String::new(), settings })
+        Some(NetworkOrVolume { id: String::new(), settings })
     };
     let image = |(service, id): (&String, &String)| {
         let (_, image) = answers(service);

@@ -29,8 +29,8 @@ fn observed(answers: &Value, project: Project) -> Observed {
     let release = answered_release(answers, project);
     let containers = answers["containers"].as_array().unwrap().iter().map(answered_container).collect();
     let image = |image: &Value| (text_of(&image["Id"]), Arc::new(ImageConfig::read(image)));
-    let network = (text_of(&answers["network"]["Name"]), Some(Made::network(&answers["network"])));
-    let volume = |volume: &Value| (text_of(&volume["Name"]), Some(Made::volume(volume)));
+    let network = (text_of(&answers["network"]["Name"]), Some(NetworkOrVolume::network(&answers["network"])));
+    let volume = |volume: &Value| (text_of(&volume["Name"]), Some(NetworkOrVolume::volume(volume)));
     Observed {
         containers,
         images: answers["images"].as_array().unwrap().iter().map(image).collect(),

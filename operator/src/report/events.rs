@@ -1,11 +1,11 @@
-//! What happened between two reports of a host, as events tell it: the same texts for the same things. Pure.
+//! Events: what changed from one report of a host to the next; the same text for the same thing. Pure.
 
 use tasktracker_crds::{DriftItem, conditions::reasons};
 
 use super::{Failure, ProjectReport};
 
 /// Reasons of events, beside those of conditions.
-pub mod told {
+pub mod reason {
     /// Differences were seen for the first time.
     pub const DRIFT_DETECTED: &str = "DriftDetected";
     /// What a stack had left on a host is gone, or forgotten.
@@ -39,10 +39,10 @@ pub mod told {
 /// Differences that one event names; the rest is counted.
 const NAMED: usize = 10;
 
-/// Something that people may want to know of.
+/// An event about a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
-    /// Reason, one of [`told`].
+pub struct StackEvent {
+    /// Reason, one of [`reason`].
     pub reason: &'static str,
     /// Whether something is wrong.
     pub is_warning: bool,
@@ -52,39 +52,43 @@ pub struct Happening {
     pub note: String,
 }
 
-impl Happening {
+impl StackEvent {
     /// Something on a host.
     pub fn on(host: &str, reason: &'static str, is_warning: bool, note: &str) -> Self {
         Self { reason, is_warning, host: Some(host.to_owned()), note: format!("{host}: {note}") }
     }
 }
 
-/// What happened from one report of a host to the next; `new` are the differences that were not there before, `healed`
+/// Events from one report of a host to the next; `new` are the differences that were not there before, `healed`
 /// those that a repair took away, in words.
-pub fn happenings(
+pub fn events(
     before: &ProjectReport,
     after: &ProjectReport,
     new: &[&DriftItem],
     healed: &[String],
-) -> Vec<Happening> {
+) -> Vec<StackEvent> {
     let host = after.host.as_str();
     let mut all = Vec::new();
-    let mut add = |reason, is_warning, note: &str| all.push(Happening::on(host, reason, is_warning, note));
+    let mut add = |reason, is_warning, note: &str| all.push(StackEvent::on(host, reason, is_warning, note));
     failures(before.failure.as_ref(), after.failure.as_ref(), &mut add);
     if !new.is_empty() {
-        add(told::DRIFT_DETECTED, true, &listed(new.iter().map(|item| words(item)).collect()));
+        add(reason::DRIFT_DETECTED, true, &listed(new.iter().map(|item| words(item)).collect()));
     }
     if !healed.is_empty() {
-        add(told::DRIFT_HEALED, false, &listed(healed.to_vec()));
+        add(reason::DRIFT_HEALED, false, &listed(healed.to_vec()));
     }
     if let Some(revision) = after.rolling_out.as_ref().filter(|_| before.rolling_out != after.rolling_out) {
         let from = after.revision.as_deref().unwrap_or("nothing");
-        add(told::ROLLOUT_STARTED, false, &format!("revision {from} to {revision}"));
+        add(reason::ROLLOUT_STARTED, false, &format!("revision {from} to {revision}"));
     }
     let is_known = !before.host.is_empty() && after.failure.is_none();
     if let Some(release) = after.release.as_ref().filter(|_| is_known && before.release != after.release) {
         let revision = after.revision.as_deref().unwrap_or_default();
-        add(told::ROLLOUT_SUCCEEDED, false, &format!("release {release} of revision {revision} is in force"));
+        add(
+            reason::ROLLOUT_SUCCEEDED,
+            false,
+            &format!("release {release} of revision {revision} is in force"),
+        );
     }
     let is_new = |reason: &str| {
         let was = before.waiting.as_ref().map(|waiting| (waiting.reason, &waiting.change.desired_hash));
@@ -92,10 +96,10 @@ pub fn happenings(
         (was != Some((waiting.reason, &waiting.change.desired_hash))).then(|| waiting.message.clone())
     };
     if let Some(message) = is_new(reasons::ROLLED_BACK) {
-        add(told::ROLLOUT_ROLLED_BACK, true, &message);
+        add(reason::ROLLOUT_ROLLED_BACK, true, &message);
     }
     if let Some(message) = is_new(reasons::ROLLOUT_HELD) {
-        add(told::ROLLOUT_HELD, true, &message);
+        add(reason::ROLLOUT_HELD, true, &message);
     }
     all
 }
@@ -110,12 +114,12 @@ fn failures(
     if let Some(failure) =
         after.filter(is_of_key).filter(|_| before.as_ref().is_none_or(|before| !is_of_key(before)))
     {
-        add(told::HOST_KEY_CHANGED, true, &failure.message);
+        add(reason::HOST_KEY_CHANGED, true, &failure.message);
     }
     match (before.filter(is_away), after.filter(is_away)) {
         // What the system says of a connection may differ from one try to the next.
-        (None, Some(_)) => add(told::HOST_UNREACHABLE, true, "the host does not answer; see the status"),
-        (Some(_), None) => add(told::HOST_RECOVERED, false, "the host answers again"),
+        (None, Some(_)) => add(reason::HOST_UNREACHABLE, true, "the host does not answer; see the status"),
+        (Some(_), None) => add(reason::HOST_RECOVERED, false, "the host answers again"),
         _ => {}
     }
 }
@@ -156,7 +160,7 @@ mod tests {
     }
 
     fn reasons_of(before: &ProjectReport, after: &ProjectReport) -> Vec<&'static str> {
-        happenings(before, after, &[], &[]).into_iter().map(|happening| happening.reason).collect()
+        events(before, after, &[], &[]).into_iter().map(|event| event.reason).collect()
     }
 
     #[test]

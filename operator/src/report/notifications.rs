@@ -1,4 +1,4 @@
-//! What people are told of a stack once, rather than shown as long as it lasts. Pure.
+//! Notifications: what is sent to people once, where the status shows it as long as it lasts. Pure.
 
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{Answer, NotificationEvent, TaskTrackerStackStatus, conditions::reasons};
@@ -11,10 +11,10 @@ const TRIED: &str = "this desired state was tried";
 /// Longest text of one message, in characters.
 const LONGEST: usize = 1500;
 
-/// What was told of a stack last, so that nothing is told twice.
+/// What people were notified of last, so that nothing is sent twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Told {
+pub struct NotificationState {
     /// Whether it was known at all what is in force.
     pub known: bool,
     /// The releases that were in force, by host.
@@ -27,39 +27,39 @@ pub struct Told {
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct Notification {
     /// What it is about.
     pub event: NotificationEvent,
     /// The message, on a few lines.
     pub text: String,
 }
 
-/// What is new in the reports of every host of a stack, and what is told from then on. What is in force when nothing was
-/// ever told is no news.
-pub fn news(
+/// Notifications that follow from the reports of every host of a stack, and the state after them. What is in force
+/// before the first notification is not new.
+pub fn notifications(
     stack: &str,
     reports: &[ProjectReport],
     status: &TaskTrackerStackStatus,
-    told: &Told,
-) -> (Vec<News>, Told) {
+    before: &NotificationState,
+) -> (Vec<Notification>, NotificationState) {
     let asked: Vec<&ProjectReport> = reports.iter().filter(|report| report.retained.is_none()).collect();
-    let mut news = Vec::new();
+    let mut new = Vec::new();
     let mut add = |event, text: String| {
         let text: String = text.chars().take(LONGEST).collect();
-        news.push(News { event, text });
+        new.push(Notification { event, text });
     };
-    let mut next = told.clone();
+    let mut next = before.clone();
     let in_force: Vec<String> = asked
         .iter()
         .filter_map(|report| Some(format!("{}={}", report.host, report.release.as_ref()?)))
         .collect();
     let in_force = in_force.join(" ");
-    if !told.known {
+    if !before.known {
         if asked.iter().any(|report| report.failure.is_some() && report.release.is_none()) {
-            return (news, next);
+            return (new, next);
         }
         (next.known, next.in_force) = (true, in_force);
-    } else if asked.iter().all(|report| serves(report)) && in_force != told.in_force {
+    } else if asked.iter().all(|report| serves(report)) && in_force != before.in_force {
         let hosts: Vec<&str> = asked.iter().map(|report| report.host.as_str()).collect();
         let revision = status.revision.as_deref().unwrap_or("several");
         add(
@@ -78,7 +78,7 @@ pub fn news(
     let failed = waits(reasons::ROLLOUT_HELD).chain(waits(reasons::ROLLED_BACK));
     let failed = failed.max_by_key(|(_, waiting)| waiting.message.contains(TRIED));
     let revision = failed.map(|(_, waiting)| waiting.change.to_revision.clone());
-    if let Some((report, waiting)) = failed.filter(|_| revision != told.rolled_back) {
+    if let Some((report, waiting)) = failed.filter(|_| revision != before.rolled_back) {
         let to = &waiting.change.to_revision;
         let text = format!("{stack}: revision {to} failed on {}: {}", report.host, waiting.message);
         add(NotificationEvent::RolledBack, text);
@@ -90,14 +90,14 @@ pub fn news(
     let plans: Vec<String> =
         waiting.iter().map(|(report, _)| format!("{}={}", report.host, report.plan)).collect();
     let plans = (!plans.is_empty()).then(|| plans.join(" "));
-    let is_new = plans.is_some() && plans != told.waiting_plans;
+    let is_new = plans.is_some() && plans != before.waiting_plans;
     if let Some(plan) = status.waiting_plan.as_ref().filter(|_| is_new) {
         add(NotificationEvent::ApprovalNeeded, approval_needed(stack, plan, &waiting));
     }
     if plans.is_some() || is_known {
         next.waiting_plans = plans;
     }
-    (news, next)
+    (new, next)
 }
 
 fn approval_needed(stack: &str, plan: &str, waiting: &[(&&ProjectReport, &Waiting)]) -> String {
@@ -175,66 +175,74 @@ mod tests {
         }
     }
 
-    fn tell(reports: &[ProjectReport], told: &mut Told) -> Vec<String> {
+    fn notify(reports: &[ProjectReport], state: &mut NotificationState) -> Vec<String> {
         let now = Time("2026-01-31T18:00:00Z".parse().unwrap());
         let status = report::status(&TaskTrackerStackStatus::default(), reports, &now);
-        let (news, next) = news("default/staging", reports, &status, told);
-        *told = next;
-        news.into_iter().map(|news| format!("{:?} {}", news.event, news.text)).collect()
+        let (new, next) = notifications("default/staging", reports, &status, state);
+        *state = next;
+        new.into_iter().map(|one| format!("{:?} {}", one.event, one.text)).collect()
     }
 
     #[test]
     fn what_is_in_force_is_told_once_and_when_every_host_has_it() {
-        let told = &mut Told::default();
-        assert!(tell(&[host("a", "1", None), host("b", "1", None)], told).is_empty(), "it was so before");
+        let state = &mut NotificationState::default();
+        assert!(notify(&[host("a", "1", None), host("b", "1", None)], state).is_empty(), "it was so before");
         let half = [host("a", "2", None), host("b", "1", Some(reasons::ROLLING_OUT))];
-        assert!(tell(&half, told).is_empty());
+        assert!(notify(&half, state).is_empty());
         let all = [host("a", "2", None), host("b", "2", None)];
-        assert_eq!(tell(&all, told), ["Succeeded default/staging: revision r1 is in force on a, b"]);
-        assert!(tell(&all, told).is_empty());
+        assert_eq!(notify(&all, state), ["Succeeded default/staging: revision r1 is in force on a, b"]);
+        assert!(notify(&all, state).is_empty());
         let mut third = [host("a", "3", None), host("b", "3", None)];
         third[0].drift.push(drift());
-        assert!(tell(&third, told).is_empty(), "something is to be repaired");
+        assert!(notify(&third, state).is_empty(), "something is to be repaired");
         third[0].drift = vec![DriftItem { answer: Answer::Report, ..drift() }];
-        assert_eq!(tell(&third, told).len(), 1, "what is only reported keeps nobody from being told");
-        let kept: Told = serde_json::from_str(&serde_json::to_string(told).unwrap()).unwrap();
-        assert_eq!(&kept, told);
+        assert_eq!(notify(&third, state).len(), 1, "what is only reported keeps nobody from being told");
+        let kept: NotificationState = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
+        assert_eq!(&kept, state);
     }
 
     #[test]
     fn a_way_back_is_told_once_and_again_when_it_happens_again() {
-        let told = &mut Told { known: true, in_force: "a=1".to_owned(), ..Told::default() };
+        let state = &mut NotificationState {
+            known: true,
+            in_force: "a=1".to_owned(),
+            ..NotificationState::default()
+        };
         let failed = [host("a", "1", Some(reasons::ROLLED_BACK))];
         let text = "RolledBack default/staging: revision r2 failed on a: it did not serve";
-        assert_eq!(tell(&failed, told), [text]);
-        assert!(tell(&failed, told).is_empty());
+        assert_eq!(notify(&failed, state), [text]);
+        assert!(notify(&failed, state).is_empty());
         // A look that failed is not the end of it.
         let failure =
             Failure { reason: "Unreachable", message: String::new(), reachable: false, stalled: false };
         let unknown = ProjectReport { failure: Some(failure), ..host("a", "1", None) };
-        assert!(tell(&[unknown], told).is_empty() && tell(&failed, told).is_empty());
-        assert!(tell(&[host("a", "1", None)], told).is_empty());
-        assert_eq!(tell(&failed, told), [text]);
+        assert!(notify(&[unknown], state).is_empty() && notify(&failed, state).is_empty());
+        assert!(notify(&[host("a", "1", None)], state).is_empty());
+        assert_eq!(notify(&failed, state), [text]);
         // Another host that only heard of it has nothing new to say.
         let mut both =
             [host("a", "1", Some(reasons::ROLLED_BACK)), host("b", "1", Some(reasons::ROLLOUT_HELD))];
         both[0].waiting.as_mut().unwrap().message = "this desired state failed on b".to_owned();
         both[1].waiting.as_mut().unwrap().message = format!("{TRIED} and failed");
-        assert!(tell(&both, told).is_empty());
-        let found = tell(&both, &mut Told { known: true, ..Told::default() });
+        assert!(notify(&both, state).is_empty());
+        let found = notify(&both, &mut NotificationState { known: true, ..NotificationState::default() });
         assert!(found[0].contains("failed on b: this desired"), "{found:?}");
     }
 
     #[test]
     fn a_plan_that_waits_is_told_with_what_to_do() {
-        let told = &mut Told { known: true, in_force: "a=1".to_owned(), ..Told::default() };
+        let state = &mut NotificationState {
+            known: true,
+            in_force: "a=1".to_owned(),
+            ..NotificationState::default()
+        };
         let waits = [host("a", "1", Some(reasons::APPROVAL_NEEDED))];
-        let found = tell(&waits, told);
+        let found = notify(&waits, state);
         assert!(
             found[0].contains("a: revision r1 to r2") && found[0].contains("`approve staging "),
             "{found:?}"
         );
-        assert!(tell(&waits, told).is_empty());
+        assert!(notify(&waits, state).is_empty());
     }
 
     #[test]
