@@ -55,7 +55,10 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     let deadline = Instant::now() + TIME_LIMIT;
     let mut stream = TcpStream::connect_timeout(&address, TIME_LIMIT)?;
     stream.set_write_timeout(Some(TIME_LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    // In one piece: a service that answers before it has read all of it resets the connection.
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut line = Vec::new();
     while !line.contains(&b'\n') && (line.len() as u64) < STATUS_LINE_BYTES {
         let left = deadline.saturating_duration_since(Instant::now());
