@@ -165,6 +165,11 @@ impl ComponentArguments {
         self.components.is_empty() || self.components.contains(&component)
     }
 
+    /// Whether this is about the component of a name.
+    pub(super) fn names(&self, component: &str) -> bool {
+        self.components.is_empty() || self.components.iter().any(|one| one.as_str() == component)
+    }
+
     /// How the value of an annotation begins that is about these.
     pub(super) fn scope(&self) -> String {
         let names: Vec<&str> = self.components.iter().map(|component| component.as_str()).collect();

@@ -3,7 +3,9 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use tasktracker_crds::{DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions};
+use tasktracker_crds::{
+    ComponentStatus, DriftItem, HistoryEntry, HostStatus, TaskTrackerStackStatus, conditions,
+};
 
 use super::{
     ComponentArguments, Verdict,
@@ -46,9 +48,9 @@ impl ClusterArguments {
 
 /// What a person asks for.
 pub(super) enum Asked<'a> {
-    Plan,
-    Status,
-    History,
+    Plan(&'a ComponentArguments),
+    Status(&'a ComponentArguments),
+    History(&'a ComponentArguments),
     /// What is asked for, and how the value of its annotation begins.
     Request(Request<'a>, String),
 }
@@ -70,9 +72,9 @@ pub(super) async fn run(
     let stacks = cluster.stacks().await?;
     let all = stacks.read(names).await?;
     match asked {
-        Asked::Plan => plan(printer, &stacks, &all).await,
-        Asked::Status => Ok(status(printer, &all)),
-        Asked::History => Ok(history(printer, &all)),
+        Asked::Plan(components) => plan(printer, &stacks, &all, components).await,
+        Asked::Status(components) => Ok(status(printer, &all, components)),
+        Asked::History(components) => Ok(history(printer, &all, components)),
         Asked::Request(request, scope) => {
             // All or none.
             all.iter().try_for_each(|stack| request.check(stack))?;
@@ -117,15 +119,27 @@ fn verdict(all: &[Read]) -> Verdict {
     if all.iter().all(is_good) { Verdict::InSync } else { Verdict::Differs }
 }
 
-async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Result<Verdict> {
+async fn plan(
+    printer: &Printer,
+    stacks: &Stacks,
+    all: &[Read],
+    components: &ComponentArguments,
+) -> anyhow::Result<Verdict> {
     let mut documents = Vec::new();
     for stack in all {
         let TaskTrackerStackStatus { waiting_plan, waiting_plan_config_map, .. } = &stack.status;
-        let plan = match waiting_plan_config_map {
+        let mut plan = match waiting_plan_config_map {
             Some(name) => stacks.plan(name).await?,
             None => Value::Null,
         };
-        documents.push(json!({ "stack": stack.key.to_string(), "hash": waiting_plan, "waiting": plan, "drift": drift(&stack.status) }));
+        if let Some(projects) = plan.as_array_mut() {
+            projects
+                .retain(|project| project["component"].as_str().is_some_and(|name| components.names(name)));
+        }
+        let drift = drift(&stack.status, components);
+        documents.push(
+            json!({ "stack": stack.key.to_string(), "hash": waiting_plan, "waiting": plan, "drift": drift }),
+        );
         if printer.is_json() {
             continue;
         }
@@ -155,7 +169,7 @@ async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Resul
                 );
             }
         }
-        for item in drift(&stack.status) {
+        for item in drift {
             printer.line(
                 Tone::Attention,
                 &format!("  {} {}: wanted {}, found {}", item.host, headline(item), item.wanted, item.found),
@@ -168,20 +182,29 @@ async fn plan(printer: &Printer, stacks: &Stacks, all: &[Read]) -> anyhow::Resul
     Ok(verdict(all))
 }
 
-fn drift(status: &TaskTrackerStackStatus) -> Vec<&DriftItem> {
-    status.hosts.iter().flat_map(|host| &host.components).flat_map(|one| &one.drift).collect()
+fn drift<'a>(status: &'a TaskTrackerStackStatus, components: &ComponentArguments) -> Vec<&'a DriftItem> {
+    let all = status.hosts.iter().flat_map(|host| &host.components);
+    all.filter(|one| components.names(&one.name)).flat_map(|one| &one.drift).collect()
 }
 
-fn status(printer: &Printer, all: &[Read]) -> Verdict {
+fn status(printer: &Printer, all: &[Read], components: &ComponentArguments) -> Verdict {
     if printer.is_json() {
-        let documents =
-            all.iter().map(|stack| json!({ "stack": stack.key.to_string(), "status": stack.status }));
+        let documents = all.iter().map(|stack| {
+            let mut status = stack.status.clone();
+            for host in &mut status.hosts {
+                host.components.retain(|one| components.names(&one.name));
+            }
+            json!({ "stack": stack.key.to_string(), "status": status })
+        });
         printer.json(&documents.collect::<Vec<_>>());
         return verdict(all);
     }
     let rows: Vec<_> = all
         .iter()
-        .flat_map(|stack| stack.status.hosts.iter().map(move |host| host_row(&stack.key.to_string(), host)))
+        .flat_map(|stack| {
+            let hosts = stack.status.hosts.iter();
+            hosts.flat_map(move |host| rows_of(&stack.key.to_string(), host, components))
+        })
         .collect();
     let head = ["STACK", "HOST", "COMPONENT", "REVISION", "REACHABLE", "HEALTHY", "DRIFT"];
     for (tone, line) in table(&head, &rows) {
@@ -199,7 +222,7 @@ fn status(printer: &Printer, all: &[Read]) -> Verdict {
             let told = host.message.iter().chain(&host.hold);
             told.for_each(|told| printer.line(Tone::Attention, &format!("  {}: {told}", host.name)));
         }
-        for item in drift(&stack.status) {
+        for item in drift(&stack.status, components) {
             let since = item.first_seen.as_deref().unwrap_or("-");
             printer.line(Tone::Attention, &format!("  {} {} since {since}", item.host, headline(item)));
         }
@@ -207,31 +230,38 @@ fn status(printer: &Printer, all: &[Read]) -> Verdict {
     verdict(all)
 }
 
-fn host_row(stack: &str, host: &HostStatus) -> (Tone, Vec<String>) {
-    let component = host.components.first().cloned().unwrap_or_default();
+/// One row for each component of a host; one without a component where nothing is known of any.
+fn rows_of(stack: &str, host: &HostStatus, components: &ComponentArguments) -> Vec<(Tone, Vec<String>)> {
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-    let tone = if host.reachable && component.healthy && component.drift_count == 0 {
-        Tone::Good
-    } else {
-        Tone::Attention
+    let text = |value: &str| if value.is_empty() { "-" } else { value }.to_owned();
+    let row = |component: &ComponentStatus| {
+        let is_good = host.reachable && component.healthy && component.drift_count == 0;
+        let row = vec![
+            stack.to_owned(),
+            host.name.clone(),
+            text(&component.name),
+            text(component.revision.as_deref().unwrap_or_default()),
+            yes(host.reachable),
+            yes(component.healthy),
+            component.drift_count.to_string(),
+        ];
+        (if is_good { Tone::Good } else { Tone::Attention }, row)
     };
-    let row = vec![
-        stack.to_owned(),
-        host.name.clone(),
-        component.name,
-        component.revision.unwrap_or_else(|| "-".to_owned()),
-        yes(host.reachable),
-        yes(component.healthy),
-        component.drift_count.to_string(),
-    ];
-    (tone, row)
+    if host.components.is_empty() {
+        return vec![row(&ComponentStatus::default())];
+    }
+    host.components.iter().filter(|one| components.names(&one.name)).map(row).collect()
 }
 
-fn history(printer: &Printer, all: &[Read]) -> Verdict {
+fn entries<'a>(stack: &'a Read, components: &ComponentArguments) -> Vec<&'a HistoryEntry> {
+    stack.status.history.iter().filter(|entry| components.names(&entry.component)).collect()
+}
+
+fn history(printer: &Printer, all: &[Read], components: &ComponentArguments) -> Verdict {
     if printer.is_json() {
         let documents = all
             .iter()
-            .map(|stack| json!({ "stack": stack.key.to_string(), "history": stack.status.history }));
+            .map(|stack| json!({ "stack": stack.key.to_string(), "history": entries(stack, components) }));
         printer.json(&documents.collect::<Vec<_>>());
         return Verdict::InSync;
     }
@@ -242,7 +272,7 @@ fn history(printer: &Printer, all: &[Read]) -> Verdict {
     };
     let rows: Vec<_> = all
         .iter()
-        .flat_map(|stack| stack.status.history.iter().map(move |entry| row(stack, entry)))
+        .flat_map(|stack| entries(stack, components).into_iter().map(move |entry| row(stack, entry)))
         .collect();
     for (tone, line) in
         table(&["STACK", "WHEN", "HOST", "COMPONENT", "RELEASE", "REVISION", "RESULT", "WHO"], &rows)

@@ -178,7 +178,7 @@ enum Command {
         components: ComponentArguments,
         /// Name of the stack.
         stack: String,
-        /// Hash of its plan, as `plan` tells.
+        /// Hash of its plan, as `plan` with the same options shows.
         #[arg(value_name = "HASH")]
         plan: String,
     },
@@ -268,20 +268,21 @@ impl Command {
             (&selection.source, &selection.names)
         }
         let ((source, names), asked) = match self {
-            Self::Plan(selection) | Self::Render(selection) => (of(selection), Asked::Plan),
-            Self::Status { selection, .. } => (of(selection), Asked::Status),
-            Self::History(selection) => (of(selection), Asked::History),
+            Self::Plan(selection) | Self::Render(selection) => {
+                (of(selection), Asked::Plan(&selection.components))
+            }
+            Self::Status { selection, .. } => (of(selection), Asked::Status(&selection.components)),
+            Self::History(selection) => (of(selection), Asked::History(&selection.components)),
             Self::Adopt(selection) => (of(selection), Asked::request(Request::Adopt, &selection.components)),
             Self::Reconcile(selection) => {
-                (of(selection), Asked::request(Request::Reconcile, &ComponentArguments::default()))
+                (of(selection), Asked::request(Request::Reconcile, &selection.components))
             }
             Self::Apply { selection, .. } => {
                 (of(selection), Asked::request(Request::LeaveData, &selection.components))
             }
-            Self::Approve { source, stack, plan, .. } => (
-                (source, slice::from_ref(stack)),
-                Asked::request(Request::Approve(plan), &ComponentArguments::default()),
-            ),
+            Self::Approve { source, components, stack, plan, .. } => {
+                ((source, slice::from_ref(stack)), Asked::request(Request::Approve(plan), components))
+            }
             Self::Retry { source, components, stack, .. } => {
                 ((source, slice::from_ref(stack)), Asked::request(Request::Retry, components))
             }

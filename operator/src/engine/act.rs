@@ -192,7 +192,9 @@ impl ProjectContext<'_> {
             }
             return Box::pin(self.finish(outcome, evaluation, context)).await;
         }
-        if evaluation.plan.repairs_now().next().is_none() {
+        // Behind a closed gate nothing was tried.
+        let was_tried = !matches!(outcome, Err(apply::Error::GateClosed { .. }));
+        if !was_tried || evaluation.plan.repairs_now().next().is_none() {
             return outcome;
         }
         let remembered = async {

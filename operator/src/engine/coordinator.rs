@@ -133,8 +133,7 @@ impl StackGroup {
     /// kept what that was for each of them, though the plan of the stack is another one as soon as the first is done.
     fn approve(&mut self, stack: &Stack) -> bool {
         let named = stack.approved_plans();
-        let is_named = |hash: &str| named.iter().any(|(_, named)| *named == hash);
-        self.approved.take_if(|(approved, _)| !is_named(approved));
+        self.approved.take_if(|(approved, _)| !named.iter().any(|plan| plan.hash == *approved));
         if named.is_empty() {
             return false;
         }
@@ -142,19 +141,29 @@ impl StackGroup {
         let hash = plan::hash_of(
             plans.map(|((host, component), plan)| (host.as_str(), component.as_str(), plan.hash.clone())),
         );
-        if !is_named(&hash) || self.approved.as_ref().is_some_and(|(approved, _)| *approved == hash) {
-            return false;
-        }
-        let waiting = self.plans.iter().filter(|(_, plan)| plan.needs_approval);
-        let approved: BTreeMap<Place, String> =
-            waiting.map(|(place, plan)| (place.clone(), plan.hash.clone())).collect();
+        let is_approved =
+            |component: ComponentName| named.iter().any(|plan| plan.hash == hash && plan.covers(component));
+        let before = self.approved.take_if(|(approved, _)| *approved == hash).map(|(_, plans)| plans);
+        let known = before.unwrap_or_default();
+        let new: BTreeMap<Place, String> = self
+            .plans
+            .iter()
+            .filter(|(place, plan)| {
+                plan.needs_approval && is_approved(place.1) && !known.contains_key(*place)
+            })
+            .map(|(place, plan)| (place.clone(), plan.hash.clone()))
+            .collect();
         // All of them may go at once, in their order, whichever is checked first.
-        for (host, component) in approved.keys() {
+        for (host, component) in new.keys() {
             let hosts = self.components.entry(*component).or_default();
             hosts.entry(host.clone()).and_modify(|host| host.blocked = false);
         }
-        self.approved = Some((hash, approved));
-        true
+        let is_changed = !new.is_empty();
+        let all: BTreeMap<Place, String> = known.into_iter().chain(new).collect();
+        if !all.is_empty() {
+            self.approved = Some((hash, all));
+        }
+        is_changed
     }
 
     fn changed(&self, key: &ProjectKey) {
@@ -269,7 +278,7 @@ impl RolloutCoordinator {
         let named = stack.approved_plans();
         let stacks = self.lock();
         let (hash, plans) = stacks.get(&stack.key)?.approved.as_ref()?;
-        let is_named = named.iter().any(|(_, named)| named == hash);
+        let is_named = named.iter().any(|plan| plan.hash == *hash && plan.covers(key.component));
         plans.get(&(key.host.clone(), key.component)).filter(|_| is_named).cloned()
     }
 

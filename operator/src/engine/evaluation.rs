@@ -8,11 +8,12 @@ use super::ProjectContext;
 use crate::{
     diff, host,
     ledger::{Ledger, Rollout},
-    model::Hold,
+    model::{ComponentName, Hold},
     observe::Observed,
     plan::{self, Approval, Decision, Plan, RolloutGate, SpecApproval, Waiting},
     project::Project,
     report::{Failure, ProjectReport},
+    source::ApprovedPlan,
 };
 
 /// One project on one host: what is asked for, what is there, and what follows.
@@ -109,7 +110,10 @@ impl ProjectContext<'_> {
             approval: if is_approved_by_damage { Approval::Person } else { approval },
             decision,
             closed: plan::closed(&policy.windows, now),
-            approved: SpecApproval { plan: approved, named: named(&stack.approved_plans()) },
+            approved: SpecApproval {
+                plan: approved,
+                named: named(&stack.approved_plans(), project.component),
+            },
             drain: plan::drain(&project, spec.state, &observed),
             heal_only: read_only_reason.cloned(),
         };
@@ -124,9 +128,10 @@ impl ProjectContext<'_> {
     }
 }
 
-/// Which plans are approved, and where that stands, in words.
-fn named(plans: &[(&str, &str)]) -> Option<String> {
-    let words: Vec<String> = plans.iter().map(|(place, hash)| format!("{place} {hash}")).collect();
+/// The plans that are approved for a component, and where, in words.
+fn named(plans: &[ApprovedPlan<'_>], component: ComponentName) -> Option<String> {
+    let plans = plans.iter().filter(|plan| plan.covers(component));
+    let words: Vec<String> = plans.map(|plan| format!("{} {}", plan.place, plan.hash)).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
 

@@ -160,7 +160,7 @@ pub(super) async fn work(
         let stack = current.stack.clone();
         peers.catch_up();
         let began = Instant::now();
-        let reconcile = stack.annotation(RECONCILE_ANNOTATION).map(str::to_owned);
+        let reconcile = stack.annotation_for(RECONCILE_ANNOTATION, key.component).map(str::to_owned);
         if reconcile != requested {
             (requested, schedule.slow) = (reconcile, began);
         }

@@ -105,11 +105,15 @@ impl Stack {
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Hashes of the plans that may be carried out though changes wait for a person, and where they stand.
-    pub fn approved_plans(&self) -> Vec<(&'static str, &str)> {
-        let in_spec = self.spec.approved_plan.as_deref().map(|hash| ("spec.approvedPlan", hash));
-        let annotation = self.annotation(APPROVE_ANNOTATION).map(|hash| (APPROVE_ANNOTATION, hash));
-        [in_spec, annotation].into_iter().flatten().filter(|(_, hash)| !hash.is_empty()).collect()
+    /// The plans that may be executed although changes wait for approval.
+    pub fn approved_plans(&self) -> Vec<ApprovedPlan<'_>> {
+        let in_spec = self.spec.approved_plan.as_deref().map(|value| ("spec.approvedPlan", value));
+        let annotation = self.annotation(APPROVE_ANNOTATION).map(|value| (APPROVE_ANNOTATION, value));
+        let all = [in_spec, annotation].into_iter().flatten().map(|(place, value)| {
+            let (components, hash) = scoped(value);
+            ApprovedPlan { place, components, hash }
+        });
+        all.filter(|plan| !plan.hash.is_empty()).collect()
     }
 
     /// The value of an annotation, where it has one.
@@ -121,13 +125,8 @@ impl Stack {
     /// The value of an annotation, where it concerns a component: `COMPONENT,COMPONENT:VALUE` concerns those, any other
     /// value all of them.
     pub fn annotation_for(&self, name: &str, component: ComponentName) -> Option<&str> {
-        let value = self.annotation(name)?;
-        let Some((scope, rest)) = value.split_once(':') else { return Some(value) };
-        let scope: Result<Vec<ComponentName>, String> = scope.split(',').map(str::parse).collect();
-        match scope {
-            Ok(scope) => scope.contains(&component).then_some(rest),
-            Err(_) => Some(value),
-        }
+        let (components, rest) = scoped(self.annotation(name)?);
+        (components.is_empty() || components.contains(&component)).then_some(rest)
     }
 
     /// Whether a person wrote onto this very spec that services of a component may begin without the data that they had.
@@ -157,6 +156,31 @@ impl Stack {
         let metadata = &self.resource.metadata;
         Some(format!("{}@{}", metadata.uid.as_ref()?, metadata.generation?))
     }
+}
+
+/// A plan that may be executed although changes wait for approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovedPlan<'a> {
+    /// Field or annotation that approves it.
+    pub place: &'static str,
+    /// Components whose part of it is approved; all where none is named.
+    pub components: Vec<ComponentName>,
+    /// Hash of the plan of the whole stack.
+    pub hash: &'a str,
+}
+
+impl ApprovedPlan<'_> {
+    /// Whether the part of a component is approved.
+    pub fn covers(&self, component: ComponentName) -> bool {
+        self.components.is_empty() || self.components.contains(&component)
+    }
+}
+
+/// The components that a value is limited to, none for all of them, and the value itself.
+fn scoped(value: &str) -> (Vec<ComponentName>, &str) {
+    let Some((scope, rest)) = value.split_once(':') else { return (Vec::new(), value) };
+    let components: Result<Vec<ComponentName>, String> = scope.split(',').map(str::parse).collect();
+    components.map_or_else(|_| (Vec::new(), value), |components| (components, rest))
 }
 
 /// How the names of our annotations begin. Values of those about rollback, retry, adoption and data may begin with the

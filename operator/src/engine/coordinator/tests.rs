@@ -273,3 +273,38 @@ fn the_plan_that_the_spec_approves_is_that_of_all_hosts_and_lasts_though_the_fir
     coordinator.record(&stack, &first, &one);
     assert!(!is_approved(&stack, &first, &one), "it is withdrawn");
 }
+
+#[cfg(feature = "echo")]
+#[test]
+fn an_approval_can_be_limited_to_a_component() {
+    let mut stack = stack();
+    let settings = r#"{"image": "echo:r1"}"#;
+    let annotate = |stack: &mut Stack, name: &str, value: &str| {
+        let annotations = stack.resource.metadata.annotations.get_or_insert_default();
+        annotations.insert(name.to_owned(), value.to_owned());
+    };
+    annotate(&mut stack, "tasktracker.dev/echo", settings);
+    let waiting = |desired_hash: &str| {
+        let change = diff::Change { desired_hash: desired_hash.into(), ..diff::Change::default() };
+        let waiting = plan::Waiting { reason: reasons::APPROVAL_NEEDED, message: String::new(), change };
+        evaluation(&stack, plan::Plan { waiting: Some(waiting), ..plan::Plan::default() })
+    };
+    let (one, two) = (waiting("one"), waiting("two"));
+    let app = key(&stack, "app-1");
+    let echo = ProjectKey { component: ComponentName::Echo, ..app.clone() };
+    let coordinator = RolloutCoordinator::default();
+    coordinator.begin(&stack.key);
+    let hash = plan::hash_of([("app-1", "app", one.plan.hash()), ("app-1", "echo", two.plan.hash())]);
+    let mut approved = |value: &str| {
+        annotate(&mut stack, crate::source::APPROVE_ANNOTATION, value);
+        coordinator.record(&stack, &app, &one);
+        coordinator.record(&stack, &echo, &two);
+        [(&app, &one), (&echo, &two)].map(|(key, one)| coordinator.is_newly_approved(&stack, key, one))
+    };
+    assert_eq!(approved("app:0000"), [false, false]);
+    assert_eq!(approved(&format!("app:{hash}")), [true, false]);
+    assert_eq!(approved(&format!("echo:{hash}")), [false, true]);
+    assert_eq!(approved(&format!("app,echo:{hash}")), [true, true]);
+    assert_eq!(approved(&format!("unknown:{hash}")), [false, false]);
+    assert_eq!(approved(&hash), [true, true]);
+}

@@ -38,5 +38,18 @@ fn the_api_server_stores_the_status_of_each_component() {
         components().last().is_some_and(|echo| echo["drift"][0]["kind"] == "Stopped")
     });
     assert_eq!(components()[0]["drift"].as_array().map_or(0, Vec::len), 0);
+    let differs = 2;
+    let both = cluster.command_ends(differs, &["status"]);
+    let rows = |text: &str| -> Vec<String> {
+        let of_host = text.lines().filter(|line| line.contains(" app-1 ") && line.ends_with(['0', '1']));
+        of_host.map(|line| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ")).collect()
+    };
+    assert_eq!(rows(&both), ["app r1 yes yes 0", "echo - yes no 1"], "{both}");
+    let echo = cluster.command_ends(differs, &["status", "--component", "echo"]);
+    assert_eq!(rows(&echo), ["echo - yes no 1"], "{echo}");
+    let app = cluster.command_ends(differs, &["plan", "--component", "app"]);
+    assert!(!app.contains("Stopped"), "{app}");
+    let echo = cluster.command_ends(differs, &["plan", "--component", "echo"]);
+    assert!(echo.contains("Stopped"), "{echo}");
     operator.stop();
 }
