@@ -175,7 +175,7 @@ pub struct Failed {
     /// Whether nothing was in force there before: then it may be the host that is not good.
     #[serde(default)]
     pub first: bool,
-    /// Whether everything was left as it was then, for a person to look at.
+    /// Whether everything was left as it was then, for a person to examine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
     /// Host on which it failed first, where it was taken back here for that.

@@ -18,7 +18,7 @@ use super::{
 
 /// Stacks that are followed.
 const STACKS: usize = 500;
-/// How often memory and requests are looked at, and how far apart.
+/// How often memory and requests are checked, and how far apart.
 const SAMPLES: usize = 5;
 const APART: Duration = Duration::from_mins(1);
 /// How long it may take until something is known of every stack.

@@ -44,7 +44,7 @@ impl<'a> Compose<'a> {
         Step::docker(&all, limit)
     }
 
-    /// Makes containers; whether they serve is looked at afterwards, never believed.
+    /// Makes containers; whether they serve is checked afterwards, never believed.
     pub(super) fn up(&self, arguments: &[&str]) -> Step {
         let fixed = ["up", "-d", "--pull", "never", "--no-build"];
         let all: Vec<&str> = fixed.iter().copied().chain(arguments.iter().copied()).collect();

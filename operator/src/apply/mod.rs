@@ -82,7 +82,7 @@ pub enum RollbackCause {
 }
 
 impl Context<'_> {
-    /// Whether what fails is left as it is, for a person to look at.
+    /// Whether what fails is left as it is, for a person to examine.
     fn leaves_failures(&self) -> bool {
         self.rollout.on_failure == OnFailure::Hold && self.back.is_none()
     }
@@ -272,7 +272,7 @@ pub async fn apply(
     Ok(Outcome { repaired: repairs.iter().map(|action| action.words()).collect(), rolled_out: None })
 }
 
-/// Keeps in the ledger what was repaired and differs still, where that is news; `after` is the look that saw it.
+/// Keeps in the ledger what was repaired and differs still, where that is news; `after` is the check that saw it.
 ///
 /// # Errors
 /// When the ledger cannot be written.

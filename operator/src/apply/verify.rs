@@ -1,4 +1,4 @@
-//! Whether services serve, looked at by the operator itself: `docker compose up --wait` is no proof.
+//! Whether services serve, checked by the operator itself: `docker compose up --wait` is no proof.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     text::printable,
 };
 
-/// How often it is looked.
+/// Interval between two checks.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long Docker may take to start what ended by itself: what stands still for longer, it does not start any more.
 const STILL: Duration = Duration::from_secs(3);

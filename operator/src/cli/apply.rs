@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, Reach, hashes, look_at_all},
+    hosts::{CheckedProject, Reach, check_all, hashes},
     printer::{Printer, Tone},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 
 /// How long another writer is waited for before there is a plan.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often it is looked whether they are done.
+/// How often it is checked whether they are done.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// `apply`
@@ -36,7 +36,7 @@ pub(super) async fn apply(
     approval: Approval,
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let mut all = look_in_peace(selection, &reach, approval).await?;
+    let mut all = check_without_writer(selection, &reach, approval).await?;
     // Hosts are in order within each component: its rollout goes from one to the next.
     all.sort_by(|one, other| group(one).cmp(&group(other)));
     if let Some(wanted) = wanted {
@@ -52,18 +52,18 @@ pub(super) async fn apply(
     let mut documents = Vec::new();
     let stacks = all.chunk_by(|one, next| one.stack.key == next.stack.key);
     let results = futures::future::join_all(stacks.map(|projects| apply_stack(projects, approval))).await;
-    for (looked, result) in all.iter().zip(results.into_iter().flatten()) {
-        let (stack, host) = (looked.stack.key.to_string(), &looked.spec.name);
+    for (checked, result) in all.iter().zip(results.into_iter().flatten()) {
+        let (stack, host) = (checked.stack.key.to_string(), &checked.spec.name);
         match result {
             Err(error) => {
-                printer.error(&looked.error_line(&format!("{error:#}")));
+                printer.error(&checked.error_line(&format!("{error:#}")));
                 documents.push(json!({ "stack": stack, "host": host, "error": format!("{error:#}") }));
                 verdict = Verdict::Failed;
             }
             Ok(outcome) => {
-                print_outcome(printer, looked, &outcome);
+                print_outcome(printer, checked, &outcome);
                 let (component, release) =
-                    (looked.project.component, outcome.rolled_out.map(|release| release.id));
+                    (checked.project.component, outcome.rolled_out.map(|release| release.id));
                 documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release }));
             }
         }
@@ -74,18 +74,18 @@ pub(super) async fn apply(
     Ok(verdict)
 }
 
-/// Looks when nobody writes: while somebody does, there is no plan to compare with. Whoever writes for too long is told
+/// Checks while nobody writes: while somebody does, there is no plan to compare with. Whoever writes for too long is told
 /// of where the lock is asked for.
-async fn look_in_peace(
+async fn check_without_writer(
     selection: &Selection,
     reach: &Reach,
     approval: Approval,
-) -> anyhow::Result<Vec<Looked>> {
+) -> anyhow::Result<Vec<CheckedProject>> {
     let started = Instant::now();
     let (mut depth, mut fetched) = (Depth::Slow, false);
     loop {
-        let all = look_at_all(selection, reach, approval, depth).await?;
-        let busy = all.iter().flat_map(|looked| &looked.result).any(|evaluation| evaluation.observed.busy);
+        let all = check_all(selection, reach, approval, depth).await?;
+        let busy = all.iter().flat_map(|checked| &checked.result).any(|evaluation| evaluation.observed.busy);
         if !busy && !fetched && fetch_images(&all).await {
             (depth, fetched) = (Depth::Whole, true);
             continue;
@@ -99,28 +99,28 @@ async fn look_in_peace(
 }
 
 /// The stack and component of a project: within those, one host follows the other.
-fn group(looked: &Looked) -> (&StackKey, ComponentName) {
-    (&looked.stack.key, looked.project.component)
+fn group(checked: &CheckedProject) -> (&StackKey, ComponentName) {
+    (&checked.stack.key, checked.project.component)
 }
 
 /// Pulls on every host what its change waits for; whether there was anything.
-async fn fetch_images(all: &[Looked]) -> bool {
-    let checked = all.iter().filter_map(|looked| Some((looked.context()?, looked.result.as_ref().ok()?)));
+async fn fetch_images(all: &[CheckedProject]) -> bool {
+    let checked = all.iter().filter_map(|checked| Some((checked.context()?, checked.result.as_ref().ok()?)));
     let fetched = checked.map(async |(context, evaluation)| context.fetch_images(evaluation).await);
     futures::future::join_all(fetched).await.into_iter().any(|any| any)
 }
 
 /// What a project lacks for its change, in words.
-fn lacking(projects: &[Looked]) -> Option<String> {
-    let mut lacking = projects.iter().filter_map(|looked| {
-        let evaluation = looked.result.as_ref().ok()?;
-        Some(format!("{}: {}", looked.spec.name, evaluation.plan.lacking()?))
+fn lacking(projects: &[CheckedProject]) -> Option<String> {
+    let mut lacking = projects.iter().filter_map(|checked| {
+        let evaluation = checked.result.as_ref().ok()?;
+        Some(format!("{}: {}", checked.spec.name, evaluation.plan.lacking()?))
     });
     lacking.next()
 }
 
 /// Applies the components of a stack one after the other; what fails of one leaves the others alone.
-async fn apply_stack(projects: &[Looked], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
+async fn apply_stack(projects: &[CheckedProject], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
     let mut results = Vec::new();
     for hosts in projects.chunk_by(|one, next| group(one) == group(next)) {
         results.extend(apply_component(hosts, approval).await);
@@ -130,16 +130,19 @@ async fn apply_stack(projects: &[Looked], approval: Approval) -> Vec<anyhow::Res
 
 /// Applies a component to one host after the other, where none of them lacks anything for it. A release that fails on one
 /// of them is tried on no other, and those that have it already go back.
-async fn apply_component(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
+async fn apply_component(
+    hosts: &[CheckedProject],
+    approval: Approval,
+) -> Vec<anyhow::Result<apply::Outcome>> {
     let mut results: Vec<anyhow::Result<apply::Outcome>> = Vec::new();
     let mut failed: Option<PeerFailure> = None;
     let lacking = lacking(hosts);
-    let is_change = |looked: &Looked| {
-        let evaluation = looked.result.as_ref().ok();
+    let is_change = |checked: &CheckedProject| {
+        let evaluation = checked.result.as_ref().ok();
         evaluation.is_some_and(|one| one.plan.rollout.is_some() && !one.observed.has_open_intent())
     };
-    for looked in hosts {
-        if let Some(found) = lacking.as_ref().filter(|_| is_change(looked)) {
+    for checked in hosts {
+        if let Some(found) = lacking.as_ref().filter(|_| is_change(checked)) {
             results.push(Err(anyhow!("nothing is begun: {found}")));
             continue;
         }
@@ -147,11 +150,11 @@ async fn apply_component(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Re
             results.push(Err(anyhow!("not tried here: it failed on {failed}")));
             continue;
         }
-        let result = Box::pin(apply_looked(looked, approval)).await;
+        let result = Box::pin(apply_checked(checked, approval)).await;
         let release = result.as_ref().err().and_then(|error| error.downcast_ref::<apply::Error>());
         if let Some(error) = release.filter(|error| error.is_of_release()) {
-            let found = PeerFailure { host: looked.spec.name.to_string(), message: error.to_string() };
-            let goes_back = looked.stack.spec.policy.rollout.on_failure == OnFailure::Rollback;
+            let found = PeerFailure { host: checked.spec.name.to_string(), message: error.to_string() };
+            let goes_back = checked.stack.spec.policy.rollout.on_failure == OnFailure::Rollback;
             for (done, earlier) in hosts.iter().zip(&mut results).filter(|_| goes_back) {
                 let release = earlier.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref());
                 if let Some(release) = release.map(|release| release.id.clone()) {
@@ -167,28 +170,32 @@ async fn apply_component(hosts: &[Looked], approval: Approval) -> Vec<anyhow::Re
 }
 
 /// Goes back on a host to the release before the one that failed on a peer, where nobody else did so meanwhile.
-async fn rollback_for_peer(looked: &Looked, release: &str, found: &PeerFailure) -> anyhow::Result<()> {
+async fn rollback_for_peer(
+    checked: &CheckedProject,
+    release: &str,
+    found: &PeerFailure,
+) -> anyhow::Result<()> {
     let back = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
         if evaluation.observed.applied.as_ref().is_some_and(|applied| applied.id == release) {
             context.rollback_for_peer(lock, evaluation, found, &person()).await?;
         }
         Ok(Some(()))
     };
-    looked.under_lock(back).await.map(drop)
+    checked.under_lock(back).await.map(drop)
 }
 
-async fn apply_looked(looked: &Looked, approval: Approval) -> anyhow::Result<apply::Outcome> {
-    let evaluation = match &looked.result {
+async fn apply_checked(checked: &CheckedProject, approval: Approval) -> anyhow::Result<apply::Outcome> {
+    let evaluation = match &checked.result {
         Err(error) => bail!("{error}"),
         Ok(evaluation) => evaluation,
     };
-    let Some(context) = looked.context() else { return Ok(apply::Outcome::default()) };
+    let Some(context) = checked.context() else { return Ok(apply::Outcome::default()) };
     may_apply(evaluation)?;
     if !(evaluation.has_work() || evaluation.observed.busy) {
         return Ok(apply::Outcome::default());
     }
     let lock = context.host.lock(&Memory::none().writer()).await?;
-    let result = apply_locked((context, &looked.project), evaluation, &lock, approval).await;
+    let result = apply_locked((context, &checked.project), evaluation, &lock, approval).await;
     lock.release().await;
     result
 }
@@ -224,11 +231,11 @@ fn may_apply(evaluation: &Evaluation) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_outcome(printer: &Printer, looked: &Looked, outcome: &apply::Outcome) {
+fn print_outcome(printer: &Printer, checked: &CheckedProject, outcome: &apply::Outcome) {
     if printer.is_json() {
         return;
     }
-    let title = format!("{} on {}", looked.stack.key, looked.spec.name);
+    let title = format!("{} on {}", checked.stack.key, checked.spec.name);
     for action in &outcome.repaired {
         printer.line(Tone::Good, &format!("{title}: done: {action}"));
     }

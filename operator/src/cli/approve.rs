@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Looked, Reach, hashes, look_at_all, on_each},
+    hosts::{CheckedProject, Reach, check_all, hashes, on_each},
     printer::Printer,
 };
 use crate::{
@@ -25,7 +25,7 @@ pub(super) async fn approve(
     wanted: &str,
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
+    let all = check_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     for (stack, found) in hashes(&all) {
         if found != wanted {
             bail!(
@@ -49,12 +49,12 @@ pub(super) async fn approve(
         Ok(Some((format!("plan {plan} is approved"), json!({ "plan": plan }))))
     };
     // What waits for nobody is left alone; what could not be read is told as not covered.
-    let concerned = all.iter().filter(|looked| looked.result.is_err() || waiting(looked).is_some());
+    let concerned = all.iter().filter(|checked| checked.result.is_err() || waiting(checked).is_some());
     Ok(on_each(printer, concerned, keep).await)
 }
 
 /// The plan of a project that waits for a person.
-fn waiting(looked: &Looked) -> Option<(&str, String)> {
-    let evaluation = looked.result.as_ref().ok().filter(|one| one.plan.needs_approval())?;
-    Some((looked.spec.name.as_str(), evaluation.plan.hash()))
+fn waiting(checked: &CheckedProject) -> Option<(&str, String)> {
+    let evaluation = checked.result.as_ref().ok().filter(|one| one.plan.needs_approval())?;
+    Some((checked.spec.name.as_str(), evaluation.plan.hash()))
 }

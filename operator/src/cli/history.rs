@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     Selection, Verdict,
-    hosts::{Reach, look_at_all},
+    hosts::{Reach, check_all},
     printer::{Printer, Tone, table},
 };
 use crate::{
@@ -16,21 +16,21 @@ use crate::{
 
 /// `history`
 pub(super) async fn history(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
-    let all = look_at_all(selection, &Reach::default(), Approval::Policy, Depth::Woken).await?;
+    let all = check_all(selection, &Reach::default(), Approval::Policy, Depth::Woken).await?;
     let mut verdict = Verdict::InSync;
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
-    for looked in &all {
-        let (stack, host) = (looked.stack.key.to_string(), looked.spec.name.to_string());
-        let evaluation = match &looked.result {
+    for checked in &all {
+        let (stack, host) = (checked.stack.key.to_string(), checked.spec.name.to_string());
+        let evaluation = match &checked.result {
             Ok(evaluation) => evaluation,
             Err(error) => {
-                printer.error(&looked.error_line(&error.to_string()));
+                printer.error(&checked.error_line(&error.to_string()));
                 documents.push(json!({ "stack": stack, "host": host, "error": error.to_string() }));
                 verdict = Verdict::Failed;
                 continue;
             }
         };
-        let component = looked.project.component.to_string();
+        let component = checked.project.component.to_string();
         let ledger = evaluation.observed.ledger.as_ref();
         for rollout in ledger.map_or(&[][..], |ledger| &ledger.history) {
             let kept = ledger.is_some_and(|ledger| ledger.kept().contains(&rollout.release));

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// One project of a stack on a host, and what its check came to.
-pub(super) struct Looked {
+pub(super) struct CheckedProject {
     pub(super) stack: Arc<Stack>,
     pub(super) spec: HostSpec,
     pub(super) project: Project,
@@ -32,14 +32,14 @@ pub(super) struct Looked {
     means: Arc<Means>,
 }
 
-/// What every look of one command uses.
+/// What every check of one command uses.
 struct Means {
     secrets: Secrets,
     memory: Memory,
     images: Arc<Images>,
 }
 
-/// What one command keeps from one look to the next: connections, and what tags mean.
+/// What one command keeps from one check to the next: connections, and what tags mean.
 pub(super) struct Reach {
     hosts: Hosts,
     images: Arc<Images>,
@@ -52,12 +52,12 @@ impl Default for Reach {
 }
 
 /// Checks every project of the chosen stacks and components, side by side: a slow host does not delay the others.
-pub(super) async fn look_at_all(
+pub(super) async fn check_all(
     selection: &Selection,
     reach: &Reach,
     approval: Approval,
     depth: Depth,
-) -> anyhow::Result<Vec<Looked>> {
+) -> anyhow::Result<Vec<CheckedProject>> {
     let means = Arc::new(Means {
         secrets: selection.source.secrets(),
         memory: selection.state.share()?,
@@ -86,12 +86,12 @@ async fn check(
     means: Arc<Means>,
     reach: &Reach,
     options: CheckOptions<'_>,
-) -> Looked {
+) -> CheckedProject {
     let target = match target(&stack, &spec, &means.secrets).await {
         Ok(target) => target,
         Err(error) => {
             let result = Err(error.into());
-            return Looked { stack, spec, project, host: None, result, means };
+            return CheckedProject { stack, spec, project, host: None, result, means };
         }
     };
     let host = reach.hosts.get(&stack.key, target);
@@ -104,10 +104,10 @@ async fn check(
         images: &means.images,
     };
     let result = context.check(&project, options).await.map_err(engine::Error::from);
-    Looked { stack, spec, project, host: Some(host), result, means }
+    CheckedProject { stack, spec, project, host: Some(host), result, means }
 }
 
-impl Looked {
+impl CheckedProject {
     /// Checks again, alone on the host, and does something about the project, where anything may be written.
     pub(super) async fn under_lock<T>(
         &self,
@@ -178,13 +178,13 @@ pub(super) type Outcome = (String, Value);
 /// Does what a person asks for on one host after the other, alone on each, and tells what came of it.
 pub(super) async fn on_each(
     printer: &Printer,
-    all: impl IntoIterator<Item = &Looked>,
+    all: impl IntoIterator<Item = &CheckedProject>,
     work: impl AsyncFn(ProjectContext<'_>, &HostLock, &Evaluation) -> anyhow::Result<Option<Outcome>>,
 ) -> Verdict {
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
-    for looked in all {
-        let place = json!({ "stack": looked.stack.key.to_string(), "host": looked.spec.name, "component": looked.project.component });
+    for checked in all {
+        let place = json!({ "stack": checked.stack.key.to_string(), "host": checked.spec.name, "component": checked.project.component });
         let mut tell = |fields: Value| {
             let mut document = place.clone();
             if let (Some(document), Value::Object(fields)) = (document.as_object_mut(), fields) {
@@ -192,18 +192,18 @@ pub(super) async fn on_each(
             }
             documents.push(document);
         };
-        match Box::pin(looked.under_lock(&work)).await {
+        match Box::pin(checked.under_lock(&work)).await {
             Ok(done) => {
                 if let Some((words, fields)) = done {
                     if !printer.is_json() {
-                        let title = format!("{} on {}", looked.stack.key, looked.spec.name);
+                        let title = format!("{} on {}", checked.stack.key, checked.spec.name);
                         printer.line(Tone::Good, &format!("{title}: {words}"));
                     }
                     tell(fields);
                 }
             }
             Err(error) => {
-                printer.error(&looked.error_line(&format!("{error:#}")));
+                printer.error(&checked.error_line(&format!("{error:#}")));
                 tell(json!({ "error": format!("{error:#}") }));
                 verdict = Verdict::Failed;
             }
@@ -216,19 +216,19 @@ pub(super) async fn on_each(
 }
 
 /// The worst of all.
-pub(super) fn verdict(all: &[Looked]) -> Verdict {
-    all.iter().map(Looked::verdict).fold(Verdict::InSync, Verdict::and)
+pub(super) fn verdict(all: &[CheckedProject]) -> Verdict {
+    all.iter().map(CheckedProject::verdict).fold(Verdict::InSync, Verdict::and)
 }
 
 /// The hash of each stack's plan, over those of its projects that were chosen and could be checked.
-pub(super) fn hashes(all: &[Looked]) -> BTreeMap<StackKey, String> {
-    let keys: std::collections::BTreeSet<&StackKey> = all.iter().map(|looked| &looked.stack.key).collect();
+pub(super) fn hashes(all: &[CheckedProject]) -> BTreeMap<StackKey, String> {
+    let keys: std::collections::BTreeSet<&StackKey> = all.iter().map(|checked| &checked.stack.key).collect();
     keys.into_iter()
         .map(|key| {
-            let of_stack = all.iter().filter(|looked| looked.stack.key == *key);
-            let plans = of_stack.filter_map(|looked| {
-                let evaluation = looked.result.as_ref().ok()?;
-                Some((looked.spec.name.as_str(), looked.project.component.as_str(), evaluation.plan.hash()))
+            let of_stack = all.iter().filter(|checked| checked.stack.key == *key);
+            let plans = of_stack.filter_map(|checked| {
+                let evaluation = checked.result.as_ref().ok()?;
+                Some((checked.spec.name.as_str(), checked.project.component.as_str(), evaluation.plan.hash()))
             });
             (key.clone(), plan::hash_of(plans))
         })

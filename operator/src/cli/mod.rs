@@ -184,7 +184,7 @@ enum Command {
     },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
-    /// With --kubernetes: have everything looked at now.
+    /// With --kubernetes: have everything checked now.
     Reconcile(Selection),
     /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
     Import {

@@ -7,7 +7,7 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, Reach, hashes, look_at_all, verdict},
+    hosts::{CheckedProject, Reach, check_all, hashes, verdict},
     printer::{Printer, Tone},
     text_diff,
 };
@@ -26,27 +26,27 @@ type FileDiffs = BTreeMap<String, Vec<String>>;
 /// `plan`
 pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
+    let all = check_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     let hashes = hashes(&all);
     let mut documents = Vec::new();
     let mut titled = None;
-    for looked in &all {
-        let (key, host) = (&looked.stack.key, &looked.spec.name);
+    for checked in &all {
+        let (key, host) = (&checked.stack.key, &checked.spec.name);
         let hash = &hashes[key];
         if !printer.is_json() && titled.as_ref() != Some(key) {
             printer.line(Tone::Plain, &format!("{key}: plan {hash}"));
             titled = Some(key.clone());
         }
         let stack = key.to_string();
-        match &looked.result {
+        match &checked.result {
             Err(error) => {
-                printer.error(&looked.error_line(error));
+                printer.error(&checked.error_line(error));
                 documents.push(json!({ "stack": stack, "host": host, "error": error.to_string(), "reason": error.reason() }));
             }
             Ok(evaluation) => {
-                let files = file_diffs(looked, evaluation).await;
+                let files = file_diffs(checked, evaluation).await;
                 documents.push(json!({
-                    "stack": stack, "host": host, "component": looked.project.component, "hash": hash,
+                    "stack": stack, "host": host, "component": checked.project.component, "hash": hash,
                     "busy": evaluation.observed.busy, "drift": evaluation.drift, "files": files,
                     "plan": evaluation.plan,
                 }));
@@ -63,7 +63,7 @@ pub(super) async fn plan(printer: &Printer, selection: &Selection) -> anyhow::Re
 }
 
 /// What changes in files: on the host against the applied release, and by the change against that release.
-async fn file_diffs(looked: &Looked, evaluation: &Evaluation) -> FileDiffs {
+async fn file_diffs(checked: &CheckedProject, evaluation: &Evaluation) -> FileDiffs {
     let mut diffs = FileDiffs::new();
     let Some(applied) = &evaluation.observed.applied else { return diffs };
     if let Some(change) = evaluation.plan.change() {
@@ -80,7 +80,7 @@ async fn file_diffs(looked: &Looked, evaluation: &Evaluation) -> FileDiffs {
             diffs.insert(path.clone(), text_diff::unified(&before, &after, ("applied release", "asked for")));
         }
     }
-    if let Some(host) = &looked.host {
+    if let Some(host) = &checked.host {
         diffs.extend(drifted_files(host, evaluation).await);
     }
     diffs

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Reach, look_at_all, on_each},
+    hosts::{Reach, check_all, on_each},
     printer::Printer,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// `retry`
 pub(super) async fn retry(printer: &Printer, selection: &Selection) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
+    let all = check_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
     let again = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
         let again = context.retry(lock, evaluation, &person()).await?;
         let words = if again { "what failed is tried again" } else { "nothing failed" };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     Selection, Verdict,
     apply::person,
-    hosts::{Reach, look_at_all, on_each},
+    hosts::{Reach, check_all, on_each},
     printer::Printer,
 };
 use crate::{
@@ -22,9 +22,9 @@ pub(super) async fn rollback(
     release: Option<&str>,
 ) -> anyhow::Result<Verdict> {
     let reach = Reach::default();
-    let all = look_at_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
-    let brought = all.iter().map(async |looked| {
-        let Some((context, evaluation)) = looked.context().zip(looked.result.as_ref().ok()) else { return };
+    let all = check_all(selection, &reach, Approval::Policy, Depth::Slow).await?;
+    let brought = all.iter().map(async |checked| {
+        let Some((context, evaluation)) = checked.context().zip(checked.result.as_ref().ok()) else { return };
         if let Err(error) = context.bring_images_back(evaluation, release).await {
             tracing::debug!(host = %context.spec.name, %error, "nothing is pulled");
         }

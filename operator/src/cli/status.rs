@@ -8,7 +8,7 @@ use tasktracker_crds::DriftItem;
 
 use super::{
     Selection, Verdict,
-    hosts::{Looked, Reach, look_at_all, verdict},
+    hosts::{CheckedProject, Reach, check_all, verdict},
     plan::headline,
     printer::{Printer, Tone, table},
 };
@@ -32,8 +32,8 @@ pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool
     let mut depth = Depth::Slow;
     let mut shown = Vec::new();
     loop {
-        let all = look_at_all(selection, &reach, Approval::Policy, depth).await?;
-        // `run` dates what came since the last look.
+        let all = check_all(selection, &reach, Approval::Policy, depth).await?;
+        // `run` dates what came since the last check.
         let memory = selection.state.share()?;
         let reports = reports(&all, &memory);
         if !watch {
@@ -52,17 +52,18 @@ pub(super) async fn status(printer: &Printer, selection: &Selection, watch: bool
 }
 
 /// Reports of every host, with the times that `run` keeps.
-fn reports(all: &[Looked], memory: &Memory) -> Vec<(String, ProjectReport)> {
-    let dated = |looked: &Looked, mut report: ProjectReport| {
-        let stack = looked.stack.key.to_string();
-        memory.date(&stack, looked.spec.name.as_str(), &mut report.drift);
+fn reports(all: &[CheckedProject], memory: &Memory) -> Vec<(String, ProjectReport)> {
+    let dated = |checked: &CheckedProject, mut report: ProjectReport| {
+        let stack = checked.stack.key.to_string();
+        memory.date(&stack, checked.spec.name.as_str(), &mut report.drift);
         (stack, report)
     };
-    let mut reports: Vec<_> = all.iter().map(|looked| dated(looked, looked.report())).collect();
-    let stacks: BTreeMap<&StackKey, &Looked> = all.iter().map(|looked| (&looked.stack.key, looked)).collect();
-    for looked in stacks.into_values() {
-        let left = engine::retained(&looked.stack, memory);
-        reports.extend(left.into_iter().map(|report| (looked.stack.key.to_string(), report)));
+    let mut reports: Vec<_> = all.iter().map(|checked| dated(checked, checked.report())).collect();
+    let stacks: BTreeMap<&StackKey, &CheckedProject> =
+        all.iter().map(|checked| (&checked.stack.key, checked)).collect();
+    for checked in stacks.into_values() {
+        let left = engine::retained(&checked.stack, memory);
+        reports.extend(left.into_iter().map(|report| (checked.stack.key.to_string(), report)));
     }
     reports
 }

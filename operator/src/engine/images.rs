@@ -1,5 +1,5 @@
 //! Images before a rollout: what a tag means is settled once for a stack, and images are on the host before anything
-//! there is touched. Registries are asked beside the looks, which do not wait for them.
+//! there is touched. Registries are asked beside the checks, which do not wait for them.
 
 mod background;
 mod credentials;
@@ -33,21 +33,21 @@ use crate::{
     source::StackKey,
 };
 
-/// How long a look waits for a registry before it goes on without it.
+/// How long a check waits for a registry before it goes on without it.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How long a person who asks for a plan waits for a registry.
 const PATIENCE_OF_A_PERSON: Duration = Duration::from_mins(1);
-/// How long the other hosts of a stack may take to be looked at before it is asked what a tag means.
+/// How long the other hosts of a stack may take to be checked before it is asked what a tag means.
 const SIBLINGS: Duration = Duration::from_secs(10);
-/// How often it is looked whether they were, while a look waits.
+/// How often it is checked whether they were, while a check waits.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How soon it is looked again whether they were.
+/// How soon it is checked again whether they were.
 const WAKE: Duration = Duration::from_millis(500);
 /// How long a registry that refused is not asked again.
 const REST: Duration = Duration::from_secs(10);
 /// Shortest time between two questions for what a tag means.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// How long what nobody uses is remembered: what a tag meant, why a pull failed, and which hosts were looked at.
+/// How long what nobody uses is remembered: what a tag meant, why a pull failed, and which hosts were checked.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// What tags mean to each stack, and what is on its way to which host.
@@ -248,7 +248,7 @@ impl Images {
         Err(refused)
     }
 
-    /// Whether every other host of the stack was looked at, or had the time for it: what they have counts.
+    /// Whether every other host of the stack was checked, or had the time for it: what they have counts.
     fn siblings_were_checked(&self, context: &ProjectContext<'_>, component: ComponentName) -> bool {
         let now = Instant::now();
         let mut state = self.state();
@@ -258,7 +258,7 @@ impl Images {
         component::hosts(context.stack, component).all(is_seen) || seen.since + SIBLINGS <= now
     }
 
-    /// Waits until they were, as long as a look may wait; whether that is so.
+    /// Waits until they were, as long as a check may wait; whether that is so.
     async fn wait_for_siblings(&self, context: &ProjectContext<'_>, component: ComponentName) -> bool {
         let started = Instant::now();
         while !self.siblings_were_checked(context, component) {
@@ -270,7 +270,7 @@ impl Images {
         true
     }
 
-    /// A host of a stack was looked at: what the tags mean there is what they are to mean on the others.
+    /// A host of a stack was checked: what the tags mean there is what they are to mean on the others.
     fn record_check(
         &self,
         context: &ProjectContext<'_>,
@@ -300,7 +300,7 @@ impl Images {
         self.state().tags.get(&key).and_then(|tag| tag.found.clone())
     }
 
-    /// Asks the registry for a tag beside the looks, where it was not for a while; what is there while it is asked.
+    /// Asks the registry for a tag beside the checks, where it was not for a while; what is there while it is asked.
     async fn ask(
         self: &Arc<Self>,
         context: &ProjectContext<'_>,
@@ -365,7 +365,7 @@ impl Images {
                     availability.present.insert(service.to_owned(), image.id);
                     continue;
                 }
-                // A daemon that cannot tell of one image is looked at all the same.
+                // A daemon that cannot tell of one image is checked all the same.
                 Err(error @ host::Error::DockerApi { .. }) => {
                     availability.pending =
                         Some((reasons::PREFLIGHT_FAILED, format!("image {reference}: {error}")));
@@ -404,7 +404,7 @@ impl Tag {
 }
 
 impl ProjectContext<'_> {
-    /// Pulls what the change of a look waits for, and waits until that is done or failed; whether there was anything.
+    /// Pulls what the change of a check waits for, and waits until that is done or failed; whether there was anything.
     pub async fn fetch_images(&self, evaluation: &Evaluation) -> bool {
         let awaited = waits_for_images(evaluation);
         if awaited {
@@ -428,7 +428,7 @@ impl ProjectContext<'_> {
 
     async fn fetch_all(&self, references: &[String]) {
         for mut running in self.images.fetch(self, references).await {
-            // Its sender is gone when the pull is over, whatever came of it: the next look tells.
+            // Its sender is gone when the pull is over, whatever came of it: the next check tells.
             let _ = running.changed().await;
         }
     }
@@ -443,7 +443,7 @@ pub(super) fn waits_for_images(evaluation: &Evaluation) -> bool {
         && !availability.missing.is_empty()
 }
 
-/// Looks again after a while though nothing happened on the host.
+/// Checks again after a while though nothing happened on the host.
 fn wake_soon(host: Arc<Host>) {
     tokio::spawn(async move {
         sleep(WAKE).await;

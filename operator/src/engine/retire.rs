@@ -29,8 +29,8 @@ use crate::{
 
 /// How long after a failure it is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
-/// How often it is looked whether the source can be relied on again.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it is checked whether the source can be relied on again.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Who takes what away, and how much of it.
 #[derive(Clone, Copy, Debug)]
@@ -276,7 +276,7 @@ pub(super) async fn retire(shared: Arc<Shared>, job: Job) {
     let mut last_error = String::new();
     while job.is_wanted() {
         if !job.may_begin(&shared) {
-            sleep(LOOK).await;
+            sleep(POLL).await;
             continue;
         }
         let stack = job.current().map_or_else(|| job.stack.clone(), |stack| Stack::clone(&stack));

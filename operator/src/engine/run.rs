@@ -23,9 +23,9 @@ use crate::{
     source::{Folder, Secrets, Stack, StackFile},
 };
 
-/// How long the folder may not be looked at before that is a defect.
+/// How long the folder may not be checked before that is a defect.
 const STUCK: Duration = Duration::from_mins(2);
-/// How often the folder is looked at.
+/// How often the folder is checked.
 const FOLDER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What `run` needs.

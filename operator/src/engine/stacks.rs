@@ -181,7 +181,7 @@ impl Stacks {
         Ok(())
     }
 
-    /// Looks after a stack no longer; what is on its hosts stays as it is. Whether it was followed.
+    /// Unfollows a stack; what is on its hosts stays as it is. Whether it was followed.
     pub fn unfollow(&mut self, key: &str) -> bool {
         let managed = self.managed.keys().find(|managed| managed.to_string() == key).cloned();
         let Some((managed, old)) = managed.and_then(|managed| self.managed.remove_entry(&managed)) else {

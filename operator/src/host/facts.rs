@@ -1,4 +1,4 @@
-//! What every host needs: looked at at first contact, and again now and then.
+//! What every host needs: observed at first contact, and again now and then.
 
 use serde::Serialize;
 use tokio::time::Instant;

@@ -19,7 +19,7 @@ const PROGRAM: &str = include_str!("programs/helper.sh");
 /// Things in the folders of the stacks, at most: of more, nothing is known.
 const MOST_FILES: usize = 4_000;
 
-/// How long a sweep holds: while the host is watched, the next one comes before that, and wakes a look where it must.
+/// How long a sweep holds: while the host is watched, the next one comes before that, and wakes a check where it must.
 const SWEEP_HOLDS: Duration = Duration::from_millis(1_500);
 
 /// The program, and what it told last.

@@ -12,7 +12,7 @@ const SERVICE_LIMIT: Duration = Duration::from_secs(3);
 pub struct Limits {
     /// One answer of Docker's API.
     pub answer: Duration,
-    /// One program that only looks.
+    /// One program that only reads.
     pub program: Duration,
     /// One step of an HTTP exchange with a service: the connection, and the answer.
     pub service: Duration,

@@ -80,7 +80,7 @@ fn config() -> Result<ClientConfig, rustls::Error> {
     Ok(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth())
 }
 
-/// Lets anybody show any certificate that they have the key of: it is looked at, and nothing is told to them.
+/// Lets anybody show any certificate that they have the key of: it is read, and nothing is sent to them.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

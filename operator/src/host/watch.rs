@@ -1,4 +1,4 @@
-//! What wakes a look before its time: Docker's events, and once a second a sweep over the files.
+//! What wakes a check before its time: Docker's events, and once a second a sweep over the files.
 //!
 //! Both only say that something may have happened. Where they are late or miss something, the interval finds it.
 
@@ -14,7 +14,7 @@ use super::{
     docker::{Events, Origin, Subject},
 };
 
-/// How often files are looked over.
+/// How often files are swept.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// How long after a stream of events ended the next one is asked for.
 const EVENTS_PAUSE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const FOREIGN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Begins to watch over the present connection, where that is not done yet. What happens from then on wakes
-    /// whoever waits at [`Host::hints`]; so a look that begins now misses nothing.
+    /// whoever waits at [`Host::hints`]; so a check that begins now misses nothing.
     ///
     /// # Errors
     /// When the host cannot be reached, or Docker does not tell its events.
@@ -54,7 +54,7 @@ impl Host {
     }
 }
 
-/// Wakes at every event of ours, and once for all foreign ones within a second. When the stream ends, whoever looks
+/// Wakes at every event of ours, and once for all foreign ones within a second. When the stream ends, whoever checks
 /// next asks for another one.
 async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
     let is_ours = |subject: Subject<'_>| host.upgrade().is_some_and(|host| host.known().has(subject));
@@ -84,7 +84,7 @@ async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
     host.wake();
 }
 
-/// Wakes when a file changed; a failure is left to the look that follows.
+/// Wakes when a file changed; a failure is left to the check that follows.
 async fn sweep(host: Weak<Host>, link: Weak<Link>) {
     let mut ticks = interval_at(Instant::now() + SWEEP_PAUSE, SWEEP_PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the holder stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Standing {
+enum LeaseState {
     /// Another one acts, or nobody yet.
     #[default]
     Waiting,
@@ -48,13 +48,13 @@ enum Standing {
     Lost,
 }
 
-/// The lease of the operators that look after the same stacks.
+/// The lease of the operators of the same stacks.
 pub(super) struct Leadership {
     api: Api<Lease>,
     name: String,
     /// Who we are: another one for each process.
     identity: String,
-    standing: Mutex<Standing>,
+    state: Mutex<LeaseState>,
     /// The newest version of the lease that was seen.
     newest: AtomicU64,
     went_back: Notify,
@@ -69,8 +69,8 @@ struct Seen {
 
 impl Leadership {
     pub(super) fn new(api: Api<Lease>, name: String, identity: String) -> Self {
-        let (standing, newest, went_back) = (Mutex::default(), AtomicU64::new(0), Notify::new());
-        Self { api, name, identity, standing, newest, went_back }
+        let (state, newest, went_back) = (Mutex::default(), AtomicU64::new(0), Notify::new());
+        Self { api, name, identity, state, newest, went_back }
     }
 
     /// Waits until the API server has older data than it had: versions only grow, but for a restore. A watch that goes on
@@ -87,26 +87,26 @@ impl Leadership {
         }
     }
 
-    fn set(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    fn set(&self, state: LeaseState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    fn get(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self) -> LeaseState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What may be written now.
     pub(super) fn write_scope(&self) -> WriteScope {
         match self.get() {
-            Standing::Held(renewed) if renewed.elapsed() < ACTS_FOR => WriteScope::Full,
-            Standing::Held(_) => WriteScope::HealOnly(Hold {
+            LeaseState::Held(renewed) if renewed.elapsed() < ACTS_FOR => WriteScope::Full,
+            LeaseState::Held(_) => WriteScope::HealOnly(Hold {
                 reason: reasons::LEADERSHIP_UNKNOWN,
                 message: format!(
                     "the lease {} could not be renewed, so that it is not known whether this operator is the one that acts: it repairs, and begins nothing",
                     self.name
                 ),
             }),
-            Standing::Waiting | Standing::Lost => WriteScope::Nothing,
+            LeaseState::Waiting | LeaseState::Lost => WriteScope::Nothing,
         }
     }
 
@@ -119,7 +119,7 @@ impl Leadership {
             beat(tried.is_ok());
             match tried {
                 Ok(true) => {
-                    self.set(Standing::Held(started));
+                    self.set(LeaseState::Held(started));
                     return;
                 }
                 Ok(false) => {}
@@ -173,9 +173,9 @@ impl Leadership {
             let renewed = self.renew().await;
             beat(renewed.is_ok());
             match renewed {
-                Ok(true) => self.set(Standing::Held(started)),
+                Ok(true) => self.set(LeaseState::Held(started)),
                 Ok(false) => {
-                    self.set(Standing::Lost);
+                    self.set(LeaseState::Lost);
                     tracing::error!(lease = %self.name, "another operator holds the lease: this one ends");
                     return;
                 }
@@ -188,7 +188,7 @@ impl Leadership {
     /// another one has the lease already.
     pub(super) async fn keep_during(&self, work: impl Future<Output = ()>) {
         let mut work = std::pin::pin!(work);
-        if self.get() != Standing::Lost {
+        if self.get() != LeaseState::Lost {
             tokio::select! {
                 () = &mut work => return,
                 () = self.keep(|_| ()) => {}
@@ -221,10 +221,10 @@ impl Leadership {
 
     /// Gives the lease up, so that another one need not wait.
     pub(super) async fn release(&self) {
-        if !matches!(self.get(), Standing::Held(_)) {
+        if !matches!(self.get(), LeaseState::Held(_)) {
             return;
         }
-        self.set(Standing::Lost);
+        self.set(LeaseState::Lost);
         let mut released = self.try_to_release().await;
         if released.as_ref().is_err_and(ApiError::is_conflict) {
             // A renewal that was under way came first.

@@ -38,9 +38,9 @@ use crate::{
 
 /// How long one reconciliation may take: nothing in it waits for a host.
 const LIMIT: Duration = Duration::from_mins(1);
-/// How often an object is looked at though nothing says that it changed.
+/// How often an object is checked though nothing says that it changed.
 const RESYNC: Duration = Duration::from_mins(5);
-/// How soon a deletion that is under way is looked at again.
+/// How soon a deletion that is under way is checked again.
 const SOON: Duration = Duration::from_secs(1);
 
 /// What every reconciliation uses.
@@ -65,7 +65,7 @@ pub(super) struct Context {
     deleted: Mutex<BTreeMap<StackKey, Instant>>,
 }
 
-/// When an object is looked at next.
+/// When an object is checked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// When it is another one, or after a while.
@@ -157,7 +157,7 @@ impl Context {
     }
 }
 
-/// Looks at one object. A defect in it, or an API server that does not answer, ends neither the others nor the operator.
+/// Reconciles one object. A defect in it, or an API server that does not answer, ends neither the others nor the operator.
 pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, ApiError> {
     let key = key_of(&object);
     let running = context.metrics.begin(&key);

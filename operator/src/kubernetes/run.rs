@@ -53,8 +53,8 @@ use crate::{
 
 /// How long a watch lasts: shorter than whatever is between ends idle connections.
 const WATCH_SECONDS: u32 = 200;
-/// How often it is looked whether stacks are gone.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often it is checked whether stacks are gone.
+const POLL: Duration = Duration::from_secs(5);
 /// How often it is reported whether the stacks can be read at all, and how long a watch that failed counts as one that does.
 const PROBE: Duration = Duration::from_mins(1);
 /// How long what must go on may stand still before that is a defect.
@@ -296,7 +296,7 @@ impl KubernetesRunner {
     /// Keeps an eye on stacks that are gone, and on hosts that their stacks name no longer.
     async fn look_after(&self, context: &Context, stores: &[Store<DynamicObject>]) {
         let beat = self.health.watch("stacks");
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(POLL);
         let mut probed: Option<Instant> = None;
         loop {
             ticks.tick().await;

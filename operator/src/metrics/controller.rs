@@ -148,7 +148,7 @@ impl Controller {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An object is to be looked at; one that waits already does not wait twice.
+    /// An object is to be checked; one that waits already does not wait twice.
     pub fn added(&self, key: &StackKey) {
         let mut queue = self.queue();
         if !queue.waiting.contains_key(key) {

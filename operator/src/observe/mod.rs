@@ -78,9 +78,9 @@ pub struct Observed {
     pub availability: ImageAvailability,
     /// What images bring along for their containers, by ID.
     pub images: BTreeMap<String, Arc<ImageConfig>>,
-    /// The networks that were looked at, by name.
+    /// The networks that were checked, by name.
     pub networks: BTreeMap<String, Option<NetworkOrVolume>>,
-    /// The volumes that were looked at, by name.
+    /// The volumes that were checked, by name.
     pub volumes: BTreeMap<String, Option<NetworkOrVolume>>,
     /// What the engine says of itself.
     pub engine: Engine,
@@ -92,7 +92,7 @@ pub struct Observed {
     pub mounts: Mounts,
     /// Ports of ours on which something listens that is no container.
     pub taken_ports: BTreeSet<u16>,
-    /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could look.
+    /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could check.
     pub certificate: Option<Result<Certificate, String>>,
     /// Results of the HTTP probes of the applied release.
     pub probe_results: ProbeResults,

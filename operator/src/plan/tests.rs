@@ -156,7 +156,7 @@ fn what_failed_once_is_not_tried_again_by_itself() {
     observed.ledger.as_mut().unwrap().failed = Some(failed.clone());
     let again = || plan(&[], change.clone(), &desired, &observed, &PolicySpec::default(), Approval::Policy);
     assert_eq!((again().rollout, again().waiting.unwrap().reason), (None, "RolledBack"));
-    // What was left for a person to look at is not even tidied up.
+    // What was left for a person to examine is not even tidied up.
     let intent = Intent { plan: String::new(), desired_hash: None, stopped: BTreeMap::new() };
     let ledger = observed.ledger.as_mut().unwrap();
     (ledger.failed, ledger.intent) = (Some(Failed { left: true, ..failed }), Some(intent));

@@ -18,7 +18,7 @@ pub mod reason {
     pub const ROLLOUT_SUCCEEDED: &str = "RolloutSucceeded";
     /// A change did not serve, and the release before does again.
     pub const ROLLOUT_ROLLED_BACK: &str = "RolloutRolledBack";
-    /// A change did not serve, and was left for a person to look at.
+    /// A change did not serve, and was left for a person to examine.
     pub const ROLLOUT_HELD: &str = "RolloutHeld";
     /// A plan waits for a person.
     pub const APPROVAL_NEEDED: &str = "ApprovalNeeded";

@@ -63,7 +63,7 @@ pub struct ProjectReport {
     pub rolling_out: Option<String>,
     /// A change that waits.
     pub waiting: Option<Waiting>,
-    /// That a change was taken back or is held, where the host could not be looked at since: nothing but a person ends it.
+    /// That a change was taken back or is held, where the host could not be checked since: nothing but a person ends it.
     #[serde(skip)]
     pub waited: Option<&'static str>,
     /// Why nothing is written at present.
@@ -78,10 +78,10 @@ pub struct ProjectReport {
     /// The rollouts that the host remembers, newest first.
     #[serde(skip)]
     pub history: Vec<HistoryEntry>,
-    /// Generation of the spec that this was looked at with.
+    /// Generation of the spec that this was checked with.
     #[serde(skip)]
     pub generation: Option<i64>,
-    /// The annotation by which a person asked for a look, as it was then.
+    /// The annotation by which a person asked for a check, as it was then.
     #[serde(skip)]
     pub reconcile: Option<String>,
 }
@@ -136,7 +136,7 @@ impl ProjectReport {
 }
 
 /// The status of a stack from the newest report of each host; `now` is used only where a condition flips. It speaks of the
-/// oldest spec that a host was looked at with.
+/// oldest spec that a host was checked with.
 pub fn status(old: &TaskTrackerStackStatus, reports: &[ProjectReport], now: &Time) -> TaskTrackerStackStatus {
     // What is left on a host that nothing asks for is told, and is no fault.
     let asked: Vec<ProjectReport> =

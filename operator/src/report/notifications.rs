@@ -68,7 +68,7 @@ pub fn notifications(
         );
         next.in_force = in_force;
     }
-    // What a host that could not be looked at waits for is not known.
+    // What a host that could not be checked waits for is not known.
     let is_known = asked.iter().all(|report| report.failure.is_none() || report.waiting.is_some());
     let waits = |reason: &'static str| {
         let waiting = asked.iter().filter_map(|report| Some((report, report.waiting.as_ref()?)));
@@ -212,7 +212,7 @@ mod tests {
         let text = "RolledBack default/staging: revision r2 failed on a: it did not serve";
         assert_eq!(notify(&failed, state), [text]);
         assert!(notify(&failed, state).is_empty());
-        // A look that failed is not the end of it.
+        // A check that failed is not the end of it.
         let failure =
             Failure { reason: "Unreachable", message: String::new(), reachable: false, stalled: false };
         let unknown = ProjectReport { failure: Some(failure), ..host("a", "1", None) };

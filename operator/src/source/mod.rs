@@ -193,7 +193,7 @@ pub const APPROVE_ANNOTATION: &str = "tasktracker.dev/approve";
 pub const ROLLBACK_ANNOTATION: &str = "tasktracker.dev/rollback";
 /// Annotation by whose every new value what failed is tried again.
 pub const RETRY_ANNOTATION: &str = "tasktracker.dev/retry";
-/// Annotation by whose every new value everything is looked at now.
+/// Annotation by whose every new value everything is checked now.
 pub const RECONCILE_ANNOTATION: &str = "tasktracker.dev/reconcile";
 /// Annotation with UID and generation of its object, `UID@GENERATION`: for that spec, what another owner of that name had,
 /// or what is there without a ledger, is taken over.

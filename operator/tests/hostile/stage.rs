@@ -21,14 +21,14 @@ use crate::{
 /// How long one answer may take.
 pub(crate) const LIMIT: Duration = Duration::from_millis(500);
 /// How long a whole look may take.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
-/// How much more memory a look may need, in KiB.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// How much more memory a check may need, in KiB.
 const MEMORY_LIMIT: u64 = 64 << 10;
 
-/// Memory is measured of the whole process: a look that is given much to read is alone.
+/// Memory is measured of the whole process: a check that is given much to read is alone.
 static ALONE: RwLock<()> = RwLock::const_new(());
 
-/// What is to come of a look.
+/// Expected outcome of a check.
 pub(crate) enum Expected {
     /// Nothing differs.
     Good,
@@ -56,16 +56,16 @@ pub(crate) fn host(port: u16, limits: Limits) -> Host {
 /// Looks at a fake host once, within time and memory.
 pub(crate) async fn look(script: Script) -> Result<Vec<Evaluation>, Error> {
     let _others = ALONE.read().await;
-    look_once(script, LIMIT).await
+    check_once(script, LIMIT).await
 }
 
 /// As [`look`], for much to read: alone, and with another limit for each answer.
-pub(crate) async fn look_within(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
+pub(crate) async fn check_within(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let _alone = ALONE.write().await;
-    look_once(script, limit).await
+    check_once(script, limit).await
 }
 
-async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
+async fn check_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let fake = FakeSshd::start(script).await;
     let host = Arc::new(host(fake.port, Limits { answer: limit, program: limit, ..Limits::default() }));
     let options = CheckOptions::read_only(Depth::Whole);
@@ -80,7 +80,7 @@ async fn look_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, E
         images: &images,
     };
     let looks = Box::pin(site.check_all(options));
-    let looks = timeout(LOOK_LIMIT + limit, looks).await.expect("a look has an end");
+    let looks = timeout(CHECK_LIMIT + limit, looks).await.expect("a look has an end");
     let grown = before.grown();
     assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");
     for request in fake.seen.requests.lock().unwrap().iter() {
@@ -113,7 +113,7 @@ pub(crate) async fn expect(name: &str, script: Script, expected: &Expected) {
     check_texts(name, &looks);
 }
 
-/// Every text that leaves a look is a line that can be printed, and not a long one.
+/// Every text that leaves a check is a line that can be printed, and not a long one.
 pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Evaluation>, Error>) {
     let texts: Vec<String> = match looks {
         Err(error) => vec![error.to_string()],

@@ -1,4 +1,4 @@
-//! Texts with NUL, line ends and escape sequences: whatever a look tells is lines that can be printed.
+//! Texts with NUL, line ends and escape sequences: whatever a check tells is lines that can be printed.
 
 use serde_json::{Value, json};
 use tasktracker_operator::ledger::Ledger;

@@ -8,7 +8,7 @@ use crate::{
     fake_docker::{answer as answer_of, body, json as answer},
     fake_sshd::Script,
     good,
-    stage::{Expected, LIMIT, check_texts, docker, expect, items, look, look_within},
+    stage::{Expected, LIMIT, check_texts, check_within, docker, expect, items, look},
 };
 
 /// A script in which the JSON of some answers is changed.
@@ -99,7 +99,7 @@ async fn what_is_of_another_type_is_told_where_it_matters() {
     }
 }
 
-/// The list of containers, with many more of them. It is made beforehand: it is no memory of the look.
+/// The list of containers, with many more of them. It is made beforehand: it is no memory of the check.
 fn crowd(extra: impl Fn(&mut Value)) -> Script {
     let list = good::containers();
     let pattern = list[0].clone();
@@ -119,7 +119,7 @@ fn crowd(extra: impl Fn(&mut Value)) -> Script {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_containers_are_looked_at_in_time() {
+async fn ten_thousand_containers_are_checked_in_time() {
     let patient = Duration::from_secs(10).max(LIMIT);
     let stranger = |container: &mut Value| {
         for key in ["Labels", "NetworkSettings", "Mounts"] {
@@ -127,16 +127,16 @@ async fn ten_thousand_containers_are_looked_at_in_time() {
         }
     };
     let foreign = crowd(stranger);
-    let found = items(&look_within(foreign, patient).await);
+    let found = items(&check_within(foreign, patient).await);
     assert!(found.is_empty(), "{} items", found.len());
     let on_our_port = crowd(|container| {
         stranger(container);
         container["Ports"] = json!([{"PublicPort": 3500, "Type": "tcp"}]);
     });
-    let found = items(&look_within(on_our_port, patient).await);
+    let found = items(&check_within(on_our_port, patient).await);
     assert_eq!(found.len(), 10_000);
     assert_eq!(found[0], "Rogue crowd-0: has port 3500");
-    let ours = look_within(crowd(|_| {}), patient).await;
+    let ours = check_within(crowd(|_| {}), patient).await;
     let found = items(&ours);
     assert_eq!(found.len(), 10_000);
     assert_eq!(found[0], "Orphan crowd-0: one more container of backend, running");

@@ -38,19 +38,19 @@ impl Bench {
         Self { stage, stack, host, runtime: Runtime::new().unwrap() }
     }
 
-    fn try_look(&self, depth: Depth) -> Result<Evaluation, engine::Error> {
+    fn try_check(&self, depth: Depth) -> Result<Evaluation, engine::Error> {
         let options = CheckOptions::read_only(depth);
         let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, options));
         Ok(looks?.pop().expect("one project"))
     }
 
     fn look(&self) -> Evaluation {
-        self.try_look(Depth::Whole).unwrap()
+        self.try_check(Depth::Whole).unwrap()
     }
 
     /// Everything that is told, whether the host can be managed or not, and the actions that are planned.
     fn told(&self, depth: Depth) -> (Vec<DriftItem>, Vec<String>) {
-        match self.try_look(depth) {
+        match self.try_check(depth) {
             Ok(look) => {
                 let actions = look.plan.repairs.iter().map(|repair| repair.action.words()).collect();
                 (look.drift, actions)

@@ -76,7 +76,7 @@ fn a_host_whose_clock_is_a_day_off_is_repaired_all_the_same() {
     });
     assert!(!operator.is_ready("staging"), "a clock that is off is no fault any more");
     stage.as_root("umount /usr/bin/date");
-    // The host itself is looked at on the slow rota: the next connection looks at once.
+    // The host itself is checked on the slow schedule: the next connection checks at once.
     operator.stop();
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");

@@ -59,7 +59,7 @@ impl Images {
         (reasons::PULLING_IMAGES, message)
     }
 
-    /// Begins to pull what a change waits for, beside the looks; what is there as long as that takes.
+    /// Begins to pull what a change waits for, beside the checks; what is there as long as that takes.
     pub(in crate::engine) async fn fetch(
         self: &Arc<Self>,
         context: &ProjectContext<'_>,

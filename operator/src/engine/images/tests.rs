@@ -18,7 +18,7 @@ fn host() -> Arc<Host> {
     Arc::new(Host::new(Target::for_tests("app-1", "127.0.0.1", 22)))
 }
 
-/// Looks at the first host of a stack, as far as images are concerned.
+/// Checks the first host of a stack, as far as images are concerned.
 fn look(images: &Arc<Images>, stack: &Stack, host: &Arc<Host>, now: Instant) {
     let (secrets, memory) = (Secrets::default(), Memory::none());
     let spec = &stack.spec.hosts[0];

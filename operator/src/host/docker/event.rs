@@ -1,4 +1,4 @@
-//! Docker's events: a wake-up, never a fact. What happened is looked at afterwards.
+//! Docker's events: a wake-up, never a fact. What happened is checked afterwards.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"ev
 const LINE_LIMIT: usize = 64 << 10;
 /// How long what else comes with an event of ours is waited for.
 const BURST: Duration = Duration::from_millis(2);
-/// How much of it is taken at most before the look.
+/// How much of it is taken at most before the check.
 const BURST_FRAMES: usize = 100;
 /// The label of a container that names its Compose project.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
@@ -50,7 +50,7 @@ pub(in crate::host) enum Subject<'a> {
     Other,
 }
 
-/// The part of an event that tells whether to look.
+/// The part of an event that tells whether to check.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "PascalCase")]
 struct Event {
@@ -86,14 +86,14 @@ impl Events {
         Self { body, rest: BytesMut::new(), origin: None }
     }
 
-    /// Waits until something happened that is worth a look; nothing when the stream ended. Whoever stops waiting loses
+    /// Waits until something happened that is worth a check; nothing when the stream ended. Whoever stops waiting loses
     /// no event.
     pub(in crate::host) async fn next(&mut self, is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
         while self.origin.is_none() {
             let data = self.read().await?;
             self.take(&data, &is_ours);
         }
-        // A removal is a handful of events: one look serves them all. Foreign ones are collected by the caller.
+        // A removal is a handful of events: one check serves them all. Foreign ones are collected by the caller.
         for _ in 0..BURST_FRAMES {
             if self.origin != Some(Origin::Ours) {
                 break;
@@ -133,7 +133,7 @@ fn take_lines(rest: &mut BytesMut, data: &[u8], is_ours: impl Fn(Subject<'_>) ->
     most_urgent
 }
 
-/// Whose an event is; nothing where it is no reason to look. What cannot be read is a reason.
+/// Whose an event is; nothing where it is no reason to check. What cannot be read is a reason.
 fn origin(line: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
     if line.trim_ascii().is_empty() {
         return None;

@@ -468,7 +468,7 @@ fn without_management(bench: &Bench) -> Vec<DriftKind> {
         seen.push(kind);
     }
     stage.host.kill_sshd().unwrap();
-    wait_until("the connection is lost", || bench.try_look(Depth::Woken).is_err());
+    wait_until("the connection is lost", || bench.try_check(Depth::Woken).is_err());
     assert_items(
         "no sshd",
         &bench.told(Depth::Slow).0,
