@@ -183,23 +183,22 @@ impl ProjectContext<'_> {
         evaluation: &Evaluation,
         context: &apply::Context<'_>,
     ) -> Result<apply::Outcome, apply::Error> {
-        let outcome =
-            Box::pin(apply::apply(self.host, &evaluation.plan, &evaluation.observed, context)).await;
         if evaluation.plan.rollout.is_some() {
-            let outcome = outcome?;
+            let outcome =
+                Box::pin(apply::apply(self.host, &evaluation.plan, &evaluation.observed, context)).await?;
             if let Some(release) = &outcome.rolled_out {
                 self.memory.rolled_out(self.stack, self.spec, release);
             }
             return Box::pin(self.finish(outcome, evaluation, context)).await;
         }
-        // Behind a closed gate nothing was tried.
-        let was_tried = !matches!(outcome, Err(apply::Error::GateClosed { .. }));
-        if !was_tried || evaluation.plan.repairs_now().next().is_none() {
+        let plan = Box::pin(apply::open_part(self.host, &evaluation.plan, &evaluation.observed)).await?;
+        let outcome = Box::pin(apply::apply(self.host, &plan, &evaluation.observed, context)).await;
+        if plan.repairs_now().next().is_none() {
             return outcome;
         }
         let remembered = async {
             let after = self.check_again(evaluation, context).await?;
-            apply::remember(self.host, &evaluation.plan, &after.observed, &after.drift, context).await
+            apply::remember(self.host, &plan, &after.observed, &after.drift, context).await
         };
         // What went wrong first is what is told.
         let remembered = remembered.await;
@@ -218,7 +217,8 @@ impl ProjectContext<'_> {
         if !after.has_work() || after.plan.rollout.is_some() {
             return Ok(rolled_out);
         }
-        let repaired = Box::pin(apply::apply(self.host, &after.plan, &after.observed, context)).await?;
+        let plan = Box::pin(apply::open_part(self.host, &after.plan, &after.observed)).await?;
+        let repaired = Box::pin(apply::apply(self.host, &plan, &after.observed, context)).await?;
         Ok(apply::Outcome { repaired: repaired.repaired, ..rolled_out })
     }
 

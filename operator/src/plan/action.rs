@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::{Placement, Source},
+    project::service_of,
     secret::Secret,
 };
 
@@ -193,6 +194,18 @@ impl Action {
             | Self::Create { service }
             | Self::PutObject { service, .. }
             | Self::Recreate { service } => Some(service),
+        }
+    }
+
+    /// The service that it belongs to: the one that serves afterwards, or the one whose file it is.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::SetAside { path }
+            | Self::WriteFile { path, .. }
+            | Self::WriteSecret { path, .. }
+            | Self::SetMode { path, .. }
+            | Self::RemoveFile { path } => service_of(path),
+            _ => self.service(),
         }
     }
 

@@ -261,6 +261,12 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     // More often than a repair is tried that does not hold.
     operator.wait_for_ended_checks("staging", "app-3", 8);
     assert_eq!(id(last, ECHO), before, "it was taken down nevertheless");
+    let compose = "/opt/tasktracker/staging/echo/compose.yaml";
+    on(last, &format!("echo '# mine' >>{compose}"));
+    wait_until("the gate holds no other repair back", || {
+        on(last, &format!("grep -c mine {compose} || true")) == "0\n"
+    });
+    assert_eq!(id(last, ECHO), before, "it was taken down with the other repair");
     assert!(ask(last, "PUT", "/health", "green").starts_with("HTTP/1.0 204"));
     wait_until(format_args!("it is made anew{}", operator.said()), || {
         id(last, ECHO) != before && operator.is_ready("staging")
