@@ -2,14 +2,18 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::Error;
+use super::{Error, applied_secrets, rolling};
 use crate::{
-    host::Host,
+    diff,
+    host::{Container, Host},
     model::{Probe, ProbeFailure},
     observe::{Observed, Prober},
     plan::Plan,
     project::compose::COMPOSE_SERVICE,
 };
+
+/// Why a gate that could not be checked is closed.
+const NOT_CHECKED: &str = "expected to be able to ask it, found that its password is not known or that the SSH server forbids TCP forwarding";
 
 /// The part of a plan of repairs that no closed gate holds back. What belongs to a service with a closed gate is put off
 /// as a whole: a file that is restored without the restart that loads it would hide that it was never loaded.
@@ -17,9 +21,14 @@ use crate::{
 /// # Errors
 /// [`Error::GateClosed`] where nothing is left to do; the next check tries again.
 pub async fn open_part<'a>(host: &Host, plan: &'a Plan, observed: &Observed) -> Result<Cow<'a, Plan>, Error> {
+    let is_reloaded =
+        |service: &str| observed.applied.as_ref().is_some_and(|applied| applied.project.is_reloaded(service));
     let stops = |service: &str| {
         let mut repairs = plan.repairs_now().map(|repair| &repair.action);
-        repairs.any(|action| action.takes_down() && action.service().is_none_or(|one| one == service))
+        repairs.any(|action| match action.reloaded() {
+            Some(reloaded) => reloaded == service && !is_reloaded(service),
+            None => action.takes_down() && action.service().is_none_or(|one| one == service),
+        })
     };
     let mut closed = closed(host, observed, stops).await?;
     if closed.is_empty() {
@@ -37,7 +46,8 @@ pub async fn open_part<'a>(host: &Host, plan: &'a Plan, observed: &Observed) -> 
 }
 
 /// Checks the gates of the running instances that are about to stop; `stops` says whether those of a service are. An
-/// instance that is not ready or does not answer is down already and needs no gate.
+/// instance that is not ready or does not answer is down already and needs no gate, nor does one of a release that failed:
+/// it goes back whatever its gate says, since its gate may be closed because of it.
 ///
 /// # Errors
 /// [`Error::GateClosed`] where an instance must stay; the next check tries again.
@@ -49,24 +59,41 @@ pub(super) async fn check(
     closed(host, observed, stops).await?.pop_first().map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// The services whose gate is closed, each with its [`Error::GateClosed`].
+/// The services whose gate is closed, each with its [`Error::GateClosed`]. A gate that cannot be checked is closed.
 async fn closed(
     host: &Host,
     observed: &Observed,
     stops: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Error>, Error> {
     let Some(release) = &observed.applied else { return Ok(BTreeMap::new()) };
-    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
-    let is_ready =
-        |id: &str| observed.probe_results.get(&(id.to_owned(), Probe::Ready)).is_none_or(Result::is_ok);
-    let is_gate =
-        |service: &str, id: &str, probe: &Probe| *probe == Probe::Gate && stops(service) && is_ready(id);
-    let results = prober.run(host, &observed.containers, is_gate).await?;
-    let closed = results.into_iter().filter_map(|((id, _), result)| {
-        let Err(ProbeFailure::Unexpected(found)) = result else { return None };
-        let container = observed.containers.iter().find(|one| one.id == id)?;
-        let service = container.labels.get(COMPOSE_SERVICE)?;
-        Some((service.clone(), Error::GateClosed { container: container.name.clone(), found }))
+    let is_up = |service: &str, container: &Container| {
+        let definition = release.project.services.get(service);
+        let ready = observed.probe_results.get(&(container.id.clone(), Probe::Ready));
+        definition.is_some_and(|definition| diff::is_ready(definition, container))
+            && ready.is_none_or(Result::is_ok)
+    };
+    let gated: Vec<(&str, &Container)> = observed
+        .containers
+        .iter()
+        .filter_map(|container| Some((container.labels.get(COMPOSE_SERVICE)?.as_str(), container)))
+        .filter(|(service, container)| {
+            release.project.is_gated(service) && stops(service) && is_up(service, container)
+        })
+        .filter(|(service, container)| rolling::is_of(container, release, service))
+        .collect();
+    let secrets = applied_secrets::values(host, observed).await?;
+    let prober = Prober { release, secrets: &secrets, key: None };
+    let is_gate = |service: &str, container: &Container, probe: &Probe| {
+        *probe == Probe::Gate && gated.iter().any(|(one, gated)| *one == service && gated.id == container.id)
+    };
+    let mut results = prober.run(host, &observed.containers, is_gate).await?;
+    let closed = gated.into_iter().filter_map(|(service, container)| {
+        let found = match results.remove(&(container.id.clone(), Probe::Gate)) {
+            Some(Ok(()) | Err(ProbeFailure::NoAnswer(_))) => return None,
+            Some(Err(ProbeFailure::Unexpected(found))) => found,
+            None => NOT_CHECKED.to_owned(),
+        };
+        Some((service.to_owned(), Error::GateClosed { container: container.name.clone(), found }))
     });
     Ok(closed.collect())
 }

@@ -2,6 +2,7 @@
 
 mod actions;
 mod adopted;
+mod applied_secrets;
 mod compose;
 mod gate;
 mod hooks;
@@ -200,7 +201,7 @@ impl Error {
     }
 
     /// Whether the host said so, rather than nobody: then nothing of it goes on there.
-    fn is_told_by_host(&self) -> bool {
+    pub fn is_told_by_host(&self) -> bool {
         !matches!(
             self,
             Self::Host(
@@ -392,7 +393,7 @@ async fn repair(
         failpoint::during("applying", done).await?;
         failpoint::reached("applied");
         let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
-        let secrets = &observed.secrets;
+        let secrets = &*applied_secrets::values(host, observed).await?;
         let proof = verify::Proof {
             release: applied,
             services: &touched,

@@ -2,7 +2,7 @@
 
 use super::{Error, verify::Proof};
 use crate::{
-    host::{Host, HostLock, HttpAnswer, State, WriteMethod},
+    host::{Container, Host, HostLock, HttpAnswer, State, WriteMethod},
     json,
     model::Probe,
     observe::is_ours,
@@ -39,7 +39,7 @@ pub(super) async fn put(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Resu
     let prober = proof.prober();
     let mut containers = host.containers().await?;
     containers.retain(|container| is_ours(container, project));
-    let is_object = |_: &str, _: &str, probe: &Probe| matches!(probe, Probe::Object(_));
+    let is_object = |_: &str, _: &Container, probe: &Probe| matches!(probe, Probe::Object(_));
     let results = prober.run(host, &containers, is_object).await?;
     for object in objects {
         let path = &object.endpoint.path;

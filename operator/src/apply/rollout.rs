@@ -120,7 +120,13 @@ async fn preflight(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    gate::check(host, observed, |service| !stays(&prepared.release, service, observed)).await?;
+    let release = &prepared.release;
+    let is_restarted = |service: &str| {
+        let releases = (observed.applied.as_ref(), release);
+        !release.project.is_reloaded(service) && reload::needed(service, releases, observed).is_some()
+    };
+    gate::check(host, observed, |service| !stays(release, service, observed) || is_restarted(service))
+        .await?;
     validate::validate(host, prepared, observed, context).await
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::actions::{secret_step, secret_steps};
+use super::{
+    actions::{secret_step, secret_steps},
+    applied_secrets,
+};
 use crate::{
     diff::secrets,
     host::{self, Host, Placement, Source, Step},
     model::sha256,
     observe::Observed,
-    project::{compose::COMPOSE_SERVICE, service_of},
+    project::service_of,
     release::Release,
     secret::Secret,
 };
@@ -116,23 +119,13 @@ async fn owned(
     is_kept: bool,
     observed: &Observed,
 ) -> Result<Option<Secret>, host::Error> {
-    let Some(file) = applied.project.secrets.get(path).filter(|file| file.owner.is_some()) else {
+    if applied.project.secrets.get(path).is_none_or(|file| file.owner.is_none()) {
         return Ok(None);
-    };
+    }
     if is_kept {
         let place = format!("{}/{}", applied.project.folder, secrets::kept_path(path));
         let mut content = host.content(std::slice::from_ref(&place)).await?;
         return Ok(content.remove(&place).map(Secret::new));
     }
-    if secrets::has_applied_value(applied, path, observed) {
-        return Ok(observed.secrets.known.get(&file.reference).cloned());
-    }
-    let Some(service) = service_of(path) else { return Ok(None) };
-    let definition = applied.project.services.get(service);
-    let Some(inside) = definition.and_then(|service| service.compose.inside(path)) else { return Ok(None) };
-    let mut containers = observed.containers.iter();
-    let Some(container) = containers.find(|one| one.has_label(COMPOSE_SERVICE, service)) else {
-        return Ok(None);
-    };
-    Ok(host.archived_file(&container.id, &inside).await?.map(|file| file.content))
+    applied_secrets::value(host, applied, path, observed).await
 }

@@ -115,7 +115,7 @@ async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration
     loop {
         lock.check()?;
         let containers = proof.containers(host).await?;
-        let is_chosen = |service: &str, _: &str, probe: &Probe| {
+        let is_chosen = |service: &str, _: &Container, probe: &Probe| {
             proof.services.contains(service) && *probe != Probe::Ready
         };
         let mut results = proof.prober().run(host, &containers, is_chosen).await?;
@@ -219,8 +219,9 @@ async fn healthy(
             }
             (starts, still_since) = (starts + 1, None);
         }
-        let is_chosen =
-            |service: &str, _: &str, probe: &Probe| services.contains(service) && *probe == Probe::Ready;
+        let is_chosen = |service: &str, _: &Container, probe: &Probe| {
+            services.contains(service) && *probe == Probe::Ready
+        };
         let probe_results = proof.prober().run(host, &containers, is_chosen).await?;
         let observed = Observed { containers, probe_results, ..Observed::default() };
         let faults = diff::faults(release, &observed).into_iter();

@@ -14,7 +14,7 @@ use super::{
     worker::Shared, writers::ConflictingWriters,
 };
 use crate::{
-    failpoint,
+    apply, failpoint,
     host::{self, Host, HostLock},
     metrics::{ERROR, Metrics, PANIC, SUCCESS, StackLabels},
     observe::Depth,
@@ -84,7 +84,9 @@ pub(super) async fn check(
     let Subject { key, stack, spec, .. } = &subject;
     failpoint::defect(&format!("check of {}", stack.key.name));
     let failed = |error: Error| {
-        shared.coordinator.unavailable(key);
+        if !error.is_after_a_check() {
+            shared.coordinator.unavailable(key);
+        }
         let before = shared.watcher.last(key);
         shared.watcher.publish(stack, error.report(key, before), now(), occasion.woken);
     };
@@ -237,9 +239,7 @@ impl Check<'_> {
                 return Ok(());
             };
             tracing::info!(stack = %stack.key, host = key.host, component = %key.component, "an annotation asks for it: {request:?}");
-            let Some(_permit) = shared.coordinator.urgent_permit(stack, key, &evaluation) else {
-                return Ok(());
-            };
+            let _permit = shared.coordinator.urgent_permit(stack, key, &evaluation)?;
             let context = self.context();
             let carried_out = Box::pin(context.carry_out_request(lock, &evaluation, &request, PERSON));
             if let Some(refused) = self.alive(carried_out).await? {
@@ -316,9 +316,7 @@ impl Check<'_> {
         let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
         let component = key.component;
         if let Some(found) = &evaluation.plan.rollback_to_previous {
-            let Some(_permit) = shared.coordinator.urgent_permit(stack, key, evaluation) else {
-                return Ok(());
-            };
+            let _permit = shared.coordinator.urgent_permit(stack, key, evaluation)?;
             tracing::warn!(stack = %stack.key, host = key.host, %component, "rolling back: what is in force failed on {found}");
             let context = self.context();
             self.alive(Box::pin(context.rollback_for_peer(lock, evaluation, found, OPERATOR))).await?;
@@ -328,15 +326,18 @@ impl Check<'_> {
         let is_disruptive = evaluation.project.is_serial() && evaluation.plan.takes_a_service_down();
         let _permit = match (is_rollout, is_disruptive) {
             (false, false) => None,
-            (true, _) => match shared.coordinator.permit_rollout(stack, key, evaluation) {
+            (true, _) => match shared.coordinator.permit_rollout(stack, key, evaluation)? {
                 // Another host may have been faster.
                 None => return Ok(()),
                 permit => permit,
             },
-            (false, true) => match shared.coordinator.urgent_permit(stack, key, evaluation) {
-                None => return Ok(()),
-                permit => permit,
-            },
+            (false, true) => {
+                // A permit that a closed gate makes useless would wake every peer.
+                let open = apply::open_part(self.host, &evaluation.plan, &evaluation.observed).await?;
+                let is_disruptive = open.takes_a_service_down();
+                let permit = || shared.coordinator.urgent_permit(stack, key, evaluation);
+                is_disruptive.then(permit).transpose()?
+            }
         };
         for repair in evaluation.plan.repairs_now() {
             tracing::info!(stack = %stack.key, host = key.host, %component, "repairing: {}", repair.action.words());
@@ -354,6 +355,11 @@ impl Check<'_> {
                 metrics.rollout(labels, outcome.is_ok(), seconds);
             }
         });
+        if outcome.as_ref().is_err_and(apply::Error::is_told_by_host) {
+            // Peers learn of the failure before the permit is free. What went wrong first is what is reported.
+            let recorded = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await;
+            recorded.map_or_else(|error| tracing::debug!(%error, "the failure is not recorded"), drop);
+        }
         if let Some(release) = outcome?.rolled_out {
             let revision = release.project.version();
             tracing::info!(stack = %stack.key, host = key.host, %component, release = release.id, revision, seconds, "rolled out");

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tasktracker_crds::conditions::reasons;
 use tokio::sync::watch;
 
-use super::Evaluation;
+use super::{Error, Evaluation};
 use crate::{
     component, diff,
     model::ComponentName,
@@ -298,37 +298,53 @@ impl RolloutCoordinator {
     }
 
     /// A permit for what is not to be put off: the way back, the end of what was interrupted, or a repair that takes a
-    /// serial service down. As many at a time as may be unavailable.
+    /// serial service down. As many at a time as may be unavailable. A serial service also waits for every peer that is
+    /// unavailable or not known, unless its own instance is down already.
+    ///
+    /// # Errors
+    /// [`Error::PeerUnavailable`] with the peer that it waits for.
     pub(super) fn urgent_permit(
         &self,
         stack: &Stack,
         key: &ProjectKey,
         evaluation: &Evaluation,
-    ) -> Option<RolloutPermit<'_>> {
+    ) -> Result<RolloutPermit<'_>, Error> {
         let mut stacks = self.lock();
-        let group = stacks.get_mut(&stack.key)?;
-        let is_serial = evaluation.project.is_serial();
-        let is_down = |(host, one): &(&String, &HostProgress)| {
-            *host != &key.host && (one.progress == Progress::Rolling || (is_serial && one.unavailable))
+        let group = stacks.get_mut(&stack.key).ok_or(Error::Unfollowed)?;
+        let hosts = group.hosts(key.component);
+        let takes_one_more_down = evaluation.project.is_serial()
+            && evaluation.observed.applied.is_some()
+            && !progress(evaluation).unavailable;
+        let is_down = |host: &String| match hosts.get(host) {
+            Some(peer) => peer.progress == Progress::Rolling || (takes_one_more_down && peer.unavailable),
+            None => takes_one_more_down,
         };
-        let down = group.hosts(key.component).iter().filter(is_down).count();
-        (down < most(stack, &evaluation.project)).then(|| self.permit(group, key, evaluation))
+        let peers = component::hosts(stack, key.component).map(|host| host.name.to_string());
+        let down: Vec<String> = peers.filter(|host| *host != key.host).filter(is_down).collect();
+        let most = most(stack, &evaluation.project);
+        match down.into_iter().nth(most - 1) {
+            Some(peer) => Err(Error::PeerUnavailable { peer, most }),
+            None => Ok(self.permit(group, key, evaluation)),
+        }
     }
 
     /// A permit to roll a project out, where it may be still.
+    ///
+    /// # Errors
+    /// As [`Self::urgent_permit`], where the rollout was begun before.
     pub(super) fn permit_rollout(
         &self,
         stack: &Stack,
         key: &ProjectKey,
         evaluation: &Evaluation,
-    ) -> Option<RolloutPermit<'_>> {
+    ) -> Result<Option<RolloutPermit<'_>>, Error> {
         if evaluation.observed.has_open_intent() {
-            return self.urgent_permit(stack, key, evaluation);
+            return self.urgent_permit(stack, key, evaluation).map(Some);
         }
         let mut stacks = self.lock();
-        let group = stacks.get_mut(&stack.key)?;
+        let group = stacks.get_mut(&stack.key).ok_or(Error::Unfollowed)?;
         let decision = decide(stack, group.hosts(key.component), key, &evaluation.project);
-        (decision == Decision::Proceed).then(|| self.permit(group, key, evaluation))
+        Ok((decision == Decision::Proceed).then(|| self.permit(group, key, evaluation)))
     }
 
     fn permit(&self, group: &mut StackGroup, key: &ProjectKey, evaluation: &Evaluation) -> RolloutPermit<'_> {
@@ -348,7 +364,8 @@ fn decide(stack: &Stack, hosts: &Hosts, key: &ProjectKey, project: &Project) -> 
 
 /// How many hosts of a component may be unavailable at once.
 fn most(stack: &Stack, project: &Project) -> usize {
-    if project.is_serial() { 1 } else { stack.spec.policy.rollout.max_unavailable as usize }
+    let most = if project.is_serial() { 1 } else { stack.spec.policy.rollout.max_unavailable as usize };
+    most.max(1)
 }
 
 fn progress(evaluation: &Evaluation) -> HostProgress {

@@ -32,6 +32,19 @@ pub enum Error {
         /// Why.
         found: String,
     },
+    /// Another host must serve before something is taken down here.
+    #[error(
+        "waiting for host {peer}, which does not serve or was not checked yet: at most {most} may be unavailable"
+    )]
+    PeerUnavailable {
+        /// The other host.
+        peer: String,
+        /// How many may be unavailable at once.
+        most: usize,
+    },
+    /// The stack was unfollowed meanwhile.
+    #[error("expected the stack to be followed, found that it is no longer")]
+    Unfollowed,
     /// The operator itself has a defect.
     #[error("expected an end of the check, found a defect of the operator; its log says where")]
     Defect,
@@ -69,13 +82,22 @@ impl Error {
             Self::OtherWriter { .. } => reasons::OTHER_WRITER,
             Self::Defect => reasons::INTERNAL_ERROR,
             Self::NotTakenBack { .. } => reasons::ROLLED_BACK,
+            Self::PeerUnavailable { .. } | Self::Unfollowed => reasons::PENDING,
             Self::Held { reason, .. } => reason,
         }
     }
 
     /// Whether nothing failed: something is waited for that is asked again as often as everything is checked.
     pub(super) fn is_patient(&self) -> bool {
-        matches!(self, Self::Apply(apply::Error::GateClosed { .. }))
+        matches!(
+            self,
+            Self::PeerUnavailable { .. } | Self::Unfollowed | Self::Apply(apply::Error::GateClosed { .. })
+        )
+    }
+
+    /// Whether the last check says how the project is: what was tried failed, or waits, on a host that answers.
+    pub(super) fn is_after_a_check(&self) -> bool {
+        self.is_patient() || matches!(self, Self::Apply(error) if error.is_told_by_host())
     }
 
     /// What is wrong with the host itself, where that is what failed.

@@ -5,7 +5,7 @@ use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{PresentedCertificate, docker::Subject};
-use crate::model::ProbeResults;
+use crate::model::LastProbes;
 
 /// How long an entry outlives its last use: a stack in use is checked about once a minute, whatever its interval.
 const LIFETIME: Duration = Duration::from_mins(10);
@@ -22,7 +22,7 @@ pub(super) struct Known {
     /// Names of volumes.
     pub(super) volumes: Recent<String, ()>,
     /// Probe results, by Compose project.
-    pub(super) probe_results: Recent<String, ProbeResults>,
+    pub(super) probes: Recent<String, LastProbes>,
     /// Certificates by port and name.
     pub(super) certificates: Recent<(u16, String), PresentedCertificate>,
 }

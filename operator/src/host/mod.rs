@@ -35,7 +35,7 @@ use tokio::{
 };
 
 pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
-use crate::model::ProbeResults;
+use crate::model::LastProbes;
 pub use archive::ArchivedFile;
 pub use docker::{
     Container, Details, DockerFault, Engine, Health, Image, ImageConfig, NetworkOrVolume, Published,
@@ -266,13 +266,13 @@ impl Host {
     }
 
     /// The last probe results of a Compose project.
-    pub fn last_probe_results(&self, project: &str) -> ProbeResults {
-        self.known().probe_results.get(project, Instant::now()).cloned().unwrap_or_default()
+    pub fn last_probes(&self, project: &str) -> LastProbes {
+        self.known().probes.get(project, Instant::now()).cloned().unwrap_or_default()
     }
 
     /// Keeps the probe results of a Compose project.
-    pub fn keep_probe_results(&self, project: &str, results: &ProbeResults) {
-        self.known().probe_results.insert(project.to_owned(), results.clone(), Instant::now());
+    pub fn keep_probes(&self, project: &str, probes: LastProbes) {
+        self.known().probes.insert(project.to_owned(), probes, Instant::now());
     }
 
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by

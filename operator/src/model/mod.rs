@@ -8,4 +8,4 @@ mod probe;
 pub use component::ComponentName;
 pub use digest::sha256;
 pub use hold::Hold;
-pub use probe::{Probe, ProbeFailure, ProbeResults};
+pub use probe::{LastProbes, Probe, ProbeFailure, ProbeResults};

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use jiff::Timestamp;
+
 /// One probe of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Probe {
@@ -33,3 +35,12 @@ impl fmt::Display for ProbeFailure {
 
 /// Probe results by container ID. A probe that cannot be sent has no result.
 pub type ProbeResults = BTreeMap<(String, Probe), Result<(), ProbeFailure>>;
+
+/// The probe results of a project's last check.
+#[derive(Clone, Debug, Default)]
+pub struct LastProbes {
+    /// The results.
+    pub results: ProbeResults,
+    /// When each container was started, by the daemon's clock: the results are of the container that was started then.
+    pub started: BTreeMap<String, Option<Timestamp>>,
+}

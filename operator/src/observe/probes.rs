@@ -29,7 +29,7 @@ pub struct Prober<'a> {
 }
 
 impl Prober<'_> {
-    /// Sends the chosen probes to the running containers of the release; `is_chosen` gets service, container ID and probe.
+    /// Sends the chosen probes to the running containers of the release; `is_chosen` gets service, container and probe.
     ///
     /// # Errors
     /// When the host cannot be reached.
@@ -37,7 +37,7 @@ impl Prober<'_> {
         &self,
         host: &Host,
         containers: &[Container],
-        is_chosen: impl Fn(&str, &str, &Probe) -> bool,
+        is_chosen: impl Fn(&str, &Container, &Probe) -> bool,
     ) -> Result<ProbeResults, Error> {
         let mut chosen = Vec::new();
         for (service, definition) in &self.release.project.services {
@@ -49,7 +49,7 @@ impl Prober<'_> {
             };
             for container in containers.iter().filter(is_of_release) {
                 let probes = self.probes(service, definition).into_iter();
-                let probes = probes.filter(|(probe, _)| is_chosen(service, &container.id, probe));
+                let probes = probes.filter(|(probe, _)| is_chosen(service, container, probe));
                 chosen.extend(probes.map(|(probe, request)| (container, probe, request)));
             }
         }

@@ -294,9 +294,26 @@ impl Project {
         self.services.get(service).is_some_and(|service| service.reload != Reload::Restart)
     }
 
+    /// User and secret file of everything that services are asked with.
+    pub fn credentials(&self) -> impl Iterator<Item = &(String, String)> {
+        let of_services = self.services.values().flat_map(|service| {
+            let gate = if let Strategy::Serial { gate } = &service.strategy { Some(gate) } else { None };
+            let ready = if let Readiness::Http(ready) = &service.readiness { Some(ready) } else { None };
+            let loaded = service.loaded.iter().map(|loaded| &loaded.probe);
+            gate.into_iter().chain(ready).chain(loaded).filter_map(|probe| probe.credentials.as_ref())
+        });
+        of_services.chain(self.api_objects.iter().filter_map(|object| object.credentials.as_ref()))
+    }
+
+    /// Whether a service must never be down on two hosts at once.
+    pub fn is_gated(&self, service: &str) -> bool {
+        let service = self.services.get(service);
+        service.is_some_and(|service| matches!(service.strategy, Strategy::Serial { .. }))
+    }
+
     /// Whether any service of it must never be down on two hosts at once.
     pub fn is_serial(&self) -> bool {
-        self.services.values().any(|service| matches!(service.strategy, Strategy::Serial { .. }))
+        self.services.keys().any(|service| self.is_gated(service))
     }
 }
 

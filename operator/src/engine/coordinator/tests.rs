@@ -166,7 +166,7 @@ fn a_permit_that_is_over_is_returned_and_wakes_the_peers() {
     let peer = ProjectKey { host: "other".to_owned(), ..key.clone() };
     let neighbour = ProjectKey { component: ComponentName::Echo, ..peer.clone() };
     let mut changes = [&key, &peer, &neighbour].map(|key| coordinator.peer_changes(key));
-    let permit = coordinator.permit_rollout(&stack, &key, &evaluation).unwrap();
+    let permit = coordinator.permit_rollout(&stack, &key, &evaluation).unwrap().unwrap();
     let counts = changes.each_mut().map(PeerChanges::of_peers);
     assert_eq!(counts, [0, 1, 0], "a project wakes neither itself nor other components");
     let progress = |coordinator: &RolloutCoordinator| {
@@ -194,15 +194,9 @@ fn components_are_in_order_apart_from_one_another() {
     assert_eq!(changes.of_peers(), 1, "two components of one host wake nobody by turns");
 }
 
-#[test]
-fn a_serial_component_has_one_instance_down_at_most_also_for_repairs() {
-    let mut stack = stack();
-    stack.spec.policy.rollout.max_unavailable = 3;
-    let coordinator = RolloutCoordinator::default();
-    coordinator.begin(&stack.key);
-    let (one, two) = (key(&stack, "app-1"), key(&stack, "app-2"));
-    let mut serial = evaluation(&stack, plan::Plan::default());
-    let parallel = serial.clone();
+/// A project of which no two instances may be down; in force, and serving where `serves`.
+fn serial(stack: &Stack, serves: bool) -> Evaluation {
+    let mut serial = evaluation(stack, plan::Plan::default());
     let endpoint = crate::project::Endpoint { port: 1, path: "/".to_owned() };
     let gate = crate::project::HttpProbe {
         endpoint,
@@ -210,11 +204,68 @@ fn a_serial_component_has_one_instance_down_at_most_also_for_repairs() {
         expect: crate::project::Expect::Status(200),
     };
     serial.project.services.get_mut("backend").unwrap().strategy = crate::project::Strategy::Serial { gate };
-    let first = coordinator.urgent_permit(&stack, &one, &serial).unwrap();
-    assert!(coordinator.urgent_permit(&stack, &two, &serial).is_none());
-    assert!(coordinator.urgent_permit(&stack, &two, &parallel).is_some(), "the policy allows three");
+    // A release without services serves, and one with services does not where no container is.
+    let project = if serves { Project::default() } else { serial.project.clone() };
+    serial.observed.applied =
+        Some(crate::release::Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release);
+    serial
+}
+
+#[test]
+fn a_serial_component_has_one_instance_down_at_most_also_for_repairs() {
+    let mut stack = stack();
+    stack.spec.policy.rollout.max_unavailable = 3;
+    for name in ["app-2", "app-3"] {
+        let mut other = stack.spec.hosts[0].clone();
+        other.name = serde_json::from_value(name.into()).unwrap();
+        stack.spec.hosts.push(other);
+    }
+    let coordinator = RolloutCoordinator::default();
+    coordinator.begin(&stack.key);
+    let keys = ["app-1", "app-2", "app-3"].map(|host| key(&stack, host));
+    let [one, two, three] = &keys;
+    let (good, bad) = (serial(&stack, true), serial(&stack, false));
+    let parallel = evaluation(&stack, plan::Plan::default());
+    let waits_for = |key: &ProjectKey, evaluation: &Evaluation| match coordinator
+        .urgent_permit(&stack, key, evaluation)
+    {
+        Ok(_) => None,
+        Err(Error::PeerUnavailable { peer, most: 1 }) => Some(peer),
+        Err(error) => panic!("{error}"),
+    };
+    let waits_for = |key: &ProjectKey, evaluation: &Evaluation| {
+        let found = waits_for(key, evaluation);
+        // What was permitted is recorded as it was.
+        coordinator.record(&stack, key, evaluation);
+        found
+    };
+    assert_eq!(waits_for(one, &good).as_deref(), Some("app-2"), "nothing is known of it");
+    for key in &keys {
+        coordinator.record(&stack, key, &good);
+    }
+    assert_eq!(waits_for(one, &good), None);
+
+    let first = coordinator.urgent_permit(&stack, one, &good).unwrap();
+    assert_eq!(waits_for(two, &good).as_deref(), Some("app-1"), "it is rolled out");
+    assert_eq!(waits_for(three, &bad).as_deref(), Some("app-1"), "down itself, but one at a time");
+    assert!(coordinator.urgent_permit(&stack, two, &parallel).is_ok(), "the policy allows three");
     drop(first);
-    assert!(coordinator.urgent_permit(&stack, &two, &serial).is_some());
+    coordinator.record(&stack, two, &good);
+    coordinator.record(&stack, three, &good);
+    assert_eq!(waits_for(two, &good).as_deref(), Some("app-1"), "it may have failed");
+    coordinator.record(&stack, one, &bad);
+    assert_eq!(waits_for(two, &good).as_deref(), Some("app-1"), "it is down");
+    coordinator.record(&stack, two, &bad);
+    assert_eq!(waits_for(one, &bad), None, "what is down itself is repaired, though a peer is down");
+
+    // A host that the spec names no longer counts no more.
+    coordinator.record(&stack, one, &good);
+    coordinator.record(&stack, two, &good);
+    coordinator.record(&stack, three, &bad);
+    assert_eq!(waits_for(one, &good).as_deref(), Some("app-3"));
+    let mut smaller = stack.clone();
+    smaller.spec.hosts.retain(|host| host.name.as_str() != "app-3");
+    assert!(coordinator.urgent_permit(&smaller, one, &good).is_ok());
 }
 
 #[test]
@@ -226,7 +277,7 @@ fn a_check_that_ends_after_its_stack_went_leaves_nothing_behind() {
     let evaluation = evaluation(&stack, plan::Plan::default());
     coordinator.record(&stack, &key(&stack, "app-1"), &evaluation);
     coordinator.unavailable(&key(&stack, "app-1"));
-    assert!(coordinator.permit_rollout(&stack, &key(&stack, "app-1"), &evaluation).is_none());
+    assert!(coordinator.permit_rollout(&stack, &key(&stack, "app-1"), &evaluation).is_err());
     assert!(coordinator.lock().is_empty());
 }
 

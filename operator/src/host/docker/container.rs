@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use jiff::Timestamp;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
@@ -111,6 +112,11 @@ impl Container {
             details: None,
             status,
         }
+    }
+
+    /// When it was started last, by the daemon's clock; none where that is not known.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.details.as_ref()?.started_at
     }
 
     /// Whether a label has a value.
