@@ -111,6 +111,9 @@ pub struct ComponentStatus {
     /// Revision of that release, for the component that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// Whether the spec asks for the component on this host no longer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retained: bool,
     /// Whether every service of it runs and is healthy.
     #[serde(default)]
     pub healthy: bool,

@@ -34,7 +34,7 @@ pub use run::{Settings, run};
 pub use stacks::{Parts, Stacks};
 pub use watcher::Listener;
 
-pub use crate::state::{Deployed, DeployedHost, Deployment, Memory, is_named};
+pub use crate::state::{Deployed, DeployedHost, Deployment, Memory, is_wanted};
 
 /// Who writes where no person asks for it.
 pub const OPERATOR: &str = "tasktracker-operator";

@@ -39,8 +39,10 @@ pub async fn open_part<'a>(host: &Host, plan: &'a Plan, observed: &Observed) -> 
         let of_service = repair.action.subject();
         repair.later |= of_service.map_or(repair.action.takes_down(), |service| closed.contains_key(service));
     }
+    let is_nothing_left =
+        open.repairs_now().next().is_none() && open.drain.is_none() && open.approve.is_none();
     match closed.pop_first() {
-        Some((_, error)) if open.repairs_now().next().is_none() => Err(error),
+        Some((_, error)) if is_nothing_left => Err(error),
         _ => Ok(Cow::Owned(open)),
     }
 }

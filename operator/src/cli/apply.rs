@@ -129,13 +129,15 @@ async fn apply_stack(projects: &[CheckedProject], approval: Approval) -> Vec<any
 }
 
 /// Applies a component to one host after the other, where none of them lacks anything for it. A release that fails on one
-/// of them is tried on no other, and those that have it already go back.
+/// of them is tried on no other, and those that have it already go back. Of a serial component, whatever fails on a host
+/// ends it.
 async fn apply_component(
     hosts: &[CheckedProject],
     approval: Approval,
 ) -> Vec<anyhow::Result<apply::Outcome>> {
     let mut results: Vec<anyhow::Result<apply::Outcome>> = Vec::new();
     let mut failed: Option<PeerFailure> = None;
+    let mut left_down: Option<&str> = None;
     let lacking = lacking(hosts);
     let is_change = |checked: &CheckedProject| {
         let evaluation = checked.result.as_ref().ok();
@@ -150,7 +152,14 @@ async fn apply_component(
             results.push(Err(anyhow!("not tried here: it failed on {failed}")));
             continue;
         }
+        if let Some(host) = &left_down {
+            results.push(Err(anyhow!("not tried here: {host} may be down, and no two hosts may be at once")));
+            continue;
+        }
         let result = Box::pin(apply_checked(checked, approval)).await;
+        if result.is_err() && checked.project.is_serial() {
+            left_down = Some(checked.spec.name.as_str());
+        }
         let release = result.as_ref().err().and_then(|error| error.downcast_ref::<apply::Error>());
         if let Some(error) = release.filter(|error| error.is_of_release()) {
             let found = PeerFailure { host: checked.spec.name.to_string(), message: error.to_string() };

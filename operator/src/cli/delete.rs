@@ -1,6 +1,6 @@
 //! `delete`: takes a stack from its hosts, as a person's wish.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::bail;
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::{
     printer::{Printer, Tone},
 };
 use crate::{
-    engine::{Deployment, Hosts, Memory, Removal, Retired, is_named},
+    engine::{DeployedHost, Deployment, Hosts, Memory, Removal, Retired},
     source::{Stack, StackKey},
 };
 
@@ -40,7 +40,6 @@ pub(super) async fn delete(
     asked: Asked<'_>,
 ) -> anyhow::Result<Verdict> {
     let (stack, deployment) = known(memory, asked.stack)?;
-    refuse_what_is_asked_for(source, &stack.key, &deployment, asked)?;
     if let Some(unknown) = asked.hosts.iter().find(|name| !deployment.hosts.contains_key(*name)) {
         let known: Vec<&str> = deployment.hosts.keys().map(String::as_str).collect();
         bail!(
@@ -49,12 +48,13 @@ pub(super) async fn delete(
             known.join(", ")
         );
     }
+    let chosen = left_by_the_source(source, &stack.key, &deployment, asked)?;
     let (hosts, secrets, writer, who) =
         (Hosts::default(), source.secrets(), Memory::none().writer(), person());
     let removal = Removal { writer: &writer, who: &who, with_volumes: asked.with_volumes };
     let mut verdict = Verdict::InSync;
     let mut documents = Vec::new();
-    for (name, host) in deployment.hosts.iter().filter(|(name, _)| asked.is_host(name)) {
+    for (name, host) in &chosen {
         let retired = Retired { stack: &stack, host, secrets: &secrets, memory };
         if asked.forget {
             retired.forget(&who);
@@ -106,13 +106,17 @@ fn known(memory: &Memory, name: &str) -> anyhow::Result<(Stack, Deployment)> {
     Ok((Stack::new(deployment.resource.clone(), PathBuf::new()), deployment))
 }
 
-/// What the source asks for would be deployed again: it is taken from there first.
-fn refuse_what_is_asked_for(
+/// What the source asks for no longer on the chosen hosts. What it asks for would be deployed again: it is taken from
+/// there first.
+fn left_by_the_source(
     source: &SourceArguments,
     key: &StackKey,
     deployment: &Deployment,
     asked: Asked<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeMap<String, DeployedHost>> {
+    let chosen = deployment.hosts.iter().filter(|(name, _)| asked.is_host(name));
+    let mut chosen: BTreeMap<String, DeployedHost> =
+        chosen.map(|(name, host)| (name.clone(), host.clone())).collect();
     for file in source.folder().read()? {
         let shown = file.path.display();
         let stack = match file.content {
@@ -122,12 +126,16 @@ fn refuse_what_is_asked_for(
                 "expected stack files without mistakes, found some in {shown}, which may be this stack's; see `validate`"
             ),
         };
-        let chosen = deployment.hosts.iter().filter(|(name, _)| asked.is_host(name));
-        if let Some((name, _)) = chosen.into_iter().find(|(_, host)| is_named(&stack, &host.spec)) {
-            bail!(
-                "expected {key} to ask for nothing on the machine of {name} any more, found it in {shown}: take it from there first, or it is deployed again"
-            );
+        for (name, host) in &mut chosen {
+            // A host alone may be chosen for the components that left it.
+            let left = host.left_by(&stack).filter(|left| !asked.hosts.is_empty() || left == host);
+            let Some(left) = left else {
+                bail!(
+                    "expected {key} to ask for nothing on the machine of {name} any more, found it in {shown}: take it from there first, or it is deployed again"
+                );
+            };
+            *host = left;
         }
     }
-    Ok(())
+    Ok(chosen)
 }

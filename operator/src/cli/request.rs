@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
-use tasktracker_crds::Deletion;
+use tasktracker_crds::{Deletion, HostStatus};
 
 use crate::{
     engine::now,
@@ -129,7 +129,9 @@ impl Request<'_> {
 
 /// Hosts that a stack names no longer, and of which something is known.
 fn left(stack: &Read) -> Vec<&str> {
-    let left = stack.status.hosts.iter().filter(|host| host.retained);
+    let is_left =
+        |host: &&HostStatus| host.retained || host.components.iter().any(|component| component.retained);
+    let left = stack.status.hosts.iter().filter(is_left);
     left.map(|host| host.name.as_str()).collect()
 }
 

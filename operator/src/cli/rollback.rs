@@ -1,5 +1,8 @@
 //! `rollback`: goes back to a release that the hosts keep.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
+use anyhow::ensure;
 use serde_json::json;
 
 use super::{
@@ -30,8 +33,18 @@ pub(super) async fn rollback(
         }
     });
     futures::future::join_all(brought).await;
+    let left_down = RefCell::new(BTreeSet::new());
     let back = async |context: ProjectContext<'_>, lock: &HostLock, evaluation: &Evaluation| {
-        let outcome = context.rollback(lock, evaluation, release, &person()).await?;
+        let group = (context.stack.key.clone(), evaluation.project.component);
+        ensure!(
+            !left_down.borrow().contains(&group),
+            "not tried here: another host may be down, and no two hosts may be at once"
+        );
+        let outcome = context.rollback(lock, evaluation, release, &person()).await;
+        if outcome.is_err() && evaluation.project.is_serial() {
+            left_down.borrow_mut().insert(group);
+        }
+        let outcome = outcome?;
         Ok(outcome.rolled_out.map(|release| {
             let revision = release.project.version();
             let words =

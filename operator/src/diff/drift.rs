@@ -1,6 +1,9 @@
 //! Applied against observed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
@@ -11,7 +14,6 @@ use super::{
 };
 use crate::{
     host::{Container, Health, NetworkOrVolume, State},
-    ledger::Ledger,
     model::{Probe, ProbeFailure},
     observe::{MovedTag, Observed},
     project::{
@@ -369,12 +371,14 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let project = &applied.project;
     let Some(ledger) = &observed.ledger else { return Vec::new() };
     let wanted = settings::of_made(&project.owner, &ledger.stack);
+    let former_owners: BTreeSet<&String> =
+        ledger.former_owners.iter().chain(&observed.former_owners).collect();
     let differing = |name: &str, made: Option<&Option<NetworkOrVolume>>, missing, changed| match made {
         None => Vec::new(),
         Some(None) => vec![item(missing, None, Some(name), "there", "nothing")],
         Some(Some(made)) => settings::compare(&wanted, &made.settings)
             .into_iter()
-            .filter(|(field, _, found)| !is_of_former_owner(ledger, field, found.as_deref()))
+            .filter(|(field, _, found)| !is_of_former_owner(&former_owners, field, found.as_deref()))
             .map(|(field, wanted, there)| {
                 let shown = |text: Option<String>| text.unwrap_or_else(|| "not set".to_owned());
                 item(changed, None, Some(&format!("{name}/{field}")), shown(wanted), shown(there))
@@ -398,10 +402,10 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
 }
 
 /// Labels of networks and volumes are as Docker made them: those that were taken over still name who had them.
-fn is_of_former_owner(ledger: &Ledger, field: &str, found: Option<&str>) -> bool {
+fn is_of_former_owner(former_owners: &BTreeSet<&String>, field: &str, found: Option<&str>) -> bool {
     let owners = [labels::OWNER, labels::STACK].map(|label| format!("labels/{label}"));
-    let is_former = found.is_some_and(|found| ledger.former_owners.iter().any(|former| former == found));
-    !ledger.former_owners.is_empty()
+    let is_former = found.is_some_and(|found| former_owners.iter().any(|former| *former == found));
+    !former_owners.is_empty()
         && (is_former || field == owners[1])
         && owners.iter().any(|owner| owner == field)
 }

@@ -161,6 +161,7 @@ impl Check<'_> {
         }
         self.refuse_conflicting_writer(None)?;
         let lock = host.lock(&self.shared.writer).await?;
+        let written = host.write_project(&self.subject.project.folder);
         failpoint::reached("locked");
         let other = lock.before.as_deref().filter(|before| *before != self.shared.writer);
         let result = match self.refuse_conflicting_writer(other) {
@@ -168,6 +169,7 @@ impl Check<'_> {
             refused => refused,
         };
         lock.release().await;
+        drop(written);
         result
     }
 
@@ -277,6 +279,8 @@ impl Check<'_> {
             self.record(&evaluation).await;
             if let Some(applied) = &evaluation.observed.applied {
                 shared.memory.record(stack, spec, applied, Some(&evaluation.observed));
+            } else if evaluation.plan.rollout.is_some() {
+                shared.memory.begin(stack, spec, &evaluation.project);
             }
         }
         Ok(evaluation)

@@ -156,19 +156,21 @@ impl ProjectContext<'_> {
         let same_place = || known.hosts.values().find(|host| deployed::is_same_place(&host.spec, self.spec));
         let host = known.hosts.get(self.spec.name.as_str()).or_else(same_place);
         let here = host.and_then(|host| host.components.get(component));
-        let is_left = |host: &DeployedHost| !deployed::is_named(self.stack, &host.spec);
-        let mut left: Vec<_> = known.hosts.iter().filter(|(_, host)| is_left(host)).collect();
-        left.sort_by_key(|(_, host)| host.overtaken);
-        let elsewhere = left.into_iter().find_map(|(name, host)| {
-            let volume = host.components.get(component)?.data_volume()?;
-            Some((name.clone(), volume.to_owned()))
-        });
+        let is_left = |host: &DeployedHost| !deployed::is_wanted(self.stack, &host.spec, *component);
+        let left = known.hosts.iter().filter(|(_, host)| is_left(host));
+        let mut left: Vec<_> =
+            left.filter_map(|(name, host)| Some((name, host.components.get(component)?))).collect();
+        left.sort_by_key(|(_, deployed)| deployed.overtaken);
+        let elsewhere = left
+            .into_iter()
+            .find_map(|(name, deployed)| Some((name.clone(), deployed.data_volume()?.to_owned())));
+        let in_force = here.filter(|here| !here.release.is_empty());
         let remembered = Remembered {
-            release: here.map(|here| here.release.clone()),
-            desired_hash: here.map(|here| here.desired_hash.clone()),
+            release: in_force.map(|here| here.release.clone()),
+            desired_hash: in_force.map(|here| here.desired_hash.clone()),
             volumes: here.map(Deployed::volume_names).unwrap_or_default(),
             elsewhere,
-            overtaken: host.is_none_or(|host| host.overtaken),
+            overtaken: here.is_none_or(|here| here.overtaken),
         };
         (remembered, here.and_then(|here| changed_manifest(project, facts.as_observed(), here)))
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use tasktracker_crds::{Deletion, HostSpec, conditions::reasons};
+use tasktracker_crds::{Deletion, conditions::reasons};
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
@@ -16,14 +16,15 @@ use super::{
     worker::Shared,
 };
 use crate::{
+    model::ComponentName,
     source::{DELETE_HOST_ANNOTATION, Stack, WriteScope},
-    state::is_named,
+    state::{Deployed, DeployedHost},
 };
 
 /// A host from which a stack is being taken.
 pub(super) struct Retiring {
     task: JoinHandle<()>,
-    spec: HostSpec,
+    components: Vec<ComponentName>,
     pub(super) why: Why,
 }
 
@@ -62,15 +63,16 @@ impl Stacks {
         // An update that was refused does not count: what is in force does.
         let in_force: BTreeMap<String, Arc<Stack>> =
             self.in_force().map(|stack| (stack.key.to_string(), stack.clone())).collect();
-        let is_asked = |key: &str, host: &HostSpec| {
-            let stack = asked.get(key).map(|stack| in_force.get(key).map_or(*stack, |stack| stack));
-            stack.is_some_and(|stack| is_named(stack, host))
+        // Of a host that is named still, the components that are asked for no longer.
+        let left_of = |key: &str, host: &DeployedHost| match asked.get(key) {
+            Some(stack) => host.left_by(in_force.get(key).map_or(*stack, |stack| stack)),
+            None => Some(host.clone()),
         };
-        let is_known =
-            |key: &str, host: &str| memory.deployed(key).is_some_and(|known| known.hosts.contains_key(host));
+        let left_on = |key: &str, host: &str| left_of(key, memory.deployed(key)?.hosts.get(host)?);
         let requested = |key: &str, host: &str| in_force.get(key)?.deletion_of(host);
         self.retiring.retain(|(key, host), one| {
-            let is_over = is_asked(key, &one.spec) || !is_known(key, host);
+            let left = left_on(key, host);
+            let is_over = !left.is_some_and(|left| left.components.keys().eq(&one.components));
             let is_withdrawn =
                 matches!(one.why, Why::Requested(deletion) if requested(key, host) != Some(deletion));
             if !one.is_deleted() && (is_over || is_withdrawn) {
@@ -82,29 +84,29 @@ impl Stacks {
         let named = known.iter().filter(|key| asked.contains_key(*key));
         let left: BTreeSet<(String, String)> = named
             .filter_map(|key| Some((key, memory.deployed(key)?)))
-            .flat_map(|(key, known)| known.hosts.into_iter().map(move |(name, host)| (key, name, host.spec)))
-            .filter(|(key, _, spec)| !is_asked(key, spec))
+            .flat_map(|(key, known)| known.hosts.into_iter().map(move |(name, host)| (key, name, host)))
+            .filter(|(key, _, host)| left_of(key, host).is_some())
             .map(|(key, name, _)| (key.clone(), name))
             .collect();
         self.refused.retain(|place, _| left.contains(place));
-        self.announced.retain(|(key, host), _| {
-            let known = memory.deployed(key).and_then(|mut known| known.hosts.remove(host));
-            known.is_some_and(|known| !is_asked(key, &known.spec))
-        });
+        self.announced.retain(|(key, host), _| left_on(key, host).is_some());
         for (key, host) in left.iter().filter(|_| reliable) {
-            if let Some((stack, deletion)) = in_force.get(key).zip(requested(key, host)) {
-                self.delete_host(stack, host, deletion);
+            if let Some((stack, deletion)) = in_force.get(key).zip(requested(key, host))
+                && let Some(left) = left_on(key, host)
+            {
+                self.delete_host(stack, left, deletion);
             }
         }
         let left = left.into_iter().filter(|(key, host)| requested(key, host).is_none()).collect();
         for (key, host) in self.gone_hosts.expired(left, reliable, now) {
-            self.retire(&key, Some(&host));
+            let left = left_on(&key, &host);
+            self.retire(&key, left);
         }
     }
 
-    /// What the policy of a stack says of hosts that are left: nothing, or that what is there goes. Volumes stay. Asked again
+    /// What the policy of a stack says of the projects that are left on hosts: nothing, or that what is there goes. Volumes stay. Asked again
     /// for as long as they are left, since the policy may change meanwhile.
-    pub(super) fn retire(&mut self, key: &str, only: Option<&str>) {
+    pub(super) fn retire(&mut self, key: &str, hosts: impl IntoIterator<Item = DeployedHost>) {
         let Some(known) = self.shared.memory.deployed(key) else { return };
         // What is in force decides, though nothing was rolled out by it yet.
         let in_force = self.follow(key);
@@ -112,12 +114,15 @@ impl Stacks {
         let deletion =
             followed.map_or(known.resource.spec.policy.deletion, |stack| stack.spec.policy.deletion);
         let stack = Stack::of_object(known.resource, PathBuf::new());
-        for (name, host) in known.hosts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
+        for host in hosts {
+            let name = host.spec.name.to_string();
+            let what: Vec<&str> = host.components.keys().map(|component| component.as_str()).collect();
+            let what = what.join(", ");
             let place = (key.to_owned(), name.clone());
             let is_new = self.announced.insert(place.clone(), deletion) != Some(deletion);
             if deletion == Deletion::Retain {
                 if is_new {
-                    tracing::warn!(stack = %key, host = %name, "the stack names this host no longer: what is there is left running (policy.deletion is Retain); `delete` takes it away");
+                    tracing::warn!(stack = %key, host = %name, "the stack asks for {what} there no longer: what is there is left running (policy.deletion is Retain); `delete` takes it away");
                 }
                 continue;
             }
@@ -125,7 +130,7 @@ impl Stacks {
                 continue;
             }
             if is_new {
-                tracing::warn!(stack = %key, host = %name, "the stack names this host no longer: what is there goes (policy.deletion)");
+                tracing::warn!(stack = %key, host = %name, "the stack asks for {what} there no longer: what is there goes (policy.deletion)");
             }
             if is_new && deletion == Deletion::DownAndVolumes {
                 tracing::warn!(stack = %key, host = %name, "volumes stay though policy.deletion is DownAndVolumes: a host or a file that is gone is no such request; `delete --volumes` is");
@@ -135,21 +140,17 @@ impl Stacks {
     }
 
     /// What a person wants to become of a host that a stack names no longer.
-    fn delete_host(&mut self, stack: &Stack, host: &str, deletion: Deletion) {
-        let place = (stack.key.to_string(), host.to_owned());
-        let Some(known) =
-            self.shared.memory.deployed(&place.0).and_then(|mut known| known.hosts.remove(host))
-        else {
-            return;
-        };
+    fn delete_host(&mut self, stack: &Stack, known: DeployedHost, deletion: Deletion) {
+        let host = known.spec.name.to_string();
+        let place = (stack.key.to_string(), host.clone());
         // A spec that is older than another one may name fewer hosts than are in use.
         if self.shared.source.write_scope(&stack.key) != WriteScope::Full {
             return;
         }
-        if deletion == Deletion::Down
-            && !known.overtaken
-            && !known.components.keys().all(|component| stack.is_leaving_data(*component))
-        {
+        let has_newest_data = |(component, deployed): (&ComponentName, &Deployed)| {
+            !deployed.overtaken && deployed.data_volume().is_some() && !stack.is_leaving_data(*component)
+        };
+        if deletion == Deletion::Down && known.components.iter().any(has_newest_data) {
             let requested = stack.annotation(DELETE_HOST_ANNOTATION).unwrap_or_default();
             if self.refused.insert(place, requested.to_owned()).as_deref() != Some(requested) {
                 let found = format!(
@@ -157,7 +158,7 @@ impl Stacks {
                 );
                 tracing::error!(stack = %stack.key, %host, reason = reasons::DATA_WOULD_BE_LEFT, "{found}");
                 let refused = Refused { reason: reasons::DATA_WOULD_BE_LEFT, found };
-                self.shared.watcher.refused_request(stack, host, &refused);
+                self.shared.watcher.refused_request(stack, &host, &refused);
             }
             return;
         }
@@ -165,7 +166,7 @@ impl Stacks {
             let Shared { secrets, memory, .. } = &*self.shared;
             Retired { stack, host: &known, secrets, memory }.forget(DELETE_HOST_ANNOTATION);
             tracing::warn!(stack = %stack.key, %host, "forgotten, as a person wished; what is there stays");
-            self.shared.watcher.host_deleted(stack, host, "forgotten; what is there stays");
+            self.shared.watcher.host_deleted(stack, &host, "forgotten; what is there stays");
             return;
         }
         if self.retiring.get(&place).is_none_or(|one| one.why != Why::Requested(deletion)) {
@@ -182,9 +183,9 @@ impl Stacks {
     /// Begins to take a stack from a host, in the place of what was begun there before.
     pub(super) fn retire_host(&mut self, job: Job) {
         let key = (job.stack.key.to_string(), job.host.spec.name.to_string());
-        let (spec, why) = (job.host.spec.clone(), job.why);
+        let (components, why) = (job.host.components.keys().copied().collect(), job.why);
         let task = tokio::spawn(retire(self.shared.clone(), job));
-        if let Some(earlier) = self.retiring.insert(key, Retiring { task, spec, why }) {
+        if let Some(earlier) = self.retiring.insert(key, Retiring { task, components, why }) {
             earlier.abort();
         }
     }

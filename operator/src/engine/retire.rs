@@ -23,7 +23,7 @@ use crate::{
     state::{
         DeployedHost,
         audit::{BEGAN, Entry, State},
-        is_named,
+        is_wanted,
     },
 };
 
@@ -55,21 +55,21 @@ pub struct Retired<'a> {
     pub memory: &'a Memory,
 }
 
-/// Hosts that a stack names no longer, though something of it is there.
+/// Projects that a stack asks for no longer, though something of them is on a host.
 pub fn retained(stack: &Stack, memory: &Memory) -> Vec<ProjectReport> {
     let hosts = memory.deployed(&stack.key.to_string()).map(|known| known.hosts).unwrap_or_default();
-    let left = hosts.into_iter().filter(|(_, host)| !is_named(stack, &host.spec));
+    let left = hosts.into_iter().filter_map(|(name, host)| Some((name, host.left_by(stack)?)));
     let in_cluster = stack.resource.metadata.uid.is_some();
     left.flat_map(|(name, host)| {
         let stack = &stack.key;
         host.components.into_iter().map(move |(component, deployed)| {
             let door = if in_cluster { format!("--kubernetes -n {} ", stack.namespace) } else { String::new() };
             let remedy = format!(
-                "`delete {door}{} --host {name}` takes it away (with `--forget` where the host is gone), or name the host again",
+                "`delete {door}{} --host {name}` takes it away (with `--forget` where the host is gone), or ask for it again",
                 stack.name
             );
             let message = format!(
-                "the spec names this host no longer: expected release {} to stay there as it is; {remedy}",
+                "the spec asks for {component} on this host no longer: expected release {} to stay there as it is; {remedy}",
                 deployed.release
             );
             ProjectReport {
@@ -119,7 +119,7 @@ impl Retired<'_> {
             lock.release().await;
             done.extend(result?);
         }
-        memory.forget(&stack.key.to_string(), deployed.spec.name.as_str());
+        memory.forget_projects(&stack.key.to_string(), deployed);
         Ok(done)
     }
 
@@ -144,7 +144,7 @@ impl Retired<'_> {
                 seconds: 0.0,
             }));
         }
-        self.memory.forget(&stack, host);
+        self.memory.forget_projects(&stack, self.host);
     }
 
     async fn remove_project(
@@ -244,7 +244,8 @@ impl Job {
                 Why::Requested(deletion) => stack.deletion_of(self.host.spec.name.as_str()) == Some(deletion),
                 Why::Deleted(_) => true,
             };
-            is_said && !is_named(stack, &self.host.spec)
+            let mut components = self.host.components.keys();
+            is_said && components.all(|component| !is_wanted(stack, &self.host.spec, *component))
         })
     }
 
@@ -292,7 +293,7 @@ pub(super) async fn retire(shared: Arc<Shared>, job: Job) {
             }
             Err(error) if error.reason() == reasons::NAME_CONFLICT => {
                 tracing::warn!(stack = %stack.key, host = %name, "what is there is another one's, and is left as it is: {error}");
-                shared.memory.forget(&stack.key.to_string(), name);
+                shared.memory.forget_projects(&stack.key.to_string(), host);
                 return;
             }
             Err(error) => {

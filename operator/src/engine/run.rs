@@ -138,7 +138,8 @@ impl Follower {
             if self.stacks.unfollow(&key) {
                 tracing::warn!(stack = %key, "its file is gone: it is no longer reconciled");
             }
-            self.stacks.retire(&key, None);
+            let hosts = self.stacks.shared.memory.deployed(&key).map(|known| known.hosts).unwrap_or_default();
+            self.stacks.retire(&key, hosts.into_values());
         }
         self.stacks.reconcile_retained_hosts(&known, &asked, reliable, now);
     }

@@ -215,7 +215,13 @@ impl Stacks {
         self.shared.is_reliable.store(true, Ordering::Relaxed);
         let mut hosts = self.shared.memory.deployed(&key).map(|known| known.hosts).unwrap_or_default();
         for spec in component::all_hosts(stack) {
-            hosts.entry(spec.name.to_string()).or_insert_with(|| DeployedHost::as_asked(stack, spec));
+            let DeployedHost { components, .. } = DeployedHost::as_asked(stack, spec);
+            let empty = || DeployedHost { spec: spec.clone(), components: BTreeMap::new() };
+            let host = hosts.entry(spec.name.to_string()).or_insert_with(empty);
+            // The first rollout of a component may have failed.
+            for (component, asked) in components {
+                host.components.entry(component).or_insert(asked);
+            }
         }
         for host in hosts.into_values() {
             self.retire_host(Job { stack: stack.clone(), in_force: None, host, why: Why::Deleted(deletion) });

@@ -71,6 +71,8 @@ pub struct Host {
     lock_queue: Mutex<()>,
     hints: signal::Sender<Instant>,
     known: Lock<Known>,
+    /// Folder of the project that is written under a lock of this process.
+    written: Lock<Option<String>>,
     traffic: Arc<Traffic>,
 }
 
@@ -84,6 +86,7 @@ impl Host {
             lock_queue: Mutex::new(()),
             hints: signal::Sender::new(Instant::now()),
             known: Lock::default(),
+            written: Lock::default(),
             traffic: Arc::default(),
         }
     }
@@ -380,6 +383,21 @@ impl Host {
         self.forget_broken(&link, result).await
     }
 
+    /// Marks a project as the one that is written under the lock that this process holds, until the result is dropped.
+    pub fn write_project(&self, folder: &str) -> WrittenProject<'_> {
+        *self.written() = Some(folder.to_owned());
+        WrittenProject(self)
+    }
+
+    /// Folder of the project that this process writes.
+    pub fn written_project(&self) -> Option<String> {
+        self.written().clone()
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<String>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Carries out steps in the folder of a project, or of the host where `project` is empty. They go on when the
     /// connection ends, and are refused where another writer had the lock since.
     ///
@@ -424,6 +442,16 @@ impl Host {
         if link.take().is_some() {
             self.wake();
         }
+    }
+}
+
+/// A project that is written: see [`Host::write_project`].
+#[must_use]
+pub struct WrittenProject<'a>(&'a Host);
+
+impl Drop for WrittenProject<'_> {
+    fn drop(&mut self) {
+        *self.0.written() = None;
     }
 }
 

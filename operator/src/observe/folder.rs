@@ -1,6 +1,6 @@
 //! The project's folder: ledger, applied release, hold, key, files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Hold, KEY_FILE, Observed, stack_folder};
 use crate::{
@@ -39,7 +39,31 @@ pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> 
         },
         Err(error) => (None, None, Some(error)),
     };
-    Observed { damaged, hold, ledger, applied, directory, files, seal_key, ..Observed::default() }
+    let former_owners = former_owners(project, listing);
+    Observed {
+        damaged,
+        hold,
+        ledger,
+        former_owners,
+        applied,
+        directory,
+        files,
+        seal_key,
+        ..Observed::default()
+    }
+}
+
+/// Owners from whom projects of the stack were taken over, by the ledgers of all its components: networks are shared.
+fn former_owners(project: &Project, listing: &Listing) -> BTreeSet<String> {
+    let below = format!("{}/", stack_folder(project));
+    let is_ledger = |path: &str| {
+        path.strip_prefix(&below)
+            .and_then(|path| path.split_once('/'))
+            .is_some_and(|(_, file)| file == LEDGER_FILE)
+    };
+    let ledgers = listing.texts.iter().filter(|(path, _)| is_ledger(path));
+    let ledgers = ledgers.filter_map(|(_, text)| Ledger::read(text).ok());
+    ledgers.filter(|ledger| ledger.owner == project.owner).flat_map(|ledger| ledger.former_owners).collect()
 }
 
 /// What of ours in a project's folder is not as it was written.

@@ -64,6 +64,8 @@ pub struct Observed {
     pub hold: Option<Hold>,
     /// What happened to it, where the operator was here before.
     pub ledger: Option<Ledger>,
+    /// Owners from whom projects of the stack were taken over: networks and volumes still name them.
+    pub former_owners: BTreeSet<String>,
     /// The release that was last rolled out.
     pub applied: Option<Release>,
     /// The operator's folder on the host.
@@ -282,12 +284,16 @@ pub(crate) fn adopted_containers<'a>(desired: &Project, observed: &'a Observed) 
     adopted
 }
 
-/// Whether another writer is at work on the host.
+/// Whether a writer is at work on the host that may explain what is found of a project. This operator's own work on
+/// another project explains nothing: it must not hide what happens to this one meanwhile.
 ///
 /// # Errors
 /// When the host cannot be asked.
 pub async fn is_busy(host: &Host, project: &Project) -> Result<bool, Error> {
-    host.locked(stack_folder(project)).await
+    let before = host.written_project();
+    let is_locked = host.locked(stack_folder(project)).await?;
+    let is_ours = before.is_some() && before == host.written_project();
+    Ok(is_locked && !(is_ours && before.as_ref() != Some(&project.folder)))
 }
 
 fn stack_folder(project: &Project) -> &str {

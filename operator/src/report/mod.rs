@@ -223,7 +223,7 @@ fn host_statuses(reports: &[ProjectReport]) -> Vec<HostStatus> {
 fn add(host: &mut HostStatus, report: &ProjectReport, component: ComponentStatus) {
     host.reachable |= report.reachable();
     host.retained &= report.retained.is_some();
-    host.message = host.message.take().or_else(|| host_message(report));
+    host.message = host.message.take().or_else(|| project_message(report));
     host.hold = host.hold.take().or_else(|| report.hold.as_ref().map(|hold| hold.message.clone()));
     // What is still there of a component that the spec asks for again is told by its newest report.
     if host.components.iter().all(|known| known.name != component.name) {
@@ -245,15 +245,15 @@ fn host_status(report: &ProjectReport, component: ComponentStatus) -> HostStatus
     HostStatus {
         name: report.host.clone(),
         reachable: report.reachable(),
-        message: host_message(report),
+        message: project_message(report),
         retained: report.retained.is_some(),
         hold: report.hold.as_ref().map(|hold| hold.message.clone()),
         components: vec![component],
     }
 }
 
-/// What is wrong with a host, or how it is retained.
-fn host_message(report: &ProjectReport) -> Option<String> {
+/// What is wrong with a project, or how it is retained.
+fn project_message(report: &ProjectReport) -> Option<String> {
     let failure = report.failure.as_ref().map(|failure| shortened(&failure.message, LONGEST_PART));
     failure.or(report.retained.clone())
 }
@@ -263,9 +263,10 @@ fn component_status(report: &ProjectReport) -> ComponentStatus {
         name: report.component.to_string(),
         release: report.release.clone(),
         revision: report.revision.clone(),
+        retained: report.retained.is_some(),
         healthy: report.healthy,
         change_waiting: report.waiting.is_some(),
-        message: report.failure.as_ref().map(|failure| shortened(&failure.message, LONGEST_PART)),
+        message: project_message(report),
         drift_count: u32::try_from(report.drift.len()).unwrap_or(u32::MAX),
         drift: report.drift.iter().take(DRIFT_ITEMS_PER_COMPONENT).cloned().collect(),
     }

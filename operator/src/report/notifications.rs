@@ -1,10 +1,12 @@
 //! Notifications: what is sent to people once, where the status shows it as long as it lasts. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use tasktracker_crds::{Answer, NotificationEvent, TaskTrackerStackStatus, conditions::reasons};
 
 use super::ProjectReport;
-use crate::plan::Waiting;
+use crate::{model::ComponentName, plan::Waiting};
 
 /// How the reason begins on the host on which something was tried.
 const TRIED: &str = "this desired state was tried";
@@ -12,17 +14,29 @@ const TRIED: &str = "this desired state was tried";
 const LONGEST: usize = 1500;
 
 /// What people were notified of last, so that nothing is sent twice.
+///
+/// A stored format, in `notifications.json` and in the notes of a status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NotificationState {
-    /// Whether it was known at all what is in force.
-    pub known: bool,
-    /// The releases that were in force, by host.
-    pub in_force: String,
-    /// The revision that failed.
-    pub rolled_back: Option<String>,
-    /// Hashes of the plans that wait for a person, by host.
+    /// Each component of which anything was known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub components: BTreeMap<ComponentName, Notified>,
+    /// Hashes of the plans that wait for a person, by host and component.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_plans: Option<String>,
+}
+
+/// What people were notified of about one component.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Notified {
+    /// The releases that were in force, by host.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub in_force: String,
+    /// The revision or version that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
 }
 
 /// One message.
@@ -43,69 +57,101 @@ pub fn notifications(
     before: &NotificationState,
 ) -> (Vec<Notification>, NotificationState) {
     let asked: Vec<&ProjectReport> = reports.iter().filter(|report| report.retained.is_none()).collect();
+    let components: BTreeSet<ComponentName> = asked.iter().map(|report| report.component).collect();
     let mut new = Vec::new();
-    let mut add = |event, text: String| {
-        let text: String = text.chars().take(LONGEST).collect();
-        new.push(Notification { event, text });
-    };
     let mut next = before.clone();
-    let in_force: Vec<String> = asked
-        .iter()
-        .filter_map(|report| Some(format!("{}={}", report.host, report.release.as_ref()?)))
-        .collect();
-    let in_force = in_force.join(" ");
-    if !before.known {
-        if asked.iter().any(|report| report.failure.is_some() && report.release.is_none()) {
-            return (new, next);
+    next.components.retain(|component, _| components.contains(component));
+    for component in components {
+        let reports: Vec<&ProjectReport> =
+            asked.iter().copied().filter(|report| report.component == component).collect();
+        let (events, state) = of_component(component, &reports, before.components.get(&component));
+        new.extend(events.into_iter().map(|(event, text)| message(event, &format!("{stack}: {text}"))));
+        match state {
+            Some(state) => drop(next.components.insert(component, state)),
+            None => drop(next.components.remove(&component)),
         }
-        (next.known, next.in_force) = (true, in_force);
-    } else if asked.iter().all(|report| serves(report)) && in_force != before.in_force {
-        let hosts: Vec<&str> = asked.iter().map(|report| report.host.as_str()).collect();
-        let revision = status.revision.as_deref().unwrap_or("several");
-        add(
-            NotificationEvent::Succeeded,
-            format!("{stack}: revision {revision} is in force on {}", hosts.join(", ")),
-        );
-        next.in_force = in_force;
     }
-    // What a host that could not be checked waits for is not known.
-    let is_known = asked.iter().all(|report| report.failure.is_none() || report.waiting.is_some());
-    let waits = |reason: &'static str| {
-        let waiting = asked.iter().filter_map(|report| Some((report, report.waiting.as_ref()?)));
-        waiting.filter(move |(_, waiting)| waiting.reason == reason)
-    };
-    // The host on which it failed says more than those that only heard of it.
-    let failed = waits(reasons::ROLLOUT_HELD).chain(waits(reasons::ROLLED_BACK));
-    let failed = failed.max_by_key(|(_, waiting)| waiting.message.contains(TRIED));
-    let revision = failed.map(|(_, waiting)| waiting.change.to_revision.clone());
-    if let Some((report, waiting)) = failed.filter(|_| revision != before.rolled_back) {
-        let to = &waiting.change.to_revision;
-        let text = format!("{stack}: revision {to} failed on {}: {}", report.host, waiting.message);
-        add(NotificationEvent::RolledBack, text);
-    }
-    if revision.is_some() || is_known {
-        next.rolled_back = revision;
-    }
-    let waiting: Vec<_> = waits(reasons::APPROVAL_NEEDED).collect();
-    let plans: Vec<String> =
-        waiting.iter().map(|(report, _)| format!("{}={}", report.host, report.plan)).collect();
+    let waiting: Vec<_> = waits(&asked, reasons::APPROVAL_NEEDED).collect();
+    let plans =
+        waiting.iter().map(|(report, _)| format!("{}/{}={}", report.host, report.component, report.plan));
+    let plans: Vec<String> = plans.collect();
     let plans = (!plans.is_empty()).then(|| plans.join(" "));
     let is_new = plans.is_some() && plans != before.waiting_plans;
     if let Some(plan) = status.waiting_plan.as_ref().filter(|_| is_new) {
-        add(NotificationEvent::ApprovalNeeded, approval_needed(stack, plan, &waiting));
+        new.push(message(NotificationEvent::ApprovalNeeded, &approval_needed(stack, plan, &waiting)));
     }
-    if plans.is_some() || is_known {
+    if plans.is_some() || is_known(&asked) {
         next.waiting_plans = plans;
     }
     (new, next)
 }
 
-fn approval_needed(stack: &str, plan: &str, waiting: &[(&&ProjectReport, &Waiting)]) -> String {
+fn message(event: NotificationEvent, text: &str) -> Notification {
+    Notification { event, text: text.chars().take(LONGEST).collect() }
+}
+
+/// Whether it is known what every project waits for: of a host that could not be checked it is not.
+fn is_known(reports: &[&ProjectReport]) -> bool {
+    reports.iter().all(|report| report.failure.is_none() || report.waiting.is_some())
+}
+
+/// The projects that wait for a reason.
+fn waits<'a>(
+    reports: &'a [&ProjectReport],
+    reason: &'static str,
+) -> impl Iterator<Item = (&'a ProjectReport, &'a Waiting)> {
+    let waiting = reports.iter().filter_map(|report| Some((*report, report.waiting.as_ref()?)));
+    waiting.filter(move |(_, waiting)| waiting.reason == reason)
+}
+
+/// What is new in the reports of one component, and its state after that; none as long as nothing is known.
+fn of_component(
+    component: ComponentName,
+    reports: &[&ProjectReport],
+    before: Option<&Notified>,
+) -> (Vec<(NotificationEvent, String)>, Option<Notified>) {
+    let mut new = Vec::new();
+    let in_force =
+        reports.iter().filter_map(|report| Some(format!("{}={}", report.host, report.release.as_ref()?)));
+    let in_force = in_force.collect::<Vec<String>>().join(" ");
+    let Some(before) = before else {
+        let is_unknown = reports.iter().any(|report| report.failure.is_some() && report.release.is_none());
+        return (new, (!is_unknown).then_some(Notified { in_force, rolled_back: None }));
+    };
+    let mut next = before.clone();
+    if reports.iter().all(|report| serves(report)) && in_force != before.in_force {
+        let hosts: Vec<&str> = reports.iter().map(|report| report.host.as_str()).collect();
+        let versions: BTreeSet<&str> =
+            reports.iter().filter_map(|report| report.version.as_deref()).collect();
+        let version = if versions.len() > 1 { None } else { versions.into_iter().next() };
+        let version = version.unwrap_or("in several versions");
+        new.push((
+            NotificationEvent::Succeeded,
+            format!("{component} {version} is in force on {}", hosts.join(", ")),
+        ));
+        next.in_force = in_force;
+    }
+    // The host on which it failed says more than those that only heard of it.
+    let failed = waits(reports, reasons::ROLLOUT_HELD).chain(waits(reports, reasons::ROLLED_BACK));
+    let failed = failed.max_by_key(|(_, waiting)| waiting.message.contains(TRIED));
+    let version = failed.map(|(_, waiting)| waiting.change.to_revision.clone());
+    if let Some((report, waiting)) = failed.filter(|_| version != before.rolled_back) {
+        let to = &waiting.change.to_revision;
+        let text = format!("{component} {to} failed on {}: {}", report.host, waiting.message);
+        new.push((NotificationEvent::RolledBack, text));
+    }
+    if version.is_some() || is_known(reports) {
+        next.rolled_back = version;
+    }
+    (new, Some(next))
+}
+
+fn approval_needed(stack: &str, plan: &str, waiting: &[(&ProjectReport, &Waiting)]) -> String {
     let changes: Vec<String> = waiting
         .iter()
         .map(|(report, waiting)| {
             let from = waiting.change.from_revision.as_deref().unwrap_or("nothing");
-            format!("{}: revision {from} to {}", report.host, waiting.change.to_revision)
+            format!("{}: {} {from} to {}", report.host, report.component, waiting.change.to_revision)
         })
         .collect();
     let (changes, name) = (changes.join("; "), stack.rsplit('/').next().unwrap_or(stack));
@@ -154,6 +200,7 @@ mod tests {
             host: name.to_owned(),
             release: Some(release.to_owned()),
             revision: Some("r1".to_owned()),
+            version: Some("r1".to_owned()),
             healthy: true,
             plan: "p".to_owned(),
             waiting: waiting.map(|reason| Waiting { reason, message: "it did not serve".to_owned(), change }),
@@ -175,6 +222,11 @@ mod tests {
         }
     }
 
+    fn in_force(releases: &str) -> NotificationState {
+        let notified = Notified { in_force: releases.to_owned(), ..Notified::default() };
+        NotificationState { components: [(ComponentName::App, notified)].into(), waiting_plans: None }
+    }
+
     fn notify(reports: &[ProjectReport], state: &mut NotificationState) -> Vec<String> {
         let now = Time("2026-01-31T18:00:00Z".parse().unwrap());
         let status = report::status(&TaskTrackerStackStatus::default(), reports, &now);
@@ -190,7 +242,7 @@ mod tests {
         let half = [host("a", "2", None), host("b", "1", Some(reasons::ROLLING_OUT))];
         assert!(notify(&half, state).is_empty());
         let all = [host("a", "2", None), host("b", "2", None)];
-        assert_eq!(notify(&all, state), ["Succeeded default/staging: revision r1 is in force on a, b"]);
+        assert_eq!(notify(&all, state), ["Succeeded default/staging: app r1 is in force on a, b"]);
         assert!(notify(&all, state).is_empty());
         let mut third = [host("a", "3", None), host("b", "3", None)];
         third[0].drift.push(drift());
@@ -203,13 +255,9 @@ mod tests {
 
     #[test]
     fn a_way_back_is_told_once_and_again_when_it_happens_again() {
-        let state = &mut NotificationState {
-            known: true,
-            in_force: "a=1".to_owned(),
-            ..NotificationState::default()
-        };
+        let state = &mut in_force("a=1");
         let failed = [host("a", "1", Some(reasons::ROLLED_BACK))];
-        let text = "RolledBack default/staging: revision r2 failed on a: it did not serve";
+        let text = "RolledBack default/staging: app r2 failed on a: it did not serve";
         assert_eq!(notify(&failed, state), [text]);
         assert!(notify(&failed, state).is_empty());
         // A check that failed is not the end of it.
@@ -225,23 +273,36 @@ mod tests {
         both[0].waiting.as_mut().unwrap().message = "this desired state failed on b".to_owned();
         both[1].waiting.as_mut().unwrap().message = format!("{TRIED} and failed");
         assert!(notify(&both, state).is_empty());
-        let found = notify(&both, &mut NotificationState { known: true, ..NotificationState::default() });
+        let found = notify(&both, &mut in_force(""));
         assert!(found[0].contains("failed on b: this desired"), "{found:?}");
+    }
+
+    #[cfg(feature = "echo")]
+    #[test]
+    fn the_failure_of_one_component_hides_none_of_another() {
+        let of = |component, waiting| ProjectReport { component, ..host("a", "1", waiting) };
+        let app = |waiting| of(ComponentName::App, waiting);
+        let echo = |waiting| of(ComponentName::Echo, waiting);
+        let state = &mut NotificationState::default();
+        assert!(notify(&[app(None), echo(None)], state).is_empty());
+        let failed = Some(reasons::ROLLED_BACK);
+        let [of_app, of_echo] = ["app", "echo"]
+            .map(|name| format!("RolledBack default/staging: {name} r2 failed on a: it did not serve"));
+        assert_eq!(notify(&[app(None), echo(failed)], state), [of_echo]);
+        assert_eq!(notify(&[app(failed), echo(failed)], state), [of_app]);
+        assert!(notify(&[app(failed), echo(None)], state).is_empty());
+        let mut newer = echo(None);
+        newer.release = Some("2".to_owned());
+        let succeeded = "Succeeded default/staging: echo r1 is in force on a";
+        assert_eq!(notify(&[app(failed), newer], state), [succeeded], "whatever the app waits for");
     }
 
     #[test]
     fn a_plan_that_waits_is_told_with_what_to_do() {
-        let state = &mut NotificationState {
-            known: true,
-            in_force: "a=1".to_owned(),
-            ..NotificationState::default()
-        };
+        let state = &mut in_force("a=1");
         let waits = [host("a", "1", Some(reasons::APPROVAL_NEEDED))];
         let found = notify(&waits, state);
-        assert!(
-            found[0].contains("a: revision r1 to r2") && found[0].contains("`approve staging "),
-            "{found:?}"
-        );
+        assert!(found[0].contains("a: app r1 to r2") && found[0].contains("`approve staging "), "{found:?}");
         assert!(notify(&waits, state).is_empty());
     }
 

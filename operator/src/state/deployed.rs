@@ -33,9 +33,6 @@ pub struct Deployment {
 pub struct DeployedHost {
     /// How it is reached, as the spec last said.
     pub spec: HostSpec,
-    /// Whether the stack was in force on another host since the spec named this one: newer data may be there.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub overtaken: bool,
     /// Projects on it, by component.
     pub components: BTreeMap<ComponentName, Deployed>,
 }
@@ -47,7 +44,10 @@ pub struct DeployedHost {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployed {
-    /// ID of its release.
+    /// Whether the component was in force on another host since the spec asked for it here: newer data may be there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overtaken: bool,
+    /// ID of its release; empty where none was rolled out yet.
     pub release: String,
     /// Hash of the desired state of that release.
     pub desired_hash: String,
@@ -101,6 +101,7 @@ impl Deployed {
             (inside.clone(), Volume { name: volume.name.clone(), data: volume.role == VolumeRole::Data })
         };
         Self {
+            overtaken: false,
             release: String::new(),
             desired_hash: String::new(),
             manifest_hash: None,
@@ -151,7 +152,17 @@ impl DeployedHost {
         let projects = component::for_host(stack, spec).into_iter();
         let components =
             projects.map(|project| (project.component, Deployed::of_project(&project))).collect();
-        Self { spec: spec.clone(), overtaken: false, components }
+        Self { spec: spec.clone(), components }
+    }
+
+    /// The part of it that a stack asks for no longer; none where it asks for all of it.
+    pub(crate) fn left_by(&self, stack: &Stack) -> Option<Self> {
+        let is_left =
+            |(component, _): &(&ComponentName, &Deployed)| !is_wanted(stack, &self.spec, **component);
+        let left = self.components.iter().filter(is_left);
+        let components: BTreeMap<_, _> =
+            left.map(|(component, deployed)| (*component, deployed.clone())).collect();
+        (!components.is_empty()).then(|| Self { spec: self.spec.clone(), components })
     }
 }
 
@@ -170,39 +181,76 @@ impl Deployment {
         mut new: Deployed,
     ) {
         self.resource = stack.resource.clone();
-        // A host that has another name by now is the same one. One that is not known, or not any more, is behind those
-        // that the stack was taken from.
-        let known = self.hosts.values().find(|host| is_same_place(&host.spec, spec));
-        let is_left = |host: &DeployedHost| !is_named(stack, &host.spec);
-        let overtaken = known.map_or_else(|| self.hosts.values().any(is_left), |host| host.overtaken);
-        let old = self.hosts.get(spec.name.as_str()).and_then(|host| host.components.get(&component));
+        let old = self.find(spec, component);
+        // What is not known here, or not any more, is behind the hosts that it was taken from.
+        new.overtaken = old.map_or_else(|| self.is_left_anywhere(stack, component), |old| old.overtaken);
         if let Some(old) = old.filter(|old| old.release == new.release && old.manifest_hash.is_some()) {
             // The first one that was observed is what is compared with.
             new.manifest_hash.clone_from(&old.manifest_hash);
         }
-        self.hosts.retain(|name, host| name == spec.name.as_str() || !is_same_place(&host.spec, spec));
-        let empty = || DeployedHost { spec: spec.clone(), overtaken, components: BTreeMap::new() };
-        let host = self.hosts.entry(spec.name.to_string()).or_insert_with(empty);
-        host.spec = spec.clone();
-        host.components.insert(component, new);
-        if !host.overtaken {
-            self.overtake(stack);
+        let is_overtaken = new.overtaken;
+        self.host(spec).components.insert(component, new);
+        if !is_overtaken {
+            self.overtake(stack, component);
+        }
+    }
+
+    /// A project is about to be rolled out for the first time: something of it may be on the host from now on.
+    pub(super) fn begin(&mut self, stack: &Stack, spec: &HostSpec, project: &Project) {
+        if self.find(spec, project.component).is_none() {
+            self.resource = stack.resource.clone();
+            let overtaken = self.is_left_anywhere(stack, project.component);
+            let deployed = Deployed { overtaken, ..Deployed::of_project(project) };
+            self.host(spec).components.insert(project.component, deployed);
         }
     }
 
     /// A release was rolled out on a host: what is there is the newest from now on.
-    pub(super) fn rolled_out(&mut self, stack: &Stack, host: &str) {
-        let Some(host) = self.hosts.get_mut(host).filter(|host| host.overtaken) else { return };
-        host.overtaken = false;
-        self.overtake(stack);
+    pub(super) fn rolled_out(&mut self, stack: &Stack, host: &str, component: ComponentName) {
+        let deployed = self.hosts.get_mut(host).and_then(|host| host.components.get_mut(&component));
+        let Some(deployed) = deployed.filter(|deployed| deployed.overtaken) else { return };
+        deployed.overtaken = false;
+        self.overtake(stack, component);
     }
 
-    /// Hosts that the stack names no longer are overtaken once it is in force on another one.
-    fn overtake(&mut self, stack: &Stack) {
-        self.hosts
-            .values_mut()
-            .filter(|host| !is_named(stack, &host.spec))
-            .for_each(|host| host.overtaken = true);
+    /// Forgets components of a host, and the host with the last of them.
+    pub(super) fn forget(&mut self, host: &str, components: &[ComponentName]) {
+        let Some(known) = self.hosts.get_mut(host) else { return };
+        known.components.retain(|component, _| !components.contains(component));
+        if known.components.is_empty() {
+            self.hosts.remove(host);
+        }
+    }
+
+    /// What is known of a component on a host, under this name of it or another one.
+    fn find(&self, spec: &HostSpec, component: ComponentName) -> Option<&Deployed> {
+        let mut hosts = self.hosts.values().filter(|host| is_same_place(&host.spec, spec));
+        hosts.find_map(|host| host.components.get(&component))
+    }
+
+    /// The entry of a host. One under another name is the same host, and is renamed.
+    fn host(&mut self, spec: &HostSpec) -> &mut DeployedHost {
+        let mut components = BTreeMap::new();
+        self.hosts.retain(|_, host| {
+            let is_same = is_same_place(&host.spec, spec);
+            if is_same {
+                components.append(&mut host.components);
+            }
+            !is_same
+        });
+        let host = DeployedHost { spec: spec.clone(), components };
+        self.hosts.entry(spec.name.to_string()).insert_entry(host).into_mut()
+    }
+
+    fn is_left_anywhere(&self, stack: &Stack, component: ComponentName) -> bool {
+        let mut hosts = self.hosts.values().filter(|host| host.components.contains_key(&component));
+        hosts.any(|host| !is_wanted(stack, &host.spec, component))
+    }
+
+    /// Hosts on which a stack asks for a component no longer are overtaken once it is in force on another one.
+    fn overtake(&mut self, stack: &Stack, component: ComponentName) {
+        let left = self.hosts.values_mut().filter(|host| !is_wanted(stack, &host.spec, component));
+        left.filter_map(|host| host.components.get_mut(&component)).for_each(|one| one.overtaken = true);
     }
 }
 
@@ -211,7 +259,7 @@ pub(crate) fn is_same_place(one: &HostSpec, other: &HostSpec) -> bool {
     one.address == other.address && one.port == other.port && one.directory == other.directory
 }
 
-/// Whether a stack asks for something on a host, under this name or another one.
-pub fn is_named(stack: &Stack, host: &HostSpec) -> bool {
-    component::all_hosts(stack).any(|named| named.name == host.name || is_same_place(named, host))
+/// Whether a stack asks for a component on a host, under this name or another one.
+pub fn is_wanted(stack: &Stack, host: &HostSpec, component: ComponentName) -> bool {
+    component::hosts(stack, component).any(|named| named.name == host.name || is_same_place(named, host))
 }

@@ -32,10 +32,11 @@ use self::{
     writer::{Change, Pending, Shared, StoredDeployments, StoredStacks, Writer},
 };
 use crate::{
-    json, observe::Observed, release::Release, report::notifications::NotificationState, source::Stack,
+    json, model::ComponentName, observe::Observed, project::Project, release::Release,
+    report::notifications::NotificationState, source::Stack,
 };
 
-pub use deployed::{Deployed, DeployedHost, Deployment, Volume, is_named};
+pub use deployed::{Deployed, DeployedHost, Deployment, Volume, is_wanted};
 pub(crate) use first_seen::{Since, item_key};
 
 /// Version of every format in the state folder and in notes.
@@ -150,7 +151,7 @@ impl Memory {
         let shared = Shared::new(State {
             deployed: deployed.unwrap_or_default().stacks,
             first_seen: first_seen.unwrap_or_default().into(),
-            notifications: notifications.unwrap_or_default().into(),
+            notifications: notifications.unwrap_or_default().stacks,
             ..State::default()
         });
         let writer = Writer::start(shared.clone(), folder.to_owned(), stamp)
@@ -231,10 +232,20 @@ impl Memory {
     /// A release was rolled out on a host.
     pub(crate) fn rolled_out(&self, stack: &Stack, spec: &HostSpec, release: &Release) {
         self.record(stack, spec, release, None);
-        let (stack, host) = (stack.clone(), spec.name.to_string());
+        let (stack, host, component) = (stack.clone(), spec.name.to_string(), release.project.component);
         self.change(stack.key.to_string(), move |known| {
             let mut known = known?;
-            known.rolled_out(&stack, &host);
+            known.rolled_out(&stack, &host, component);
+            Some(known)
+        });
+    }
+
+    /// A project may be on a host from now on, though no release of it is in force yet.
+    pub(crate) fn begin(&self, stack: &Stack, spec: &HostSpec, project: &Project) {
+        let (stack, spec, project) = (stack.clone(), spec.clone(), project.clone());
+        self.change(stack.key.to_string(), move |known| {
+            let mut known = known.unwrap_or_else(|| Deployment::empty(stack.resource.clone()));
+            known.begin(&stack, &spec, &project);
             Some(known)
         });
     }
@@ -245,6 +256,17 @@ impl Memory {
         self.change(stack.to_owned(), move |known| {
             let mut known = known?;
             known.hosts.remove(&host);
+            Some(known)
+        });
+    }
+
+    /// Nothing of these components of a stack is on a host any more.
+    pub(crate) fn forget_projects(&self, stack: &str, host: &DeployedHost) {
+        let components: Vec<ComponentName> = host.components.keys().copied().collect();
+        let host = host.spec.name.to_string();
+        self.change(stack.to_owned(), move |known| {
+            let mut known = known?;
+            known.forget(&host, &components);
             Some(known)
         });
     }
@@ -328,7 +350,7 @@ impl Memory {
             return foreign.clone();
         }
         let hosts = state.deployed.get(&key).map(|known| known.hosts.clone()).unwrap_or_default();
-        let notifications = state.notifications.get(&key).cloned().unwrap_or_default().into();
+        let notifications = state.notifications.get(&key).cloned().unwrap_or_default();
         notes::write(&Notes { hosts, notifications })
     }
 
@@ -355,7 +377,7 @@ impl Memory {
         });
         self.change_first_seen(|all| all.restore(&key, &status.hosts));
         if !self.shared.lock().notifications.contains_key(&key) {
-            self.set_notifications(&key, &found.notifications.into());
+            self.set_notifications(&key, &found.notifications);
         }
     }
 }

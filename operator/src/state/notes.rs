@@ -13,41 +13,13 @@ use super::{
 };
 use crate::{json, model::ComponentName, report::notifications::NotificationState};
 
-/// Notification state as it is stored, in `notifications.json` and in notes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct StoredNotifications {
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    known: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    in_force: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rolled_back: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    waiting_plans: Option<String>,
-}
-
-impl From<NotificationState> for StoredNotifications {
-    fn from(notified: NotificationState) -> Self {
-        let NotificationState { known, in_force, rolled_back, waiting_plans } = notified;
-        Self { known, in_force, rolled_back, waiting_plans }
-    }
-}
-
-impl From<StoredNotifications> for NotificationState {
-    fn from(stored: StoredNotifications) -> Self {
-        let StoredNotifications { known, in_force, rolled_back, waiting_plans } = stored;
-        Self { known, in_force, rolled_back, waiting_plans }
-    }
-}
-
 /// What notes keep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Notes {
     /// What is deployed where.
     pub(super) hosts: BTreeMap<String, DeployedHost>,
     /// Notification state.
-    pub(super) notifications: StoredNotifications,
+    pub(super) notifications: NotificationState,
 }
 
 /// The content of the notes. Hosts with the same release have the same project: it is stored once, since every write of
@@ -60,15 +32,13 @@ struct Stored {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     hosts: BTreeMap<String, StoredHost>,
     #[serde(default)]
-    notifications: StoredNotifications,
+    notifications: NotificationState,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredHost {
     spec: HostSpec,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    overtaken: bool,
     /// The position of each project in the list, by component.
     components: BTreeMap<ComponentName, usize>,
 }
@@ -97,7 +67,7 @@ pub(super) fn write(notes: &Notes) -> Value {
             });
             components.insert(*component, position);
         }
-        let host = StoredHost { spec: host.spec.clone(), overtaken: host.overtaken, components };
+        let host = StoredHost { spec: host.spec.clone(), components };
         stored.hosts.insert(name.clone(), host);
     }
     json::to_value(Versioned { version: VERSION, content: stored })
@@ -123,7 +93,7 @@ fn restored(stored: Stored) -> Option<Notes> {
             Some((component, projects.get(position)?.clone()))
         };
         let components = host.components.into_iter().map(project).collect::<Option<_>>()?;
-        Some((name, DeployedHost { spec: host.spec, overtaken: host.overtaken, components }))
+        Some((name, DeployedHost { spec: host.spec, components }))
     };
     let hosts = hosts.into_iter().map(restored).collect::<Option<_>>()?;
     Some(Notes { hosts, notifications })

@@ -3,7 +3,7 @@ use tasktracker_crds::{DriftKind, HostStatus};
 
 use super::*;
 use crate::model::ComponentName;
-use crate::{host::FileFact, release::Prepared};
+use crate::{host::FileFact, release::Prepared, report::notifications::Notified};
 
 const KEY: &str = "default/staging";
 
@@ -28,6 +28,11 @@ fn release(stack: &Stack) -> Release {
 
 fn record(memory: &Memory, stack: &Stack) {
     memory.record(stack, &stack.spec.hosts[0], &release(stack), None);
+}
+
+fn notified(in_force: &str) -> NotificationState {
+    let notified = Notified { in_force: in_force.to_owned(), rolled_back: None };
+    NotificationState { components: [(ComponentName::App, notified)].into(), waiting_plans: None }
 }
 
 fn observed(release: &Release, sha256: &str) -> Observed {
@@ -56,8 +61,7 @@ fn a_folder_has_one_owner_and_its_state_survives_a_restart() {
     assert!(error.contains("in use by another one"), "{error}");
     memory.set_first_seen("default/a", "h", "app", &since(1));
     memory.set_first_seen("default/a", "h", "agents", &since(2));
-    let notified =
-        NotificationState { known: true, in_force: "h=1".to_owned(), ..NotificationState::default() };
+    let notified = notified("h=1");
     memory.set_notifications("default/a", &notified);
     drop(memory);
     let again = Memory::take(folder.path()).unwrap();
@@ -117,7 +121,8 @@ fn a_host_that_is_named_again_is_overtaken_until_a_rollout() {
     let (one, other) = (named("one", "10.0.0.1"), named("other", "10.0.0.2"));
     let memory = Memory::none();
     let rolled_out = |stack: &Stack| memory.rolled_out(stack, &stack.spec.hosts[0], &release(stack));
-    let overtaken = |host: &str| memory.deployed(KEY).unwrap().hosts[host].overtaken;
+    let overtaken =
+        |host: &str| memory.deployed(KEY).unwrap().hosts[host].components[&ComponentName::App].overtaken;
     record(&memory, &one);
     record(&memory, &other);
     rolled_out(&other);
@@ -137,19 +142,74 @@ fn a_host_that_is_named_again_is_overtaken_until_a_rollout() {
     assert_eq!((overtaken("one"), overtaken("other")), (true, false));
 }
 
+#[cfg(feature = "echo")]
+#[test]
+fn what_is_rolled_out_of_one_component_makes_no_other_one_newer() {
+    let with_echo = |mut stack: Stack| {
+        let settings = r#"{"image": "echo:r1"}"#.to_owned();
+        let annotations = stack.resource.metadata.annotations.get_or_insert_default();
+        annotations.insert("tasktracker.dev/echo".to_owned(), settings);
+        stack
+    };
+    let echo = |stack: &Stack| {
+        let project = crate::component::project(stack, &stack.spec.hosts[0], ComponentName::Echo).unwrap();
+        Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release
+    };
+    let (one, other) = (with_echo(named("one", "10.0.0.1")), with_echo(named("other", "10.0.0.2")));
+    let memory = Memory::none();
+    let overtaken =
+        |host: &str, component| memory.deployed(KEY).unwrap().hosts[host].components[&component].overtaken;
+    memory.rolled_out(&one, &one.spec.hosts[0], &release(&one));
+    memory.rolled_out(&other, &other.spec.hosts[0], &release(&other));
+    assert!(overtaken("one", ComponentName::App));
+    memory.rolled_out(&one, &one.spec.hosts[0], &echo(&one));
+    assert!(overtaken("one", ComponentName::App), "its data is older still");
+    assert!(!overtaken("other", ComponentName::App) && !overtaken("one", ComponentName::Echo));
+}
+
+#[cfg(feature = "echo")]
+#[test]
+fn a_component_that_leaves_a_host_is_left_there_though_the_host_is_named_still() {
+    let stack = named("one", "10.0.0.1");
+    let mut with_echo = stack.clone();
+    let annotations = with_echo.resource.metadata.annotations.get_or_insert_default();
+    annotations.insert("tasktracker.dev/echo".to_owned(), r#"{"image": "echo:r1"}"#.to_owned());
+    let spec = &stack.spec.hosts[0];
+    let memory = Memory::none();
+    record(&memory, &with_echo);
+    // Its first rollout may have left something, though it never succeeded.
+    let echo = crate::component::project(&with_echo, spec, ComponentName::Echo).unwrap();
+    memory.begin(&with_echo, spec, &echo);
+    let host = memory.deployed(KEY).unwrap().hosts["one"].clone();
+    assert_eq!(host.left_by(&with_echo), None);
+    let left = host.left_by(&stack).unwrap();
+    assert!(left.components.keys().eq([&ComponentName::Echo]));
+    memory.forget_projects(KEY, &left);
+    let known = memory.deployed(KEY).unwrap().hosts;
+    assert!(known["one"].components.keys().eq([&ComponentName::App]));
+    memory.forget_projects(KEY, &known["one"]);
+    assert!(memory.deployed(KEY).is_none_or(|known| known.hosts.is_empty()));
+}
+
 #[test]
 fn a_host_with_another_name_is_the_same_place() {
     let (one, renamed) = (named("one", "10.0.0.1"), named("renamed", "10.0.0.1"));
     let memory = Memory::none();
     record(&memory, &one);
-    assert!(is_named(&renamed, &one.spec.hosts[0]), "it would be taken for one that is left");
+    assert!(
+        is_wanted(&renamed, &one.spec.hosts[0], ComponentName::App),
+        "it would be taken for one that is left"
+    );
     record(&memory, &renamed);
     let known = memory.deployed(KEY).unwrap().hosts;
-    assert!(known.keys().eq(["renamed"]) && !known["renamed"].overtaken, "{known:?}");
+    assert!(
+        known.keys().eq(["renamed"]) && !known["renamed"].components[&ComponentName::App].overtaken,
+        "{known:?}"
+    );
     let mut elsewhere = one.spec.hosts[0].clone();
     elsewhere.directory = "/opt/another".parse().unwrap();
     elsewhere.name = "another".parse().unwrap();
-    assert!(!is_named(&renamed, &elsewhere));
+    assert!(!is_wanted(&renamed, &elsewhere, ComponentName::App));
 }
 
 #[tokio::test]
@@ -185,7 +245,7 @@ async fn what_another_program_writes_is_merged_and_not_overwritten() {
 fn stacks_that_begin_and_end_at_the_same_time_keep_each_others_state() {
     let folder = folder();
     let memory = Memory::take(folder.path()).unwrap();
-    let notified = NotificationState { known: true, ..NotificationState::default() };
+    let notified = notified("h=1");
     std::thread::scope(|scope| {
         for worker in 0..8 {
             let (memory, notified) = (&memory, &notified);
@@ -207,7 +267,7 @@ fn stacks_that_begin_and_end_at_the_same_time_keep_each_others_state() {
         for round in 0..50 {
             let stack = format!("a/{worker}-{round}");
             assert_eq!(
-                (again.first_seen(&stack).len(), again.notifications(&stack).known),
+                (again.first_seen(&stack).len(), again.notifications(&stack) != NotificationState::default()),
                 (1, true),
                 "{stack}"
             );
@@ -235,11 +295,8 @@ async fn three_hundred_changes_are_a_few_writes_and_none_waits_for_the_disk() {
             (spec.name, spec.address) = (host.parse().unwrap(), format!("{host}.example").parse().unwrap());
             memory.record(&stack, &spec, &release, None);
             memory.set_first_seen(&key, host, "app", &since(1));
-            memory.set_notifications(
-                &key,
-                &NotificationState { in_force: host.to_owned(), ..NotificationState::default() },
-            );
-            assert_eq!(memory.notes(&stack)["notifications"]["inForce"], host);
+            memory.set_notifications(&key, &notified(host));
+            assert_eq!(memory.notes(&stack)["notifications"]["components"]["app"]["inForce"], host);
         }
     }
     assert_eq!(memory.shared.replaced(), 0);
@@ -300,11 +357,11 @@ async fn a_damaged_file_is_kept_beside_and_begun_anew() {
             assert!(!folder.path().join(name).exists());
             record(&memory, &stack("one"));
             memory.set_first_seen(KEY, "h", "app", &since(1));
-            memory.set_notifications(KEY, &NotificationState { known: true, ..NotificationState::default() });
+            memory.set_notifications(KEY, &notified("h=1"));
             drop(memory);
             let again = Memory::take(folder.path()).unwrap();
             assert_eq!((again.stacks().len(), again.first_seen(KEY).len()), (1, 1));
-            assert!(again.notifications(KEY).known);
+            assert!(again.notifications(KEY) != NotificationState::default());
         }
     }
     // While the operator runs, what it knows takes the place of the damaged file.
@@ -347,10 +404,7 @@ fn a_status_is_restored_where_nothing_is_known_and_never_replaces_newer_state() 
     let (old, new) = (named("one", "10.0.0.1"), named("other", "10.0.0.2"));
     let before = Memory::none();
     record(&before, &old);
-    before.set_notifications(
-        KEY,
-        &NotificationState { known: true, in_force: "one=1".to_owned(), ..NotificationState::default() },
-    );
+    before.set_notifications(KEY, &notified("one=1"));
     let status = status(&before, &old, "1970-01-01T00:00:07Z");
     let restored = Memory::none();
     restored.restore(&old, &status);
@@ -362,10 +416,7 @@ fn a_status_is_restored_where_nothing_is_known_and_never_replaces_newer_state() 
     let folder = folder();
     let memory = Memory::take(folder.path()).unwrap();
     record(&memory, &new);
-    memory.set_notifications(
-        KEY,
-        &NotificationState { known: true, in_force: "other=2".to_owned(), ..NotificationState::default() },
-    );
+    memory.set_notifications(KEY, &notified("other=2"));
     memory.set_first_seen(KEY, "other", "app", &since(9));
     drop(memory);
     let again = Memory::take(folder.path()).unwrap();
@@ -373,7 +424,7 @@ fn a_status_is_restored_where_nothing_is_known_and_never_replaces_newer_state() 
     drop(again);
     let last = Memory::take(folder.path()).unwrap();
     assert!(last.deployed(KEY).unwrap().hosts.keys().eq(["other"]));
-    assert_eq!(last.notifications(KEY).in_force, "other=2");
+    assert_eq!(last.notifications(KEY), notified("other=2"));
     assert_eq!(by_host(&last, KEY), [("other".to_owned(), since(9))]);
 }
 

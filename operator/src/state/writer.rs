@@ -15,10 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{DEPLOYED, FIRST_SEEN, NOTIFICATIONS, State, StateError, audit, deployed::Deployment, files};
-use crate::{
-    report::notifications::NotificationState,
-    state::{first_seen, notes::StoredNotifications},
-};
+use crate::{report::notifications::NotificationState, state::first_seen};
 
 /// How often it is checked whether another program replaced a file, and how long after a failure it is written again.
 const POLL: Duration = Duration::from_secs(1);
@@ -88,13 +85,7 @@ pub(super) struct StoredDeployments {
 /// The content of `notifications.json`.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct StoredStacks {
-    stacks: BTreeMap<String, StoredNotifications>,
-}
-
-impl From<StoredStacks> for BTreeMap<String, NotificationState> {
-    fn from(stored: StoredStacks) -> Self {
-        stored.stacks.into_iter().map(|(stack, notified)| (stack, notified.into())).collect()
-    }
+    pub(super) stacks: BTreeMap<String, NotificationState>,
 }
 
 impl Shared {
@@ -278,8 +269,7 @@ impl Task {
         if !is_changed {
             return Ok(());
         }
-        let all = self.shared.lock().notifications.clone();
-        let stacks = all.into_iter().map(|(stack, notified)| (stack, notified.into())).collect();
+        let stacks = self.shared.lock().notifications.clone();
         let result = self.shared.replace(&self.folder, NOTIFICATIONS, &StoredStacks { stacks });
         self.shared.lock().pending.notifications |= result.is_err();
         result

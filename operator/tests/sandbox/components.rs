@@ -39,6 +39,10 @@ impl Fleet {
 
     /// Asks for a revision of the app and for `echo` with these settings, on its image of `r1` unless they say otherwise.
     fn write(&self, revision: &str, settings: &Value) {
+        self.write_with(revision, settings, POLICY);
+    }
+
+    fn write_with(&self, revision: &str, settings: &Value, policy: &str) {
         let mut all = json!({ "image": "registry.example.com/tasktracker/echo:r1", "config": "one" });
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let annotations =
@@ -54,7 +58,7 @@ impl Fleet {
                 )
             })
             .collect();
-        let text = self.stage.stack("staging", revision, POLICY).replace("name: staging", &annotations);
+        let text = self.stage.stack("staging", revision, policy).replace("name: staging", &annotations);
         self.stage.write_stack("staging.yaml", &text.replace("  ssh:", &format!("{hosts}  ssh:")));
     }
 
@@ -113,6 +117,14 @@ fn rollouts(log: &str, component: &str) -> Vec<(bool, String)> {
         .collect()
 }
 
+/// Whether the log has the end of an apply of a component.
+fn ended(log: &str, component: &str) -> bool {
+    let of_component = format!("\"component\":\"{component}\"");
+    log.lines().any(|line| {
+        line.contains("audit:") && line.contains(&of_component) && !line.contains("\"result\":\"Began\"")
+    })
+}
+
 #[test]
 fn two_components_go_their_own_ways_on_three_hosts() {
     let fleet = Fleet::start("components");
@@ -123,16 +135,32 @@ fn two_components_go_their_own_ways_on_three_hosts() {
         (1..=3).flat_map(|number| [true, false].map(|begins| (begins, format!("app-{number}")))).collect();
     assert_eq!(rollouts(&operator.log(), "echo"), one_after_the_other);
 
-    phase("a rollout of one component, while a drift of the other is healed");
+    phase("a rollout of one component, while a drift of the other is healed on another host");
     let before = operator.log().len();
-    fleet.write("r1", &json!({ "perHost": true, "environment": { "FAIL": "never-ready" } }));
+    fleet.write_with("r2", &settings, &POLICY.replace("soak: 1s", "soak: 20s"));
+    wait_until("the app is rolled out", || rollouts(&operator.log()[before..], "app").len() == 1);
+    let second = fleet.hosts()[1];
+    on(second, &format!("docker rm -f {ECHO}"));
+    wait_until("echo is back", || ask(second, "GET", "/ready", "").starts_with("HTTP/1.0 200"));
+    assert!(!ended(&operator.log()[before..], "app"), "the rollout of the app has ended");
+    fleet.write("r2", &settings);
+    operator.wait_until_ready("staging");
+
+    phase("a rollout of one component, while a drift of the other is seen on the same host");
+    let before = operator.log().len();
+    let failing = json!({ "perHost": true, "environment": { "FAIL": "never-ready" } });
+    fleet.write("r2", &failing);
     wait_until("echo is rolled out", || rollouts(&operator.log()[before..], "echo").len() == 1);
     on(first, &format!("docker rm -f {BACKEND}"));
+    wait_until("the drift is reported", || {
+        let of_app = ["stack=\"staging\"", "host=\"app-1\"", "component=\"app\"", "layer=\"containers\""];
+        operator.metric("tasktracker_drift_items", &of_app).is_some_and(|items| items > 0.0)
+    });
+    assert!(!ended(&operator.log()[before..], "echo"), "the rollout of echo has ended");
     wait_until("the backend is back", || {
         on(first, &format!("docker inspect -f '{{{{.State.Health.Status}}}}' {BACKEND} || true"))
             == "healthy\n"
     });
-    assert_eq!(rollouts(&operator.log()[before..], "echo").len(), 1, "it is still under way");
 
     phase("the one that fails goes back alone");
     let backend = id(first, BACKEND);
@@ -144,7 +172,7 @@ fn two_components_go_their_own_ways_on_three_hosts() {
     assert_eq!(id(first, BACKEND), backend, "the app is left alone");
     let tried: Vec<(bool, String)> = rollouts(&operator.log()[before..], "echo");
     assert!(tried.iter().all(|(_, host)| host == "app-1"), "{tried:?}");
-    fleet.write("r1", &settings);
+    fleet.write("r2", &settings);
     operator.wait_until_ready("staging");
 
     phase("checks do not wake each other");

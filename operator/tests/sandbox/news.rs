@@ -85,9 +85,9 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     };
     write("r1", "");
     let operator = stage.start_operator();
-    told(1, &["default/staging: revision r1 is in force on app-1"]);
+    told(1, &["default/staging: app r1 is in force on app-1"]);
     write("r2", ", upgrade: Approve");
-    told(2, &["waits for approval", "app-1: revision r1 to r2", "approve staging "]);
+    told(2, &["waits for approval", "app-1: app r1 to r2", "approve staging "]);
     // What was told once is not told again by the next operator.
     operator.stop();
     let operator = stage.start_operator();
@@ -95,7 +95,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     operator.wait_for_checks("staging", "app-1", 3);
     told(2, &["waits for approval"]);
     write("bad", "");
-    told(3, &["revision bad failed on app-1", "&lt;!channel&gt; no room for …"]);
+    told(3, &["app bad failed on app-1", "&lt;!channel&gt; no room for …"]);
     let status = || stage.json(&["status"]).1[0]["report"]["waiting"]["reason"].clone();
     assert_eq!(status(), "RolloutHeld");
     let names = "docker ps --filter label=com.docker.compose.service=backend --format '{{.Image}}'";
