@@ -279,8 +279,6 @@ impl Check<'_> {
             self.record(&evaluation).await;
             if let Some(applied) = &evaluation.observed.applied {
                 shared.memory.record(stack, spec, applied, Some(&evaluation.observed));
-            } else if evaluation.plan.rollout.is_some() {
-                shared.memory.begin(stack, spec, &evaluation.project);
             }
         }
         Ok(evaluation)
@@ -317,7 +315,7 @@ impl Check<'_> {
     }
 
     async fn carry_out(&self, lock: &HostLock, evaluation: &Evaluation) -> Result<(), Error> {
-        let Self { shared, subject: Subject { key, stack, .. }, .. } = self;
+        let Self { shared, subject: Subject { key, stack, spec, .. }, .. } = self;
         let component = key.component;
         if let Some(found) = &evaluation.plan.rollback_to_previous {
             let _permit = shared.coordinator.urgent_permit(stack, key, evaluation)?;
@@ -347,6 +345,7 @@ impl Check<'_> {
             tracing::info!(stack = %stack.key, host = key.host, %component, "repairing: {}", repair.action.words());
         }
         if let Some(change) = &evaluation.plan.rollout {
+            shared.memory.begin(stack, spec, &evaluation.project);
             tracing::info!(stack = %stack.key, host = key.host, %component, from = change.from_revision, to = change.to_revision, "rolling out");
         }
         let started = Instant::now();

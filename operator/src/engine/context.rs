@@ -168,7 +168,7 @@ impl ProjectContext<'_> {
         let remembered = Remembered {
             release: in_force.map(|here| here.release.clone()),
             desired_hash: in_force.map(|here| here.desired_hash.clone()),
-            volumes: here.map(Deployed::volume_names).unwrap_or_default(),
+            volumes: in_force.map(Deployed::volume_names).unwrap_or_default(),
             elsewhere,
             overtaken: here.is_none_or(|here| here.overtaken),
         };

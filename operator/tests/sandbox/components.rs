@@ -9,7 +9,8 @@ use crate::stage::{Running, Stage, phase, succeeded, wait_until};
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 40s}}\n";
 const ECHO: &str = "tt-staging-echo-echo-1";
-const BACKEND: &str = "tt-staging-app-backend-1";
+/// Prints the ID of the running container of the backend.
+const BACKEND: &str = "docker ps -q --filter label=com.docker.compose.service=backend";
 const PASSWORD: &str = "canary-password";
 /// The folder of the project `echo` on a host.
 const FOLDER: &str = "/opt/tasktracker/staging/echo";
@@ -151,25 +152,25 @@ fn two_components_go_their_own_ways_on_three_hosts() {
     let failing = json!({ "perHost": true, "environment": { "FAIL": "never-ready" } });
     fleet.write("r2", &failing);
     wait_until("echo is rolled out", || rollouts(&operator.log()[before..], "echo").len() == 1);
-    on(first, &format!("docker rm -f {BACKEND}"));
-    wait_until("the drift is reported", || {
+    on(first, &format!("docker rm -f $({BACKEND})"));
+    wait_until(format_args!("the drift is reported: {}", operator.said()), || {
         let of_app = ["stack=\"staging\"", "host=\"app-1\"", "component=\"app\"", "layer=\"containers\""];
         operator.metric("tasktracker_drift_items", &of_app).is_some_and(|items| items > 0.0)
     });
     assert!(!ended(&operator.log()[before..], "echo"), "the rollout of echo has ended");
     wait_until("the backend is back", || {
-        on(first, &format!("docker inspect -f '{{{{.State.Health.Status}}}}' {BACKEND} || true"))
+        on(first, &format!("docker inspect -f '{{{{.State.Health.Status}}}}' $({BACKEND}) || true"))
             == "healthy\n"
     });
 
     phase("the one that fails goes back alone");
-    let backend = id(first, BACKEND);
+    let backend = on(first, BACKEND);
     wait_until("the failure is told", || {
         let (_, status) = fleet.stage.json(&["status"]);
         status.to_string().contains("echo: expected ready, found")
     });
     wait_until("echo serves again", || ask(first, "GET", "/ready", "").starts_with("HTTP/1.0 200"));
-    assert_eq!(id(first, BACKEND), backend, "the app is left alone");
+    assert_eq!(on(first, BACKEND), backend, "the app is left alone");
     let tried: Vec<(bool, String)> = rollouts(&operator.log()[before..], "echo");
     assert!(tried.iter().all(|(_, host)| host == "app-1"), "{tried:?}");
     fleet.write("r2", &settings);

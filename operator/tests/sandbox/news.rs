@@ -108,7 +108,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     assert_eq!(stage.json(&["rollback", "staging"]).0, 0);
     assert_eq!((left(), stage.http(3500, "GET /api/tasks").0), (1, 200));
     write("r2", "");
-    told(4, &["revision r2 is in force"]);
+    told(4, &["app r2 is in force"]);
     let kept = format!("{:?} {}", webhook.texts(), operator.log());
     assert!(!kept.contains("canary"), "{kept}");
     assert!(

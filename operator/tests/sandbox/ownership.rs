@@ -60,7 +60,7 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     let (_, status) = stage.json(&["status"]);
     assert_eq!(report(&status, "app-2")["waiting"]["reason"], "DataWouldBeLeft");
     let retained = report(&status, "app-1")["retained"].as_str().unwrap().to_owned();
-    assert!(retained.contains("names this host no longer"), "{retained}");
+    assert!(retained.contains("asks for app on this host no longer"), "{retained}");
     assert_eq!(other.on_host("docker ps -aq; docker volume ls -q; ls /opt/tasktracker 2>/dev/null"), "");
     assert_eq!(stage.on_host(CONTAINERS), before, "what is left was touched");
     let refused = stage.command(&["apply"]);
