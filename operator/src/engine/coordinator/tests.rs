@@ -179,6 +179,36 @@ fn a_permit_that_is_over_is_returned_and_wakes_the_peers() {
 }
 
 #[test]
+fn peers_know_of_a_failure_before_the_permit_is_free() {
+    let stack = stack();
+    let key = key(&stack, stack.spec.hosts[0].name.as_str());
+    let change = diff::Change { desired_hash: "bad".to_owned(), ..diff::Change::default() };
+    let waiting = plan::Waiting { reason: reasons::ROLLED_BACK, message: String::new(), change };
+    let mut failed = evaluation(&stack, plan::Plan { waiting: Some(waiting), ..plan::Plan::default() });
+    let mut ledger = crate::ledger::Ledger::empty("owner", "default/staging");
+    ledger.failed = Some(crate::ledger::Failed {
+        desired_hash: "bad".to_owned(),
+        generation: failed.project.generation.clone(),
+        when: String::new(),
+        first: false,
+        left: false,
+        origin: None,
+        revision: "bad".to_owned(),
+        reason: reasons::UNHEALTHY.to_owned(),
+        message: "500".to_owned(),
+    });
+    failed.observed.ledger = Some(ledger);
+    let coordinator = RolloutCoordinator::default();
+    coordinator.begin(&stack.key);
+    let permit =
+        coordinator.permit_rollout(&stack, &key, &evaluation(&stack, plan::Plan::default())).unwrap();
+    coordinator.record(&stack, &key, &failed);
+    drop(permit);
+    let peer = ProjectKey { host: "other".to_owned(), ..key.clone() };
+    assert_eq!(coordinator.decide(&stack, &peer, &failed.project), failed_on(&key.host, "500"));
+}
+
+#[test]
 fn components_are_in_order_apart_from_one_another() {
     let stack = stack();
     let coordinator = RolloutCoordinator::default();
