@@ -97,7 +97,7 @@ impl Error {
 
     /// Whether the last check says how the project is: what was tried failed, or waits, on a host that answers.
     pub(super) fn is_after_a_check(&self) -> bool {
-        self.is_patient() || matches!(self, Self::Apply(error) if error.is_told_by_host())
+        self.is_patient() || matches!(self, Self::Apply(error) if !matches!(error, apply::Error::Host(_)))
     }
 
     /// What is wrong with the host itself, where that is what failed.
