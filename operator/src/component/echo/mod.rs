@@ -69,11 +69,10 @@ impl Component for Echo {
     fn render(&self, stack: &Stack, host: &HostSpec) -> Project {
         let empty = empty(stack, ComponentName::Echo);
         let Some(settings) = settings(stack) else { return empty };
-        let credentials = || Some(("admin".to_owned(), PASSWORD.to_owned()));
         let object = ApiObject {
             service: ECHO.to_owned(),
             endpoint: endpoint("/objects/greeting"),
-            credentials: credentials(),
+            credentials: Some(credentials()),
             body: settings.object.clone(),
         };
         let password = SecretKeySpec { secret: super::fixed("echo"), key: "password".to_owned() };
@@ -95,6 +94,10 @@ fn settings(stack: &Stack) -> Option<Settings> {
     serde_json::from_str(stack.annotation(ANNOTATION)?).ok()
 }
 
+fn credentials() -> (String, String) {
+    ("admin".to_owned(), PASSWORD.to_owned())
+}
+
 fn endpoint(path: &str) -> Endpoint {
     Endpoint { port: PORT, path: path.to_owned() }
 }
@@ -104,7 +107,8 @@ fn probe(path: &str, expect: Expect) -> HttpProbe {
 }
 
 fn service(stack: &Stack, host: &HostSpec, settings: &Settings) -> Service {
-    let gate = probe("/health", Expect::JsonSubset(json!({ "status": "green" })));
+    let green = Expect::JsonSubset(json!({ "status": "green" }));
+    let gate = HttpProbe { credentials: Some(credentials()), ..probe("/health", green) };
     let loaded = LoadedProbe {
         what: CONFIG.to_owned(),
         probe: probe("/config", Expect::JsonSubset(json!({ "text": settings.config }))),
