@@ -346,9 +346,9 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     let ledger: Value = serde_json::from_str(&on(first, &format!("cat {FOLDER}/ledger.json"))).unwrap();
     assert_eq!(ledger["failed"]["reason"], "PreflightFailed", "{ledger}");
 
-    phase("another password, with a gate that needs the one in force");
+    phase("another image and another password, with a gate that needs the one in force");
     fleet.stage.write_value("echo", "password", b"second-canary");
-    fleet.write("r1", &json!({ "serial": true, "image": r2 }));
+    fleet.write("r1", &json!({ "serial": true }));
     let since = now();
     fleet.stage.apply();
     assert_never_two(&fleet, &since, 3);

@@ -101,7 +101,9 @@ fn data_is_never_left_and_never_replaced_by_emptiness_unasked() {
     stage.on_host(
         "cd /opt/tasktracker/staging/app && docker compose -p tt-staging-app down -v 2>&1; docker compose -p tt-staging-app up -d 2>&1 || true",
     );
-    wait_until("all is well again", || operator.is_ready("staging") && has_task(&stage, "kept"));
+    wait_until(format_args!("all is well again: {}", operator.said()), || {
+        operator.is_ready("staging") && has_task(&stage, "kept")
+    });
 
     phase("an operator without its state");
     // A new operator that knows nothing finds the ledger, and writes nothing.
