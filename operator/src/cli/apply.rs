@@ -153,7 +153,7 @@ async fn apply_component(
             continue;
         }
         if let Some(host) = &left_down {
-            results.push(Err(anyhow!("not tried here: {host} may be down, and no two hosts may be at once")));
+            results.push(Err(anyhow!("not tried here: {host} failed or waits, and no two hosts may be down at once")));
             continue;
         }
         let result = Box::pin(apply_checked(checked, approval)).await;

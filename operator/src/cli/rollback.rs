@@ -38,7 +38,7 @@ pub(super) async fn rollback(
         let group = (context.stack.key.clone(), evaluation.project.component);
         ensure!(
             !left_down.borrow().contains(&group),
-            "not tried here: another host may be down, and no two hosts may be at once"
+            "not tried here: another host failed or waits, and no two hosts may be down at once"
         );
         let outcome = context.rollback(lock, evaluation, release, &person()).await;
         if outcome.is_err() && evaluation.project.is_serial() {
