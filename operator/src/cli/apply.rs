@@ -153,7 +153,9 @@ async fn apply_component(
             continue;
         }
         if let Some(host) = &left_down {
-            results.push(Err(anyhow!("not tried here: {host} failed or waits, and no two hosts may be down at once")));
+            results.push(Err(anyhow!(
+                "not tried here: {host} failed or waits, and no two hosts may be down at once"
+            )));
             continue;
         }
         let result = Box::pin(apply_checked(checked, approval)).await;
