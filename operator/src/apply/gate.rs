@@ -12,8 +12,8 @@ use crate::{
     project::compose::COMPOSE_SERVICE,
 };
 
-/// Why a gate that could not be checked is closed.
-const NOT_CHECKED: &str = "expected to be able to ask it, found that its password is not known or that the SSH server forbids TCP forwarding";
+/// Why a gate that cannot be asked is closed.
+const NOT_CHECKED: &str = "expected an answer, found that it cannot be asked: its password is unknown, or the SSH server forbids TCP forwarding (set AllowTcpForwarding to local)";
 
 /// The part of a plan of repairs that no closed gate holds back. What belongs to a service with a closed gate is put off
 /// as a whole: a file that is restored without the restart that loads it would hide that it was never loaded.
@@ -61,7 +61,7 @@ pub(super) async fn check(
     closed(host, observed, stops).await?.pop_first().map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// The services whose gate is closed, each with its [`Error::GateClosed`]. A gate that cannot be checked is closed.
+/// The services whose gate is closed, each with its [`Error::GateClosed`]. A gate that cannot be asked is closed.
 async fn closed(
     host: &Host,
     observed: &Observed,

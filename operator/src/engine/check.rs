@@ -273,7 +273,7 @@ impl Check<'_> {
             Some(approval) => context.check(project, CheckOptions { approval, ..options }).await?,
             None => checked?,
         };
-        let phase = if depth == Depth::Slow { "slow" } else { "look" };
+        let phase = if depth == Depth::Slow { "slow" } else { "check" };
         self.count(|metrics, labels| metrics.phase(labels, phase, started.elapsed().as_secs_f64()));
         if !evaluation.observed.busy {
             self.record(&evaluation).await;
@@ -334,7 +334,7 @@ impl Check<'_> {
                 permit => permit,
             },
             (false, true) => {
-                // A permit that a closed gate makes useless would wake every peer.
+                // A permit wakes every peer: behind a closed gate it would do so for nothing.
                 let open = apply::open_part(self.host, &evaluation.plan, &evaluation.observed).await?;
                 let is_disruptive = open.takes_a_service_down();
                 let permit = || shared.coordinator.urgent_permit(stack, key, evaluation);

@@ -63,7 +63,7 @@ impl Stacks {
         // An update that was refused does not count: what is in force does.
         let in_force: BTreeMap<String, Arc<Stack>> =
             self.in_force().map(|stack| (stack.key.to_string(), stack.clone())).collect();
-        // Of a host that is named still, the components that are asked for no longer.
+        // The projects on a host that its stack asks for no longer.
         let left_of = |key: &str, host: &DeployedHost| match asked.get(key) {
             Some(stack) => host.left_by(in_force.get(key).map_or(*stack, |stack| stack)),
             None => Some(host.clone()),

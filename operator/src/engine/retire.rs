@@ -63,9 +63,9 @@ pub fn retained(stack: &Stack, memory: &Memory) -> Vec<ProjectReport> {
     left.flat_map(|(name, host)| {
         let stack = &stack.key;
         host.components.into_iter().map(move |(component, deployed)| {
-            let door = if in_cluster { format!("--kubernetes -n {} ", stack.namespace) } else { String::new() };
+            let cluster = if in_cluster { format!("--kubernetes -n {} ", stack.namespace) } else { String::new() };
             let remedy = format!(
-                "`delete {door}{} --host {name}` takes it away (with `--forget` where the host is gone), or ask for it again",
+                "`delete {cluster}{} --host {name}` takes it away (with `--forget` where the host is gone), or ask for it again",
                 stack.name
             );
             let message = format!(

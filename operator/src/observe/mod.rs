@@ -21,7 +21,7 @@ use crate::{
         PresentedCertificate,
     },
     ledger::Ledger,
-    model::{LastProbes, Probe, ProbeResults, sha256},
+    model::{ProbeResults, sha256},
     project::{
         Project,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
@@ -34,7 +34,7 @@ use crate::{
 pub(crate) use folder::damaged;
 pub use hold::Hold;
 pub use image_availability::{ImageAvailability, MovedTag};
-pub use probes::Prober;
+pub use probes::{Prober, probe};
 
 /// The seal key of a stack, from the folder of one of its projects.
 pub const KEY_FILE: &str = "../.key";
@@ -193,30 +193,6 @@ pub struct Inputs {
 fn clock_ahead(facts: &Facts, now: Timestamp) -> Option<i64> {
     let then = now.as_second() - i64::try_from(facts.taken.elapsed().as_secs()).ok()?;
     Some(facts.seconds?.saturating_sub(then))
-}
-
-/// Probes the containers of the applied release. Results stay valid until everything is read anew; a container that is
-/// new or was started again is probed at once. A service that hangs would otherwise delay every check by the deadlines of its probes.
-///
-/// # Errors
-/// When the host cannot be reached.
-pub async fn probe(host: &Host, observed: &Observed, depth: Depth) -> Result<ProbeResults, Error> {
-    let Some(release) = &observed.applied else { return Ok(ProbeResults::new()) };
-    let started: BTreeMap<String, Option<Timestamp>> =
-        observed.containers.iter().map(|container| (container.id.clone(), container.started_at())).collect();
-    let LastProbes { results: mut known, started: before } = host.last_probes(&release.project.name);
-    // Docker starts a container again under the same ID.
-    known.retain(|(id, _), _| {
-        depth < Depth::Whole && started.contains_key(id) && before.get(id) == started.get(id)
-    });
-    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
-    let is_new = |_: &str, container: &Container, probe: &Probe| {
-        !known.contains_key(&(container.id.clone(), probe.clone()))
-    };
-    let mut results = prober.run(host, &observed.containers, is_new).await?;
-    results.extend(known);
-    host.keep_probes(&release.project.name, LastProbes { results: results.clone(), started });
-    Ok(results)
 }
 
 /// Observes one project on a host. Whether another writer is at work is asked apart: see [`is_busy`].

@@ -1,13 +1,18 @@
 //! HTTP probes of services: readiness, gates, and proof that a service loaded what was rolled out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use serde_json::Value;
 
+use super::{Depth, Observed};
 use crate::{
     host::{BasicAuth, Container, Error, Host, HttpAnswer, State},
-    model::{Probe, ProbeFailure, ProbeResults, sha256},
+    model::{LastProbes, Probe, ProbeFailure, ProbeResults, sha256},
     project::{
         Endpoint, Expect, HttpProbe, Readiness, Service, Strategy,
         compose::{COMPOSE_SERVICE, Namespace},
@@ -16,6 +21,31 @@ use crate::{
     release::Release,
     secret::{SealKey, Values},
 };
+
+/// Probes the containers of the applied release. Results stay valid until everything is read anew; a container that is
+/// new or was started again is probed at once. A service that hangs would otherwise delay every check by the deadlines of
+/// its probes.
+///
+/// # Errors
+/// When the host cannot be reached.
+pub async fn probe(host: &Host, observed: &Observed, depth: Depth) -> Result<ProbeResults, Error> {
+    let Some(release) = &observed.applied else { return Ok(ProbeResults::new()) };
+    let started: BTreeMap<String, Option<Timestamp>> =
+        observed.containers.iter().map(|container| (container.id.clone(), container.started_at())).collect();
+    let LastProbes { results: mut known, started: before } = host.last_probes(&release.project.name);
+    // Docker starts a container again under the same ID.
+    known.retain(|(id, _), _| {
+        depth < Depth::Whole && started.contains_key(id) && before.get(id) == started.get(id)
+    });
+    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let is_new = |_: &str, container: &Container, probe: &Probe| {
+        !known.contains_key(&(container.id.clone(), probe.clone()))
+    };
+    let mut results = prober.run(host, &observed.containers, is_new).await?;
+    results.extend(known);
+    host.keep_probes(&release.project.name, LastProbes { results: results.clone(), started });
+    Ok(results)
+}
 
 /// Probes the containers of a release.
 #[derive(Clone, Copy)]

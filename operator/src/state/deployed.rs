@@ -182,7 +182,7 @@ impl Deployment {
     ) {
         self.resource = stack.resource.clone();
         let old = self.find(spec, component);
-        // What is not known here, or not any more, is behind the hosts that it was taken from.
+        // A component that is not known here is older than what is on the hosts that it left.
         new.overtaken = old.map_or_else(|| self.is_left_anywhere(stack, component), |old| old.overtaken);
         if let Some(old) = old.filter(|old| old.release == new.release && old.manifest_hash.is_some()) {
             // The first one that was observed is what is compared with.
@@ -228,7 +228,7 @@ impl Deployment {
         hosts.find_map(|host| host.components.get(&component))
     }
 
-    /// The entry of a host. One under another name is the same host, and is renamed.
+    /// The entry of a host. An entry of the same machine and folder under another name is renamed.
     fn host(&mut self, spec: &HostSpec) -> &mut DeployedHost {
         let mut components = BTreeMap::new();
         self.hosts.retain(|_, host| {
