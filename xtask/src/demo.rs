@@ -169,7 +169,7 @@ impl Demo {
         let shown = self.folder.strip_prefix(root()).unwrap_or(&self.folder).display();
         say(&format!(
             "
-Ready. The operator keeps this host equal to {shown}/stacks/staging.yaml.
+Ready. The operator reconciles this host with {shown}/stacks/staging.yaml.
 
   page      http://{page}/
   API docs  http://{api}/docs
