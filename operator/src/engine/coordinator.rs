@@ -104,7 +104,7 @@ struct Planned {
     needs_approval: bool,
 }
 
-/// Leave to roll out one project, for as long as this is kept.
+/// Permission to write to one project, for as long as this is kept.
 #[derive(Debug)]
 pub(super) struct RolloutPermit<'a> {
     coordinator: &'a RolloutCoordinator,
@@ -129,8 +129,8 @@ impl StackGroup {
         self.components.entry(component).or_default()
     }
 
-    /// Whether what the spec approves is the plan of the stack, as it is by all projects that were checked: then it is
-    /// kept what that was for each of them, though the plan of the stack is another one as soon as the first is done.
+    /// Records what the spec approves, where that is the plan of the stack by the last checks of all its projects; whether
+    /// that is new. Each project keeps its own part: the plan of the stack is another one as soon as the first is done.
     fn approve(&mut self, stack: &Stack) -> bool {
         let named = stack.approved_plans();
         self.approved.take_if(|(approved, _)| !named.iter().any(|plan| plan.hash == *approved));

@@ -49,8 +49,8 @@ impl Retiring {
 }
 
 impl Stacks {
-    /// Hosts that their stacks name no longer. They count only when that lasts, and the source can be relied on; `known`
-    /// are the stacks of which something is deployed, `asked` those that the source has.
+    /// Retires the projects that their stacks ask for no longer on a host. They count only when that lasts, and the source
+    /// can be relied on; `known` are the stacks of which something is deployed, `asked` those that the source has.
     pub(super) fn reconcile_retained_hosts(
         &mut self,
         known: &BTreeSet<String>,
@@ -104,8 +104,8 @@ impl Stacks {
         }
     }
 
-    /// What the policy of a stack says of the projects that are left on hosts: nothing, or that what is there goes. Volumes stay. Asked again
-    /// for as long as they are left, since the policy may change meanwhile.
+    /// Applies the policy of a stack to the projects that are left on hosts: they stay, or they are removed without their
+    /// volumes. Repeated for as long as they are left, since the policy may change meanwhile.
     pub(super) fn retire(&mut self, key: &str, hosts: impl IntoIterator<Item = DeployedHost>) {
         let Some(known) = self.shared.memory.deployed(key) else { return };
         // What is in force decides, though nothing was rolled out by it yet.
@@ -139,7 +139,7 @@ impl Stacks {
         }
     }
 
-    /// What a person wants to become of a host that a stack names no longer.
+    /// Carries out the request of a person about projects that are left on a host.
     fn delete_host(&mut self, stack: &Stack, known: DeployedHost, deletion: Deletion) {
         let host = known.spec.name.to_string();
         let place = (stack.key.to_string(), host.clone());
