@@ -7,7 +7,7 @@ use sha2::Sha256;
 use tasktracker_crds::SecretKeySpec;
 use zeroize::Zeroizing;
 
-use crate::model::sha256;
+use crate::model::{hexadecimal, sha256};
 
 /// Bytes of a seal key.
 const KEY_BYTES: usize = 32;
@@ -64,8 +64,7 @@ impl SealKey {
 
     /// What to write into its file.
     pub fn text(&self) -> Secret {
-        let digits: String = self.0.reveal().iter().map(|byte| format!("{byte:02x}")).collect();
-        Secret::new(format!("{digits}\n").into_bytes())
+        Secret::new(format!("{}\n", hexadecimal(self.0.reveal())).into_bytes())
     }
 
     /// The keyed hash by which the content of a file is remembered: HMAC-SHA-256 over its path and its SHA-256, in
@@ -75,7 +74,7 @@ impl SealKey {
         mac.update(path.as_bytes());
         mac.update(b"\0");
         mac.update(sha256.as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&mac.finalize().into_bytes())
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)>
     let mut rows = Rows::new();
     stage.apply()?;
     stage.runtime.block_on(stage.host.watch())?;
-    stage.look(Depth::Whole)?;
+    stage.check_now(Depth::Whole)?;
     let frontend = "tt-staging-app-frontend-1";
     let breaks = [
         ("detect_rm_ms", format!("rm -f {frontend}")),
@@ -53,7 +53,7 @@ pub(crate) fn heal(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)>
             detected(stage, || stage.sandbox.write_file(&caddyfile, &changed))?.0,
         );
         stage.sandbox.write_file(&caddyfile, &content)?;
-        stage.look(Depth::Whole)?;
+        stage.check_now(Depth::Whole)?;
     }
     restored(stage, &mut rows)?;
     Ok((rows, BTreeMap::new()))
@@ -99,7 +99,7 @@ fn moment(stage: &Stage, since: Timestamp, event: &str) -> Result<Timestamp> {
 fn detected(stage: &Stage, by_hand: impl FnOnce() -> Result<()> + Send) -> Result<(f64, Timestamp)> {
     // What was done before is heard out.
     std::thread::sleep(Duration::from_millis(1_300));
-    ensure!(stage.look(Depth::Whole)?.drift.is_empty(), "something differs before it was broken");
+    ensure!(stage.check_now(Depth::Whole)?.drift.is_empty(), "something differs before it was broken");
     let mut hints = stage.host.hints();
     let started = Instant::now();
     std::thread::scope(|scope| {

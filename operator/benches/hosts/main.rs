@@ -24,10 +24,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use table::{Rows, add, put, report};
 use tasktracker_operator::{
+    component,
     engine::{CheckOptions, Evaluation, Images, Memory, ProjectContext},
     host::Host,
     observe::Depth,
     plan::Approval,
+    project::Project,
     source::{Folder, Secrets, Stack, target},
 };
 use tasktracker_testbed::{DemoHost, HostOptions, SandboxHost, forward_delayed};
@@ -67,6 +69,8 @@ fn main() -> Result<()> {
 struct Stage {
     runtime: Runtime,
     stack: Stack,
+    /// As the component renders it; once for each spec, as in `run`.
+    project: Project,
     host: Arc<Host>,
     secrets: Secrets,
     memory: Memory,
@@ -90,6 +94,7 @@ impl Stage {
         let host = Arc::new(Host::new(host));
         Ok(Self {
             runtime,
+            project: rendered(&stack)?,
             stack,
             host,
             secrets,
@@ -102,9 +107,7 @@ impl Stage {
 
     /// One check, as `run` makes it.
     async fn check(&self, host: &Arc<Host>, depth: Depth) -> Result<Evaluation> {
-        let options = CheckOptions::read_only(depth);
-        let mut looks = self.site(host).check_all(options).await?;
-        looks.pop().context("one project")
+        Ok(self.site(host).check(&self.project, CheckOptions::read_only(depth)).await?)
     }
 
     fn site<'a>(&'a self, host: &'a Arc<Host>) -> ProjectContext<'a> {
@@ -118,13 +121,13 @@ impl Stage {
         }
     }
 
-    fn look(&self, depth: Depth) -> Result<Evaluation> {
+    fn check_now(&self, depth: Depth) -> Result<Evaluation> {
         self.runtime.block_on(self.check(&self.host, depth))
     }
 
-    /// What `apply` does: look, lock, look again, act. Whether it rolled something out.
+    /// What `apply` does: check, lock, check again, act. Whether it rolled something out.
     fn apply(&self) -> Result<bool> {
-        self.look(Depth::Whole)?;
+        self.check_now(Depth::Whole)?;
         self.runtime.block_on(async {
             let lock = self.host.lock("bench").await?;
             let site = self.site(&self.host);
@@ -135,13 +138,10 @@ impl Stage {
                 coordinator: None,
                 read_only_reason: None,
             };
-            let looks = site.check_all(options).await?;
-            let mut is_rolled_out = false;
-            for look in looks {
-                is_rolled_out |= site.act(&lock, &look, "bench").await?.rolled_out.is_some();
-            }
+            let evaluation = site.check(&self.project, options).await?;
+            let release = site.act(&lock, &evaluation, "bench").await?.rolled_out;
             lock.release().await;
-            anyhow::Ok(is_rolled_out)
+            anyhow::Ok(release.is_some())
         })
     }
 
@@ -158,6 +158,7 @@ impl Stage {
     /// Asks for something else from now on.
     fn ask(&mut self, text: &str) -> Result<()> {
         self.stack = read_stack(&self.file(), text)?;
+        self.project = rendered(&self.stack)?;
         Ok(())
     }
 
@@ -201,6 +202,11 @@ fn read_stack(file: &Path, text: &str) -> Result<Stack> {
     fs::write(file, text)?;
     let stack = Folder::new(file.to_owned(), vec!["/opt".into()]).read()?.remove(0).content;
     stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))
+}
+
+/// The one project of the stack on its first host.
+fn rendered(stack: &Stack) -> Result<Project> {
+    component::for_host(stack, &stack.spec.hosts[0]).pop().context("one project")
 }
 
 fn stack_text(sandbox: &SandboxHost) -> String {
@@ -250,7 +256,7 @@ fn noop(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     stage.apply()?;
     // As `run` does: events and sweeps go on beside the checks.
     stage.runtime.block_on(stage.host.watch())?;
-    stage.look(Depth::Slow)?;
+    stage.check_now(Depth::Slow)?;
     let containers = stage.on_host("docker ps -q --no-trunc | sort")?;
     let remote = RemoteCompose::new(stage)?;
     let compose = format!(
@@ -291,9 +297,9 @@ fn count(bytes: u64) -> f64 {
 
 /// One check that must find nothing, in milliseconds.
 fn quiet_check(stage: &Stage, depth: Depth) -> Result<f64> {
-    let (milliseconds, look) = timed(|| stage.look(depth))?;
-    let nothing = look.drift.is_empty() && look.plan.is_empty();
-    ensure!(nothing, "the check found something: {:?} {:?}", look.drift, look.plan);
+    let (milliseconds, evaluation) = timed(|| stage.check_now(depth))?;
+    let nothing = evaluation.drift.is_empty() && evaluation.plan.is_empty();
+    ensure!(nothing, "the check found something: {:?} {:?}", evaluation.drift, evaluation.plan);
     Ok(milliseconds)
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     component,
-    diff::certificate,
+    diff::{self, certificate},
     host::{self, Host, HostLock},
     model::Hold,
     observe::{self, Depth, HostFacts, Inputs, Observed, Remembered},
@@ -109,9 +109,9 @@ impl ProjectContext<'_> {
         let mut observed = facts.with(inputs, now());
         observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth)).await?;
         let observed = certificate::without_unusable(project, observed, now());
-        let resolved = self.resolve(project, observed, options.approval)?;
-        let resolved = Box::pin(self.resolve_images(resolved)).await?;
-        let key = self.key(project);
+        let project = self.resolve_volumes(project, &observed, options.approval)?;
+        let resolved = Box::pin(self.resolve_images(project, observed)).await?;
+        let key = self.key(&resolved.project);
         let coordinator = options.coordinator;
         let terms = Terms {
             approval: options.approval,
@@ -176,12 +176,13 @@ impl ProjectContext<'_> {
     }
 
     /// Pins what tags mean, and finds out which images are on the host where it is asked for others than were rolled out.
-    async fn resolve_images(
-        &self,
-        Resolved { project, observed }: Resolved,
-    ) -> Result<Resolved, host::Error> {
-        let (project, availability) = self.images.resolve_images(self, project, &observed).await?;
-        Ok(Resolved { project, observed: Observed { availability, ..observed } })
+    async fn resolve_images(&self, project: Project, observed: Observed) -> Result<Resolved, host::Error> {
+        let (project, mut availability) = self.images.resolve_tags(self, project, &observed).await;
+        let change = diff::change(&project, &observed);
+        if availability.unresolved.is_none() && change.is_some() {
+            self.images.find_on_host(self, &project, &mut availability).await?;
+        }
+        Ok(Resolved { project, observed: Observed { availability, ..observed }, change })
     }
 }
 

@@ -6,7 +6,8 @@ use tasktracker_crds::{DriftItem, Heal, HistoryEntry, Layer, PolicySpec, conditi
 
 use super::ProjectContext;
 use crate::{
-    diff, host,
+    diff::{self, Change},
+    host,
     ledger::{Ledger, Rollout},
     model::{ComponentName, Hold},
     observe::Observed,
@@ -36,6 +37,8 @@ pub(super) struct Resolved {
     pub(super) project: Project,
     /// What is there, and what is known from elsewhere.
     pub(super) observed: Observed,
+    /// What the spec asks for beyond the applied release.
+    pub(super) change: Option<Change>,
 }
 
 /// What an evaluation is told beside the resolved project.
@@ -53,19 +56,19 @@ pub(super) struct Terms<'a> {
 }
 
 impl ProjectContext<'_> {
-    /// Joins a rendered project with what was observed: volumes get the names that they have on this host.
+    /// A rendered project whose volumes have the names that they have on this host.
     ///
     /// # Errors
     /// Where what is there belongs to another stack.
-    pub(super) fn resolve(
+    pub(super) fn resolve_volumes(
         &self,
         rendered: &Project,
-        observed: Observed,
+        observed: &Observed,
         approval: Approval,
-    ) -> Result<Resolved, host::Error> {
+    ) -> Result<Project, host::Error> {
         let known = match &observed.ledger {
             Some(ledger) => ledger.all_volumes(),
-            None => volumes_in_use(rendered, &observed),
+            None => volumes_in_use(rendered, observed),
         };
         let project = rendered.clone().with_volumes(&known);
         if let Some(ledger) = observed.ledger.as_ref().filter(|ledger| ledger.owner != project.owner) {
@@ -76,7 +79,7 @@ impl ProjectContext<'_> {
                 return Err(host::Error::NameConflict { project: project.name, found });
             }
         }
-        Ok(Resolved { project, observed })
+        Ok(project)
     }
 
     /// Decides what follows from a resolved project.
@@ -85,7 +88,7 @@ impl ProjectContext<'_> {
     /// Where what is stored on the host is damaged, and nobody may roll it out anew.
     pub(super) fn evaluate(
         &self,
-        Resolved { project, observed }: Resolved,
+        Resolved { project, observed, change }: Resolved,
         terms: Terms<'_>,
     ) -> Result<Evaluation, host::Error> {
         let Self { stack, spec, .. } = self;
@@ -94,7 +97,6 @@ impl ProjectContext<'_> {
         let prune = if read_only_reason.is_some() { Heal::Report } else { stack.spec.policy.prune };
         let policy = &PolicySpec { prune, ..stack.spec.policy.clone() };
         let drift = diff::judge(diff::drift(spec.name.as_str(), &project, &observed), policy);
-        let change = diff::change(&project, &observed);
         let is_approved_by_damage = observed.damaged.is_some() && approval == Approval::Policy;
         if let Some(error) = observed.damaged.as_ref().filter(|_| is_approved_by_damage) {
             // What cannot be relied on any more is rolled out anew where that is the same release, or a person says so.

@@ -23,7 +23,7 @@ use credentials::{Credentials, credentials};
 use pulls::{Pull, PullKey};
 
 use crate::{
-    component, diff,
+    component,
     host::{self, Host},
     model::ComponentName,
     observe::{ImageAvailability, MovedTag, Observed},
@@ -132,14 +132,13 @@ impl Images {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Settles what the tags of a project mean, and looks which images are on the host where it asks for others than were
-    /// rolled out.
-    pub(super) async fn resolve_images(
+    /// Settles what the tags of a project mean.
+    pub(super) async fn resolve_tags(
         self: &Arc<Self>,
         context: &ProjectContext<'_>,
         mut project: Project,
         observed: &Observed,
-    ) -> Result<(Project, ImageAvailability), host::Error> {
+    ) -> (Project, ImageAvailability) {
         let mut availability = ImageAvailability::default();
         let named =
             project.images().into_iter().map(|(service, named)| (service.to_owned(), named.to_owned()));
@@ -180,10 +179,7 @@ impl Images {
                 }
             }
         }
-        if availability.unresolved.is_none() && diff::change(&project, observed).is_some() {
-            self.find_on_host(context, &project, &mut availability).await?;
-        }
-        Ok((project, availability))
+        (project, availability)
     }
 
     /// What a tag means: what it moved to where the policy follows it, what it meant here or elsewhere in the stack, and
@@ -351,7 +347,7 @@ impl Images {
     }
 
     /// Which images of a project are on the host, and why the others are not.
-    async fn find_on_host(
+    pub(super) async fn find_on_host(
         &self,
         context: &ProjectContext<'_>,
         project: &Project,

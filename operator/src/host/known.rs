@@ -34,7 +34,7 @@ impl Known {
             Subject::Project(name) => self.projects.contains(name),
             Subject::Network(name) => self.networks.contains(name),
             Subject::Volume(name) => self.volumes.contains(name),
-            Subject::Other => false,
+            Subject::Other | Subject::Unknown => false,
         }
     }
 }
@@ -119,6 +119,7 @@ mod tests {
             (Subject::Network("tt-a-app-data"), false),
             (Subject::Volume("tt-a-app"), false),
             (Subject::Other, false),
+            (Subject::Unknown, false),
         ] {
             assert_eq!(known.has(subject), expected, "{subject:?}");
         }

@@ -1,7 +1,7 @@
 //! What lives as long as one SSH connection, and what ends it.
 
 use std::{
-    sync::{Mutex as Lock, PoisonError, atomic::AtomicBool},
+    sync::{Mutex as Lock, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -9,6 +9,7 @@ use tokio::{sync::Mutex, task::AbortHandle, time::Instant};
 
 use super::{
     Engine, Error, Facts,
+    answers::Answers,
     docker::DockerReader,
     helper::Helper,
     ssh::{Connection, SILENCE_LIMIT},
@@ -24,6 +25,7 @@ pub(super) struct Link {
     slow: Lock<Slow>,
     pub(super) helper: Mutex<Option<Helper>>,
     pub(super) watched: AtomicBool,
+    answers: Lock<Answers>,
     tasks: Lock<Vec<AbortHandle>>,
     late: Lock<LateAnswers>,
 }
@@ -59,6 +61,7 @@ impl Link {
             slow: Lock::new(Slow { facts, engine: None }),
             helper: Mutex::new(None),
             watched: AtomicBool::new(false),
+            answers: Lock::default(),
             tasks: Lock::default(),
             late: Lock::default(),
         }
@@ -70,6 +73,10 @@ impl Link {
 
     pub(super) fn end_tasks(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
+    }
+
+    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slow(&self) -> Slow {
@@ -101,7 +108,7 @@ impl Link {
         }
     }
 
-    fn late(&self) -> std::sync::MutexGuard<'_, LateAnswers> {
+    fn late(&self) -> MutexGuard<'_, LateAnswers> {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,6 +3,7 @@
 //! Does IO, knows no policy. One connection per host, opened when first needed and again after it broke; every
 //! channel on it has a task that drains it, and everything has a deadline.
 
+mod answers;
 mod archive;
 mod docker;
 mod error;
@@ -52,6 +53,7 @@ pub use target::{Limits, Target, TargetKey};
 pub use tls::PresentedCertificate;
 pub use traffic::Traffic;
 
+use answers::Name;
 use docker::DockerReader;
 use helper::Helper;
 use known::Known;
@@ -120,7 +122,7 @@ impl Host {
         let command = facts::command(&self.target.directory, facts::USUAL_ROOT);
         let probe = connection.run(&command, Vec::new(), self.target.limits.program).await?;
         let facts = facts::read(&probe, &self.target, Instant::now())?;
-        let docker = DockerReader::new(&facts, self.target.limits.answer);
+        let docker = DockerReader::new(facts.api, self.target.limits.answer);
         *link = Some(Arc::new(Link::new(connection, docker, facts)));
         Ok(true)
     }
@@ -231,24 +233,40 @@ impl Host {
         self.forget_broken(&link, link.docker.image_config(&link.connection, id).await).await
     }
 
-    /// A network by name.
+    /// A network by name. Where the host is watched and no event was about it, the last answer is trusted, unless it is
+    /// to be asked for `anew`.
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn network(&self, name: &str) -> Result<Option<NetworkOrVolume>, Error> {
-        let link = self.link().await?;
+    pub async fn network(&self, name: &str, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         self.known().networks.insert(name.to_owned(), (), Instant::now());
-        self.forget_broken(&link, link.docker.network(&link.connection, name).await).await
+        self.answer(Name::Network(name.to_owned()), anew).await
     }
 
-    /// A volume by name.
+    /// A volume by name. Where the host is watched and no event was about it, the last answer is trusted, unless it is to
+    /// be asked for `anew`.
     ///
     /// # Errors
     /// When Docker cannot be asked.
-    pub async fn volume(&self, name: &str) -> Result<Option<NetworkOrVolume>, Error> {
-        let link = self.link().await?;
+    pub async fn volume(&self, name: &str, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         self.known().volumes.insert(name.to_owned(), (), Instant::now());
-        self.forget_broken(&link, link.docker.volume(&link.connection, name).await).await
+        self.answer(Name::Volume(name.to_owned()), anew).await
+    }
+
+    async fn answer(&self, name: Name, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
+        let link = self.link().await?;
+        let known = if anew { None } else { link.answers().get(&name) };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let asked = link.answers().ask();
+        let answer = match &name {
+            Name::Network(name) => link.docker.network(&link.connection, name).await,
+            Name::Volume(name) => link.docker.volume(&link.connection, name).await,
+        };
+        let answer = self.forget_broken(&link, answer).await?;
+        link.answers().keep(name, answer.clone(), asked);
+        Ok(answer)
     }
 
     /// The certificate that a TCP port of the host shows for a name.

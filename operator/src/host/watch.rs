@@ -1,6 +1,7 @@
 //! What wakes a check before its time: Docker's events, and once a second a sweep over the files.
 //!
-//! Both only say that something may have happened. Where they are late or miss something, the interval finds it.
+//! Both only say that something may have happened: what was known of it is forgotten, and asked for anew. Where they are
+//! late or miss something, the interval finds it.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -34,6 +35,7 @@ impl Host {
         }
         match link.docker.events(&link.connection).await {
             Ok(events) => {
+                link.answers().begin();
                 let tasks = [
                     tokio::spawn(hear(events, Arc::downgrade(self), Arc::downgrade(&link))),
                     tokio::spawn(sweep(Arc::downgrade(self), Arc::downgrade(&link))),
@@ -57,7 +59,12 @@ impl Host {
 /// Wakes at every event of ours, and once for all foreign ones within a second. When the stream ends, whoever checks
 /// next asks for another one.
 async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
-    let is_ours = |subject: Subject<'_>| host.upgrade().is_some_and(|host| host.known().has(subject));
+    let is_ours = |subject: Subject<'_>| {
+        if let Some(link) = link.upgrade() {
+            link.answers().forget(subject);
+        }
+        host.upgrade().is_some_and(|host| host.known().has(subject))
+    };
     let mut due: Option<Instant> = None;
     loop {
         let next = events.next(&is_ours);
@@ -76,6 +83,9 @@ async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
             let Some(host) = host.upgrade() else { return };
             host.wake();
         }
+    }
+    if let Some(link) = link.upgrade() {
+        link.answers().end();
     }
     tokio::time::sleep(EVENTS_PAUSE).await;
     let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };

@@ -1,8 +1,20 @@
 //! Digests.
 
+use std::fmt::Write;
+
 use sha2::{Digest, Sha256};
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Bytes as hexadecimal digits, two each.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _: std::fmt::Result = write!(digits, "{byte:02x}");
+    }
+    digits
 }

@@ -6,6 +6,6 @@ mod hold;
 mod probe;
 
 pub use component::ComponentName;
-pub use digest::sha256;
+pub use digest::{hexadecimal, sha256};
 pub use hold::Hold;
 pub use probe::{LastProbes, Probe, ProbeFailure, ProbeResults};

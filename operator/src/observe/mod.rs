@@ -45,9 +45,9 @@ const MOST_INSPECTED: usize = 200;
 /// How much is read anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// Containers, and those files that changed by what `stat` tells.
+    /// Containers; of files, networks and volumes those that changed by what `stat` and Docker's events tell.
     Woken,
-    /// The content of every file, too.
+    /// The content of every file, and every network and volume, too.
     Whole,
     /// The host itself, too: engine, disks, clock, versions.
     Slow,
@@ -204,12 +204,13 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
         host.probe().await?;
     }
     let stack = stack_folder(project);
+    let anew = depth >= Depth::Whole;
     let asked = async {
         futures::try_join!(
-            host.files(stack, depth >= Depth::Whole),
+            host.files(stack, anew),
             containers(host, project),
-            networks(host, project),
-            volumes(host, project),
+            networks(host, project, anew),
+            volumes(host, project, anew),
             host.engine(),
         )
     };
@@ -219,7 +220,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     let mut volumes = volumes;
     let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
     for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known.name == *name)) {
-        let made = host.volume(&name).await?;
+        let made = host.volume(&name, anew).await?;
         volumes.insert(name, made);
     }
     (observed.containers, observed.others) =
@@ -323,15 +324,20 @@ async fn told_apart(
 async fn networks(
     host: &Host,
     project: &Project,
+    anew: bool,
 ) -> Result<BTreeMap<String, Option<NetworkOrVolume>>, Error> {
-    Ok(BTreeMap::from([(project.network.clone(), host.network(&project.network).await?)]))
+    Ok(BTreeMap::from([(project.network.clone(), host.network(&project.network, anew).await?)]))
 }
 
-async fn volumes(host: &Host, project: &Project) -> Result<BTreeMap<String, Option<NetworkOrVolume>>, Error> {
+async fn volumes(
+    host: &Host,
+    project: &Project,
+    anew: bool,
+) -> Result<BTreeMap<String, Option<NetworkOrVolume>>, Error> {
     let all = project
         .volumes
         .values()
-        .map(async |volume| Ok::<_, Error>((volume.name.clone(), host.volume(&volume.name).await?)));
+        .map(async |volume| Ok::<_, Error>((volume.name.clone(), host.volume(&volume.name, anew).await?)));
     Ok(try_join_all(all).await?.into_iter().collect())
 }
 

@@ -9,7 +9,6 @@ use std::{fmt, path::PathBuf};
 use futures::future::{BoxFuture, try_join_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tasktracker_crds::{Deletion, HostSpec, TaskTrackerStack, TaskTrackerStackSpec};
 
 pub use checks::{mistakes, rivals};
@@ -18,7 +17,7 @@ pub use standalone::{Folder, FolderError, StackFile, Stamp};
 
 use crate::{
     host::{Limits, Target},
-    model::{ComponentName, Hold},
+    model::{ComponentName, Hold, sha256},
 };
 
 /// Namespace and name of a stack.
@@ -101,8 +100,9 @@ impl Stack {
     pub fn owner(&self) -> String {
         let StackKey { namespace, name } = &self.key;
         let uid = self.resource.metadata.uid.as_ref().map(|uid| format!("/{uid}")).unwrap_or_default();
-        let hash = Sha256::digest(format!("tasktracker.dev/{namespace}/{name}{uid}"));
-        hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        let mut hash = sha256(format!("tasktracker.dev/{namespace}/{name}{uid}").as_bytes());
+        hash.truncate(32);
+        hash
     }
 
     /// The plans that may be executed although changes wait for approval.

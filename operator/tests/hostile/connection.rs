@@ -57,7 +57,7 @@ fn silent_about_volumes() -> Script {
 }
 
 async fn ask_in_vain(host: &Host) {
-    let late = host.volume("data").await.unwrap_err();
+    let late = host.volume("data", true).await.unwrap_err();
     assert!(matches!(late, Error::TimedOut { .. }), "{late}");
 }
 

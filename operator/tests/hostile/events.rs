@@ -64,14 +64,27 @@ async fn first_wake(texts: &[&str], limit: Duration) -> Option<Duration> {
     let (_fake, host) = watched_within(LIMIT * 20, stream(texts), Then::Hang).await;
     // What is asked about is the operator's own.
     assert_eq!(host.inspected("tt-staging-app"), [""; 0]);
-    host.network("tt-staging").await.unwrap();
-    host.volume("tt-staging-app-data").await.unwrap();
+    host.network("tt-staging", true).await.unwrap();
+    host.volume("tt-staging-app-data", true).await.unwrap();
     let mut hints = host.hints();
     hints.mark_unchanged();
     let begun = Instant::now();
     host.watch().await.unwrap();
     timeout(limit, hints.changed()).await.ok()?.unwrap();
     Some(begun.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_event_is_about_is_not_asked_for_again() {
+    let (fake, host) = watched(stream(&[]), Then::Hang).await;
+    let count = async |anew: bool| {
+        let found = host.network("tt-staging", anew).await.unwrap();
+        assert!(found.is_some());
+        fake.seen.requests.lock().unwrap().iter().filter(|request| request.contains("/networks/")).count()
+    };
+    assert_eq!([count(false).await, count(false).await], [1, 2], "nothing is heard yet");
+    host.watch().await.unwrap();
+    assert_eq!([count(false).await, count(false).await, count(true).await, count(false).await], [3, 3, 4, 4]);
 }
 
 /// When a host wakes.
@@ -113,11 +126,14 @@ async fn events_of_ours_wake_at_once_and_foreign_ones_after_a_second() {
     let network = "{\"Type\":\"network\",\"Action\":\"disconnect\",\"Actor\":{\"Attributes\":{\"name\":\"tt-staging\"}}}\n";
     let volume = "{\"Type\":\"volume\",\"Action\":\"destroy\",\"Actor\":{\"ID\":\"tt-staging-app-data\"}}\n";
     let many = other.repeat(1_000);
-    let table: [(&str, &[&str], Wakes); 13] = [
+    let prune =
+        "{\"Type\":\"volume\",\"Action\":\"prune\",\"Actor\":{\"Attributes\":{\"reclaimed\":\"7\"}}}\n";
+    let table: [(&str, &[&str], Wakes); 14] = [
         ("nothing", &[], Never),
         ("of ours", &[&ours], AtOnce),
         ("of our network", &[network], AtOnce),
         ("of our volume", &[volume], AtOnce),
+        ("of volumes that were pruned", &[prune], AfterASecond),
         ("of ours among many others", &[&many, &ours, &many], AtOnce),
         ("of another project", &[&other], AfterASecond),
         ("of no project", &["{\"Type\":\"container\",\"Action\":\"die\"}\n"], AfterASecond),

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 /// What may change what the operator looks at; a stop or a restart is told by the death and the start within it.
 /// Health checks run as `exec_*` every few seconds and are not asked for.
-pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","pause","unpause","destroy","rename","update","oom","health_status","connect","disconnect","remove"]}"#;
+pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","pause","unpause","destroy","rename","update","oom","health_status","connect","disconnect","remove","prune"]}"#;
 /// The longest event that is kept, in bytes; of a longer one only that it came is known.
 const LINE_LIMIT: usize = 64 << 10;
 /// How long what else comes with an event of ours is waited for.
@@ -48,6 +48,8 @@ pub(in crate::host) enum Subject<'a> {
     Volume(&'a str),
     /// Something else, such as a container of no project.
     Other,
+    /// Any network or volume: many were removed at once, or the event cannot be read.
+    Unknown,
 }
 
 /// The part of an event that tells whether to check.
@@ -74,6 +76,7 @@ impl Event {
         let attribute = |key: &str| self.actor.attributes.get(key).map(String::as_str);
         match self.r#type.as_str() {
             "container" => attribute(PROJECT_LABEL).map_or(Subject::Other, Subject::Project),
+            "network" | "volume" if self.action == "prune" => Subject::Unknown,
             "network" => attribute("name").map_or(Subject::Other, Subject::Network),
             "volume" => Subject::Volume(&self.actor.id),
             _ => Subject::Other,
@@ -87,7 +90,7 @@ impl Events {
     }
 
     /// Waits until something happened that is worth a check; nothing when the stream ended. Whoever stops waiting loses
-    /// no event.
+    /// no event. `is_ours` is asked once about each.
     pub(in crate::host) async fn next(&mut self, is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
         while self.origin.is_none() {
             let data = self.read().await?;
@@ -128,7 +131,7 @@ fn take_lines(rest: &mut BytesMut, data: &[u8], is_ours: impl Fn(Subject<'_>) ->
     }
     if rest.len() > LINE_LIMIT {
         rest.clear();
-        most_urgent = most_urgent.max(Some(Origin::Foreign));
+        most_urgent = most_urgent.max(Some(whose(Subject::Unknown, &is_ours)));
     }
     most_urgent
 }
@@ -138,11 +141,17 @@ fn origin(line: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> 
     if line.trim_ascii().is_empty() {
         return None;
     }
-    let Ok(event) = serde_json::from_slice::<Event>(line) else { return Some(Origin::Foreign) };
+    let Ok(event) = serde_json::from_slice::<Event>(line) else {
+        return Some(whose(Subject::Unknown, is_ours));
+    };
     if event.action.starts_with("exec_") {
         return None;
     }
-    Some(if is_ours(event.subject()) { Origin::Ours } else { Origin::Foreign })
+    Some(whose(event.subject(), is_ours))
+}
+
+fn whose(subject: Subject<'_>, is_ours: impl Fn(Subject<'_>) -> bool) -> Origin {
+    if is_ours(subject) { Origin::Ours } else { Origin::Foreign }
 }
 
 /// For fuzzing: any bytes are taken, in pieces.
@@ -196,6 +205,10 @@ mod tests {
             (event("network", "ours-net", "\"name\":\"bridge\""), Origin::Foreign),
             (event("volume", "ours-data", "\"driver\":\"local\""), Origin::Ours),
             (event("volume", "data", ""), Origin::Foreign),
+            (
+                r#"{"Type":"volume","Action":"prune","Actor":{"ID":"ours-data"}}"#.to_owned() + "\n",
+                Origin::Foreign,
+            ),
             (event("image", "ours", "\"com.docker.compose.project\":\"ours\""), Origin::Foreign),
             (of_project("other") + &of_project("ours") + &of_project("other"), Origin::Ours),
         ];

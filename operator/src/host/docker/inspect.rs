@@ -166,9 +166,15 @@ impl Details {
         let process =
             answer["State"]["Pid"].as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
         let started_at = started_at(&answer["State"]);
-        let uptime = process.and_then(|_| Some(elapsed(started_at?, now?)));
         let exit_code = exit_code(&answer["State"]).filter(|_| process.is_none() && started_at.is_some());
-        Self { settings, process, restarts, started_at, uptime, exit_code, network_ids }
+        let details = Self { settings, process, restarts, started_at, uptime: None, exit_code, network_ids };
+        details.answered(now)
+    }
+
+    /// The same, from an equal answer that was given at `now` by the daemon's clock.
+    pub(super) fn answered(self, now: Option<Timestamp>) -> Self {
+        let uptime = self.process.and_then(|_| Some(elapsed(self.started_at?, now?)));
+        Self { uptime, ..self }
     }
 }
 

@@ -26,8 +26,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Error, facts::Facts, ssh::Connection};
-use crate::text::printable;
+use super::{Error, ssh::Connection};
+use crate::{model::sha256, text::printable};
 
 pub use container::{Container, Health, Published, State};
 pub use event::fuzz as fuzz_events;
@@ -50,6 +50,8 @@ const NEWEST_API: (u32, u32) = (1, 45);
 const CHANNELS: usize = 6;
 /// Images whose configuration is remembered: an image never changes.
 const IMAGES_KEPT: usize = 100;
+/// Containers whose last answer is remembered as it was read: most answers are equal to the one before.
+const CONTAINERS_KEPT: usize = 200;
 
 /// The read path: it has no way to send anything but GET, and in [`registry`] pulls of images.
 pub(super) struct DockerReader {
@@ -58,6 +60,14 @@ pub(super) struct DockerReader {
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
     permits: Semaphore,
     images: Mutex<BTreeMap<String, Arc<ImageConfig>>>,
+    inspected: Mutex<BTreeMap<String, Inspected>>,
+}
+
+/// What was read from an answer about a container.
+struct Inspected {
+    /// SHA-256 of the answer.
+    sha256: String,
+    details: Details,
 }
 
 /// One image.
@@ -122,14 +132,15 @@ impl Default for Engine {
 }
 
 impl DockerReader {
-    pub(super) fn new(facts: &Facts, answer_limit: Duration) -> Self {
-        let (major, minor) = facts.api.min(NEWEST_API);
+    pub(super) fn new(api: (u32, u32), answer_limit: Duration) -> Self {
+        let (major, minor) = api.min(NEWEST_API);
         Self {
             prefix: format!("/v{major}.{minor}"),
             answer_limit,
             idle: Mutex::default(),
             permits: Semaphore::new(CHANNELS),
             images: Mutex::default(),
+            inspected: Mutex::default(),
         }
     }
 
@@ -149,11 +160,28 @@ impl DockerReader {
         let inspects = ids.iter().filter(|id| is_id(id)).map(|id| async move {
             let path = format!("/containers/{id}/json");
             let Some(answer) = self.answer(connection, &path).await? else { return Ok(None) };
-            let container: Value = answer.json(&path)?;
-            is_of(&path, id, &container)?;
-            Ok::<_, Error>(Some((id.clone(), Details::read(&container, answer.date))))
+            let details = self.read_details(id, &path, &answer)?;
+            Ok::<_, Error>(Some((id.clone(), details)))
         });
         Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
+    }
+
+    /// Reads an answer about a container, unless it is the one that was read before.
+    fn read_details(&self, id: &str, path: &str, answer: &Answer) -> Result<Details, Error> {
+        let sha256 = sha256(&answer.body);
+        let known = || self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = known().get(id).filter(|before| before.sha256 == sha256) {
+            return Ok(before.details.clone().answered(answer.date));
+        }
+        let container: Value = answer.json(path)?;
+        is_of(path, id, &container)?;
+        let details = Details::read(&container, answer.date);
+        let mut known = known();
+        if known.len() >= CONTAINERS_KEPT {
+            known.clear();
+        }
+        known.insert(id.to_owned(), Inspected { sha256, details: details.clone() });
+        Ok(details)
     }
 
     /// The last lines that a container wrote, as they are.
@@ -405,6 +433,25 @@ async fn open(connection: &Connection) -> Result<SendRequest<Empty<Bytes>>, Erro
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_equal_answer_only_the_time_is_read() {
+        let reader = DockerReader::new(NEWEST_API, Duration::ZERO);
+        let read = |restarts: u64, seconds: u8| {
+            let state = json!({"Pid": 7, "StartedAt": "2026-01-01T10:00:00Z"});
+            let body = json!({"Id": "abc", "RestartCount": restarts, "State": state}).to_string().into();
+            let answer = Answer { body, date: format!("2026-01-01T10:00:{seconds:02}Z").parse().ok() };
+            let details = reader.read_details("abc", "/containers/abc/json", &answer).unwrap();
+            (details.restarts, details.uptime.unwrap().as_secs())
+        };
+        assert_eq!([read(1, 9), read(1, 11), read(2, 12)], [(1, 9), (1, 11), (2, 12)]);
+        let other = Answer { body: json!({"Id": "other"}).to_string().into(), date: None };
+        assert!(reader.read_details("abc", "/containers/abc/json", &other).is_err());
+    }
+
     #[test]
     fn a_log_is_read_with_and_without_frames() {
         let framed = b"\x01\0\0\0\0\0\0\x04one\n\x02\0\0\0\0\0\0\x04two\n";
