@@ -19,7 +19,7 @@ pub const APPROVED: &str = "Approved";
 pub mod reasons {
     /// Everything is as asked for.
     pub const SUCCEEDED: &str = "Succeeded";
-    /// Not looked at yet.
+    /// Not checked yet.
     pub const PENDING: &str = "Pending";
     /// A transient failure; tried again.
     pub const PROGRESSING_WITH_RETRY: &str = "ProgressingWithRetry";

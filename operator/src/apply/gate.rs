@@ -83,6 +83,9 @@ async fn closed(
         })
         .filter(|(service, container)| rolling::is_of(container, release, service))
         .collect();
+    if gated.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let secrets = applied_secrets::values(host, observed).await?;
     let prober = Prober { release, secrets: &secrets, key: None };
     let is_gate = |service: &str, container: &Container, probe: &Probe| {

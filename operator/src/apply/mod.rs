@@ -1,4 +1,4 @@
-//! The only writer. Does what a plan says, in its order, and looks itself whether it came out.
+//! The only writer. Does what a plan says, in its order, and proves that it came out.
 
 mod actions;
 mod adopted;

@@ -63,7 +63,7 @@ pub(super) async fn check_all(
         memory: selection.state.share()?,
         images: reach.images.clone(),
     });
-    let mut looks = Vec::new();
+    let mut checks = Vec::new();
     for stack in stacks(selection)? {
         let stack = Arc::new(stack);
         let hosts = stack.spec.hosts.iter();
@@ -74,10 +74,10 @@ pub(super) async fn check_all(
             projects.filter(|(_, project)| selection.components.have(project.component)).collect();
         for place in chosen {
             let options = CheckOptions { approval, ..CheckOptions::read_only(depth) };
-            looks.push(check(stack.clone(), place, means.clone(), reach, options));
+            checks.push(check(stack.clone(), place, means.clone(), reach, options));
         }
     }
-    Ok(futures::future::join_all(looks).await)
+    Ok(futures::future::join_all(checks).await)
 }
 
 async fn check(

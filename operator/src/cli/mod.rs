@@ -366,7 +366,7 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
         }
         Command::History(selection) => history::history(printer, &selection).await,
         Command::Reconcile(_) => {
-            anyhow::bail!("reconcile: expected --kubernetes; `status` looks at the hosts now")
+            anyhow::bail!("reconcile: expected --kubernetes; `status` checks the hosts now")
         }
         Command::Import { import, secrets } => import::import(printer, &secrets.secrets(), &import).await,
         Command::Hostkey { address } => commands::hostkey(printer, &address).await,

@@ -112,7 +112,7 @@ impl Request<'_> {
                 format!("it goes back to the release {}; see `history`", release.unwrap_or("previous"))
             }
             Self::Retry => "what failed is tried again".to_owned(),
-            Self::Reconcile => "everything is looked at".to_owned(),
+            Self::Reconcile => "everything is checked".to_owned(),
             Self::Adopt => "what another owner of that name had is taken over".to_owned(),
             Self::LeaveData => "services may begin without the data that they had, for this spec".to_owned(),
             Self::DeleteHosts(hosts, deletion) => {

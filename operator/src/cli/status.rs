@@ -20,7 +20,7 @@ use crate::{
     source::StackKey,
 };
 
-/// How often `--watch` looks.
+/// How often `--watch` checks.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A line and its tone.

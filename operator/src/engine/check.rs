@@ -204,7 +204,7 @@ impl Check<'_> {
             return Ok(());
         }
         let before = Box::pin(self.evaluate(Depth::Whole, Some(lock))).await?;
-        failpoint::reached("looked");
+        failpoint::reached("checked");
         if before.has_work() && self.may_recreate(&before).await && !self.may_write_nothing() {
             self.carry_out(lock, &before).await?;
         }

@@ -10,7 +10,6 @@ use super::{
     now,
 };
 use crate::{
-    component,
     diff::{self, certificate},
     host::{self, Host, HostLock},
     model::Hold,
@@ -61,18 +60,6 @@ pub struct ProjectContext<'a> {
 }
 
 impl ProjectContext<'_> {
-    /// Checks every project of the stack on the host, one after the other. Writes nothing.
-    ///
-    /// # Errors
-    /// When the host cannot be read.
-    pub async fn check_all(&self, options: CheckOptions<'_>) -> Result<Vec<Evaluation>, host::Error> {
-        let mut evaluations = Vec::new();
-        for project in component::for_host(self.stack, self.spec) {
-            evaluations.push(self.check(&project, options).await?);
-        }
-        Ok(evaluations)
-    }
-
     /// Checks one project. Writes nothing.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ impl Answers {
     /// Forgets what an event is about.
     pub(super) fn forget(&mut self, subject: Subject<'_>) {
         let name = match subject {
-            Subject::Network(name) => Name::Network(name.to_owned()),
+            Subject::Network(name, _) => Name::Network(name.to_owned()),
             Subject::Volume(name) => Name::Volume(name.to_owned()),
             Subject::Unknown => return self.forget_all(),
             Subject::Project(_) | Subject::Other => return,
@@ -97,7 +97,7 @@ mod tests {
             (Subject::Project("tt-a"), true),
             (Subject::Volume("tt-a"), true),
             (Subject::Other, true),
-            (Subject::Network("tt-a"), false),
+            (Subject::Network("tt-a", None), false),
             (Subject::Unknown, false),
         ] {
             keep(&mut answers, &ours);
@@ -105,7 +105,7 @@ mod tests {
             assert_eq!(answers.get(&ours).is_some(), holds, "{subject:?}");
         }
         keep(&mut answers, &other);
-        answers.forget(Subject::Network("tt-a"));
+        answers.forget(Subject::Network("tt-a", None));
         assert!(answers.get(&other).is_some());
         answers.end();
         assert_eq!(answers.get(&other), None);
@@ -118,7 +118,7 @@ mod tests {
         let mut answers = Answers::default();
         answers.begin();
         let asked = answers.ask();
-        answers.forget(Subject::Network("tt-a"));
+        answers.forget(Subject::Network("tt-a", None));
         answers.keep(network("tt-a"), None, asked);
         assert_eq!(answers.get(&network("tt-a")), None);
         let asked = answers.ask();

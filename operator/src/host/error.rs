@@ -122,7 +122,7 @@ pub enum Error {
     Locked,
     /// Another writer had the host's lock since.
     #[error(
-        "lock: expected to be the only writer, found that another one took over ({found}); everything is looked at anew"
+        "lock: expected to be the only writer, found that another one took over ({found}); everything is checked anew"
     )]
     Overtaken {
         /// Its tenure, as the host tells.

@@ -28,11 +28,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Whether an event is about a project, network or volume of a stack.
+    /// Whether an event is about a project, container, network or volume of a stack.
     pub(super) fn has(&self, subject: Subject<'_>) -> bool {
         match subject {
             Subject::Project(name) => self.projects.contains(name),
-            Subject::Network(name) => self.networks.contains(name),
+            Subject::Network(name, container) => {
+                let is_known = |id: &str| self.projects.values().flatten().any(|known| known == id);
+                self.networks.contains(name) || container.is_some_and(is_known)
+            }
             Subject::Volume(name) => self.volumes.contains(name),
             Subject::Other | Subject::Unknown => false,
         }
@@ -80,6 +83,11 @@ impl<K: Ord, V> Recent<K, V> {
         self.entries.contains_key(key)
     }
 
+    /// The values in the order of their keys.
+    fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|entry| &entry.value)
+    }
+
     /// The keys in order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.entries.keys()
@@ -108,15 +116,17 @@ mod tests {
     fn events_of_other_projects_are_not_known() {
         let now = Instant::now();
         let mut known = Known::default();
-        known.projects.insert("tt-a-app".to_owned(), Vec::new(), now);
+        known.projects.insert("tt-a-app".to_owned(), vec!["c0ffee".to_owned()], now);
         known.networks.insert("tt-a".to_owned(), (), now);
         known.volumes.insert("tt-a-app-data".to_owned(), (), now);
         for (subject, expected) in [
             (Subject::Project("tt-a-app"), true),
-            (Subject::Network("tt-a"), true),
+            (Subject::Network("tt-a", None), true),
+            (Subject::Network("bridge", Some("c0ffee")), true),
+            (Subject::Network("bridge", Some("bad")), false),
             (Subject::Volume("tt-a-app-data"), true),
             (Subject::Project("tt-a"), false),
-            (Subject::Network("tt-a-app-data"), false),
+            (Subject::Network("tt-a-app-data", None), false),
             (Subject::Volume("tt-a-app"), false),
             (Subject::Other, false),
             (Subject::Unknown, false),

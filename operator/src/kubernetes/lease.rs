@@ -33,7 +33,7 @@ use crate::{engine::now, model::Hold, source::WriteScope};
 const GOOD_FOR: Duration = Duration::from_secs(12);
 /// How long after the last renewal its holder acts as such.
 const ACTS_FOR: Duration = Duration::from_secs(8);
-/// How often it is renewed, or looked at.
+/// How often it is renewed, or checked.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the holder stands.

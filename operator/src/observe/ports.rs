@@ -12,7 +12,7 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Ports of ours on which something listens though no container has them. What a container that just ended leaves
-/// behind for a moment is not counted: it is looked twice, and at the containers again in between.
+/// behind for a moment is not counted: it is checked twice, and the containers again in between.
 pub(super) async fn taken_ports(
     host: &Host,
     project: &Project,

@@ -184,7 +184,7 @@ pub fn refused(
     let mut status = known.unwrap_or(old).clone();
     status.conditions.retain(|condition| facts.iter().all(|fact| fact.kind != condition.type_));
     if known.is_none() {
-        // Nothing looks at its hosts: what was known of them may be so no longer.
+        // Nothing checks its hosts: what was known of them may be so no longer.
         let kinds =
             [conditions::IN_SYNC, conditions::HEALTHY, conditions::HOSTS_REACHABLE, conditions::APPROVED];
         status.conditions = kinds.map(|kind| unknown(&old.conditions, kind, generation, now)).to_vec();

@@ -92,10 +92,10 @@ async fn a_status_that_is_no_success_is_told_in_one_short_line() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_answer_is_refused_at_the_cap_and_a_slow_one_at_the_deadline() {
     let endless = || list(endless_head(), Then::Repeat(chunk(&" ".repeat(30_000))));
-    let looks = check_within(endless(), Duration::from_secs(20)).await;
-    let message = looks.as_ref().unwrap_err().to_string();
+    let evaluations = check_within(endless(), Duration::from_secs(20)).await;
+    let message = evaluations.as_ref().unwrap_err().to_string();
     assert!(message.contains("length limit exceeded"), "{message}");
-    check_texts("endless", &looks);
+    check_texts("endless", &evaluations);
     let slow = |begin: &str, piece: &[u8]| list(begin, Then::Drip(piece.to_vec()));
     for (name, script) in [
         ("silence", list("", Then::Hang)),
@@ -147,10 +147,10 @@ async fn an_answer_of_many_small_things_takes_no_memory() {
         ("a container of many lists", body(format!("[{{\"Ports\":[{}]}}]", many("[]"))), UNREADABLE),
         ("details of many lists", inspect(format!("{{\"Mounts\":[{}]}}", many("[]"))), "an answer of"),
     ] {
-        let looks = check_within(script, Duration::from_secs(10)).await;
-        let message = looks.as_ref().map(|_| ()).unwrap_err().to_string();
+        let evaluations = check_within(script, Duration::from_secs(10)).await;
+        let message = evaluations.as_ref().map(|_| ()).unwrap_err().to_string();
         assert!(message.contains(wanted), "{name}: {message}");
-        check_texts(name, &looks);
+        check_texts(name, &evaluations);
     }
 }
 

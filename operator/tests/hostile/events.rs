@@ -64,6 +64,7 @@ async fn first_wake(texts: &[&str], limit: Duration) -> Option<Duration> {
     let (_fake, host) = watched_within(LIMIT * 20, stream(texts), Then::Hang).await;
     // What is asked about is the operator's own.
     assert_eq!(host.inspected("tt-staging-app"), [""; 0]);
+    host.keep_inspected("tt-staging-app", vec!["c0ffee".to_owned()]);
     host.network("tt-staging", true).await.unwrap();
     host.volume("tt-staging-app-data", true).await.unwrap();
     let mut hints = host.hints();
@@ -124,14 +125,22 @@ async fn events_of_ours_wake_at_once_and_foreign_ones_after_a_second() {
     use Wakes::{AfterASecond, AtOnce, Never};
     let (ours, other) = (of_project("tt-staging-app"), of_project("other"));
     let network = "{\"Type\":\"network\",\"Action\":\"disconnect\",\"Actor\":{\"Attributes\":{\"name\":\"tt-staging\"}}}\n";
+    let joined = |container: &str| {
+        format!(
+            "{{\"Type\":\"network\",\"Action\":\"connect\",\"Actor\":{{\"Attributes\":{{\"container\":\"{container}\",\"name\":\"bridge\"}}}}}}\n"
+        )
+    };
+    let (our_container, other_container) = (joined("c0ffee"), joined("bad"));
     let volume = "{\"Type\":\"volume\",\"Action\":\"destroy\",\"Actor\":{\"ID\":\"tt-staging-app-data\"}}\n";
     let many = other.repeat(1_000);
     let prune =
         "{\"Type\":\"volume\",\"Action\":\"prune\",\"Actor\":{\"Attributes\":{\"reclaimed\":\"7\"}}}\n";
-    let table: [(&str, &[&str], Wakes); 14] = [
+    let table: [(&str, &[&str], Wakes); 16] = [
         ("nothing", &[], Never),
         ("of ours", &[&ours], AtOnce),
         ("of our network", &[network], AtOnce),
+        ("of our container in another network", &[&our_container], AtOnce),
+        ("of another container in another network", &[&other_container], AfterASecond),
         ("of our volume", &[volume], AtOnce),
         ("of volumes that were pruned", &[prune], AfterASecond),
         ("of ours among many others", &[&many, &ours, &many], AtOnce),
@@ -141,7 +150,7 @@ async fn events_of_ours_wake_at_once_and_foreign_ones_after_a_second() {
         ("half an event", &["{\"Action\":\"die\""], Never),
         ("an event in halves", &["{\"Action\":", "\"die\"}\n"], AfterASecond),
         ("an event of ours in halves", &[&ours[..30], &ours[30..]], AtOnce),
-        ("rubbish is looked at", &["\u{1b}[2J rubbish\n"], AfterASecond),
+        ("rubbish", &["\u{1b}[2J rubbish\n"], AfterASecond),
         ("empty lines", &["\n\n\r\n", "\n"], Never),
     ];
     join_all(table.iter().map(|(name, texts, wakes)| wakes.check(name, texts))).await;

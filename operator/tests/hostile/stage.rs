@@ -1,10 +1,11 @@
-//! One look at a fake host, bounded in time and memory, and what has to be true of every outcome.
+//! One check of a fake host, bounded in time and memory, and what has to be true of every outcome.
 
 use std::{fs, sync::Arc, time::Duration};
 
 use russh::keys::ssh_key::LineEnding;
 use tasktracker_crds::{DriftItem, DriftKind};
 use tasktracker_operator::{
+    component,
     engine::{self, CheckOptions, Evaluation, Memory, ProjectContext},
     host::{Error, Host, Identity, Limits, Target},
     observe::Depth,
@@ -20,7 +21,7 @@ use crate::{
 
 /// How long one answer may take.
 pub(crate) const LIMIT: Duration = Duration::from_millis(500);
-/// How long a whole look may take.
+/// How long a whole check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How much more memory a check may need, in KiB.
 const MEMORY_LIMIT: u64 = 64 << 10;
@@ -53,13 +54,13 @@ pub(crate) fn host(port: u16, limits: Limits) -> Host {
     })
 }
 
-/// Looks at a fake host once, within time and memory.
-pub(crate) async fn look(script: Script) -> Result<Vec<Evaluation>, Error> {
+/// Checks a fake host once, within time and memory.
+pub(crate) async fn check(script: Script) -> Result<Vec<Evaluation>, Error> {
     let _others = ALONE.read().await;
     check_once(script, LIMIT).await
 }
 
-/// As [`look`], for much to read: alone, and with another limit for each answer.
+/// As [`check`], for much to read: alone, and with another limit for each answer.
 pub(crate) async fn check_within(script: Script, limit: Duration) -> Result<Vec<Evaluation>, Error> {
     let _alone = ALONE.write().await;
     check_once(script, limit).await
@@ -79,23 +80,29 @@ async fn check_once(script: Script, limit: Duration) -> Result<Vec<Evaluation>, 
         memory: &nothing,
         images: &images,
     };
-    let looks = Box::pin(site.check_all(options));
-    let looks = timeout(CHECK_LIMIT + limit, looks).await.expect("a look has an end");
+    let evaluations = Box::pin(async {
+        let mut evaluations = Vec::new();
+        for project in component::for_host(site.stack, site.spec) {
+            evaluations.push(site.check(&project, options).await?);
+        }
+        Ok(evaluations)
+    });
+    let evaluations = timeout(CHECK_LIMIT + limit, evaluations).await.expect("a check has an end");
     let grown = before.grown();
-    assert!(grown < MEMORY_LIMIT, "the look took {grown} KiB");
+    assert!(grown < MEMORY_LIMIT, "the check took {grown} KiB");
     for request in fake.seen.requests.lock().unwrap().iter() {
         assert!(request.starts_with("GET /v1.41/"), "{request}");
     }
-    looks
+    evaluations
 }
 
-/// Looks at a fake host and checks what came of it.
+/// Checks a fake host and what came of it.
 pub(crate) async fn expect(name: &str, script: Script, expected: &Expected) {
-    let looks = look(script).await;
-    match (&looks, expected) {
-        (Ok(_), Expected::Good) => assert_eq!(items(&looks), [""; 0], "{name}"),
+    let evaluations = check(script).await;
+    match (&evaluations, expected) {
+        (Ok(_), Expected::Good) => assert_eq!(items(&evaluations), [""; 0], "{name}"),
         (Ok(_), Expected::Items(wanted)) => {
-            let found = items(&looks);
+            let found = items(&evaluations);
             let is_alike = |found: &String, wanted: &str| match wanted.split_once('…') {
                 Some((beginning, end)) => found.starts_with(beginning) && found.ends_with(end),
                 None => found == wanted,
@@ -108,16 +115,16 @@ pub(crate) async fn expect(name: &str, script: Script, expected: &Expected) {
             let message = error.to_string();
             assert!(message.contains(wanted), "{name}: expected {wanted}, found {message}");
         }
-        (found, _) => panic!("{name}: {:?}", found.as_ref().map(|_| items(&looks))),
+        (found, _) => panic!("{name}: {:?}", found.as_ref().map(|_| items(&evaluations))),
     }
-    check_texts(name, &looks);
+    check_texts(name, &evaluations);
 }
 
 /// Every text that leaves a check is a line that can be printed, and not a long one.
-pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Evaluation>, Error>) {
-    let texts: Vec<String> = match looks {
+pub(crate) fn check_texts(name: &str, evaluations: &Result<Vec<Evaluation>, Error>) {
+    let texts: Vec<String> = match evaluations {
         Err(error) => vec![error.to_string()],
-        Ok(looks) => looks.iter().flat_map(texts_of).collect(),
+        Ok(evaluations) => evaluations.iter().flat_map(texts_of).collect(),
     };
     for text in texts {
         assert!(!text.chars().any(char::is_control), "{name}: {text:?}");
@@ -125,10 +132,10 @@ pub(crate) fn check_texts(name: &str, looks: &Result<Vec<Evaluation>, Error>) {
     }
 }
 
-fn texts_of(look: &Evaluation) -> Vec<String> {
-    let report = serde_json::to_value(look.report("app-1", engine::now()).drift).unwrap();
-    let plan = serde_json::to_value(&look.plan).unwrap();
-    let facts = serde_json::to_value(&look.observed.facts).unwrap();
+fn texts_of(evaluation: &Evaluation) -> Vec<String> {
+    let report = serde_json::to_value(evaluation.report("app-1", engine::now()).drift).unwrap();
+    let plan = serde_json::to_value(&evaluation.plan).unwrap();
+    let facts = serde_json::to_value(&evaluation.observed.facts).unwrap();
     let mut texts = Vec::new();
     for value in [report, plan, facts] {
         collect(&value, &mut texts);
@@ -149,12 +156,12 @@ fn collect(value: &serde_json::Value, texts: &mut Vec<String>) {
 }
 
 /// The differences as lines.
-pub(crate) fn items(looks: &Result<Vec<Evaluation>, Error>) -> Vec<String> {
+pub(crate) fn items(evaluations: &Result<Vec<Evaluation>, Error>) -> Vec<String> {
     let line = |item: &DriftItem| {
         let kind: DriftKind = item.kind;
         format!("{} {}: {}", kind.as_str(), item.path.as_deref().unwrap_or("-"), item.found)
     };
-    looks.iter().flatten().flat_map(|look| look.drift.iter().map(line)).collect()
+    evaluations.iter().flatten().flat_map(|evaluation| evaluation.drift.iter().map(line)).collect()
 }
 
 /// A script in which some answers of the Docker API are changed: those whose path begins with `path`.

@@ -7,7 +7,7 @@ use crate::{
     fake_docker::{body, json as answer},
     fake_sshd::{Said, Script, Then},
     good::{self, RELEASE, text_line},
-    stage::{Expected, check_texts, docker, expect, items, look, program},
+    stage::{Expected, check, check_texts, docker, expect, items, program},
 };
 
 /// What no text may bring along.
@@ -32,7 +32,7 @@ fn soil(value: &mut Value, keys: bool) {
 async fn docker_s_texts_are_told_without_what_a_terminal_obeys() {
     for path in ["/containers/json", good::INSPECT, "/images/", "/networks/", "/volumes/", "/info"] {
         for keys in [false, true] {
-            let looks = look(docker(path, move |said| {
+            let evaluations = check(docker(path, move |said| {
                 let mut value = body(&said);
                 let id = value["Id"].clone();
                 soil(&mut value, keys);
@@ -42,7 +42,7 @@ async fn docker_s_texts_are_told_without_what_a_terminal_obeys() {
                 answer(&value)
             }))
             .await;
-            check_texts(path, &looks);
+            check_texts(path, &evaluations);
         }
     }
     let rogue = docker("/containers/json", |said| {
@@ -52,12 +52,12 @@ async fn docker_s_texts_are_told_without_what_a_terminal_obeys() {
         list.as_array_mut().unwrap().push(rogue);
         answer(&list)
     });
-    let looks = look(rogue).await;
-    check_texts("rogue", &looks);
+    let evaluations = check(rogue).await;
+    check_texts("rogue", &evaluations);
     assert!(
-        items(&looks)[0].starts_with("Rogue tt-staging-app-\\u{0}\\r\\n\\u{1b}[2J"),
+        items(&evaluations)[0].starts_with("Rogue tt-staging-app-\\u{0}\\r\\n\\u{1b}[2J"),
         "{:?}",
-        items(&looks)
+        items(&evaluations)
     );
 }
 
@@ -113,9 +113,9 @@ async fn a_manifest_that_somebody_wrote_is_told_without_what_a_terminal_obeys() 
             soil(if part == "services" { &mut value["compose"] } else { value }, false);
         }
         manifest["desiredHash"] = json!(NASTY);
-        let looks = look(kept(&ledger, &bytes(&manifest))).await;
-        assert!(looks.is_ok(), "{part}: {looks:?}");
-        check_texts(part, &looks);
+        let evaluations = check(kept(&ledger, &bytes(&manifest))).await;
+        assert!(evaluations.is_ok(), "{part}: {evaluations:?}");
+        check_texts(part, &evaluations);
     }
 }
 
@@ -140,6 +140,6 @@ async fn names_of_files_and_words_of_the_probe_are_told_without_what_a_terminal_
         ("0 0 /opt", "0 0 /o\u{1b}[2Jpt"),
     ] {
         let script = program("probe", move |said| Said::new(said.text().replace(from, to), Then::Close));
-        check_texts(to, &look(script).await);
+        check_texts(to, &check(script).await);
     }
 }

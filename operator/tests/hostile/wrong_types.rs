@@ -8,7 +8,7 @@ use crate::{
     fake_docker::{answer as answer_of, body, json as answer},
     fake_sshd::Script,
     good,
-    stage::{Expected, LIMIT, check_texts, check_within, docker, expect, items, look},
+    stage::{Expected, LIMIT, check, check_texts, check_within, docker, expect, items},
 };
 
 /// A script in which the JSON of some answers is changed.
@@ -37,11 +37,11 @@ async fn values_of_any_type_are_no_panic() {
     for path in PATHS {
         for other in &others {
             let value = other.clone();
-            let looks = look(changed(path, move |good| replace(good, &value))).await;
-            check_texts(&format!("{path} {other}"), &looks);
+            let evaluations = check(changed(path, move |good| replace(good, &value))).await;
+            check_texts(&format!("{path} {other}"), &evaluations);
         }
-        let looks = look(changed(path, |good| *good = json!("-"))).await;
-        check_texts(&format!("{path} is a text"), &looks);
+        let evaluations = check(changed(path, |good| *good = json!("-"))).await;
+        check_texts(&format!("{path} is a text"), &evaluations);
     }
 }
 
@@ -153,7 +153,7 @@ async fn an_id_that_is_none_is_not_asked_for() {
         let first = list[0].clone();
         list.as_array_mut().unwrap().push(first);
     });
-    let looks = look(twice).await;
-    check_texts("twice", &looks);
-    assert!(looks.is_ok());
+    let evaluations = check(twice).await;
+    check_texts("twice", &evaluations);
+    assert!(evaluations.is_ok());
 }

@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Places at which the operator ends itself, in the order in which an apply reaches them.
-const REPAIR: [&str; 6] = ["locked", "looked", "applying", "applied", "proved", "concluded"];
+const REPAIR: [&str; 6] = ["locked", "checked", "applying", "applied", "proved", "concluded"];
 const ROLLOUT: [&str; 9] =
-    ["locked", "looked", "prepared", "applying", "beside", "moved", "applied", "proved", "concluded"];
+    ["locked", "checked", "prepared", "applying", "beside", "moved", "applied", "proved", "concluded"];
 const SOAK: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
 
 /// ID of each container, by name.

@@ -40,20 +40,20 @@ impl Bench {
 
     fn try_check(&self, depth: Depth) -> Result<Evaluation, engine::Error> {
         let options = CheckOptions::read_only(depth);
-        let looks = self.runtime.block_on(self.stage.look(&self.stack, &self.host, options));
-        Ok(looks?.pop().expect("one project"))
+        let evaluations = self.runtime.block_on(self.stage.check(&self.stack, &self.host, options));
+        Ok(evaluations?.pop().expect("one project"))
     }
 
-    fn look(&self) -> Evaluation {
+    fn check(&self) -> Evaluation {
         self.try_check(Depth::Whole).unwrap()
     }
 
     /// Everything that is told, whether the host can be managed or not, and the actions that are planned.
     fn told(&self, depth: Depth) -> (Vec<DriftItem>, Vec<String>) {
         match self.try_check(depth) {
-            Ok(look) => {
-                let actions = look.plan.repairs.iter().map(|repair| repair.action.words()).collect();
-                (look.drift, actions)
+            Ok(evaluation) => {
+                let actions = evaluation.plan.repairs.iter().map(|repair| repair.action.words()).collect();
+                (evaluation.drift, actions)
             }
             Err(error) => (
                 error.report(&tasktracker_operator::component::projects(&self.stack)[0], None).drift,

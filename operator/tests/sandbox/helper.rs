@@ -105,7 +105,7 @@ fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
     let (stack, host) = stage.managed();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = tasktracker_operator::engine::CheckOptions::read_only(Depth::Whole);
-    runtime.block_on(stage.look(&stack, &host, options)).unwrap();
+    runtime.block_on(stage.check(&stack, &host, options)).unwrap();
     assert!(running() > 0, "the helper does not run");
     drop(host);
     wait_until("the helper ended with its connection", || running() == 0);

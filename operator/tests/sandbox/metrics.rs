@@ -42,7 +42,7 @@ impl Results {
 /// Counts the checks of one host, each from its begin to its end.
 ///
 /// The counter counts whole checks, of all hosts of a stack together; the timestamp is of the one host, and moves at each
-/// look, of which a check that writes has several. So both have to move. The check that is under way at first began before:
+/// evaluation, of which a check that writes has several. So both have to move. The check that is under way at first began before:
 /// one more than asked for has to end.
 pub(crate) struct CheckCount {
     labels: [String; 2],

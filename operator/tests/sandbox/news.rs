@@ -91,7 +91,7 @@ fn people_are_told_once_and_what_failed_is_left_where_they_want_it() {
     // What was told once is not told again by the next operator.
     operator.stop();
     let operator = stage.start_operator();
-    wait_until("it looked again", || operator.log().matches("a change waits").count() == 2);
+    wait_until("it checked again", || operator.log().matches("a change waits").count() == 2);
     operator.wait_for_checks("staging", "app-1", 3);
     told(2, &["waits for approval"]);
     write("bad", "");

@@ -48,12 +48,12 @@ fn check(stage: &Stage, checks: usize, restarts: usize) {
         for number in 0..checks / (restarts + 1) {
             let depth = [Depth::Woken, Depth::Whole, Depth::Woken, Depth::Slow][number % 4];
             let options = CheckOptions::read_only(depth);
-            let looks = runtime.block_on(stage.look(&stack, &host, options)).unwrap();
-            for look in looks {
+            let evaluations = runtime.block_on(stage.check(&stack, &host, options)).unwrap();
+            for evaluation in evaluations {
                 assert!(
-                    look.drift.is_empty() && look.plan.is_empty(),
+                    evaluation.drift.is_empty() && evaluation.plan.is_empty(),
                     "run {run}, check {number}: {:#?}",
-                    look.drift
+                    evaluation.drift
                 );
             }
         }

@@ -14,6 +14,7 @@ use std::{
 use futures::executor::block_on;
 use serde_json::Value;
 use tasktracker_operator::{
+    component,
     engine::{CheckOptions, Evaluation, Memory, ProjectContext},
     host::{self, Host},
     source::{Folder, Secrets, Stack, target},
@@ -107,8 +108,8 @@ impl Stage {
         (stack, Arc::new(host))
     }
 
-    /// What the operator's own look finds, asked for directly.
-    pub(crate) async fn look(
+    /// The operator's own check, asked for directly.
+    pub(crate) async fn check(
         &self,
         stack: &Stack,
         host: &Arc<Host>,
@@ -116,16 +117,14 @@ impl Stage {
     ) -> Result<Vec<Evaluation>, host::Error> {
         let secrets = Secrets::new(Some(self.path("secrets")));
         let (memory, images) = (Memory::none(), Arc::default());
-        ProjectContext {
-            stack,
-            spec: &stack.spec.hosts[0],
-            host,
-            secrets: &secrets,
-            memory: &memory,
-            images: &images,
+        let spec = &stack.spec.hosts[0];
+        let context =
+            ProjectContext { stack, spec, host, secrets: &secrets, memory: &memory, images: &images };
+        let mut evaluations = Vec::new();
+        for project in component::for_host(stack, spec) {
+            evaluations.push(context.check(&project, options).await?);
         }
-        .check_all(options)
-        .await
+        Ok(evaluations)
     }
 
     /// A good stack for this host; `more` is put at the end of its spec.

@@ -82,12 +82,12 @@ fn nothing_is_begun_that_one_of_them_cannot_take() {
         decisions([before(), before(), old()], 1)[0],
         Decision::Wait("waiting for the first check of host c".into())
     );
-    assert_eq!(now([before(), before(), None], 2), ["a"], "one that cannot be looked at is not waited for");
+    assert_eq!(now([before(), before(), None], 2), ["a"], "one that cannot be checked is not waited for");
 }
 
 #[test]
 fn who_is_missed_counts_as_unavailable_and_may_be_mended_all_the_same() {
-    assert_eq!(now([None, before(), before()], 1), ["a"], "the one that cannot be looked at");
+    assert_eq!(now([None, before(), before()], 1), ["a"], "the one that cannot be checked");
     assert_eq!(now([None, before(), before()], 2), ["a", "b"]);
     assert_eq!(now([down(before()), before(), before()], 1), ["a"]);
     assert_eq!(

@@ -19,7 +19,7 @@ fn host() -> Arc<Host> {
 }
 
 /// Checks the first host of a stack, as far as images are concerned.
-fn look(images: &Arc<Images>, stack: &Stack, host: &Arc<Host>, now: Instant) {
+fn check(images: &Arc<Images>, stack: &Stack, host: &Arc<Host>, now: Instant) {
     let (secrets, memory) = (Secrets::default(), Memory::none());
     let spec = &stack.spec.hosts[0];
     let context = ProjectContext { stack, spec, host, secrets: &secrets, memory: &memory, images };
@@ -86,14 +86,14 @@ async fn what_nobody_uses_is_forgotten() {
         over(images.begin_to_pull(key(reference), host.clone(), now, missing)).await;
     }
     images.state().checked(&gone.key, APP, now).hosts.insert("left".to_owned());
-    look(&images, &gone, &host, now);
+    check(&images, &gone, &host, now);
     assert!(
         images.state().checked[&(gone.key.clone(), APP)].hosts.iter().eq(["app-1"]),
         "a host that is named no longer"
     );
     let last = Instant::now() + REMEMBERED;
     images.pending(&key(used), last);
-    look(&images, &stays, &host, last);
+    check(&images, &stays, &host, last);
     let state = images.state();
     assert!(state.pulls.keys().eq([&key(used)]), "{:?}", state.pulls);
     assert!(state.checked.keys().map(|(stack, _)| stack).eq([&stays.key]), "{:?}", state.checked);

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-/// What may change what the operator looks at; a stop or a restart is told by the death and the start within it.
+/// What may change what the operator observes; a stop or a restart is told by the death and the start within it.
 /// Health checks run as `exec_*` every few seconds and are not asked for.
 pub(super) const FILTERS: &str = r#"{"type":["container","network","volume"],"event":["create","start","die","pause","unpause","destroy","rename","update","oom","health_status","connect","disconnect","remove","prune"]}"#;
 /// The longest event that is kept, in bytes; of a longer one only that it came is known.
@@ -42,8 +42,8 @@ pub(in crate::host) enum Origin {
 pub(in crate::host) enum Subject<'a> {
     /// A container of this Compose project.
     Project(&'a str),
-    /// A network by its name.
-    Network(&'a str),
+    /// A network by its name, and the container that joined or left it, by its ID.
+    Network(&'a str, Option<&'a str>),
     /// A volume by its name.
     Volume(&'a str),
     /// Something else, such as a container of no project.
@@ -77,7 +77,8 @@ impl Event {
         match self.r#type.as_str() {
             "container" => attribute(PROJECT_LABEL).map_or(Subject::Other, Subject::Project),
             "network" | "volume" if self.action == "prune" => Subject::Unknown,
-            "network" => attribute("name").map_or(Subject::Other, Subject::Network),
+            "network" => attribute("name")
+                .map_or(Subject::Other, |name| Subject::Network(name, attribute("container"))),
             "volume" => Subject::Volume(&self.actor.id),
             _ => Subject::Other,
         }
@@ -170,7 +171,7 @@ mod tests {
 
     fn take(rest: &mut BytesMut, data: &[u8]) -> Option<Origin> {
         take_lines(rest, data, |subject| {
-            [Subject::Project("ours"), Subject::Network("ours-net"), Subject::Volume("ours-data")]
+            [Subject::Project("ours"), Subject::Network("ours-net", Some("c")), Subject::Volume("ours-data")]
                 .contains(&subject)
         })
     }
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(take(&mut rest, b"{\"Action\":\"exec_start: /x\"}\n\n"), None);
         assert_eq!(take(&mut rest, b"no JSON\n"), Some(Origin::Foreign));
         let endless = vec![b'x'; LINE_LIMIT + 1];
-        assert_eq!(take(&mut rest, &endless), Some(Origin::Foreign), "an endless line is a reason to look");
+        assert_eq!(take(&mut rest, &endless), Some(Origin::Foreign), "an endless line is a reason to check");
         assert!(rest.is_empty());
     }
 

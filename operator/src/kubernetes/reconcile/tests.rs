@@ -45,7 +45,7 @@ fn context(api: &FakeApi) -> Context {
 }
 
 async fn reconciled(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
-    Box::pin(look(object, context)).await
+    Box::pin(check(object, context)).await
 }
 
 /// The object as the API server has it.

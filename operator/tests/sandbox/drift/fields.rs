@@ -157,7 +157,7 @@ pub(super) fn each_field(bench: &Bench) -> usize {
         docker::run(&bench.stage, CONTAINER, recipe);
     };
     renew(&recipe);
-    assert_eq!(bench.look().drift, Vec::new(), "the same container made by hand is no drift");
+    assert_eq!(bench.check().drift, Vec::new(), "the same container made by hand is no drift");
     let mut wrong = Vec::new();
     for Field(pointer, value, field, wanted, found) in fields() {
         let mut other = recipe.clone();
@@ -179,7 +179,7 @@ pub(super) fn each_field(bench: &Bench) -> usize {
     assert_eq!(told, expected);
     // The recreation that the plan names ends it.
     bench.stage.apply();
-    assert_eq!(bench.look().drift, Vec::new());
+    assert_eq!(bench.check().drift, Vec::new());
     fields().len() + COMMANDS.len() + 1
 }
 
@@ -199,9 +199,9 @@ fn change(recipe: &mut Value, pointer: &str, value: Value) {
 
 /// Path, wanted and found of every setting that differs; what else differs may only come of a process that ended.
 fn config_changes(bench: &Bench) -> Vec<(String, String, String)> {
-    let look = bench.look();
+    let evaluation = bench.check();
     let mut told = Vec::new();
-    for item in look.drift {
+    for item in evaluation.drift {
         if item.kind == DriftKind::ConfigChanged {
             assert_eq!((item.host.as_str(), item.component.as_str()), ("app-1", "app"));
             assert_eq!((item.service.as_deref(), item.answer), (Some("frontend"), Answer::Heal));
@@ -211,7 +211,7 @@ fn config_changes(bench: &Bench) -> Vec<(String, String, String)> {
             assert!(ended.contains(&item.kind), "{item:#?}");
         }
     }
-    let actions: Vec<String> = look.plan.repairs.iter().map(|repair| repair.action.words()).collect();
+    let actions: Vec<String> = evaluation.plan.repairs.iter().map(|repair| repair.action.words()).collect();
     let repairs = |action: &String| action == "recreate frontend" || action.starts_with("rename ");
     assert_eq!(actions.iter().any(repairs), !told.is_empty(), "{told:?}: {actions:?}");
     told

@@ -131,7 +131,7 @@ fn a_stack_lives_from_apply_to_delete() {
     let history = cluster.command_ends(0, &["history", "staging"]);
     assert!(history.lines().nth(1).unwrap().contains("r1"), "{history}");
     cluster.command_ends(0, &["reconcile", "staging"]);
-    scene.wait("it was looked at", || {
+    scene.wait("it was checked", || {
         let asked = cluster.get("tts/staging", "{.metadata.annotations.tasktracker\\.dev/reconcile}");
         cluster.get("tts/staging", "{.status.lastHandledReconcile}") == asked
     });

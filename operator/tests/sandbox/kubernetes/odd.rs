@@ -22,7 +22,7 @@ fn total(operator: &Running, name: &str) -> f64 {
 }
 
 #[test]
-fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
+fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_followed() {
     let cluster = Cluster::start();
     let (silent, away) = (hostile::silent().unwrap(), hostile::closed_port().unwrap());
     // Stored before the rule was there that it breaks.
@@ -134,14 +134,14 @@ fn one_stack_that_is_wrong_does_not_keep_the_others_from_being_looked_after() {
     cluster.wait("slow", &operator, "the defect is told", || {
         cluster.condition("slow", "Ready") == "False/InternalError"
     });
-    // Its twin may have been looked at first, as long as it was the only one that had been read.
+    // Its twin may have been checked first, as long as it was the only one that had been read.
     let panics = ["namespace=\"default\"", "stack=\"slow\"", "result=\"panic\""];
     wait_until(format_args!("it is tried again:\n{}", operator.said()), || {
         operator.metric("tasktracker_reconcile_total", &panics).is_some_and(|count| count >= 2.0)
     });
     assert!(told().contains("expected another name"), "{}", told());
     let others = ["stack=\"poison\"", "result=\"error\""];
-    wait_until(format_args!("another one is looked at:\n{}", operator.said()), || {
+    wait_until(format_args!("another one is checked:\n{}", operator.said()), || {
         operator.metric("tasktracker_reconcile_total", &others).is_some_and(|count| count >= 1.0)
     });
 }
@@ -205,7 +205,7 @@ fn a_fleet_is_split_by_namespaces_and_labels() {
     // A stack that changes hands is let go by the one, and taken up by the other.
     cluster.kubectl(&["label", "tts", "one", "-n", "a", "team=blue", "--overwrite"]);
     wait_until(format_args!("it is let go: {}", operator.said()), || {
-        operator.log().contains("it is no longer looked after")
+        operator.log().contains("it is no longer followed")
     });
     wait_until(format_args!("it is taken up: {}", other.said()), || {
         other.log().contains("following stack=a/one")
