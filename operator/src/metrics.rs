@@ -1,6 +1,7 @@
 //! Metrics of the operator. A stack's series exist at 0 from the first, and go when the stack goes.
 
 mod controller;
+mod kinds;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,6 +12,7 @@ use prometheus::{
 use tasktracker_crds::{Answer, DriftKind, Layer, TaskTrackerStackStatus, conditions};
 
 pub use controller::{ApiRequests, Controller};
+use kinds::KindCounters;
 
 use crate::{
     component,
@@ -70,6 +72,16 @@ impl LabelledMetric for IntCounterVec {
     }
 }
 
+impl LabelledMetric for KindCounters {
+    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
+
+    fn remove(&self, values: &[&str]) {
+        Self::remove(self, values);
+    }
+}
+
 impl LabelledMetric for HistogramVec {
     fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
         Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
@@ -80,24 +92,29 @@ impl LabelledMetric for HistogramVec {
     }
 }
 
-/// Makes a metric of ours and registers it.
+/// Makes a metric of ours, in a registry of its own.
 fn registered<M: LabelledMetric>(
-    registry: &Registry,
+    registries: &mut Vec<Registry>,
     name: &str,
     help: &str,
     labels: &[&str],
 ) -> prometheus::Result<M> {
     let labels: Vec<&str> = STACK.iter().copied().chain(labels.iter().copied()).collect();
     let metric = M::with_labels(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
+    let registry = Registry::new();
     registry.register(Box::new(metric.clone()))?;
+    registries.push(registry);
     Ok(metric)
 }
 
 macro_rules! metrics {
     ($($field:ident: $kind:ident = $name:literal $labels:tt $help:literal;)*) => {
-        /// Every metric, and the registry they are in.
+        /// Every metric.
         pub struct Metrics {
+            /// Of the process and its controller.
             registry: Registry,
+            /// Of stacks: one for each metric, since what is gathered at once is in memory at once.
+            registries: Vec<Registry>,
             requests: controller::SharedRequests,
             leader: IntGaugeVec,
             source: IntGaugeVec,
@@ -108,17 +125,18 @@ macro_rules! metrics {
             /// Registers everything, with the process's own metrics beside it.
             ///
             /// # Errors
-            /// When a name is registered twice, which a test rules out.
+            /// When a metric cannot be registered, which a test rules out.
             pub fn new() -> prometheus::Result<Self> {
-                let registry = Registry::new();
+                let (registry, mut registries) = (Registry::new(), Vec::new());
                 registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
                 controller::build_info(&registry)?;
                 Ok(Self {
-                    $($field: registered(&registry, $name, $help, &$labels)?,)*
+                    $($field: registered(&mut registries, $name, $help, &$labels)?,)*
                     requests: Arc::new(ApiRequests::new(&registry)?),
                     leader: controller::leader(&registry)?,
                     source: controller::source(&registry)?,
                     registry,
+                    registries,
                 })
             }
 
@@ -140,8 +158,8 @@ metrics! {
     drift_oldest_seconds: GaugeVec = "drift_oldest_seconds" [] "Age of the oldest difference.";
     drift_unhealed_seconds: GaugeVec = "drift_unhealed_oldest_seconds" [] "Age of the oldest difference that is to be repaired.";
     interval: GaugeVec = "stack_interval_seconds" [] "How often everything is checked.";
-    drift_detected: IntCounterVec = "drift_detected_total" ["kind"] "Differences seen for the first time.";
-    drift_healed: IntCounterVec = "drift_healed_total" ["kind"] "Differences that went away after a repair.";
+    drift_detected: KindCounters = "drift_detected_total" ["kind"] "Differences seen for the first time.";
+    drift_healed: KindCounters = "drift_healed_total" ["kind"] "Differences that went away after a repair.";
     drift_detect_seconds: HistogramVec = "drift_detect_seconds" [] "From the wake-up to a difference reported, where an event or a changed file woke the operator.";
     drift_heal_seconds: HistogramVec = "drift_heal_seconds" [] "From a difference first seen to its end.";
     host_reachable: IntGaugeVec = "host_reachable" ["host"] "Whether the host answered.";
@@ -201,9 +219,10 @@ impl Metrics {
     /// The text that Prometheus scrapes.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
-        let families = self.registry.gather();
-        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
-            tracing::error!(%error, "metrics cannot be written");
+        for registry in [&self.registry].into_iter().chain(&self.registries) {
+            if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut text) {
+                tracing::error!(%error, "metrics cannot be written");
+            }
         }
         String::from_utf8(text).unwrap_or_default()
     }
@@ -218,10 +237,10 @@ impl Metrics {
         self.drift_unhealed_seconds.with_label_values(&labels.with(&[])).set(0.0);
         self.set_interval(stack);
         for kind in DriftKind::ALL {
-            self.drift_detected.with_label_values(&labels.with(&[kind.as_str()]));
+            self.drift_detected.begin(&labels, *kind);
             // What is only reported is never counted as healed.
             if kind.answer() != Answer::Report {
-                self.drift_healed.with_label_values(&labels.with(&[kind.as_str()]));
+                self.drift_healed.begin(&labels, *kind);
             }
         }
         for result in [SUCCESS, ERROR] {
@@ -396,7 +415,7 @@ impl Metrics {
 
     /// A difference seen for the first time, so many seconds after the operator was woken.
     pub fn detected(&self, labels: &StackLabels, kind: DriftKind, seconds: Option<f64>) {
-        self.drift_detected.with_label_values(&labels.with(&[kind.as_str()])).inc();
+        self.drift_detected.increment(labels, kind);
         if let Some(seconds) = seconds {
             self.drift_detect_seconds.with_label_values(&labels.with(&[])).observe(seconds);
         }
@@ -404,7 +423,7 @@ impl Metrics {
 
     /// A difference that went away, this long after it was first seen.
     pub fn healed(&self, labels: &StackLabels, kind: DriftKind, seconds: f64) {
-        self.drift_healed.with_label_values(&labels.with(&[kind.as_str()])).inc();
+        self.drift_healed.increment(labels, kind);
         self.drift_heal_seconds.with_label_values(&labels.with(&[])).observe(seconds);
     }
 
@@ -481,6 +500,18 @@ mod tests {
         metrics.end(&stack.key);
         let after = metrics.text().lines().filter(|line| line.contains("stack=")).count();
         assert_eq!((before, after), (0, 0));
+    }
+
+    #[test]
+    fn no_metric_is_there_twice() {
+        let metrics = Metrics::new().unwrap();
+        metrics.begin(&stack());
+        let text = metrics.text();
+        let mut names: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((names.len(), count > 20), (count, true), "{names:?}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(crate) fn kubernetes(stage: &Stage) -> Result<(Rows, BTreeMap<&'static str, 
     #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
     let all = STACKS as f64;
     while operator.total("tasktracker_host_reachable{").unwrap_or_default() < all {
-        ensure!(began.elapsed() < LIMIT, "not every stack was looked at within {} s", LIMIT.as_secs());
+        ensure!(began.elapsed() < LIMIT, "not every stack was checked within {} s", LIMIT.as_secs());
         std::thread::sleep(Duration::from_millis(200));
     }
     put(&mut rows, "all_known_s", "s", began.elapsed().as_secs_f64());

@@ -349,12 +349,13 @@ impl Host {
         question: impl AsyncFnOnce(&mut Helper) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let link = self.link().await?;
-        let stacks = self.known_stacks(stack);
+        self.known().stacks.insert(stack.to_owned(), (), Instant::now());
         let mut kept = link.helper.lock().await;
         let mut helper = if let Some(helper) = kept.take().filter(|helper| helper.knows(stack)) {
             helper
         } else {
             let limit = self.target.limits.program;
+            let stacks = self.known().stacks.keys().cloned().collect();
             let started = Helper::start(&link.connection, &self.target.directory, stacks, limit).await;
             self.forget_broken(&link, started).await?
         };
@@ -364,13 +365,6 @@ impl Host {
         }
         drop(kept);
         self.forget_broken(&link, answer).await
-    }
-
-    /// Every stack that is asked about, this one among them.
-    fn known_stacks(&self, stack: &str) -> BTreeSet<String> {
-        let mut known = self.known();
-        known.stacks.insert(stack.to_owned(), (), Instant::now());
-        known.stacks.keys().cloned().collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

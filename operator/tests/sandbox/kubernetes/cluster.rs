@@ -81,7 +81,7 @@ impl Cluster {
         let waited = self
             .plane
             .kubectl()
-            .args(["wait", "--for=condition=Ready", &format!("tts/{stack}"), "--timeout=120s"])
+            .args(["wait", "--for=condition=Ready", &format!("tts/{stack}"), "--timeout=300s"])
             .output()
             .unwrap();
         assert!(

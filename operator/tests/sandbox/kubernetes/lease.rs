@@ -64,7 +64,7 @@ fn soak_of_operators_whose_clocks_are_hours_apart() {
                 && cluster.condition("staging", "Healthy") == "True/Succeeded"
                 && cluster.condition("staging", "Reconciling") == "False/Succeeded"
         });
-        assert_eq!(cluster.get("tts/staging", "{.status.hosts[*].drift[*].kind}"), "ClockSkew");
+        assert_eq!(cluster.get("tts/staging", "{.status.hosts[*].components[*].drift[*].kind}"), "ClockSkew");
     };
     is_deployed(&active, "r1");
     let epoch = || stage.on_host("cut -d' ' -f1 /opt/tasktracker/.epoch").trim().parse::<u64>().unwrap();
