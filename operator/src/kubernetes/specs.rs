@@ -7,11 +7,14 @@ use std::{
 };
 
 use kube::api::DynamicObject;
-use serde_json::Value;
 use tasktracker_crds::{TaskTrackerStack, validation::Mistake};
 
 use super::api;
-use crate::source::{self, Stack};
+use crate::{
+    json,
+    model::sha256,
+    source::{self, Stack},
+};
 
 /// The newest spec of each object with what its validation found, by UID.
 pub(super) struct Specs {
@@ -22,8 +25,8 @@ pub(super) struct Specs {
 
 struct Validated {
     generation: Option<i64>,
-    /// Compared, too: an API server that was restored gives a generation to another spec.
-    spec: Value,
+    /// SHA-256 of the spec. Compared, too: an API server that was restored gives a generation to another spec.
+    spec: String,
     result: Result<TaskTrackerStack, Vec<Mistake>>,
 }
 
@@ -50,15 +53,15 @@ impl Specs {
     fn validated(&self, object: &DynamicObject) -> Arc<Validated> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let known = self.validated.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).cloned();
-        let spec = &object.data["spec"];
+        let spec = sha256(&json::to_vec(&object.data["spec"]));
         if let Some(known) = known
             && known.generation == object.metadata.generation
-            && known.spec == *spec
+            && known.spec == spec
         {
             return known;
         }
         let (generation, result) = (object.metadata.generation, self.validate(object));
-        let validated = Arc::new(Validated { generation, spec: spec.clone(), result });
+        let validated = Arc::new(Validated { generation, spec, result });
         self.validated.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, validated.clone());
         validated
     }
