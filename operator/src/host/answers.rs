@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::docker::{NetworkOrVolume, Subject};
 
+/// A network or volume; nothing where there is none of that name.
+type Answer = Option<NetworkOrVolume>;
+
 /// The last answers over one connection.
 #[derive(Default)]
 pub(super) struct Answers {
@@ -11,7 +14,7 @@ pub(super) struct Answers {
     is_heard: bool,
     /// Events, and ends of the stream, after which an answer may be another one.
     events: u64,
-    kept: BTreeMap<Name, Option<NetworkOrVolume>>,
+    kept: BTreeMap<Name, Answer>,
 }
 
 /// What was asked for.
@@ -61,15 +64,15 @@ impl Answers {
     }
 
     /// Keeps an answer, unless something happened since it was asked for.
-    pub(super) fn keep(&mut self, name: Name, answer: Option<NetworkOrVolume>, Asked(events): Asked) {
+    pub(super) fn keep(&mut self, name: Name, answer: Answer, Asked(events): Asked) {
         if self.is_heard && self.events == events {
             self.kept.insert(name, answer);
         }
     }
 
     /// The last answer, where it still holds.
-    pub(super) fn get(&self, name: &Name) -> Option<Option<NetworkOrVolume>> {
-        self.kept.get(name).cloned()
+    pub(super) fn get(&self, name: &Name) -> Option<&Answer> {
+        self.kept.get(name)
     }
 }
 
@@ -123,6 +126,6 @@ mod tests {
         assert_eq!(answers.get(&network("tt-a")), None);
         let asked = answers.ask();
         answers.keep(network("tt-a"), None, asked);
-        assert_eq!(answers.get(&network("tt-a")), Some(None));
+        assert_eq!(answers.get(&network("tt-a")), Some(&None));
     }
 }

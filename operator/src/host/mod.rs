@@ -255,7 +255,7 @@ impl Host {
 
     async fn answer(&self, name: Name, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         let link = self.link().await?;
-        let known = if anew { None } else { link.answers().get(&name) };
+        let known = if anew { None } else { link.answers().get(&name).cloned() };
         if let Some(known) = known {
             return Ok(known);
         }

@@ -18,8 +18,11 @@ use super::StackLabels;
 #[derive(Clone)]
 pub(super) struct KindCounters {
     description: Desc,
-    counts: Arc<Mutex<BTreeMap<[String; 3], BTreeMap<DriftKind, u32>>>>,
+    counts: Arc<Mutex<Counts>>,
 }
+
+/// By the label values of a stack, and by kind.
+type Counts = BTreeMap<[String; 3], BTreeMap<DriftKind, u32>>;
 
 impl KindCounters {
     /// A metric without series; `labels` are the names of its labels, in the order of their values.
@@ -29,7 +32,7 @@ impl KindCounters {
         Ok(Self { description, counts: Arc::default() })
     }
 
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<[String; 3], BTreeMap<DriftKind, u32>>> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
