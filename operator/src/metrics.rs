@@ -113,7 +113,7 @@ macro_rules! metrics {
         pub struct Metrics {
             /// Of the process and its controller.
             registry: Registry,
-            /// Of stacks: one for each metric, since what is gathered at once is in memory at once.
+            /// Of stacks, one per metric: a registry copies all its series when it is gathered.
             registries: Vec<Registry>,
             requests: controller::SharedRequests,
             leader: IntGaugeVec,
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn no_metric_is_there_twice() {
+    fn no_metric_is_registered_twice() {
         let metrics = Metrics::new().unwrap();
         metrics.begin(&stack());
         let text = metrics.text();

@@ -9,7 +9,7 @@ use tokio::{sync::Mutex, task::AbortHandle, time::Instant};
 
 use super::{
     Engine, Error, Facts,
-    answers::Answers,
+    cache::Cache,
     docker::DockerReader,
     helper::Helper,
     ssh::{Connection, SILENCE_LIMIT},
@@ -25,7 +25,7 @@ pub(super) struct Link {
     slow: Lock<Slow>,
     pub(super) helper: Mutex<Option<Helper>>,
     pub(super) watched: AtomicBool,
-    answers: Lock<Answers>,
+    cache: Lock<Cache>,
     tasks: Lock<Vec<AbortHandle>>,
     late: Lock<LateAnswers>,
 }
@@ -61,7 +61,7 @@ impl Link {
             slow: Lock::new(Slow { facts, engine: None }),
             helper: Mutex::new(None),
             watched: AtomicBool::new(false),
-            answers: Lock::default(),
+            cache: Lock::default(),
             tasks: Lock::default(),
             late: Lock::default(),
         }
@@ -75,8 +75,8 @@ impl Link {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
     }
 
-    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slow(&self) -> Slow {

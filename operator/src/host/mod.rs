@@ -3,8 +3,8 @@
 //! Does IO, knows no policy. One connection per host, opened when first needed and again after it broke; every
 //! channel on it has a task that drains it, and everything has a deadline.
 
-mod answers;
 mod archive;
+mod cache;
 mod docker;
 mod error;
 mod facts;
@@ -53,7 +53,7 @@ pub use target::{Limits, Target, TargetKey};
 pub use tls::PresentedCertificate;
 pub use traffic::Traffic;
 
-use answers::Name;
+use cache::Name;
 use docker::DockerReader;
 use helper::Helper;
 use known::Known;
@@ -233,39 +233,37 @@ impl Host {
         self.forget_broken(&link, link.docker.image_config(&link.connection, id).await).await
     }
 
-    /// A network by name. Where the host is watched and no event was about it, the last answer is trusted, unless it is
-    /// to be asked for `anew`.
+    /// A network by name: as cached while the host is watched, unless it is to be read `anew`.
     ///
     /// # Errors
     /// When Docker cannot be asked.
     pub async fn network(&self, name: &str, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         self.known().networks.insert(name.to_owned(), (), Instant::now());
-        self.answer(Name::Network(name.to_owned()), anew).await
+        self.network_or_volume(Name::Network(name.to_owned()), anew).await
     }
 
-    /// A volume by name. Where the host is watched and no event was about it, the last answer is trusted, unless it is to
-    /// be asked for `anew`.
+    /// A volume by name: as cached while the host is watched, unless it is to be read `anew`.
     ///
     /// # Errors
     /// When Docker cannot be asked.
     pub async fn volume(&self, name: &str, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         self.known().volumes.insert(name.to_owned(), (), Instant::now());
-        self.answer(Name::Volume(name.to_owned()), anew).await
+        self.network_or_volume(Name::Volume(name.to_owned()), anew).await
     }
 
-    async fn answer(&self, name: Name, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
+    async fn network_or_volume(&self, name: Name, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         let link = self.link().await?;
-        let known = if anew { None } else { link.answers().get(&name).cloned() };
-        if let Some(known) = known {
-            return Ok(known);
+        let cached = if anew { None } else { link.cache().get(&name).cloned() };
+        if let Some(cached) = cached {
+            return Ok(cached);
         }
-        let asked = link.answers().ask();
+        let version = link.cache().version();
         let answer = match &name {
             Name::Network(name) => link.docker.network(&link.connection, name).await,
             Name::Volume(name) => link.docker.volume(&link.connection, name).await,
         };
         let answer = self.forget_broken(&link, answer).await?;
-        link.answers().keep(name, answer.clone(), asked);
+        link.cache().insert(name, answer.clone(), version);
         Ok(answer)
     }
 

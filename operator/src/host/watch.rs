@@ -1,7 +1,7 @@
 //! What wakes a check before its time: Docker's events, and once a second a sweep over the files.
 //!
-//! Both only say that something may have happened: what was known of it is forgotten, and asked for anew. Where they are
-//! late or miss something, the interval finds it.
+//! Both only say that something may have happened: a cached answer about it is removed. Where they are late or miss
+//! something, the interval finds it.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -35,7 +35,7 @@ impl Host {
         }
         match link.docker.events(&link.connection).await {
             Ok(events) => {
-                link.answers().begin();
+                link.cache().subscribed();
                 let tasks = [
                     tokio::spawn(hear(events, Arc::downgrade(self), Arc::downgrade(&link))),
                     tokio::spawn(sweep(Arc::downgrade(self), Arc::downgrade(&link))),
@@ -59,15 +59,16 @@ impl Host {
 /// Wakes at every event of ours, and once for all foreign ones within a second. When the stream ends, whoever checks
 /// next asks for another one.
 async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
-    let is_ours = |subject: Subject<'_>| {
+    let receive = |subject: Subject<'_>| {
         if let Some(link) = link.upgrade() {
-            link.answers().forget(subject);
+            link.cache().invalidate(subject);
         }
-        host.upgrade().is_some_and(|host| host.known().has(subject))
+        let is_ours = host.upgrade().is_some_and(|host| host.known().has(subject));
+        if is_ours { Origin::Ours } else { Origin::Foreign }
     };
     let mut due: Option<Instant> = None;
     loop {
-        let next = events.next(&is_ours);
+        let next = events.next(&receive);
         let event = match due {
             None => next.await,
             Some(due) => timeout_at(due, next).await.unwrap_or(Some(Origin::Foreign)),
@@ -85,7 +86,7 @@ async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
         }
     }
     if let Some(link) = link.upgrade() {
-        link.answers().end();
+        link.cache().unsubscribed();
     }
     tokio::time::sleep(EVENTS_PAUSE).await;
     let (Some(host), Some(link)) = (host.upgrade(), link.upgrade()) else { return };

@@ -161,8 +161,8 @@ impl Context {
 pub(super) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Action, ApiError> {
     let key = key_of(&object);
     let running = context.metrics.begin(&key);
-    let checked = Box::pin(check(&object, &context));
-    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(checked).catch_unwind());
+    let reconciled = Box::pin(reconcile_object(&object, &context));
+    let limited = timeout(LIMIT, std::panic::AssertUnwindSafe(reconciled).catch_unwind());
     let result = match limited.await {
         Err(_) => {
             context.metrics.timed_out();
@@ -208,7 +208,7 @@ fn share() -> f64 {
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
-async fn check(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
+async fn reconcile_object(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
     crate::failpoint::defect(object.metadata.name.as_deref().unwrap_or_default());
     if object.metadata.deletion_timestamp.is_some() {
         return deletion::delete(context, object).await;

@@ -358,7 +358,7 @@ impl KubernetesRunner {
         let mut parameters = ListParams::default().fields(&format!("metadata.name={}", key.name));
         parameters.label_selector.clone_from(&self.settings.selector);
         if limited(api.list(&parameters)).await.is_ok_and(|list| list.items.is_empty()) {
-            tracing::warn!(stack = %key, "it is there no longer: it is no longer followed, and its hosts are left as they are");
+            tracing::warn!(stack = %key, "the API server has this stack no longer: it is no longer followed, and its hosts are left as they are");
             context.stacks().forget(key);
         }
     }

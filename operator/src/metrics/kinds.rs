@@ -1,4 +1,5 @@
-//! Counters by stack and kind of drift: a stack has dozens, nearly all of them 0, and each takes a number alone.
+//! Counters per stack and drift kind. A stack has about fifty, nearly all 0: each is stored as one number, while the
+//! library's counter stores its labels and description, too.
 
 use std::{
     collections::BTreeMap,

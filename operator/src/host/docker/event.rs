@@ -91,11 +91,11 @@ impl Events {
     }
 
     /// Waits until something happened that is worth a check; nothing when the stream ended. Whoever stops waiting loses
-    /// no event. `is_ours` is asked once about each.
-    pub(in crate::host) async fn next(&mut self, is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
+    /// no event. `receive` is called once for each, with what it is about.
+    pub(in crate::host) async fn next(&mut self, receive: impl Fn(Subject<'_>) -> Origin) -> Option<Origin> {
         while self.origin.is_none() {
             let data = self.read().await?;
-            self.take(&data, &is_ours);
+            self.take(&data, &receive);
         }
         // A removal is a handful of events: one check serves them all. Foreign ones are collected by the caller.
         for _ in 0..BURST_FRAMES {
@@ -103,7 +103,7 @@ impl Events {
                 break;
             }
             let Ok(Some(more)) = timeout(BURST, self.read()).await else { break };
-            self.take(&more, &is_ours);
+            self.take(&more, &receive);
         }
         self.origin.take()
     }
@@ -117,42 +117,38 @@ impl Events {
         }
     }
 
-    fn take(&mut self, data: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) {
-        self.origin = self.origin.max(take_lines(&mut self.rest, data, is_ours));
+    fn take(&mut self, data: &[u8], receive: impl Fn(Subject<'_>) -> Origin) {
+        self.origin = self.origin.max(take_lines(&mut self.rest, data, receive));
     }
 }
 
 /// Takes bytes, and tells whose the events are that are complete with them: the most urgent one.
-fn take_lines(rest: &mut BytesMut, data: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
+fn take_lines(rest: &mut BytesMut, data: &[u8], receive: impl Fn(Subject<'_>) -> Origin) -> Option<Origin> {
     rest.extend_from_slice(data);
     let mut most_urgent = None;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        most_urgent = most_urgent.max(origin(&rest[..end], &is_ours));
+        most_urgent = most_urgent.max(origin(&rest[..end], &receive));
         rest.advance(end + 1);
     }
     if rest.len() > LINE_LIMIT {
         rest.clear();
-        most_urgent = most_urgent.max(Some(whose(Subject::Unknown, &is_ours)));
+        most_urgent = most_urgent.max(Some(receive(Subject::Unknown)));
     }
     most_urgent
 }
 
 /// Whose an event is; nothing where it is no reason to check. What cannot be read is a reason.
-fn origin(line: &[u8], is_ours: impl Fn(Subject<'_>) -> bool) -> Option<Origin> {
+fn origin(line: &[u8], receive: impl Fn(Subject<'_>) -> Origin) -> Option<Origin> {
     if line.trim_ascii().is_empty() {
         return None;
     }
     let Ok(event) = serde_json::from_slice::<Event>(line) else {
-        return Some(whose(Subject::Unknown, is_ours));
+        return Some(receive(Subject::Unknown));
     };
     if event.action.starts_with("exec_") {
         return None;
     }
-    Some(whose(event.subject(), is_ours))
-}
-
-fn whose(subject: Subject<'_>, is_ours: impl Fn(Subject<'_>) -> bool) -> Origin {
-    if is_ours(subject) { Origin::Ours } else { Origin::Foreign }
+    Some(receive(event.subject()))
 }
 
 /// For fuzzing: any bytes are taken, in pieces.
@@ -160,7 +156,7 @@ fn whose(subject: Subject<'_>, is_ours: impl Fn(Subject<'_>) -> bool) -> Origin 
 pub fn fuzz(data: &[u8]) {
     let mut rest = BytesMut::new();
     for piece in data.chunks(7) {
-        take_lines(&mut rest, piece, |subject| matches!(subject, Subject::Project(_)));
+        take_lines(&mut rest, piece, |_| Origin::Foreign);
         assert!(rest.len() <= LINE_LIMIT + 7);
     }
 }
@@ -171,8 +167,12 @@ mod tests {
 
     fn take(rest: &mut BytesMut, data: &[u8]) -> Option<Origin> {
         take_lines(rest, data, |subject| {
-            [Subject::Project("ours"), Subject::Network("ours-net", Some("c")), Subject::Volume("ours-data")]
-                .contains(&subject)
+            let ours = [
+                Subject::Project("ours"),
+                Subject::Network("ours-net", Some("c")),
+                Subject::Volume("ours-data"),
+            ];
+            if ours.contains(&subject) { Origin::Ours } else { Origin::Foreign }
         })
     }
 

@@ -168,11 +168,11 @@ impl Details {
         let started_at = started_at(&answer["State"]);
         let exit_code = exit_code(&answer["State"]).filter(|_| process.is_none() && started_at.is_some());
         let details = Self { settings, process, restarts, started_at, uptime: None, exit_code, network_ids };
-        details.answered(now)
+        details.at(now)
     }
 
-    /// The same, from an equal answer that was given at `now` by the daemon's clock.
-    pub(super) fn answered(self, now: Option<Timestamp>) -> Self {
+    /// The same details at another time, by the daemon's clock.
+    pub(super) fn at(self, now: Option<Timestamp>) -> Self {
         let uptime = self.process.and_then(|_| Some(elapsed(self.started_at?, now?)));
         Self { uptime, ..self }
     }

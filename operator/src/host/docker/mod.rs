@@ -50,7 +50,7 @@ const NEWEST_API: (u32, u32) = (1, 45);
 const CHANNELS: usize = 6;
 /// Images whose configuration is remembered: an image never changes.
 const IMAGES_KEPT: usize = 100;
-/// Containers whose last answer is remembered as it was read: most answers are equal to the one before.
+/// Containers whose parsed answer is cached: most answers equal the one before.
 const CONTAINERS_KEPT: usize = 200;
 
 /// The read path: it has no way to send anything but GET, and in [`registry`] pulls of images.
@@ -63,7 +63,7 @@ pub(super) struct DockerReader {
     inspected: Mutex<BTreeMap<String, Inspected>>,
 }
 
-/// What was read from an answer about a container.
+/// A parsed answer about a container.
 struct Inspected {
     /// SHA-256 of the answer.
     sha256: String,
@@ -166,12 +166,12 @@ impl DockerReader {
         Ok(try_join_all(inspects).await?.into_iter().flatten().collect())
     }
 
-    /// Reads an answer about a container, unless it is the one that was read before.
+    /// Parses an answer about a container, unless it equals the one before.
     fn read_details(&self, id: &str, path: &str, answer: &Answer) -> Result<Details, Error> {
         let sha256 = sha256(&answer.body);
         let known = || self.inspected.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = known().get(id).filter(|before| before.sha256 == sha256) {
-            return Ok(before.details.clone().answered(answer.date));
+            return Ok(before.details.clone().at(answer.date));
         }
         let container: Value = answer.json(path)?;
         is_of(path, id, &container)?;
@@ -438,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_equal_answer_only_the_time_is_read() {
+    fn an_equal_answer_is_parsed_once_and_its_time_counts() {
         let reader = DockerReader::new(NEWEST_API, Duration::ZERO);
         let read = |restarts: u64, seconds: u8| {
             let state = json!({"Pid": 7, "StartedAt": "2026-01-01T10:00:00Z"});

@@ -45,7 +45,7 @@ fn context(api: &FakeApi) -> Context {
 }
 
 async fn reconciled(object: &DynamicObject, context: &Context) -> Result<Next, ApiError> {
-    Box::pin(check(object, context)).await
+    Box::pin(reconcile_object(object, context)).await
 }
 
 /// The object as the API server has it.
