@@ -2,17 +2,16 @@
 
 mod controller;
 mod kinds;
+mod labelled;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
-};
+use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 use tasktracker_crds::{Answer, DriftKind, Layer, TaskTrackerStackStatus, conditions};
 
 pub use controller::{ApiRequests, Controller};
 use kinds::KindCounters;
+use labelled::{forget, registered};
 
 use crate::{
     component,
@@ -33,79 +32,6 @@ pub const SUCCESS: &str = "success";
 pub const ERROR: &str = "error";
 /// See [`SUCCESS`].
 pub const PANIC: &str = "panic";
-
-/// A metric with labels that can be made from its options.
-trait LabelledMetric: Collector + Clone + Sized + 'static {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
-
-    /// Removes one series, where it is there.
-    fn remove(&self, values: &[&str]);
-}
-
-impl LabelledMetric for IntGaugeVec {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(options, labels)
-    }
-
-    fn remove(&self, values: &[&str]) {
-        let _: prometheus::Result<()> = self.remove_label_values(values);
-    }
-}
-
-impl LabelledMetric for GaugeVec {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(options, labels)
-    }
-
-    fn remove(&self, values: &[&str]) {
-        let _: prometheus::Result<()> = self.remove_label_values(values);
-    }
-}
-
-impl LabelledMetric for IntCounterVec {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(options, labels)
-    }
-
-    fn remove(&self, values: &[&str]) {
-        let _: prometheus::Result<()> = self.remove_label_values(values);
-    }
-}
-
-impl LabelledMetric for KindCounters {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(options, labels)
-    }
-
-    fn remove(&self, values: &[&str]) {
-        Self::remove(self, values);
-    }
-}
-
-impl LabelledMetric for HistogramVec {
-    fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
-    }
-
-    fn remove(&self, values: &[&str]) {
-        let _: prometheus::Result<()> = self.remove_label_values(values);
-    }
-}
-
-/// Makes a metric of ours, in a registry of its own.
-fn registered<M: LabelledMetric>(
-    registries: &mut Vec<Registry>,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<M> {
-    let labels: Vec<&str> = STACK.iter().copied().chain(labels.iter().copied()).collect();
-    let metric = M::with_labels(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
-    let registry = Registry::new();
-    registry.register(Box::new(metric.clone()))?;
-    registries.push(registry);
-    Ok(metric)
-}
 
 macro_rules! metrics {
     ($($field:ident: $kind:ident = $name:literal $labels:tt $help:literal;)*) => {
@@ -450,133 +376,5 @@ impl Metrics {
     }
 }
 
-/// Removes the series of one metric that belong to a stack, and have these labels.
-fn forget<M: LabelledMetric>(metric: &M, key: &StackKey, labels: &[(&str, &str)]) {
-    let Some(names) = metric.desc().first().map(|description| description.variable_labels.clone()) else {
-        return;
-    };
-    let all = [("namespace", key.namespace.as_str()), ("stack", key.name.as_str())];
-    for family in metric.collect() {
-        for series in family.get_metric() {
-            let value = |name: &str| {
-                let label = series.get_label().iter().find(|label| label.name() == name);
-                label.map(|label| label.value().to_owned()).unwrap_or_default()
-            };
-            if all.iter().chain(labels).all(|(name, wanted)| value(name) == *wanted) {
-                let values: Vec<String> = names.iter().map(|name| value(name)).collect();
-                metric.remove(&values.iter().map(String::as_str).collect::<Vec<_>>());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{diff::Change, engine::Error, host, plan::Waiting};
-
-    fn stack() -> Stack {
-        let text = include_str!("../../examples/staging.yaml");
-        Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into())
-    }
-
-    #[test]
-    fn series_exist_at_zero_and_go_with_the_stack() {
-        let metrics = Metrics::new().unwrap();
-        let before = metrics.text().lines().filter(|line| line.contains("stack=")).count();
-        let stack = stack();
-        metrics.begin(&stack);
-        let labels = StackLabels::of(&stack);
-        metrics.healed(&labels, DriftKind::Missing, 0.2);
-        metrics.phase(&labels, "observe", 0.1);
-        let text = metrics.text();
-        assert!(
-            text.contains(
-                r#"tasktracker_stack_ready{environment="staging",namespace="default",stack="staging"} 0"#
-            ),
-            "{text}"
-        );
-        assert!(text.contains(r#"tasktracker_drift_items{component="app",environment="staging",host="app-1",layer="files",namespace="default",stack="staging"} 0"#));
-        metrics.end(&stack.key);
-        let after = metrics.text().lines().filter(|line| line.contains("stack=")).count();
-        assert_eq!((before, after), (0, 0));
-    }
-
-    #[test]
-    fn no_metric_is_registered_twice() {
-        let metrics = Metrics::new().unwrap();
-        metrics.begin(&stack());
-        let text = metrics.text();
-        let mut names: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!((names.len(), count > 20), (count, true), "{names:?}");
-    }
-
-    #[test]
-    fn counters_of_hosts_that_stay_survive_a_spec_with_other_hosts() {
-        let text = include_str!("../../examples/staging.yaml");
-        let with = |names: &[&str]| {
-            let mut resource = tasktracker_crds::validation::read_stack(text).unwrap();
-            let host = resource.spec.hosts[0].clone();
-            resource.spec.hosts = names
-                .iter()
-                .map(|name| tasktracker_crds::HostSpec { name: name.parse().unwrap(), ..host.clone() })
-                .collect();
-            Stack::new(resource, "staging.yaml".into())
-        };
-        let metrics = Metrics::new().unwrap();
-        let (one, two) = (with(&["app-1"]), with(&["app-1", "app-2"]));
-        let labels = StackLabels::of(&one);
-        metrics.begin(&one);
-        metrics.connected(&labels, "app-1");
-        metrics.reconciled(&labels, SUCCESS);
-        metrics.change(&one, &two);
-        let line = |start: &str, part: &str| {
-            let text = metrics.text();
-            text.lines().find(|line| line.starts_with(start) && line.contains(part)).map(str::to_owned)
-        };
-        assert!(line("tasktracker_ssh_reconnects_total", "app-1").unwrap().ends_with(" 1"));
-        assert!(line("tasktracker_reconcile_total", "success").unwrap().ends_with(" 1"));
-        assert!(line("tasktracker_host_reachable", "app-2").is_some(), "the new one begins at 0");
-        metrics.change(&two, &one);
-        assert!(!metrics.text().contains("app-2"), "and goes");
-        assert!(line("tasktracker_ssh_reconnects_total", "app-1").unwrap().ends_with(" 1"));
-    }
-
-    #[test]
-    fn that_a_change_was_taken_back_is_not_forgotten_while_its_host_is_away() {
-        let (metrics, labels) = (Metrics::new().unwrap(), StackLabels::of(&stack()));
-        let change = Change {
-            desired_hash: "d".to_owned(),
-            from_release: None,
-            from_revision: None,
-            to_revision: "r2".to_owned(),
-            items: Vec::new(),
-            adopts: Vec::new(),
-            restarts: None,
-        };
-        let waits = ProjectReport {
-            host: "app-1".to_owned(),
-            waiting: Some(Waiting { reason: "RolledBack", message: String::new(), change }),
-            ..ProjectReport::default()
-        };
-        let away = |before: &ProjectReport| {
-            Error::from(host::Error::ConnectionLost)
-                .report(&component::projects(&stack())[0], Some(before.clone()))
-        };
-        let (first, fine) =
-            (away(&waits), ProjectReport { host: "app-1".to_owned(), ..ProjectReport::default() });
-        let (second, told) = (away(&first), "tasktracker_change_waiting{");
-        for (before, report, is_told) in [
-            (&ProjectReport::default(), &waits, true),
-            (&waits, &first, true),
-            (&first, &second, true),
-            (&second, &fine, false),
-        ] {
-            metrics.checked(&labels, before, report, 0.0);
-            assert_eq!(metrics.text().contains(told), is_told, "{}", metrics.text());
-        }
-    }
-}
+mod tests;
