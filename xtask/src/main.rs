@@ -7,6 +7,7 @@ mod compiler;
 mod demo;
 mod generate;
 mod images;
+mod processors;
 mod progress;
 mod runner;
 mod soak;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
+    processors::Processors,
     progress::say,
     times::{self, seconds},
 };
@@ -34,7 +35,7 @@ pub(crate) struct Process {
 
 /// How processes are run.
 pub(crate) struct Runner<'a> {
-    /// How many at a time.
+    /// How many at a time; one more while processors are idle.
     pub(crate) slots: usize,
     /// How long one may take.
     pub(crate) limit: Duration,
@@ -74,8 +75,9 @@ impl Runner<'_> {
         let count = processes.len();
         let mut waiting = longest_first(processes, times::read(&self.record).as_ref());
         let (mut running, mut finished): (Vec<Running>, Vec<Finished>) = Default::default();
+        let mut processors = Processors::new();
         while finished.len() < count {
-            while running.len() < self.slots
+            while (running.len() < self.slots || running.len() == self.slots && processors.take_room())
                 && let Some(next) = self.next(&mut waiting)?
             {
                 running.push(start(next, &self.logs)?);
