@@ -93,10 +93,36 @@ impl PostgresServer {
     /// # Errors
     /// When it cannot be ended.
     pub fn stop(&mut self) -> Result<()> {
+        // Who stands still hears no signal.
+        let _: Result<()> = self.work_again();
         let Some(mut child) = self.child.take() else { return Ok(()) };
         // SIGQUIT ends every process of the server.
         process::signal(&child, "QUIT")?;
         child.wait()?;
+        Ok(())
+    }
+
+    /// Lets every process of the server stand still, as on a machine that is too busy, until [`Self::work_again`].
+    ///
+    /// # Errors
+    /// When they cannot be stopped.
+    pub fn stand_still(&self) -> Result<()> {
+        self.signal_all("STOP")
+    }
+
+    /// Lets them work again after [`Self::stand_still`].
+    ///
+    /// # Errors
+    /// When they cannot be.
+    pub fn work_again(&self) -> Result<()> {
+        self.signal_all("CONT")
+    }
+
+    fn signal_all(&self, name: &str) -> Result<()> {
+        let child = self.child.as_ref().context("the server does not run")?;
+        // First whoever makes others.
+        process::signal(child, name)?;
+        process::run(Command::new("pkill").args([&format!("-{name}"), "-P", &child.id().to_string()]))?;
         Ok(())
     }
 
@@ -114,6 +140,14 @@ impl PostgresServer {
             .args(["-U", USER, "-d", "postgres", "-c", &statement]);
         process::run(&mut command)?;
         Ok(format!("postgres://{USER}:{PASSWORD}@{}/{name}", self.address))
+    }
+
+    /// What it logged, each line of it.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.path("log"))?)
     }
 
     /// The password in each URL.

@@ -213,6 +213,7 @@ impl User {
                 seen.asked_again += 1;
                 answer = self.ask(&request);
             }
+            let (took, failures) = (started.elapsed(), &mut seen.failures);
             match answer {
                 Ok(status) if status == wanted => {
                     seen.answers.push(Instant::now());
@@ -220,10 +221,10 @@ impl User {
                         seen.created.insert(title);
                     }
                 }
-                Ok(status) => seen.failures.push(format!("{request}: {status}")),
-                Err(error) => seen.failures.push(format!("{request}: {error}")),
+                Ok(status) => failures.push(format!("{request}: {status} after {} ms", took.as_millis())),
+                Err(error) => failures.push(format!("{request}: {error} after {} ms", took.as_millis())),
             }
-            seen.latencies.push(started.elapsed());
+            seen.latencies.push(took);
             ended.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(PAUSE.saturating_sub(started.elapsed()));
         }

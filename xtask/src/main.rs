@@ -7,7 +7,6 @@ mod compiler;
 mod demo;
 mod generate;
 mod images;
-mod processors;
 mod progress;
 mod runner;
 mod soak;

@@ -13,7 +13,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    processors::Processors,
     progress::say,
     times::{self, seconds},
 };
@@ -35,7 +34,7 @@ pub(crate) struct Process {
 
 /// How processes are run.
 pub(crate) struct Runner<'a> {
-    /// How many at a time; one more while processors are idle.
+    /// How many at a time.
     pub(crate) slots: usize,
     /// How long one may take.
     pub(crate) limit: Duration,
@@ -75,9 +74,8 @@ impl Runner<'_> {
         let count = processes.len();
         let mut waiting = longest_first(processes, times::read(&self.record).as_ref());
         let (mut running, mut finished): (Vec<Running>, Vec<Finished>) = Default::default();
-        let mut processors = Processors::new();
         while finished.len() < count {
-            while (running.len() < self.slots || running.len() == self.slots && processors.take_room())
+            while running.len() < self.slots
                 && let Some(next) = self.next(&mut waiting)?
             {
                 running.push(start(next, &self.logs)?);

@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 pub(crate) struct Options {
     /// Only tests whose name contains this; lints and the demo are left out then.
     filter: Option<String>,
-    /// How many tests run at a time; one more while processors are idle.
+    /// How many tests run at a time.
     #[arg(long, default_value_t = 3)]
     jobs: usize,
     /// Test the images that are released, which takes ten minutes to build.

@@ -21,7 +21,9 @@ use crate::tasks::{IdempotencyKey, ListQuery, NewTask, Task, TaskChange, TaskId,
 
 /// How long a statement waits for another process or connection that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long work waits for a connection: longer than a request may take, so that a request of which the database hears
+/// nothing ends by its own limit, and one that the database answers late is answered.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections to a file: more of them would only wait for each other.
 const FILE_CONNECTIONS: u32 = 4;
 /// Connections to a server, of each replica.
@@ -29,7 +31,7 @@ const SERVER_CONNECTIONS: u32 = 8;
 /// How often, and how long apart, a file that another process is making is tried.
 const FILE_ATTEMPTS: (u32, Duration) = (20, Duration::from_millis(100));
 /// How often, and how long apart, a server that does not take connections yet is tried.
-const SERVER_ATTEMPTS: (u32, Duration) = (30, Duration::from_secs(1));
+const SERVER_ATTEMPTS: (u32, Duration) = (6, Duration::from_secs(1));
 /// What a server's URL begins with.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 

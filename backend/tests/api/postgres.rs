@@ -1,19 +1,17 @@
 //! What only a PostgreSQL server shows.
 
-use std::{
-    fs,
-    io::Read,
-    process::{Command, Stdio},
-    thread,
-};
+use std::{fs, io::Read, process::Stdio, thread, time::Duration};
 
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection};
 use tasktracker_backend::storage::{Place, Storage};
-use tasktracker_testbed::{PostgresServer, wait::wait_until};
+use tasktracker_testbed::{
+    PostgresServer, http,
+    wait::{elapse, wait_until},
+};
 
 use crate::{
-    process::{backend, free_address, healthcheck, wait_until_ready},
+    process::{Service, backend, free_address, healthcheck, wait_until_ready},
     tasks,
 };
 
@@ -25,6 +23,7 @@ async fn a_server() {
     those_that_start_together_migrate_once(&server).await;
     tables_of_a_newer_release_are_still_used(&server).await;
     a_wrong_password_is_told_without_it(&server);
+    a_pause_loses_no_request(&server);
     its_restart_is_survived(&mut server);
 }
 
@@ -69,6 +68,28 @@ fn a_wrong_password_is_told_without_it(server: &PostgresServer) {
     }
 }
 
+/// A database that stands still for less time than a request may take.
+fn a_pause_loses_no_request(server: &PostgresServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().join("url");
+    fs::write(&url, server.database().unwrap()).unwrap();
+    let address = free_address();
+    let mut command = backend();
+    command.env("LISTEN", &address).env("DATABASE_URL_FILE", &url).stdout(Stdio::null());
+    let mut service = Service::start(&mut command);
+    wait_until_ready(&address, &mut service);
+    server.stand_still().unwrap();
+    let asked = address.parse().unwrap();
+    let users = ["GET /tasks", "POST /tasks\n{\"title\": \"late\"}"]
+        .map(|request| thread::spawn(move || http(asked, request)));
+    elapse(Duration::from_secs(6));
+    assert!(users.iter().all(|user| !user.is_finished()), "the database answered, or nobody waited for it");
+    server.work_again().unwrap();
+    let answers = users.map(|user| user.join().unwrap().map(|(status, _)| status));
+    assert_eq!(answers, [Some(200), Some(201)]);
+    assert!(service.ends());
+}
+
 fn its_restart_is_survived(server: &mut PostgresServer) {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().join("url");
@@ -76,8 +97,8 @@ fn its_restart_is_survived(server: &mut PostgresServer) {
     let address = free_address();
     let mut command = backend();
     command.env("LISTEN", &address).env("DATABASE_URL_FILE", &url).env("LOG_LEVEL", "trace");
-    let mut service = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut log = service.stdout.take().unwrap();
+    let mut service = Service::start(command.stdout(Stdio::piped()));
+    let mut log = service.output();
     let log = thread::spawn(move || {
         let mut text = String::new();
         log.read_to_string(&mut text).map(|_| text)
@@ -87,8 +108,7 @@ fn its_restart_is_survived(server: &mut PostgresServer) {
     wait_until("it is not ready without a database", || !healthcheck(&address).status.success());
     server.go_on().unwrap();
     wait_until_ready(&address, &mut service);
-    Command::new("kill").arg(service.id().to_string()).status().unwrap();
-    assert!(service.wait().unwrap().success());
+    assert!(service.ends());
     let log = log.join().unwrap().unwrap();
     assert!(log.contains("not ready") && !log.contains(PostgresServer::password()), "{log}");
 }

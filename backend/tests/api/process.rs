@@ -4,7 +4,7 @@ use std::{
     io::Read,
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -20,10 +20,36 @@ pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn serve(address: &str, database: &Path) -> Child {
+/// A running backend; it ends with the test.
+pub(crate) struct Service(Child);
+
+impl Service {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Asks it to end, and whether it ended well.
+    pub(crate) fn ends(&mut self) -> bool {
+        Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+        self.0.wait().unwrap().success()
+    }
+
+    pub(crate) fn output(&mut self) -> ChildStdout {
+        self.0.stdout.take().unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _: std::io::Result<()> = self.0.kill();
+        let _: std::io::Result<_> = self.0.wait();
+    }
+}
+
+fn serve(address: &str, database: &Path) -> Service {
     let mut command = backend();
     command.env("LISTEN", address).env("DATABASE_PATH", database).env("LOG_LEVEL", "debug");
-    command.stdout(Stdio::piped()).spawn().unwrap()
+    Service::start(command.stdout(Stdio::piped()))
 }
 
 pub(crate) fn healthcheck(address: &str) -> Output {
@@ -31,9 +57,9 @@ pub(crate) fn healthcheck(address: &str) -> Output {
 }
 
 /// Waits until the service answers.
-pub(crate) fn wait_until_ready(address: &str, service: &mut Child) {
+pub(crate) fn wait_until_ready(address: &str, service: &mut Service) {
     wait_until("the service is ready", || {
-        assert_eq!(service.try_wait().unwrap(), None, "it ended");
+        assert_eq!(service.0.try_wait().unwrap(), None, "it ended");
         healthcheck(address).status.success()
     });
 }
@@ -45,10 +71,9 @@ fn sigterm_ends_it_with_success_and_every_log_line_is_json() {
     let mut service = serve(&address, &folder.path().join("tasks.db"));
     wait_until_ready(&address, &mut service);
 
-    Command::new("kill").arg(service.id().to_string()).status().unwrap();
-    assert!(service.wait().unwrap().success());
+    assert!(service.ends());
     let mut log = String::new();
-    service.stdout.take().unwrap().read_to_string(&mut log).unwrap();
+    service.output().read_to_string(&mut log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let request = lines.iter().find(|line| line["message"] == "request").expect("a line for the request");
     assert_eq!(
@@ -94,9 +119,5 @@ fn processes_that_start_together_share_one_new_file() {
     let mut services: Vec<_> = addresses.iter().map(|address| serve(address, &database)).collect();
     for (address, service) in addresses.iter().zip(&mut services) {
         wait_until_ready(address, service);
-    }
-    for mut service in services {
-        service.kill().unwrap();
-        service.wait().unwrap();
     }
 }

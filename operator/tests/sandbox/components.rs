@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tasktracker_testbed::{DemoHost, SandboxHost};
 
-use crate::stage::{Running, Stage, phase, succeeded, wait_until};
+use crate::{
+    events::Events,
+    stage::{Running, Stage, phase, succeeded, wait_until},
+};
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 40s}}\n";
 const ECHO: &str = "tt-staging-echo-echo-1";
@@ -205,44 +208,36 @@ fn two_components_go_their_own_ways_on_three_hosts() {
     operator.stop();
 }
 
-/// When containers of `echo` went and came on a host, in nanoseconds: each gap from the end of one to the start of the next.
-fn gaps(host: &SandboxHost, since: &str) -> Vec<(u128, u128)> {
-    let events = on(
-        host,
-        &format!(
-            "docker events --since {since} --until \"$(date +%s.%N)\" --filter label=tasktracker.dev/component=echo \
-             --filter event=die --filter event=start --format '{{{{.TimeNano}}}} {{{{.Status}}}}'"
-        ),
-    );
+/// When the container of `echo` went and came on a host, in nanoseconds: each gap from its end to the next start.
+fn gaps(events: &Events) -> Vec<(u128, u128)> {
     let (mut gaps, mut went) = (Vec::new(), None);
-    for line in events.lines() {
-        let (time, what) = line.split_once(' ').unwrap();
-        let time: u128 = time.parse().unwrap();
-        match (what, went) {
-            ("die", None) => went = Some(time),
+    for event in events.heard().into_iter().filter(|event| event.container == ECHO) {
+        match (event.action.as_str(), went) {
+            ("die", None) => went = Some(event.when),
             ("start", Some(since)) => {
-                gaps.push((since, time));
+                gaps.push((since, event.when));
                 went = None;
             }
             _ => {}
         }
     }
-    assert_eq!(went, None, "{events}");
     gaps
 }
 
-fn assert_never_two(fleet: &Fleet, since: &str, at_least: usize) {
-    let all: Vec<(u128, u128)> = fleet.hosts().into_iter().flat_map(|host| gaps(host, since)).collect();
-    assert!(all.len() >= at_least, "{all:?}");
+/// What happens on each host of a fleet from now on.
+fn listen(fleet: &Fleet) -> Vec<Events> {
+    fleet.hosts().into_iter().map(Events::of_containers).collect()
+}
+
+/// On each host it was down, and on no two of them at once.
+fn assert_never_two(hosts: &[Events]) {
+    wait_until("each end and start is heard of", || hosts.iter().all(|events| !gaps(events).is_empty()));
+    let all: Vec<(u128, u128)> = hosts.iter().flat_map(gaps).collect();
     for (index, one) in all.iter().enumerate() {
         for other in &all[index + 1..] {
             assert!(one.1 < other.0 || other.1 < one.0, "two were down at once: {all:?}");
         }
     }
-}
-
-fn now() -> String {
-    succeeded(std::process::Command::new("date").arg("+%s.%N")).trim().to_owned()
 }
 
 #[test]
@@ -253,16 +248,16 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     let operator = fleet.start_operator();
 
     phase("a rollout");
-    let since = now();
+    let events = listen(&fleet);
     fleet.write("r1", &json!({ "serial": true, "image": r2 }));
     wait_until("all run r2", || {
         fleet.hosts().into_iter().all(|host| ask(host, "GET", "/", "").contains("\"r2\""))
             && operator.is_ready("staging")
     });
-    assert_never_two(&fleet, &since, 3);
+    assert_never_two(&events);
 
     phase("the same drift on all at once");
-    let since = now();
+    let events = listen(&fleet);
     let updates: Vec<_> = fleet
         .hosts()
         .into_iter()
@@ -279,7 +274,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
             on(host, &format!("docker inspect -f '{{{{.HostConfig.PidsLimit}}}}' {ECHO} || true")) == "256\n"
         }) && operator.is_ready("staging")
     });
-    assert_never_two(&fleet, &since, 3);
+    assert_never_two(&events);
 
     phase("an instance that cannot be spared");
     let last = fleet.hosts()[2];
@@ -349,9 +344,9 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     phase("another image and another password, with a gate that needs the one in force");
     fleet.stage.write_value("echo", "password", b"second-canary");
     fleet.write("r1", &json!({ "serial": true }));
-    let since = now();
+    let events = listen(&fleet);
     fleet.stage.apply();
-    assert_never_two(&fleet, &since, 3);
+    assert_never_two(&events);
     assert_eq!(fleet.drift(), []);
     assert!(ask(first, "GET", "/objects/greeting", "").starts_with("HTTP/1.0 401"), "the old one is valid");
 }

@@ -12,6 +12,7 @@ use tasktracker_operator::host::Step;
 use tasktracker_testbed::{DemoHost, Users, titles};
 
 use crate::{
+    events::{Events, now},
     rollout::assert_unnoticed,
     stage::{Running, Stage, elapse, wait_until},
 };
@@ -36,45 +37,13 @@ fn ledger(stage: &Stage) -> Value {
     serde_json::from_str(&stage.on_host("cat /opt/tasktracker/staging/app/ledger.json")).unwrap()
 }
 
-/// Hears of every container that is made: what Docker tells afterwards is cut after 256 events.
-struct Births {
-    child: std::process::Child,
-}
-
-impl Births {
-    fn listen(stage: &Stage) -> Self {
-        // The daemon may be killed: whoever listens does so again.
-        let script = "while :; do docker events --filter type=container --filter event=create --filter event=start \\
-             --format '{{.Action}} {{index .Actor.Attributes \"com.docker.compose.service\"}}' >>/tmp/births; sleep 0.1; done 2>/dev/null";
-        let child = stage.host.command_as_deploy(script).spawn().unwrap();
-        wait_until("events are heard", || {
-            stage
-                .on_host("docker restart -t 0 $(docker ps -aqf label=com.docker.compose.service=frontend); cat /tmp/births")
-                .contains("start frontend")
-        });
-        Self { child }
+/// How many containers were made for each service.
+fn made(events: &Events) -> BTreeMap<String, usize> {
+    let mut made = BTreeMap::new();
+    for event in events.heard().into_iter().filter(|event| event.action == "create") {
+        *made.entry(event.service).or_default() += 1;
     }
-
-    fn forget(stage: &Stage) {
-        stage.on_host(": >/tmp/births");
-    }
-
-    /// How many containers were made for each service since.
-    fn made(stage: &Stage) -> BTreeMap<String, usize> {
-        let mut made = BTreeMap::new();
-        let births = stage.on_host("cat /tmp/births");
-        for service in births.lines().filter_map(|line| line.strip_prefix("create ")) {
-            *made.entry(service.to_owned()).or_default() += 1;
-        }
-        made
-    }
-}
-
-impl Drop for Births {
-    fn drop(&mut self) {
-        let _: std::io::Result<()> = self.child.kill();
-        let _: std::io::Result<_> = self.child.wait();
-    }
+    made
 }
 
 /// What the edge's containers saw as their configuration all the while, through their own mounts.
@@ -102,7 +71,7 @@ impl Reader {
 
 /// Ends the operator at a place, lets another one go on, and compares the end with an undisturbed run's.
 fn cut_at(stage: &Stage, place: &str, disturb: impl Fn(), back: impl Fn(), expected: &Expected) {
-    Births::forget(stage);
+    let events = Events::of_containers(&stage.host);
     let before = containers(stage);
     disturb();
     let (ended, log) = stage.operator_ends_at(place);
@@ -113,7 +82,7 @@ fn cut_at(stage: &Stage, place: &str, disturb: impl Fn(), back: impl Fn(), expec
     });
     operator.stop();
     assert_eq!(stage.snapshot(), expected.snapshot, "{place}: another end than undisturbed");
-    assert_eq!(Births::made(stage), expected.made, "{place}: more containers than planned");
+    assert_eq!(made(&events), expected.made, "{place}: more containers than planned");
     let kept = containers(stage).into_iter().filter(|(name, id)| before.get(name) == Some(id)).count();
     assert_eq!(kept, expected.kept, "{place}: other containers than planned were replaced");
     let left = stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'");
@@ -129,11 +98,11 @@ struct Expected {
 }
 
 fn undisturbed(stage: &Stage, disturb: impl Fn(), back: impl Fn()) -> Expected {
-    Births::forget(stage);
+    let events = Events::of_containers(&stage.host);
     let before = containers(stage);
     disturb();
     stage.apply();
-    let made = Births::made(stage);
+    let made = made(&events);
     let kept = containers(stage).into_iter().filter(|(name, id)| before.get(name) == Some(id)).count();
     let expected = Expected { snapshot: stage.snapshot(), made, kept };
     back();
@@ -148,7 +117,6 @@ fn a_repair_that_is_cut_anywhere_ends_as_if_it_was_not() {
     let disturb = || {
         stage.on_host("docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend); echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile");
     };
-    let _births = Births::listen(&stage);
     let reader = Reader::start(&stage);
     let expected = undisturbed(&stage, disturb, || {});
     assert_eq!((expected.made.get("backend"), expected.made.len(), expected.kept), (Some(&1), 1, 2));
@@ -179,7 +147,6 @@ fn a_rollout_that_is_cut_anywhere_ends_as_if_it_was_not() {
         stage.on_host("sed -i '/\"history\": \\[/,/^  \\]/d' /opt/tasktracker/staging/app/ledger.json");
     };
     back();
-    let _births = Births::listen(&stage);
     let expected = undisturbed(&stage, || write("r2"), back);
     for place in ROLLOUT {
         cut_at(&stage, place, || write("r2"), back, &expected);
@@ -366,13 +333,11 @@ impl Dice {
     }
 }
 
-/// How often each container was started since a moment.
-fn starts(stage: &Stage, since: &str) -> BTreeMap<String, u32> {
-    let format = "{{.Actor.Attributes.name}}";
-    let script = format!("docker events --since {since} --until 0s --filter event=start --format '{format}'");
+/// How often each container was started.
+fn starts(events: &Events) -> BTreeMap<String, u32> {
     let mut starts = BTreeMap::new();
-    for name in stage.on_host(&script).lines() {
-        *starts.entry(name.to_owned()).or_default() += 1;
+    for event in events.heard().into_iter().filter(|event| event.action == "start") {
+        *starts.entry(event.container).or_default() += 1;
     }
     starts
 }
@@ -405,8 +370,9 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
         write(revision);
         wait_until("an apply is under way", || ledger(stage)["intent"]["desiredHash"].is_string());
         elapse(Duration::from_millis(dice.below(4_000)));
-        let struck = stage.on_host("date +%s.%N");
+        let struck = now(&stage.host);
         cut.strike(stage, &mut operator);
+        let events = Events::of_containers_since(&struck, &stage.host);
         let operator = operator.as_ref().unwrap();
         wait_until(format_args!("cut {number}, {cut:?}: {revision} serves: {}", operator.said()), || {
             operator.is_ready("staging")
@@ -427,7 +393,7 @@ fn cut_rollouts(stage: &Stage, cuts: usize, seed: u64) {
             let lost: Vec<&String> = seen.created.difference(&there).collect();
             assert!(lost.is_empty() && !seen.created.is_empty(), "{what}: lost {lost:?}");
             // Who ended with the host or the daemon came back once: nothing of ours ended it again.
-            let started = starts(stage, struck.trim());
+            let started = starts(&events);
             let again: Vec<_> = started.iter().filter(|(_, times)| **times > 1).collect();
             println!("{what}: nobody was answered for {} ms", seen.longest_silence().as_millis());
             assert!(started.contains_key("tt-staging-app-edge-1") && again.is_empty(), "{what}: {started:?}");
@@ -478,7 +444,6 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         expected.insert(revision, settled(&stage));
     }
     let disturb = "docker rm -f $(docker ps -aqf label=com.docker.compose.service=backend) >/dev/null; echo '# mine' >>/opt/tasktracker/staging/app/files/edge/Caddyfile";
-    let _births = Births::listen(&stage);
     let reader = Reader::start(&stage);
     let mut dice = Dice(7);
     let mut revision = "r1";
@@ -488,7 +453,7 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
     for number in 0..cuts {
         let cut = [Cut::Operator, Cut::Connection, Cut::Link, Cut::Docker][number % 4];
         let is_rollout = number / 4 % 2 == 1;
-        Births::forget(&stage);
+        let events = Events::of_containers(&stage.host);
         if is_rollout {
             revision = if revision == "r1" { "r2" } else { "r1" };
             write(revision);
@@ -517,7 +482,8 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         let left = stage.on_host("find /opt/tasktracker -name '.staging*' -o -name '*.new'");
         assert_eq!(left, "", "cut {number}, {cut:?}: something was left behind");
         let planned = if is_rollout { 2 } else { 1 };
-        let made: usize = Births::made(&stage).values().sum();
+        let made_for = made(&events);
+        let made: usize = made_for.values().sum();
         let (count, beyond) = figures.entry(cut).or_default();
         *count += 1;
         *beyond += made.saturating_sub(planned);
@@ -526,7 +492,7 @@ fn soak_of_repairs_and_rollouts_that_are_cut_at_random() {
         // another one is made instead.
         let left = stage.as_root("pgrep -fx 'runc init' || true");
         let is_free = cut == Cut::Docker || !left.is_empty();
-        assert!(made <= planned || is_free, "cut {number}, {cut:?}: {:?}", Births::made(&stage));
+        assert!(made <= planned || is_free, "cut {number}, {cut:?}: {made_for:?}");
     }
     operator.unwrap().stop();
     let seen = reader.stop(&stage);

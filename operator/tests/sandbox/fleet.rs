@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tasktracker_testbed::{Balancer, DemoHost, PostgresServer, SandboxHost, Users, http};
+use tasktracker_testbed::{Balancer, DemoHost, PostgresServer, SandboxHost, Seen, Users, http};
 
 use crate::{
     rollout::{assert_unnoticed, make_bad},
@@ -12,11 +12,14 @@ use crate::{
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 15s}}\n";
 
+/// Prints the IDs of the backends.
+const BACKENDS: &str = "docker ps -aq --filter label=com.docker.compose.service=backend";
+
 /// Three hosts and their database.
 struct Fleet {
     stage: Stage,
     others: Vec<SandboxHost>,
-    _database: PostgresServer,
+    database: PostgresServer,
 }
 
 impl Fleet {
@@ -25,7 +28,7 @@ impl Fleet {
         let others = (2..=3).map(|number| Stage::another_host(&format!("{name}-{number}"))).collect();
         let database = PostgresServer::start_at(stage.host.gateway()).unwrap();
         stage.write_value("tasks", "url", database.database().unwrap().as_bytes());
-        Self { stage, others, _database: database }
+        Self { stage, others, database }
     }
 
     fn hosts(&self) -> impl Iterator<Item = &SandboxHost> {
@@ -83,6 +86,19 @@ impl Fleet {
         self.hosts().map(|host| serde_json::from_str(&text(host)).unwrap()).collect()
     }
 
+    /// Nothing failed, and everything that was acknowledged is there; otherwise, what backends and database logged.
+    fn assert_unnoticed(&self, what: &str, seen: &Seen) {
+        if !seen.failures.is_empty() {
+            let script =
+                format!("for id in $({BACKENDS}); do docker logs $id 2>&1 | grep -v '\"INFO\"'; done; true");
+            for host in self.hosts() {
+                println!("{}", succeeded(&mut host.command_as_deploy(&script)));
+            }
+            println!("{}", self.database.log().unwrap());
+        }
+        assert_unnoticed(&self.stage.host, what, seen);
+    }
+
     /// The revision that each host serves.
     fn served(&self) -> Vec<String> {
         let health = |host: &SandboxHost| http(SocketAddr::new(host.address(), 3500), "GET /api/health");
@@ -117,7 +133,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     wait_until(format_args!("all have r2: {}", operator.said()), || {
         fleet.served() == ["r2"; 3] && operator.is_ready("staging")
     });
-    assert_unnoticed(&fleet.stage.host, "three hosts", &users.stop());
+    fleet.assert_unnoticed("three hosts", &users.stop());
     let ended: Vec<String> =
         fleet.ledgers().iter().map(|ledger| ledger["when"].as_str().unwrap().to_owned()).collect();
     let approved: Vec<Value> =
@@ -146,7 +162,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
         failed(0) && failed(1) && fleet.served() == ["r2"; 3]
     });
     fleet.wait_for_checks(&operator, 3);
-    assert_unnoticed(&fleet.stage.host, "a revision that is bad on the second host", &users.stop());
+    fleet.assert_unnoticed("a revision that is bad on the second host", &users.stop());
     let ledgers = fleet.ledgers();
     let tried: Vec<Vec<&str>> = ledgers
         .iter()
@@ -181,7 +197,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     assert_eq!((code, &status[2]["report"]["drained"]), (0, &Value::Bool(true)), "{status:#}");
     fleet.active("r2");
     wait_until("it serves again", || health() == 200 && operator.is_ready("staging"));
-    assert_unnoticed(&fleet.stage.host, "a host is drained", &users.stop());
+    fleet.assert_unnoticed("a host is drained", &users.stop());
     operator.stop();
 }
 

@@ -11,6 +11,7 @@ mod components;
 mod crash;
 mod drift;
 mod echo;
+mod events;
 mod faults;
 #[cfg(test)]
 mod fleet;

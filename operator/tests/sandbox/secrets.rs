@@ -13,6 +13,7 @@ use serde_json::Value;
 use tasktracker_testbed::{DemoHost, http};
 
 use crate::{
+    events::Events,
     rollout::make_bad,
     stage::{Stage, wait_until},
 };
@@ -91,6 +92,7 @@ fn a_secret_is_seen_by_its_service_and_nowhere_else() {
     stage.write_value("api", "TOKEN", format!("one {canary}").as_bytes());
     stage.write_value("api", "OTHER", format!("{canary} two\n").as_bytes());
     let spy = Spy::start(&stage, "canary-5b1d90[e]7");
+    let events = Events::listen(&stage.host, &[], "{{json .}}");
     stage.write_stack("staging.yaml", &with_secrets(&stage, &["TOKEN", "OTHER"], SOAK));
     let mut said = Vec::new();
     let mut say = |arguments: &[&str]| {
@@ -130,10 +132,11 @@ fn a_secret_is_seen_by_its_service_and_nowhere_else() {
     assert_eq!(leaks, "", "the host shows it");
     let docker = stage.on_host(
         "for kind in container network volume image; do docker $kind ls -q | xargs -r docker $kind inspect; done
-         for name in $(docker ps -aq); do docker logs $name 2>&1; done
-         docker events --since 1h --until 0s --format '{{json .}}'",
+         for name in $(docker ps -aq); do docker logs $name 2>&1; done",
     );
-    said.extend(docker.bytes());
+    let events = events.lines();
+    assert!(events.iter().any(|event| event.contains("exec_create")), "no event was heard: {events:?}");
+    said.extend(docker.bytes().chain(events.iter().flat_map(|event| event.bytes())));
     let said = String::from_utf8_lossy(&said);
     let key = fs::read_to_string(stage.host.identity_file()).unwrap();
     let key_line = key.lines().nth(2).unwrap().to_owned();
