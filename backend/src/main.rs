@@ -60,7 +60,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let draining = Draining::default();
     server::drain_on_signal(draining.clone()).context("cannot listen to signals")?;
     let state = AppState {
-        storage: Storage::open(&settings.place()).await?,
+        storage: Storage::open(&settings.place(), settings.request_timeout).await?,
         clock: Clock::new(system_time),
         metrics: Metrics::new(&docs::document())?,
         draining: draining.clone(),

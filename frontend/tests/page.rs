@@ -74,7 +74,9 @@ mod page {
 
     /// The API on a database in `folder`, which pages from `origin` may call.
     async fn api(folder: &TempDir, origin: Option<&str>) -> (Router, Storage) {
-        let storage = Storage::open(&Place::File(folder.path().join("tasks.db"))).await.unwrap();
+        let request_timeout = Duration::from_secs(10);
+        let place = Place::File(folder.path().join("tasks.db"));
+        let storage = Storage::open(&place, request_timeout).await.unwrap();
         let state = AppState {
             storage: storage.clone(),
             clock: Clock::fixed("2025-03-04T05:06:07Z".parse().unwrap()),
@@ -84,7 +86,7 @@ mod page {
         };
         let allowed_origins =
             origin.map(|origin| HeaderValue::from_str(origin).unwrap()).into_iter().collect();
-        let options = Options { allowed_origins, request_timeout: Duration::from_secs(10) };
+        let options = Options { allowed_origins, request_timeout };
         (router::build(state, options).unwrap(), storage)
     }
 

@@ -53,11 +53,11 @@ macro_rules! metrics {
             /// # Errors
             /// When a metric cannot be registered, which a test rules out.
             pub fn new() -> prometheus::Result<Self> {
-                let (registry, mut registries) = (Registry::new(), Vec::new());
+                let (registry, names, mut registries) = (Registry::new(), Registry::new(), Vec::new());
                 registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
                 controller::build_info(&registry)?;
                 Ok(Self {
-                    $($field: registered(&mut registries, $name, $help, &$labels)?,)*
+                    $($field: registered(&names, &mut registries, $name, $help, &$labels)?,)*
                     requests: Arc::new(ApiRequests::new(&registry)?),
                     leader: controller::leader(&registry)?,
                     source: controller::source(&registry)?,

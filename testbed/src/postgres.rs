@@ -93,8 +93,8 @@ impl PostgresServer {
     /// # Errors
     /// When it cannot be ended.
     pub fn stop(&mut self) -> Result<()> {
-        // Who stands still hears no signal.
-        let _: Result<()> = self.work_again();
+        // A stopped process handles no signal.
+        let _: Result<()> = self.resume();
         let Some(mut child) = self.child.take() else { return Ok(()) };
         // SIGQUIT ends every process of the server.
         process::signal(&child, "QUIT")?;
@@ -102,25 +102,25 @@ impl PostgresServer {
         Ok(())
     }
 
-    /// Lets every process of the server stand still, as on a machine that is too busy, until [`Self::work_again`].
+    /// Stops every process of the server, as on a machine that is too busy, until [`Self::resume`].
     ///
     /// # Errors
     /// When they cannot be stopped.
-    pub fn stand_still(&self) -> Result<()> {
+    pub fn pause(&self) -> Result<()> {
         self.signal_all("STOP")
     }
 
-    /// Lets them work again after [`Self::stand_still`].
+    /// Continues them after [`Self::pause`].
     ///
     /// # Errors
     /// When they cannot be.
-    pub fn work_again(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.signal_all("CONT")
     }
 
     fn signal_all(&self, name: &str) -> Result<()> {
         let child = self.child.as_ref().context("the server does not run")?;
-        // First whoever makes others.
+        // The parent first, which starts the others.
         process::signal(child, name)?;
         process::run(Command::new("pkill").args([&format!("-{name}"), "-P", &child.id().to_string()]))?;
         Ok(())

@@ -70,12 +70,12 @@ impl MigrationSource<'static> for Embedded {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, thread};
+    use std::{path::Path, thread, time::Duration};
 
     use super::super::{Error, Place, Pool, Storage};
 
     async fn open(path: &Path) -> Result<Storage, Error> {
-        Storage::open(&Place::File(path.to_owned())).await
+        Storage::open(&Place::File(path.to_owned()), Duration::from_secs(10)).await
     }
 
     fn file(storage: &Storage) -> &sqlx::SqlitePool {

@@ -4,7 +4,7 @@ mod migrations;
 
 use std::{
     convert::Infallible,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -12,18 +12,18 @@ use std::{
 
 use jiff::Timestamp;
 use sqlx::{
-    ColumnIndex, Decode, PgPool, Row, SqlitePool, Type,
+    ColumnIndex, Connection, Decode, PgConnection, PgPool, Row, SqlitePool, Type,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::timeout;
 
 use crate::tasks::{IdempotencyKey, ListQuery, NewTask, Task, TaskChange, TaskId, TaskPage};
 
 /// How long a statement waits for another process or connection that is writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long work waits for a connection: longer than a request may take, so that a request of which the database hears
-/// nothing ends by its own limit, and one that the database answers late is answered.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the first connection to a server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections to a file: more of them would only wait for each other.
 const FILE_CONNECTIONS: u32 = 4;
 /// Connections to a server, of each replica.
@@ -31,7 +31,7 @@ const SERVER_CONNECTIONS: u32 = 8;
 /// How often, and how long apart, a file that another process is making is tried.
 const FILE_ATTEMPTS: (u32, Duration) = (20, Duration::from_millis(100));
 /// How often, and how long apart, a server that does not take connections yet is tried.
-const SERVER_ATTEMPTS: (u32, Duration) = (6, Duration::from_secs(1));
+const SERVER_ATTEMPTS: (u32, Duration) = (30, Duration::from_secs(1));
 /// What a server's URL begins with.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
@@ -102,6 +102,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the database was waited for in vain.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Statement { source: sqlx::Error::PoolTimedOut, .. })
+    }
+}
+
 /// How many tasks there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TaskCounts {
@@ -151,16 +158,19 @@ macro_rules! insert {
 impl Storage {
     /// Opens the database, making its file if there is none, and brings its tables up to date. Another process may be
     /// doing the same at the same time.
-    pub async fn open(place: &Place) -> Result<Self, Error> {
+    ///
+    /// Work waits for a connection at most `wait`, the time that a request may take: a database that answers late is
+    /// waited for, and one that does not is told to be unavailable.
+    pub async fn open(place: &Place, wait: Duration) -> Result<Self, Error> {
         let failed = |source| Error::Open { place: place.clone(), source };
         let pool = match place {
             Place::File(path) => {
-                let pool = open_file(path).await.map_err(failed)?;
+                let pool = open_file(path, wait).await.map_err(failed)?;
                 migrations::run_sqlite(&pool).await.map_err(Error::Migrate)?;
                 Pool::Sqlite(pool)
             }
             Place::Server(url) => {
-                let pool = connect(url).await.map_err(failed)?;
+                let pool = connect(url, wait).await.map_err(failed)?;
                 migrations::run_postgres(&pool).await.map_err(Error::Migrate)?;
                 Pool::Postgres(pool)
             }
@@ -300,7 +310,7 @@ impl Storage {
 
 /// Opens a file, patiently: while another process switches the same new file to its journal, SQLite answers
 /// "locked" at once instead of waiting.
-async fn open_file(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+async fn open_file(path: &Path, wait: Duration) -> Result<SqlitePool, sqlx::Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -309,19 +319,24 @@ async fn open_file(path: &Path) -> Result<SqlitePool, sqlx::Error> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let pool = SqlitePoolOptions::new().max_connections(FILE_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = SqlitePoolOptions::new().max_connections(FILE_CONNECTIONS).acquire_timeout(wait);
     patiently(FILE_ATTEMPTS, is_locked, || pool.clone().connect_with(options.clone())).await
 }
 
 /// Connects to a server, patiently: it may be starting, or have no connection left while a rollout needs twice as many.
-async fn connect(url: &ServerUrl) -> Result<PgPool, sqlx::Error> {
+async fn connect(url: &ServerUrl, wait: Duration) -> Result<PgPool, sqlx::Error> {
     if !SCHEMES.iter().any(|scheme| url.0.starts_with(scheme)) {
         return Err(sqlx::Error::Configuration("it begins otherwise".into()));
     }
     let options: PgConnectOptions = url.0.parse()?;
     let options = options.application_name("tasktracker-backend");
-    let pool = PgPoolOptions::new().max_connections(SERVER_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
-    patiently(SERVER_ATTEMPTS, is_not_there_yet, || pool.clone().connect_with(options.clone())).await
+    let answers = async || {
+        let connection = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
+        connection.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?.close().await
+    };
+    patiently(SERVER_ATTEMPTS, is_not_there_yet, answers).await?;
+    let pool = PgPoolOptions::new().max_connections(SERVER_CONNECTIONS).acquire_timeout(wait);
+    Ok(pool.connect_lazy_with(options))
 }
 
 /// Tries again as long as what goes wrong may pass.
@@ -342,8 +357,7 @@ async fn patiently<T>(
 /// Whether a server does not answer, is starting, or has no connection left.
 fn is_not_there_yet(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    let is_connection = matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut);
-    is_connection || code.is_some_and(|code| matches!(code.as_ref(), "57P03" | "53300"))
+    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| matches!(code.as_ref(), "57P03" | "53300"))
 }
 
 /// Whether SQLite said `SQLITE_BUSY` or `SQLITE_LOCKED`, in their plain or extended form.
@@ -398,7 +412,8 @@ mod tests {
     #[tokio::test]
     async fn commits_are_synced_by_every_connection() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = Storage::open(&Place::File(folder.path().join("tasks.db"))).await.unwrap();
+        let storage =
+            Storage::open(&Place::File(folder.path().join("tasks.db")), BUSY_TIMEOUT).await.unwrap();
         let Pool::Sqlite(pool) = &storage.pool else { unreachable!("a file was opened") };
         let connections = join_all((0..FILE_CONNECTIONS).map(|_| pool.acquire())).await;
         assert_eq!(connections.len(), 4);
@@ -425,7 +440,7 @@ mod tests {
             other.close().await.unwrap();
         };
         let place = Place::File(path);
-        let (opened, ()) = tokio::join!(Storage::open(&place), release);
+        let (opened, ()) = tokio::join!(Storage::open(&place, BUSY_TIMEOUT), release);
         opened.unwrap().ping().await.unwrap();
     }
 }

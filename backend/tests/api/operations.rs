@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::Service;
+use crate::support::{Service, WAIT};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
@@ -151,13 +151,13 @@ async fn a_second_start_finds_the_tasks_and_nothing_to_migrate() {
     service.post(json!({"title": "kept"})).await;
     service.state.storage.close().await;
     let file = Place::File(service.folder.as_ref().unwrap().path().join("tasks.db"));
-    let again = Storage::open(&file).await.unwrap();
+    let again = Storage::open(&file, WAIT).await.unwrap();
     assert_eq!(again.list(&ListQuery::default()).await.unwrap().items[0].title, "kept");
 }
 
 #[tokio::test]
 async fn a_folder_that_does_not_exist_is_told() {
-    let error = Storage::open(&Place::File("/nowhere/tasks.db".into())).await.unwrap_err();
+    let error = Storage::open(&Place::File("/nowhere/tasks.db".into()), WAIT).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot open the database /nowhere/tasks.db"), "{error}");
 }
 

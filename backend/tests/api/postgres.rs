@@ -12,6 +12,7 @@ use tasktracker_testbed::{
 
 use crate::{
     process::{Service, backend, free_address, healthcheck, wait_until_ready},
+    support::WAIT,
     tasks,
 };
 
@@ -31,7 +32,7 @@ async fn those_that_start_together_migrate_once(server: &PostgresServer) {
     for _ in 0..5 {
         let url = server.database().unwrap();
         let place = Place::Server(url.parse().unwrap());
-        for opened in join_all((0..6).map(|_| Storage::open(&place))).await {
+        for opened in join_all((0..6).map(|_| Storage::open(&place, WAIT))).await {
             opened.unwrap().close().await;
         }
         assert_eq!(applied(&url).await, [(1,), (2,), (3,)]);
@@ -47,12 +48,12 @@ async fn applied(url: &str) -> Vec<(i64,)> {
 async fn tables_of_a_newer_release_are_still_used(server: &PostgresServer) {
     let url = server.database().unwrap();
     let place = Place::Server(url.parse().unwrap());
-    Storage::open(&place).await.unwrap().close().await;
+    Storage::open(&place, WAIT).await.unwrap().close().await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     let statement = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (9999, 'from the future', TRUE, '', 0)";
     sqlx::query(statement).execute(&mut connection).await.unwrap();
-    Storage::open(&place).await.unwrap().ping().await.unwrap();
+    Storage::open(&place, WAIT).await.unwrap().ping().await.unwrap();
 }
 
 fn a_wrong_password_is_told_without_it(server: &PostgresServer) {
@@ -68,26 +69,30 @@ fn a_wrong_password_is_told_without_it(server: &PostgresServer) {
     }
 }
 
-/// A database that stands still for less time than a request may take.
+/// A database that pauses for less time than a request may take, and for more.
 fn a_pause_loses_no_request(server: &PostgresServer) {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().join("url");
     fs::write(&url, server.database().unwrap()).unwrap();
-    let address = free_address();
-    let mut command = backend();
-    command.env("LISTEN", &address).env("DATABASE_URL_FILE", &url).stdout(Stdio::null());
-    let mut service = Service::start(&mut command);
-    wait_until_ready(&address, &mut service);
-    server.stand_still().unwrap();
-    let asked = address.parse().unwrap();
+    let start = |limit: &str| {
+        let address = free_address();
+        let mut command = backend();
+        command.env("LISTEN", &address).env("DATABASE_URL_FILE", &url).env("REQUEST_TIMEOUT", limit);
+        let mut service = Service::start(command.stdout(Stdio::null()));
+        wait_until_ready(&address, &mut service);
+        (address.parse().unwrap(), service)
+    };
+    let ((patient, mut one), (impatient, mut other)) = (start("30"), start("1"));
+    server.pause().unwrap();
     let users = ["GET /tasks", "POST /tasks\n{\"title\": \"late\"}"]
-        .map(|request| thread::spawn(move || http(asked, request)));
-    elapse(Duration::from_secs(6));
-    assert!(users.iter().all(|user| !user.is_finished()), "the database answered, or nobody waited for it");
-    server.work_again().unwrap();
+        .map(|request| thread::spawn(move || http(patient, request)));
+    let answer = http(impatient, "GET /tasks").map(|(status, _)| status);
+    elapse(Duration::from_secs(2));
+    assert!(users.iter().all(|user| !user.is_finished()), "they were not waited for");
+    server.resume().unwrap();
     let answers = users.map(|user| user.join().unwrap().map(|(status, _)| status));
-    assert_eq!(answers, [Some(200), Some(201)]);
-    assert!(service.ends());
+    assert_eq!((answers, answer), ([Some(200), Some(201)], Some(503)));
+    assert!(one.terminate() && other.terminate());
 }
 
 fn its_restart_is_survived(server: &mut PostgresServer) {
@@ -108,7 +113,7 @@ fn its_restart_is_survived(server: &mut PostgresServer) {
     wait_until("it is not ready without a database", || !healthcheck(&address).status.success());
     server.go_on().unwrap();
     wait_until_ready(&address, &mut service);
-    assert!(service.ends());
+    assert!(service.terminate());
     let log = log.join().unwrap().unwrap();
     assert!(log.contains("not ready") && !log.contains(PostgresServer::password()), "{log}");
 }

@@ -28,8 +28,8 @@ impl Service {
         Self(command.spawn().unwrap())
     }
 
-    /// Asks it to end, and whether it ended well.
-    pub(crate) fn ends(&mut self) -> bool {
+    /// Sends SIGTERM and waits for its end; whether it exits with success.
+    pub(crate) fn terminate(&mut self) -> bool {
         Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
         self.0.wait().unwrap().success()
     }
@@ -71,7 +71,7 @@ fn sigterm_ends_it_with_success_and_every_log_line_is_json() {
     let mut service = serve(&address, &folder.path().join("tasks.db"));
     wait_until_ready(&address, &mut service);
 
-    assert!(service.ends());
+    assert!(service.terminate());
     let mut log = String::new();
     service.output().read_to_string(&mut log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();

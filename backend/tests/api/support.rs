@@ -21,6 +21,9 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 /// A service that is not connected to a network.
+/// How long work waits for a connection to the database.
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
+
 pub(crate) struct Service {
     pub(crate) router: Router,
     pub(crate) state: AppState,
@@ -72,7 +75,7 @@ impl Service {
 
     pub(crate) async fn on(place: &Place, options: Options) -> Self {
         let state = AppState {
-            storage: Storage::open(place).await.unwrap(),
+            storage: Storage::open(place, WAIT).await.unwrap(),
             clock: Clock::fixed("2025-03-04T05:06:07.5Z".parse().unwrap()),
             metrics: Metrics::new(&docs::document()).unwrap(),
             draining: Draining::default(),

@@ -11,7 +11,7 @@ use crate::source::StackKey;
 pub(super) trait LabelledMetric: Collector + Clone + Sized + 'static {
     fn with_labels(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
 
-    /// Removes one series, where it is there.
+    /// Removes the series of these values, where it is there; [`KindCounters`] all of the same stack.
     fn remove(&self, values: &[&str]);
 }
 
@@ -65,8 +65,12 @@ impl LabelledMetric for HistogramVec {
     }
 }
 
-/// Makes a metric of ours, in a registry of its own.
+/// Makes a metric of ours, in a registry of its own; `names` has all of them and is not gathered.
+///
+/// # Errors
+/// When another one has its name.
 pub(super) fn registered<M: LabelledMetric>(
+    names: &Registry,
     registries: &mut Vec<Registry>,
     name: &str,
     help: &str,
@@ -74,6 +78,7 @@ pub(super) fn registered<M: LabelledMetric>(
 ) -> prometheus::Result<M> {
     let labels: Vec<&str> = STACK.iter().copied().chain(labels.iter().copied()).collect();
     let metric = M::with_labels(Opts::new(format!("tasktracker_{name}"), help), &labels)?;
+    names.register(Box::new(metric.clone()))?;
     let registry = Registry::new();
     registry.register(Box::new(metric.clone()))?;
     registries.push(registry);

@@ -8,7 +8,10 @@ use tasktracker_operator::{
     project::compose::COMPOSE_PROJECT,
 };
 use tasktracker_testbed::wait::wait_until_async;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     FakeSshd,
@@ -76,16 +79,50 @@ async fn first_wake(texts: &[&str], limit: Duration) -> Option<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_event_is_about_is_not_asked_for_again() {
-    let (fake, host) = watched(stream(&[]), Then::Hang).await;
-    let count = async |anew: bool| {
-        let found = host.network("tt-staging", anew).await.unwrap();
-        assert!(found.is_some());
-        fake.seen.requests.lock().unwrap().iter().filter(|request| request.contains("/networks/")).count()
-    };
-    assert_eq!([count(false).await, count(false).await], [1, 2], "nothing is heard yet");
+async fn networks_are_cached_while_events_are_received() {
+    let ends = Arc::new(Notify::new());
+    let (fake, host) = watched(stream(&[]), Then::CloseOn(ends.clone())).await;
+    let ask = async |anew| requests_for_the_network(&fake, &host, anew).await;
+    assert_eq!([ask(false).await, ask(false).await], [1, 2], "no events are received yet");
     host.watch().await.unwrap();
-    assert_eq!([count(false).await, count(false).await, count(true).await, count(false).await], [3, 3, 4, 4]);
+    assert_eq!([ask(false).await, ask(false).await, ask(true).await, ask(false).await], [3, 3, 4, 4]);
+    let mut hints = host.hints();
+    hints.mark_unchanged();
+    ends.notify_one();
+    hints.changed().await.unwrap();
+    assert_eq!([ask(false).await, ask(false).await], [5, 6], "events are received no longer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_an_event_names_is_asked_for_again() {
+    for (name, is_asked_for) in [("tt-staging", true), ("other", false)] {
+        let event = format!(
+            "{{\"Type\":\"network\",\"Action\":\"disconnect\",\"Actor\":{{\"Attributes\":{{\"name\":\"{name}\"}}}}}}\n"
+        );
+        let (fake, host) = watched(stream(&[]), Then::Drip(chunk(&event))).await;
+        host.watch().await.unwrap();
+        let ask = async || requests_for_the_network(&fake, &host, false).await;
+        // An answer is not cached when an event came meanwhile.
+        let cached = loop {
+            let (one, next) = (ask().await, ask().await);
+            if one == next {
+                break next;
+            }
+        };
+        let mut hints = host.hints();
+        for _ in 0..2 {
+            // Each wake has an event before it.
+            hints.mark_unchanged();
+            hints.changed().await.unwrap();
+        }
+        assert_eq!(ask().await > cached, is_asked_for, "{name}");
+    }
+}
+
+/// Asks for the network of the stack; how many requests for it the host has received.
+async fn requests_for_the_network(fake: &FakeSshd, host: &Host, anew: bool) -> usize {
+    assert!(host.network("tt-staging", anew).await.unwrap().is_some());
+    fake.seen.requests.lock().unwrap().iter().filter(|request| request.contains("/networks/")).count()
 }
 
 /// When a host wakes.

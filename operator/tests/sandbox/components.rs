@@ -208,10 +208,11 @@ fn two_components_go_their_own_ways_on_three_hosts() {
     operator.stop();
 }
 
-/// When the container of `echo` went and came on a host, in nanoseconds: each gap from its end to the next start.
-fn gaps(events: &Events) -> Vec<(u128, u128)> {
+/// When the container of `echo` went and came on a host, in nanoseconds: each gap from its end to the next start, and
+/// whether it is there.
+fn gaps(events: &Events) -> (Vec<(u128, u128)>, bool) {
     let (mut gaps, mut went) = (Vec::new(), None);
-    for event in events.heard().into_iter().filter(|event| event.container == ECHO) {
+    for event in events.received().into_iter().filter(|event| event.container == ECHO) {
         match (event.action.as_str(), went) {
             ("die", None) => went = Some(event.when),
             ("start", Some(since)) => {
@@ -221,18 +222,20 @@ fn gaps(events: &Events) -> Vec<(u128, u128)> {
             _ => {}
         }
     }
-    gaps
+    (gaps, went.is_none())
 }
 
-/// What happens on each host of a fleet from now on.
-fn listen(fleet: &Fleet) -> Vec<Events> {
+/// The events of each host of a fleet from now on.
+fn follow(fleet: &Fleet) -> Vec<Events> {
     fleet.hosts().into_iter().map(Events::of_containers).collect()
 }
 
 /// On each host it was down, and on no two of them at once.
 fn assert_never_two(hosts: &[Events]) {
-    wait_until("each end and start is heard of", || hosts.iter().all(|events| !gaps(events).is_empty()));
-    let all: Vec<(u128, u128)> = hosts.iter().flat_map(gaps).collect();
+    wait_until("each end and start is received", || {
+        hosts.iter().all(|events| matches!(gaps(events), (gaps, true) if !gaps.is_empty()))
+    });
+    let all: Vec<(u128, u128)> = hosts.iter().flat_map(|events| gaps(events).0).collect();
     for (index, one) in all.iter().enumerate() {
         for other in &all[index + 1..] {
             assert!(one.1 < other.0 || other.1 < one.0, "two were down at once: {all:?}");
@@ -248,7 +251,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     let operator = fleet.start_operator();
 
     phase("a rollout");
-    let events = listen(&fleet);
+    let events = follow(&fleet);
     fleet.write("r1", &json!({ "serial": true, "image": r2 }));
     wait_until("all run r2", || {
         fleet.hosts().into_iter().all(|host| ask(host, "GET", "/", "").contains("\"r2\""))
@@ -257,7 +260,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     assert_never_two(&events);
 
     phase("the same drift on all at once");
-    let events = listen(&fleet);
+    let events = follow(&fleet);
     let updates: Vec<_> = fleet
         .hosts()
         .into_iter()
@@ -344,7 +347,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     phase("another image and another password, with a gate that needs the one in force");
     fleet.stage.write_value("echo", "password", b"second-canary");
     fleet.write("r1", &json!({ "serial": true }));
-    let events = listen(&fleet);
+    let events = follow(&fleet);
     fleet.stage.apply();
     assert_never_two(&events);
     assert_eq!(fleet.drift(), []);

@@ -1,4 +1,4 @@
-//! What happens on a host, heard all the while.
+//! Events of a host's Docker daemon, received while they happen.
 
 use std::{
     collections::BTreeSet,
@@ -11,16 +11,16 @@ use tempfile::TempDir;
 
 use crate::stage::succeeded;
 
-/// Listens to a host's daemon, also to the next one after it ended. Asked afterwards, a daemon tells its last 256 events
-/// alone, and every health check makes three.
+/// Follows the events of a host's daemon, and of the next one after a restart. A daemon keeps 256 events, and every health
+/// check makes three: who asks afterwards may be too late.
 pub(crate) struct Events {
     child: Child,
     folder: TempDir,
 }
 
 impl Events {
-    /// Listens from now on, for what the filters let through; each event is a line in this format.
-    pub(crate) fn listen(host: &SandboxHost, filters: &[&str], format: &str) -> Self {
+    /// Follows events that match the filters from now on; each is a line in this format.
+    pub(crate) fn follow(host: &SandboxHost, filters: &[&str], format: &str) -> Self {
         Self::since(&now(host), host, filters, format)
     }
 
@@ -41,11 +41,11 @@ impl Events {
                 None => command.env_remove(name),
             };
         }
-        let child = command.stdout(File::create(folder.path().join("heard")).unwrap()).spawn().unwrap();
+        let child = command.stdout(File::create(folder.path().join("received")).unwrap()).spawn().unwrap();
         Self { child, folder }
     }
 
-    /// The same for how containers come and go.
+    /// The same for containers that are made, start and end.
     pub(crate) fn of_containers(host: &SandboxHost) -> Self {
         Self::of_containers_since(&now(host), host)
     }
@@ -56,15 +56,15 @@ impl Events {
         Self::since(moment, host, &["type=container", "event=create", "event=start", "event=die"], format)
     }
 
-    /// What was heard until now, whole lines, each once: a client that connects anew is told again.
+    /// Events until now, whole lines, each once: a client that connects again receives them again.
     pub(crate) fn lines(&self) -> BTreeSet<String> {
-        let text = fs::read_to_string(self.folder.path().join("heard")).unwrap();
+        let text = fs::read_to_string(self.folder.path().join("received")).unwrap();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(str::to_owned).collect()
     }
 
-    /// What was heard [`Self::of_containers`].
-    pub(crate) fn heard(&self) -> Vec<Event> {
+    /// Events [`Self::of_containers`] until now, in their order.
+    pub(crate) fn received(&self) -> Vec<Event> {
         self.lines().iter().map(|line| Event::read(line).unwrap_or_else(|| panic!("{line}"))).collect()
     }
 }
@@ -81,7 +81,7 @@ pub(crate) fn now(host: &SandboxHost) -> String {
     succeeded(&mut host.command_as_deploy("date +%s.%N")).trim().to_owned()
 }
 
-/// What happened to a container.
+/// An event of a container.
 #[derive(Debug)]
 pub(crate) struct Event {
     /// When, in nanoseconds, by the daemon's clock.

@@ -92,7 +92,7 @@ fn a_secret_is_seen_by_its_service_and_nowhere_else() {
     stage.write_value("api", "TOKEN", format!("one {canary}").as_bytes());
     stage.write_value("api", "OTHER", format!("{canary} two\n").as_bytes());
     let spy = Spy::start(&stage, "canary-5b1d90[e]7");
-    let events = Events::listen(&stage.host, &[], "{{json .}}");
+    let events = Events::follow(&stage.host, &[], "{{json .}}");
     stage.write_stack("staging.yaml", &with_secrets(&stage, &["TOKEN", "OTHER"], SOAK));
     let mut said = Vec::new();
     let mut say = |arguments: &[&str]| {
@@ -135,7 +135,7 @@ fn a_secret_is_seen_by_its_service_and_nowhere_else() {
          for name in $(docker ps -aq); do docker logs $name 2>&1; done",
     );
     let events = events.lines();
-    assert!(events.iter().any(|event| event.contains("exec_create")), "no event was heard: {events:?}");
+    assert!(events.iter().any(|event| event.contains("exec_create")), "no event was received: {events:?}");
     said.extend(docker.bytes().chain(events.iter().flat_map(|event| event.bytes())));
     let said = String::from_utf8_lossy(&said);
     let key = fs::read_to_string(stage.host.identity_file()).unwrap();

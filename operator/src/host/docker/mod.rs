@@ -177,7 +177,7 @@ impl DockerReader {
         is_of(path, id, &container)?;
         let details = Details::read(&container, answer.date);
         let mut known = known();
-        if known.len() >= CONTAINERS_KEPT {
+        if known.len() >= CONTAINERS_KEPT && !known.contains_key(id) {
             known.clear();
         }
         known.insert(id.to_owned(), Inspected { sha256, details: details.clone() });
@@ -284,7 +284,8 @@ impl DockerReader {
         }
     }
 
-    /// Opens the stream of events; it has begun when this returns.
+    /// Opens the stream of events. Docker sends the head of its answer a moment before it subscribes: an event in between
+    /// is not received, and what it is about is found at the interval.
     pub(super) async fn events(&self, connection: &Connection) -> Result<Events, Error> {
         let path = format!("/events?filters={}", encoded(event::FILTERS));
         let sender = open(connection).await?;
@@ -438,7 +439,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_equal_answer_is_parsed_once_and_its_time_counts() {
+    fn the_time_of_an_equal_answer_counts_and_another_answer_is_read() {
         let reader = DockerReader::new(NEWEST_API, Duration::ZERO);
         let read = |restarts: u64, seconds: u8| {
             let state = json!({"Pid": 7, "StartedAt": "2026-01-01T10:00:00Z"});
