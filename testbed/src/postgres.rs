@@ -110,10 +110,10 @@ impl PostgresServer {
         self.signal_all("STOP")
     }
 
-    /// Continues them after [`Self::pause`].
+    /// Continues all processes after [`Self::pause`].
     ///
     /// # Errors
-    /// When they cannot be.
+    /// When they cannot be continued.
     pub fn resume(&self) -> Result<()> {
         self.signal_all("CONT")
     }
@@ -142,10 +142,10 @@ impl PostgresServer {
         Ok(format!("postgres://{USER}:{PASSWORD}@{}/{name}", self.address))
     }
 
-    /// What it logged, each line of it.
+    /// The whole log of the server.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When it cannot be read.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.path("log"))?)
     }

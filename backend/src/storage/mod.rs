@@ -103,7 +103,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the database was waited for in vain.
+    /// Whether the database gave no connection in time.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Statement { source: sqlx::Error::PoolTimedOut, .. })
     }
@@ -159,8 +159,8 @@ impl Storage {
     /// Opens the database, making its file if there is none, and brings its tables up to date. Another process may be
     /// doing the same at the same time.
     ///
-    /// Work waits for a connection at most `wait`, the time that a request may take: a database that answers late is
-    /// waited for, and one that does not is told to be unavailable.
+    /// A statement waits at most `wait` for a connection, then [`Error::is_unavailable`] is true. With the time limit of a
+    /// request, no request fails that the database answers within that limit.
     pub async fn open(place: &Place, wait: Duration) -> Result<Self, Error> {
         let failed = |source| Error::Open { place: place.clone(), source };
         let pool = match place {

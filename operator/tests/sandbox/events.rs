@@ -28,7 +28,7 @@ impl Events {
         let folder = tempfile::tempdir().unwrap();
         let docker = host.docker_command();
         let mut command = Command::new("sh");
-        // With the shell ends the client.
+        // The client ends with the shell.
         let script = "while :; do setpriv --pdeathsig KILL -- \"$@\"; sleep 0.1; done 2>/dev/null";
         command.args(["-c", script, "sh"]).arg(docker.get_program()).args(docker.get_args());
         command.args(["events", "--since", moment, "--format", format]);
@@ -45,12 +45,12 @@ impl Events {
         Self { child, folder }
     }
 
-    /// The same for containers that are made, start and end.
+    /// Follows the creation, start and end of containers from now on.
     pub(crate) fn of_containers(host: &SandboxHost) -> Self {
         Self::of_containers_since(&now(host), host)
     }
 
-    /// The same from an earlier moment on: what the daemon that runs now has not forgotten.
+    /// The same from an earlier moment on, as far as the daemon has kept its events.
     pub(crate) fn of_containers_since(moment: &str, host: &SandboxHost) -> Self {
         let format = "{{.TimeNano}} {{.Action}} {{.Actor.Attributes.name}} {{index .Actor.Attributes \"com.docker.compose.service\"}}";
         Self::since(moment, host, &["type=container", "event=create", "event=start", "event=die"], format)
@@ -76,7 +76,7 @@ impl Drop for Events {
     }
 }
 
-/// The moment, by a host's clock, as Docker reads it.
+/// The time of a host's clock, in the format that `docker events --since` takes.
 pub(crate) fn now(host: &SandboxHost) -> String {
     succeeded(&mut host.command_as_deploy("date +%s.%N")).trim().to_owned()
 }
