@@ -9,7 +9,7 @@ use crate::{
     diff,
     host::{self, Host},
     ledger::{Course, Failed, Held, Ledger, Signature},
-    observe::{self, Depth, Observed},
+    observe::{self, Observed},
     plan::PeerFailure,
     project::{Project, VolumeRole},
     registry::exact,
@@ -83,7 +83,7 @@ pub(super) async fn in_force(
     context: &Context<'_>,
 ) -> Result<Ledger, Error> {
     let compose = Some(host.facts().await?.compose);
-    let host_defaults = host_defaults(host, release, context).await?;
+    let host_defaults = host_defaults(host, release, &ledger, context).await?;
     let cause = context.back.as_ref().map(|back| &back.cause);
     let held = cause.and_then(|cause| cause.held(release, &context.who));
     let failed = cause.and_then(|cause| cause.failed_here(observed, "", signature));
@@ -120,13 +120,18 @@ impl RollbackCause {
 async fn host_defaults(
     host: &Host,
     release: &Release,
+    ledger: &Ledger,
     context: &Context<'_>,
 ) -> Result<BTreeMap<String, String>, host::Error> {
-    let facts = observe::observe(host, context.project, Depth::Woken).await?;
-    let images = observe::images(host, release).await?;
+    let inspected = observe::inspected(host, context.project, ledger);
+    let (containers, images, engine) =
+        futures::try_join!(inspected, observe::images(host, release), host.engine())?;
     Ok(diff::host_defaults(&Observed {
         applied: Some(release.clone()),
+        containers,
         images,
-        ..facts.as_observed().clone()
+        engine,
+        directory: host.target().directory.clone(),
+        ..Observed::default()
     }))
 }

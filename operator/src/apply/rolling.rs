@@ -24,6 +24,10 @@ use crate::{
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
+/// How long new containers may take to answer all requests. A daemon that is killed meanwhile may leave whoever waits for
+/// it waiting.
+const ASK_LIMIT: Duration = Duration::from_secs(12);
+
 /// What is replaced while it serves.
 pub(super) struct Takeover<'a> {
     host: &'a Host,
@@ -139,7 +143,7 @@ impl<'a> Takeover<'a> {
         after: Option<(&str, &HookSpec)>,
     ) -> Result<(), Error> {
         let served = async {
-            self.take_over(steps, secrets_of_proxy).await?;
+            Box::pin(self.take_over(steps, secrets_of_proxy)).await?;
             match after {
                 Some((service, hook)) => {
                     let parts = (self.prepared, &self.observed.secrets);
@@ -170,34 +174,30 @@ impl<'a> Takeover<'a> {
     }
 
     async fn take_over(&self, mut steps: Vec<Step>, secrets_of_proxy: Vec<Step>) -> Result<(), Error> {
-        let Self { host, context, prepared, old, .. } = self;
+        let Self { host, context, prepared, .. } = self;
         let release = &prepared.release;
         let compose = Compose::new(host, context.project);
         // The proxy's own files come last: with them, requests go to the new containers.
         let (later, first): (Vec<Placement>, Vec<Placement>) =
-            prepared.placements().into_iter().partition(|placement| self.is_of_proxy(&placement.path));
+            prepared.live().into_iter().partition(|placement| self.is_of_proxy(&placement.path));
         steps.extend(first.into_iter().map(Step::Place));
         steps.push(Step::Sync);
         self.run(&steps).await?;
         self.bring_beside(&compose, &BTreeMap::new()).await?;
         failpoint::reached("beside");
-        let limits = context.rollout;
-        let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
-        let health = limits.health_timeout.duration();
-        let names: BTreeSet<&str> = old.values().flatten().map(String::as_str).collect();
-        // Users are led only to what has answered.
-        let unreachable = self.unreachable().await?;
+        // Users are led only to what has answered, and has been healthy for a while.
+        let (steady, unreachable) = tokio::join!(self.steady(), self.unreachable());
+        steady?;
+        let unreachable = unreachable?;
         if !unreachable.is_empty() {
             // One container that cannot be reached may be the host's fault, such as an address that another one has, too:
             // only where the next one cannot be reached either, it is the release's.
             self.bring_beside(&compose, &unreachable).await?;
             let remove = |(name, _): (&String, &String)| Step::docker(&["rm", "-f", name], QUICK_LIMIT);
             self.run(&unreachable.iter().map(remove).collect::<Vec<_>>()).await?;
-            for ((name, _), urls) in self.requests().await? {
-                if let ProbeOutcome::NoAnswer(found) | ProbeOutcome::Failure(found) = self.ask(&urls).await? {
-                    return Err(Error::Refused { found: format!("{name}: {found}") });
-                }
-            }
+            let (steady, reachable) = tokio::join!(self.steady(), self.reachable());
+            steady?;
+            reachable?;
         }
         let mut steps: Vec<Step> =
             secrets_of_proxy.into_iter().chain(later.into_iter().map(Step::Place)).collect();
@@ -206,9 +206,8 @@ impl<'a> Takeover<'a> {
         steps.extend(self.reload_proxy(&compose));
         self.run(&steps).await?;
         failpoint::reached("moved");
-        let services = new.iter().copied().chain([self.proxy.service.as_str()]).collect();
-        let proof = self.proof(&services, &names);
-        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+        let services = self.replaced().chain([self.proxy.service.as_str()]).collect();
+        self.serve(&services, &self.old_names().collect(), Duration::ZERO).await
     }
 
     /// Makes the new containers, beside the old ones and beside those of them that cannot be reached, which are given with
@@ -230,13 +229,34 @@ impl<'a> Takeover<'a> {
             (service.as_str(), old.len() + wanted + more)
         }));
         bring_up(host, &[beside], context).await?;
-        let limits = context.rollout;
-        let new: BTreeSet<&str> = old.keys().map(String::as_str).collect();
-        let names: BTreeSet<&str> =
-            old.values().flatten().chain(unreachable.keys()).map(String::as_str).collect();
-        let proof = self.proof(&new, &names);
-        let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
-        verify::serving(host, context.lock, &proof, health, soak).await
+        let names = self.old_names().chain(unreachable.keys().map(String::as_str)).collect();
+        self.serve(&self.replaced().collect(), &names, Duration::ZERO).await
+    }
+
+    /// Waits until the new containers have been healthy for as long as is asked for.
+    async fn steady(&self) -> Result<(), Error> {
+        let soak = self.context.rollout.soak.duration();
+        self.serve(&self.replaced().collect(), &self.old_names().collect(), soak).await
+    }
+
+    /// Services of which containers are replaced.
+    fn replaced(&self) -> impl Iterator<Item = &str> {
+        self.old.keys().map(String::as_str)
+    }
+
+    /// Names of the containers that serve until the new ones do.
+    fn old_names(&self) -> impl Iterator<Item = &str> {
+        self.old.values().flatten().map(String::as_str)
+    }
+
+    /// Fails where a new container does not answer as users will ask it.
+    async fn reachable(&self) -> Result<(), Error> {
+        for ((name, _), urls) in self.requests().await? {
+            if let ProbeOutcome::NoAnswer(found) | ProbeOutcome::Failure(found) = self.ask(&urls).await? {
+                return Err(Error::Refused { found: format!("{name}: {found}") });
+            }
+        }
+        Ok(())
     }
 
     /// The new containers that do not answer as users will ask them, though they are healthy: name and service.
@@ -268,7 +288,7 @@ impl<'a> Takeover<'a> {
             return Ok(ProbeOutcome::Success);
         }
         let (host, context) = (self.host, self.context);
-        let steps = [Step::docker(&words, QUICK_LIMIT)];
+        let steps = [Step::docker(&words, ASK_LIMIT)];
         match host.carry_out(context.lock, &context.project.folder, &steps).await {
             Ok(()) => Ok(ProbeOutcome::Success),
             Err(host::Error::Docker { fault: DockerFault::HttpError, found }) => {
@@ -283,11 +303,11 @@ impl<'a> Takeover<'a> {
 
     /// Stops the old containers, which end when they have answered what they are about, and removes them.
     async fn remove_old(&self) -> Result<(), Error> {
-        let Self { host, context, prepared, old, .. } = self;
+        let Self { host, context, prepared, .. } = self;
         let release = &prepared.release;
         let limits = context.rollout;
         let on_old = |words: &[&str], limit| {
-            let all = words.iter().copied().chain(old.values().flatten().map(String::as_str));
+            let all = words.iter().copied().chain(self.old_names());
             Step::docker(&all.collect::<Vec<_>>(), limit)
         };
         let stop = on_old(&["stop"], limits.drain_timeout.duration() + ACTION_LIMIT);
@@ -296,11 +316,8 @@ impl<'a> Takeover<'a> {
             self.run(&[Compose::new(host, context.project).up(&[])]).await?;
         }
         failpoint::reached("applied");
-        let health = limits.health_timeout.duration();
         let services = release.project.services.keys().map(String::as_str).collect();
-        let without = BTreeSet::new();
-        let proof = self.proof(&services, &without);
-        verify::serving(host, context.lock, &proof, health, Duration::ZERO).await
+        self.serve(&services, &BTreeSet::new(), Duration::ZERO).await
     }
 
     /// Whether every service has its containers by now, as the release wants them and running: then Compose has nothing
@@ -330,18 +347,26 @@ impl<'a> Takeover<'a> {
         }
     }
 
-    /// That services serve, while the edge is to go on.
-    fn proof<'b>(
-        &'b self,
-        services: &'b BTreeSet<&'b str>,
-        without: &'b BTreeSet<&'b str>,
-    ) -> verify::Proof<'b> {
-        let release = &self.prepared.release;
-        let secrets = &self.observed.secrets;
-        let certificate = certificate::given(&release.project, secrets).and_then(Result::ok);
-        let beside = Some(self.proxy.service.as_str());
-        let reloads = BTreeSet::new();
-        verify::Proof { release, services, without, beside, secrets, reloads, certificate }
+    /// Waits until services serve, and have without a break for `soak`, while the proxy is to go on; containers named in
+    /// `without` do not count.
+    async fn serve(
+        &self,
+        services: &BTreeSet<&str>,
+        without: &BTreeSet<&str>,
+        soak: Duration,
+    ) -> Result<(), Error> {
+        let Self { host, context, prepared, observed, proxy, .. } = self;
+        let (release, secrets) = (&prepared.release, &observed.secrets);
+        let proof = verify::Proof {
+            release,
+            services,
+            without,
+            beside: Some(&proxy.service),
+            secrets,
+            reloads: BTreeSet::new(),
+            certificate: certificate::given(&release.project, secrets).and_then(Result::ok),
+        };
+        verify::serving(host, context.lock, &proof, context.rollout.health_timeout.duration(), soak).await
     }
 
     async fn run(&self, steps: &[Step]) -> Result<(), Error> {

@@ -309,7 +309,7 @@ async fn in_place(
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let project = context.project;
-    steps.extend(prepared.placements().into_iter().map(Step::Place));
+    steps.extend(prepared.live().into_iter().map(Step::Place));
     steps.extend(rolling::stale(observed.files.keys(), &prepared.release));
     steps.push(Step::Sync);
     let compose = Compose::new(host, project);

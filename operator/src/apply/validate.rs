@@ -9,15 +9,20 @@ use crate::{
     text::printable,
 };
 
-/// Validates the Compose file, and the files of services whose image or files changed. Writes only the stored copies of the
-/// release, which no container mounts.
+/// Stores the release, which no container mounts a file of, and validates its Compose file and the files of services whose
+/// image or files changed.
 pub(super) async fn validate(
     host: &Host,
     prepared: &Prepared,
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    validate_compose_file(host, prepared, context).await?;
+    let mut copies: Vec<Step> = prepared.stored().into_iter().map(Step::Place).collect();
+    copies.push(Step::Sync);
+    let stored = host.carry_out(context.lock, &context.project.folder, &copies);
+    let (valid, stored) = tokio::join!(validate_compose_file(host, prepared, context), stored);
+    valid?;
+    stored?;
     let release = &prepared.release;
     let changed = release
         .project
@@ -27,12 +32,6 @@ pub(super) async fn validate(
     let validations: Vec<(&String, &Service, &Validation)> = changed
         .flat_map(|(name, service)| service.validations.iter().map(move |one| (name, service, one)))
         .collect();
-    if validations.is_empty() {
-        return Ok(());
-    }
-    let mut copies: Vec<Step> = prepared.stored().into_iter().map(Step::Place).collect();
-    copies.push(Step::Sync);
-    host.carry_out(context.lock, &context.project.folder, &copies).await?;
     let container = format!("{}-validation", context.project.name);
     for (name, service, validation) in validations {
         let words = arguments(host, &container, (name, service), validation, observed, release);

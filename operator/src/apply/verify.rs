@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Interval between two checks.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long Docker may take to start what ended by itself: what stands still for longer, it does not start any more.
 const STILL: Duration = Duration::from_secs(3);
 /// Containers whose logs are told.
@@ -232,7 +232,8 @@ async fn healthy(
             Some((since, same)) if same == ids => Some((since, same)),
             _ => Some((Instant::now(), ids)),
         };
-        if good_since.as_ref().is_some_and(|(since, _)| since.elapsed() >= soak) {
+        let left = good_since.as_ref().map(|(since, _)| soak.saturating_sub(since.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Ok(());
         }
         if faults.is_empty() && started.elapsed() > limit + soak {
@@ -245,7 +246,7 @@ async fn healthy(
             let logs = proof.logs(host, &observed.containers).await;
             return Err(Error::Unhealthy { faults, logs, limit });
         }
-        sleep(PAUSE).await;
+        sleep(left.unwrap_or(PAUSE).min(PAUSE)).await;
     }
 }
 

@@ -301,6 +301,15 @@ async fn containers(
     futures::try_join!(host.containers(), host.details(&known))
 }
 
+/// The project's containers as they are now, with what `inspect` says of them.
+///
+/// # Errors
+/// When Docker cannot be asked.
+pub async fn inspected(host: &Host, project: &Project, ledger: &Ledger) -> Result<Vec<Container>, Error> {
+    let there = containers(host, project).await?;
+    Ok(told_apart(host, project, Some(ledger), there).await?.0)
+}
+
 /// The project's containers with what `inspect` says of them, and every other one.
 async fn told_apart(
     host: &Host,

@@ -123,11 +123,6 @@ impl Prepared {
         first.into_iter().chain(last).map(place).collect()
     }
 
-    /// Everything to be written for this release, in order: its stored copy, the live files, `compose.yaml` last.
-    pub fn placements(&self) -> Vec<Placement> {
-        [self.stored(), self.live()].concat()
-    }
-
     fn mode(&self, path: &str) -> u32 {
         self.release.files.get(path).map_or(FILE_MODE, |file| file.mode)
     }

@@ -75,7 +75,7 @@ impl<'a> Deployed<'a> {
         let release = &self.prepared.release;
         let ledger = Ledger::empty(&self.project.owner, stack);
         let ledger = ledger.succeeded(release, &Course::default(), &signature).placement();
-        for placement in self.prepared.placements().into_iter().chain([ledger]) {
+        for placement in [self.prepared.stored(), self.prepared.live()].concat().into_iter().chain([ledger]) {
             let Source::Inline(content) = placement.source else {
                 panic!("{} has no content", placement.path)
             };

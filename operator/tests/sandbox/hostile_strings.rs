@@ -163,7 +163,8 @@ fn every_string_of_a_stack_is_refused_or_byte_equal_on_the_host() {
     for (path, hostile, stack) in &accepted {
         let Some(project) = component::for_host(stack, &stack.spec.hosts[0]).pop() else { continue };
         let prepared = Prepared::new(project.clone(), BTreeMap::new(), BTreeMap::new());
-        let steps: Vec<Step> = prepared.placements().into_iter().map(Step::Place).collect();
+        let steps: Vec<Step> =
+            [prepared.stored(), prepared.live()].concat().into_iter().map(Step::Place).collect();
         runtime.block_on(host.carry_out(&lock, &project.folder, &steps)).unwrap();
         let folder = format!("{directory}/{}", project.folder);
         arrives(&stage, &folder, &prepared, stack, &format!("{path} = {hostile:?}"));

@@ -44,7 +44,7 @@ fn rendered(stack: &Stack) -> String {
             let prepared = Prepared::new(project, images, seals);
             writeln!(text, "# {} {component}: hash {hash}", host.name).unwrap();
             writeln!(text, "# with secrets: {}", prepared.release.desired_hash).unwrap();
-            let mut placements = prepared.placements();
+            let mut placements = [prepared.stored(), prepared.live()].concat();
             placements.sort_by(|one, other| one.path.cmp(&other.path));
             let stored = prepared.release.stored("");
             for placement in placements.iter().filter(|placement| placement.path.starts_with(&stored)) {

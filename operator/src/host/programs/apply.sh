@@ -40,11 +40,12 @@ while read -r verb path mode hash data more; do
     [ "$verb" = C ] || fail 73 "$name cannot be staged"
     fail 74 "$name: its stored copy has the hash ${found%% *}"
   fi
-  chmod "$mode" "$staged" && sync "$staged" || fail 73 "$name cannot be staged"
+  chmod "$mode" "$staged" || fail 73 "$name cannot be staged"
   [ "$verb" != C ] || verb=F
   printf '%s %s %s %s\n' "$verb" "$path" "$count" "$more" >>"$staging/steps" || fail 73 "$staging is full"
 done
 [ -n "$complete" ] || fail 65 "the input was cut"
+[ "$count" = 0 ] || sync "$staging"/[1-9]* || fail 73 "$staging cannot be synced"
 : >"$staging/said"
 exec 7<"$staging/said"
 setsid sh -c "$program" tasktracker "$base" "$below" "$epoch" "$staging" </dev/null >/dev/null 2>&1 7<&- &
