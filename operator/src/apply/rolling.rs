@@ -24,8 +24,7 @@ use crate::{
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
-/// How long new containers may take to answer all requests. A daemon that is killed meanwhile may leave whoever waits for
-/// it waiting.
+/// Time limit for the requests to new containers. A `docker exec` may hang when the daemon is killed while it runs.
 const ASK_LIMIT: Duration = Duration::from_secs(12);
 
 /// What is replaced while it serves.
@@ -233,7 +232,7 @@ impl<'a> Takeover<'a> {
         self.serve(&self.replaced().collect(), &names, Duration::ZERO).await
     }
 
-    /// Waits until the new containers have been healthy for as long as is asked for.
+    /// Waits until the new containers have been healthy for `policy.rollout.soak`.
     async fn steady(&self) -> Result<(), Error> {
         let soak = self.context.rollout.soak.duration();
         self.serve(&self.replaced().collect(), &self.old_names().collect(), soak).await

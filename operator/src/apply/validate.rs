@@ -9,8 +9,8 @@ use crate::{
     text::printable,
 };
 
-/// Stores the release, which no container mounts a file of, and validates its Compose file and the files of services whose
-/// image or files changed.
+/// Stores the release, then validates its Compose file and the files of services whose image or files changed. No container
+/// mounts stored files.
 pub(super) async fn validate(
     host: &Host,
     prepared: &Prepared,
