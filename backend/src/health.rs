@@ -87,6 +87,7 @@ async fn ready(State(state): State<AppState>) -> Result<Json<Probe>, Error> {
         Ok(Err(error)) => problem::chain(&error),
         Err(_) => format!("no answer within {} s", READY_TIMEOUT.as_secs()),
     };
+    state.metrics.database_failed();
     tracing::warn!(error = %unready, "not ready: the database does not answer");
     Err(Error::Unavailable("the database does not answer".to_owned()))
 }

@@ -56,7 +56,7 @@ fn run(line: CommandLine) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    log::install(settings.log)?;
+    let _log = log::install(settings.log)?;
     let draining = Draining::default();
     server::drain_on_signal(draining.clone()).context("cannot listen to signals")?;
     let state = AppState {

@@ -18,7 +18,7 @@ use tasktracker_service::server::Draining;
 
 use crate::{
     metrics::{InFlight, Metrics},
-    problem::Error,
+    problem::{Error, Failure},
     state::AppState,
 };
 
@@ -43,6 +43,7 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     let mut observation = Observation::start(&state.metrics, &request);
     let response = next.run(request).await;
     observation.status = response.status();
+    observation.failure = response.extensions().get::<Failure>().cloned();
     response
 }
 
@@ -80,6 +81,7 @@ struct Observation {
     route: String,
     started: Instant,
     status: StatusCode,
+    failure: Option<Failure>,
     _in_flight: InFlight,
 }
 
@@ -92,6 +94,7 @@ impl Observation {
             route: route.to_owned(),
             started: Instant::now(),
             status: gone(),
+            failure: None,
             _in_flight: metrics.enter(),
         }
     }
@@ -99,9 +102,10 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let Self { metrics, method, route, started, status, _in_flight } = self;
+        let Self { metrics, method, route, started, status, failure, _in_flight } = self;
         let latency = started.elapsed();
         metrics.record(method, route, *status, latency);
+        metrics.record_outcome(method, route, *status, failure.as_ref());
         let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
         let status = status.as_u16();
         if route == "/metrics" || route.starts_with("/health") {

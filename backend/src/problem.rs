@@ -47,6 +47,21 @@ pub enum Error {
     Panicked(String),
 }
 
+/// Why a request failed, as it is counted. Rides on the response to where that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One of [`REASONS`].
+    pub reason: &'static str,
+    /// Fields and parameters that were not accepted, each one of [`FIELDS`].
+    pub fields: Vec<&'static str>,
+}
+
+/// Why requests fail: what was sent, the database, no time or no will to answer now, a defect.
+pub const REASONS: [&str; 4] = ["invalid", "database", "unavailable", "panic"];
+/// What may be refused of what was sent. Callers may invent fields: those are `other`.
+pub const FIELDS: [&str; 8] =
+    ["title", "description", "completed", "limit", "after", "Idempotency-Key", "body", "other"];
+
 /// A problem as it is sent.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -115,6 +130,24 @@ impl Error {
         Problem { kind: "about:blank", title, status: status.as_u16(), detail, errors }
     }
 
+    /// As it is counted; nothing where only the address was wrong.
+    fn failure(&self) -> Option<Failure> {
+        let [invalid, database, unavailable, panic] = REASONS;
+        let (reason, fields) = match self {
+            Self::NotFound(_) | Self::MethodNotAllowed(_) => return None,
+            Self::Malformed(_) | Self::UnsupportedMediaType | Self::TooLarge { .. } => {
+                (invalid, vec!["body"])
+            }
+            Self::Invalid(errors) => {
+                (invalid, errors.iter().map(|error| known_field(&error.field)).collect())
+            }
+            Self::Storage(_) => (database, Vec::new()),
+            Self::Unavailable(_) => (unavailable, Vec::new()),
+            Self::Panicked(_) => (panic, Vec::new()),
+        };
+        Some(Failure { reason, fields })
+    }
+
     fn log(&self) {
         match self {
             Self::Storage(cause) => tracing::error!(error = %chain(cause), "a request failed in the storage"),
@@ -127,7 +160,12 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        self.problem().into_response()
+        let failure = self.failure();
+        let mut response = self.problem().into_response();
+        if let Some(failure) = failure {
+            response.extensions_mut().insert(failure);
+        }
+        response
     }
 }
 
@@ -141,6 +179,13 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+fn known_field(field: &str) -> &'static str {
+    match field {
+        "" => "body",
+        field => FIELDS.into_iter().find(|known| *known == field).unwrap_or("other"),
     }
 }
 
@@ -173,6 +218,19 @@ mod tests {
           "errors": []
         }
         "#);
+    }
+
+    #[test]
+    fn what_failed_is_counted_by_a_few_words() {
+        let of = |error: Error| error.into_response().extensions().get::<Failure>().cloned();
+        let refused = ["title", "", "x".repeat(99).as_str()].map(|field| FieldError::new(field, "no"));
+        let expected = Failure { reason: "invalid", fields: vec!["title", "body", "other"] };
+        assert_eq!(of(Error::Invalid(refused.to_vec())), Some(expected));
+        let too_large = of(Error::TooLarge { limit_bytes: 1 });
+        assert_eq!(too_large, Some(Failure { reason: "invalid", fields: vec!["body"] }));
+        let storage = storage::Error::Statement { doing: "count", source: sqlx::Error::PoolTimedOut };
+        assert_eq!(of(Error::Storage(storage)), Some(Failure { reason: "database", fields: Vec::new() }));
+        assert_eq!(of(Error::NotFound("task 7".to_owned())), None);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub mod reasons {
     pub const COMPOSE_MISSING: &str = "ComposeMissing";
     /// The engine is too old.
     pub const ENGINE_TOO_OLD: &str = "EngineTooOld";
+    /// The user's login shell runs no programs.
+    pub const SHELL_UNUSABLE: &str = "ShellUnusable";
     /// A program that every host needs is missing.
     pub const TOOL_MISSING: &str = "ToolMissing";
     /// The user may not write into the folder.

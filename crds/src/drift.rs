@@ -31,6 +31,13 @@ pub struct DriftItem {
     pub answer: Answer,
 }
 
+impl DriftItem {
+    /// What differs, by which it is known again: the path, or the service where there is none.
+    pub fn subject(&self) -> Option<&String> {
+        self.path.as_ref().or(self.service.as_ref())
+    }
+}
+
 /// What the operator does about a difference.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Answer {
@@ -170,4 +177,33 @@ drift_kinds! {
     ContentStale: Loaded, Heal;
     /// A running service has not loaded its configuration.
     ConfigNotLoaded: Loaded, Heal;
+    /// Every container serves, and yet users get no answer, or an error.
+    NotServing: Loaded, Heal;
+}
+
+impl DriftKind {
+    /// What a person can do about a difference that the operator only reports; nothing where what was found says so.
+    pub fn remedy(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ComposeVersionChanged => {
+                "the next rollout takes the one that is there: nothing has to be done"
+            }
+            Self::DiskLow => "make room on that disk; `docker system df` shows what Docker has there",
+            Self::ClockSkew => "let chrony or systemd-timesyncd set the host's clock",
+            Self::SysctlTooLow => "set it with `sysctl -w`, and keep it in /etc/sysctl.d",
+            Self::PortTaken => "end what listens there, or change spec.ports",
+            Self::FileExtra => "take it away, or leave it be by policy.ignore",
+            Self::ImageTagMoved => {
+                "another revision, or policy.tags with `moved: Follow`, rolls out what it means now"
+            }
+            Self::Rogue => "end it, or give it another name, network or port; policy.ignore leaves it be",
+            Self::VolumeMissing => {
+                "bring the volume back from a backup; `apply --leave-data` goes on without it"
+            }
+            Self::VolumeChanged => {
+                "somebody made it anew: see what is in it, and bring the data back from a backup"
+            }
+            _ => return None,
+        })
+    }
 }

@@ -92,6 +92,9 @@ text_types! {
     /// A name of a stack, host or secret: a short DNS label.
     Name, r"^[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?$", max 30,
     "lower-case letters, digits and inner hyphens, at most 30";
+    /// The namespace of a stack: a DNS label of any legal length.
+    Namespace, r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max 63,
+    "lower-case letters, digits and inner hyphens, at most 63";
     /// The name of a Secret, or of a folder below `--secrets-dir`.
     SecretName, r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max 253,
     "lower-case letters, digits, inner hyphens and dots";
@@ -113,9 +116,9 @@ text_types! {
     /// An absolute, normal folder at least two levels deep.
     Directory, r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*){2,}$", max 200,
     "an absolute path of at least two levels without '.', '..' or special characters, such as /opt/tasktracker";
-    /// A POSIX user name.
-    UserName, r"^[a-z_][a-z0-9_-]{0,31}$", max 32,
-    "a POSIX user name";
+    /// A user as SSH servers know users: of the host itself, or of a directory such as `CORP\jane` or `jane@corp.example`.
+    UserName, r"^[A-Za-z0-9_][A-Za-z0-9_.@+\\$-]*$", max 255,
+    "a user name: letters, digits, '_', '.', '-', '@', '+', '\\', '$', with none of the last six in front";
     /// Registry host and path in front of `/backend` and `/frontend`.
     Registry, r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$", max 255,
     "a registry host and path such as registry.example.com/tasktracker";
@@ -158,9 +161,24 @@ text_types! {
     /// An amount of memory in Mi or Gi; Docker wants 6Mi at least.
     Memory, r"^(([6-9]|[1-9][0-9]{1,6})Mi|[1-9][0-9]{0,3}Gi)$", max 9,
     "an amount of memory such as 256Mi or 2Gi, at least 6Mi";
+    /// A time of the day.
+    ClockTime, r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", max 5,
+    "a time of the day such as 06:30";
+    /// The name of an alert.
+    AlertName, r"^[A-Z][A-Za-z0-9]*$", max 60,
+    "the name of an alert such as InstanceDown";
     /// A share of processors: cores with up to three decimals, or thousandths with `m`.
     Cpu, r"^([1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,6}m)$", max 9,
     "a number of cores such as \"0.5\" or 500m";
+}
+
+impl Origin {
+    /// The origin as browsers write it: in small letters, and without the port that its scheme has anyway.
+    pub fn canonical(&self) -> String {
+        let origin = self.0.to_ascii_lowercase();
+        let port = if origin.starts_with("https:") { ":443" } else { ":80" };
+        origin.strip_suffix(port).map_or(origin.clone(), str::to_owned)
+    }
 }
 
 impl BindAddress {
@@ -276,6 +294,29 @@ mod tests {
         assert!(
             "0".parse::<Cpu>().is_err() && "0.000".parse::<Cpu>().is_err() && "0.05".parse::<Cpu>().is_ok()
         );
+    }
+
+    #[test]
+    fn origins_are_compared_as_browsers_write_them() {
+        for (text, canonical) in [
+            ("https://Tasks.Example.com", "https://tasks.example.com"),
+            ("https://tasks.example.com:443", "https://tasks.example.com"),
+            ("https://tasks.example.com:80", "https://tasks.example.com:80"),
+            ("http://tasks.example.com:80", "http://tasks.example.com"),
+            ("http://a:8443", "http://a:8443"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().canonical(), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn users_are_taken_as_ssh_servers_know_them() {
+        for good in ["deploy", "john.doe", "Deploy", "CORP\\jane", "jane@corp.example", "app$", "1st", "_x"] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-oProxyCommand", "a b", "a;b", "a'b", "a\nb", "$(id)", "@a"] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

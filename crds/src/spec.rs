@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod hosts;
+pub mod monitoring;
 pub mod policy;
 pub mod services;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use app::*;
 pub use hosts::*;
+pub use monitoring::*;
 pub use policy::*;
 pub use services::*;
 
@@ -40,9 +42,9 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.ports) || [self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].all(p, [self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit].filter(q, q == p).size() == 1)").message("each port in ports is used once"),
-    validation = Rule::new("!has(self.ports) || (has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') || !(self.ports.page in [self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit])").message("each port in ports is used once"),
-    validation = Rule::new("!has(self.ports) || !(has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') || [self.ports.http, self.ports.https].all(p, !(p in [self.ports.api, self.ports.prometheus, self.ports.alertmanager, self.ports.grafana, self.ports.nodeExporter, self.ports.elasticsearch, self.ports.kibana, self.ports.fluentBit]) && self.ports.http != self.ports.https)").message("each port in ports is used once"),
+    validation = Rule::new("!has(self.ports) || ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]).all(p, ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]).filter(q, q == p).size() == 1)").message("each port in ports is used once"),
+    validation = Rule::new("!has(self.monitoring) || [self.monitoring.nodeExporter.port, self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].all(p, [self.monitoring.nodeExporter.port, self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].filter(q, q == p).size() == 1) && !(has(self.app) && has(self.ports) && self.monitoring.nodeExporter.port in ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]))").message("each port of a host is used once: those of monitoring differ, and monitoring.nodeExporter.port is none of the app's"),
+    validation = Rule::new("!has(self.monitoring) || !has(self.app) || !has(self.ports) || ![self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].exists(m, m in ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page])) || !self.hosts.exists(h, h.roles.exists(r, r == 'app') && h.roles.exists(r, r == 'monitoring'))").message("each port of a host is used once: where it has both roles, none of monitoring's is one of the app's"),
     validation = Rule::new("!has(self.app) || self.hosts.exists(h, h.roles.exists(r, r == 'app'))").message("app needs a host with the role app"),
     validation = Rule::new("!has(self.monitoring) || has(self.monitoring.use) || self.hosts.exists(h, h.roles.exists(r, r == 'monitoring'))").message("monitoring needs a host with the role monitoring, or use"),
     validation = Rule::new("!has(self.logging) || has(self.logging.use) || self.hosts.exists(h, h.roles.exists(r, r == 'logging'))").message("logging needs a host with the role logging, or use"),
@@ -65,13 +67,13 @@ pub struct TaskTrackerStackSpec {
     /// The app: backend, frontend and the edge in front of them. Missing: not deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppSpec>,
-    /// Prometheus, Alertmanager and Grafana. Missing: not deployed.
+    /// Prometheus, and the agents that feed it. Missing: not deployed; `{}`: all defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringSpec>,
     /// Elasticsearch and Kibana, with Fluent Bit on the app hosts. Missing: not deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<LoggingSpec>,
-    /// Published ports.
+    /// Ports of the app.
     #[serde(default)]
     pub ports: PortsSpec,
     /// What the operator may do by itself.

@@ -16,10 +16,15 @@ use kube::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{API_VERSION, KIND, TaskTrackerStack};
+use crate::{
+    API_VERSION, KIND, TaskTrackerStack,
+    scalars::{Name, Namespace},
+};
 pub use node::{Node, NodeValue, Position};
 pub use support::unsupported;
 
+/// The API group of stacks.
+const GROUP: &str = "tasktracker.dev/";
 /// Largest stack file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 
@@ -62,12 +67,60 @@ static RULES: LazyLock<CompiledSchema> = LazyLock::new(|| compile_schema(&SCHEMA
 /// # Errors
 /// Every mistake found, in the order of the text.
 pub fn read_stack(text: &str) -> Result<TaskTrackerStack, Vec<Mistake>> {
-    let document = node::parse(text).map_err(|mistake| vec![mistake])?;
+    checked(&node::parse(text).map_err(|mistake| vec![mistake])?)
+}
+
+/// What one document of a YAML file is.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// A stack, or every mistake in what is meant to be one.
+    Stack(Result<Box<TaskTrackerStack>, Vec<Mistake>>),
+    /// Something else that belongs to somebody else: its kind, or what is there instead of one.
+    Other(String),
+}
+
+/// Reads every document of a YAML file; one without any content is left out.
+///
+/// # Errors
+/// Where the text is no YAML: the mistake.
+pub fn read_documents(text: &str) -> Result<Vec<Document>, Mistake> {
+    let documents = node::parse_all(text)?;
+    Ok(documents
+        .iter()
+        .map(|document| other(document).map_or_else(|| stack(document), Document::Other))
+        .collect())
+}
+
+fn stack(document: &Node) -> Document {
+    Document::Stack(checked(document).map(Box::new))
+}
+
+/// The kind of a document that is certainly no stack, also where it is only half of one, as when a file is read while it
+/// is written: another kind of resource, or a mapping that no resource begins with.
+fn other(document: &Node) -> Option<String> {
+    let text = |key: &str| document.get(key).and_then(Node::as_str).filter(|text| !text.is_empty());
+    let is_ours = |text: &str| text == KIND || text.starts_with(GROUP);
+    if let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) {
+        return (!is_ours(version) && !is_ours(kind)).then(|| printable(kind));
+    }
+    let NodeValue::Mapping(entries) = &document.value else { return None };
+    let of_resource = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let is_part = entries.iter().any(|(key, _, _)| of_resource.contains(&key.as_str()));
+    (!is_part && !entries.is_empty()).then(|| "no kind".to_owned())
+}
+
+/// A kind as it may stand in a line.
+fn printable(kind: &str) -> String {
+    kind.chars().filter(|character| !character.is_control()).take(63).collect()
+}
+
+/// Checks one document.
+fn checked(document: &Node) -> Result<TaskTrackerStack, Vec<Mistake>> {
     let mut mistakes = Vec::new();
-    check_head(&document, &mut mistakes);
-    schema::check(&document, &SCHEMA, "", &mut mistakes);
+    check_head(document, &mut mistakes);
+    schema::check(document, &SCHEMA, "", &mut mistakes);
     if mistakes.is_empty() {
-        check_rules(&document, &mut mistakes);
+        check_rules(document, &mut mistakes);
     }
     if !mistakes.is_empty() {
         return Err(sorted(mistakes));
@@ -120,13 +173,13 @@ fn check_name(metadata: &Node, key: &str, mistakes: &mut Vec<Mistake>) {
         }
         return;
     };
-    let fits = node.as_str().is_some_and(|text| text.parse::<crate::scalars::Name>().is_ok());
-    if !fits {
-        let message = format!(
-            "expected lower-case letters, digits and inner hyphens, at most 30, found {}",
-            node.describe()
-        );
-        mistakes.push(node.mistake(&path, message));
+    let text = node.as_str().unwrap_or_default();
+    let form = match key {
+        "namespace" => text.parse::<Namespace>().err(),
+        _ => text.parse::<Name>().err(),
+    };
+    if let Some(error) = form {
+        mistakes.push(node.mistake(&path, format!("expected {}, found {}", error.expected, node.describe())));
     }
 }
 

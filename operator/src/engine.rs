@@ -11,6 +11,7 @@ mod hosts;
 mod images;
 mod left;
 mod notifier;
+mod push;
 mod requests;
 mod retire;
 mod rollback;

@@ -28,6 +28,8 @@ const KEPT: usize = 5;
 const REMEMBERED: usize = 10;
 /// How often a difference is repaired before it is left alone.
 const TRIES: u32 = 3;
+/// Values of one setting that a host gave by itself, at most: of more, none is remembered.
+const MOST_DEFAULTS: usize = 20;
 
 /// What happened to a project on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +78,10 @@ pub struct Ledger {
     /// Settings that every container had after the last rollout though nothing asked for them: the host's own defaults.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub host_defaults: BTreeMap<String, String>,
+    /// Values that the host gave by itself whenever something was made: what has them is as it was made, whatever the host
+    /// gives by now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub former_defaults: BTreeMap<String, BTreeSet<String>>,
     /// What an apply is about; there only while one is under way, or was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
@@ -126,12 +132,30 @@ pub struct Intent {
 pub struct Attempt {
     /// Kind of the difference.
     pub kind: DriftKind,
-    /// Its path.
+    /// What differed: a path, or a service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// How often it was repaired in vain.
+    #[serde(default)]
     pub count: u32,
+    /// How often the host refused a step of its repair.
+    #[serde(default)]
+    pub refused: u32,
 }
+
+/// What came of repairs, where differences are still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// They were carried out.
+    Done,
+    /// The host refused a step: those after it were not carried out.
+    Refused,
+    /// Docker refused a step: files were written before it.
+    RefusedByDocker,
+}
+
+/// A difference: its kind, and what differs.
+pub type Cause = (DriftKind, Option<String>);
 
 /// A rollout that ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -296,6 +320,7 @@ impl Ledger {
             adopted: None,
             compose: None,
             host_defaults: BTreeMap::new(),
+            former_defaults: BTreeMap::new(),
             intent: None,
             attempts: Vec::new(),
             failed: None,
@@ -312,6 +337,11 @@ impl Ledger {
     /// Whether nothing was ever rolled out, or begun: no data is known here.
     pub fn is_empty(&self) -> bool {
         self.current.is_none() && self.previous.is_none() && self.has_no_volumes()
+    }
+
+    /// Whether a release was ever in force here: before that, nothing kept data.
+    pub fn was_in_force(&self) -> bool {
+        self.current.is_some() || self.previous.is_some()
     }
 
     /// Whether everything was taken away, data as well: whoever comes next finds nothing of it.
@@ -449,6 +479,19 @@ impl Ledger {
         Self { approved: Some(approved), ..self.signed(signature) }
     }
 
+    /// Something was made while the host gave these settings by itself.
+    #[must_use]
+    pub fn made_with(mut self, defaults: impl IntoIterator<Item = (String, String)>) -> Self {
+        let learned = std::mem::take(&mut self.host_defaults);
+        for (field, value) in learned.clone().into_iter().chain(defaults) {
+            let values = self.former_defaults.entry(field).or_default();
+            if values.len() < MOST_DEFAULTS {
+                values.insert(value);
+            }
+        }
+        Self { host_defaults: learned, ..self }
+    }
+
     /// Another owner has the project from now on: what Docker made for those before stays labelled so.
     #[must_use]
     pub fn taken_over(self, owner: &str, stack: &str) -> Self {
@@ -464,35 +507,45 @@ impl Ledger {
     }
 
     /// Whether a difference was repaired in vain so often that it is left to a person.
-    pub fn gave_up(&self, kind: DriftKind, path: Option<&String>) -> bool {
-        self.tries(kind, path) >= TRIES
+    pub fn gave_up(&self, kind: DriftKind, subject: Option<&String>) -> bool {
+        self.tries(kind, subject).is_some_and(|attempt| attempt.count >= TRIES)
     }
 
-    /// Whether a difference was repaired in vain before.
-    pub fn was_in_vain(&self, kind: DriftKind, path: Option<&String>) -> bool {
-        self.tries(kind, path) > 0
+    /// Whether the host refused to repair a difference.
+    pub fn was_refused(&self, kind: DriftKind, subject: Option<&String>) -> bool {
+        self.tries(kind, subject).is_some_and(|attempt| attempt.refused > 0)
     }
 
-    fn tries(&self, kind: DriftKind, path: Option<&String>) -> u32 {
-        let is_it = |attempt: &&Attempt| attempt.kind == kind && attempt.path.as_ref() == path;
-        self.attempts.iter().find(is_it).map_or(0, |attempt| attempt.count)
+    /// What was tried about a difference that is still there.
+    pub fn tries(&self, kind: DriftKind, subject: Option<&String>) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.kind == kind && attempt.path.as_ref() == subject)
     }
 
-    /// What is known to have been in vain after differences were repaired and some of them are `left`.
+    /// What is known to have been tried after differences were repaired and some of them are `left`.
     pub fn attempts_after(
         &self,
-        repaired: &[(DriftKind, Option<String>)],
+        repaired: &BTreeSet<Cause>,
+        tried: Tried,
         left: &[DriftItem],
     ) -> Vec<Attempt> {
-        let is_left = |kind: DriftKind, path: &Option<String>| {
-            left.iter().any(|item| item.kind == kind && item.path == *path)
+        let is_left = |kind: DriftKind, subject: &Option<String>| {
+            left.iter().any(|item| item.kind == kind && item.subject() == subject.as_ref())
         };
         let mut attempts = self.attempts.clone();
         attempts.retain(|attempt| is_left(attempt.kind, &attempt.path));
-        for (kind, path) in repaired.iter().filter(|(kind, path)| is_left(*kind, path)) {
-            match attempts.iter_mut().find(|attempt| attempt.kind == *kind && attempt.path == *path) {
-                Some(attempt) => attempt.count = attempt.count.saturating_add(1),
-                None => attempts.push(Attempt { kind: *kind, path: path.clone(), count: 1 }),
+        for (kind, path) in repaired.iter().filter(|(kind, subject)| is_left(*kind, subject)) {
+            let known = attempts.iter().position(|attempt| attempt.kind == *kind && attempt.path == *path);
+            let index = known.unwrap_or_else(|| {
+                attempts.push(Attempt { kind: *kind, path: path.clone(), count: 0, refused: 0 });
+                attempts.len() - 1
+            });
+            let Attempt { count, refused, .. } = &mut attempts[index];
+            let is_file = matches!(kind, DriftKind::FileMissing | DriftKind::FileChanged);
+            match tried {
+                Tried::Done => *count = count.saturating_add(1),
+                // Who changes a file again may be why Docker refused what followed.
+                Tried::RefusedByDocker if is_file => *count = count.saturating_add(1),
+                Tried::Refused | Tried::RefusedByDocker => *refused = refused.saturating_add(1),
             }
         }
         attempts

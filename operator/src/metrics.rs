@@ -1,17 +1,24 @@
 //! Metrics of the operator. A stack's series exist at 0 from the first, and go when the stack goes.
 
+mod containers;
 mod controller;
 mod kinds;
 mod labelled;
+mod remote_write;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, proto::MetricFamily,
+};
 use tasktracker_crds::{Answer, DriftKind, Layer, TaskTrackerStackStatus, conditions};
 
+pub use containers::ContainerSample;
+use containers::Containers;
 pub use controller::{ApiRequests, Controller};
 use kinds::KindCounters;
 use labelled::{forget, registered};
+pub(crate) use remote_write::remote_write;
 
 use crate::{
     component,
@@ -44,6 +51,7 @@ macro_rules! metrics {
             requests: controller::SharedRequests,
             leader: IntGaugeVec,
             source: IntGaugeVec,
+            containers: Containers,
             $($field: $kind,)*
         }
 
@@ -56,11 +64,15 @@ macro_rules! metrics {
                 let (registry, names, mut registries) = (Registry::new(), Registry::new(), Vec::new());
                 registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
                 controller::build_info(&registry)?;
+                let (containers, of_containers) = (Containers::new()?, Registry::new());
+                of_containers.register(Box::new(containers.clone()))?;
+                registries.push(of_containers);
                 Ok(Self {
                     $($field: registered(&names, &mut registries, $name, $help, &$labels)?,)*
                     requests: Arc::new(ApiRequests::new(&registry)?),
                     leader: controller::leader(&registry)?,
                     source: controller::source(&registry)?,
+                    containers,
                     registry,
                     registries,
                 })
@@ -69,6 +81,7 @@ macro_rules! metrics {
             /// Takes every series of a stack away.
             pub fn end(&self, key: &StackKey) {
                 $(forget(&self.$field, key, &[]);)*
+                self.containers.forget(key, None);
             }
         }
     };
@@ -153,6 +166,11 @@ impl Metrics {
         String::from_utf8(text).unwrap_or_default()
     }
 
+    /// Every series.
+    pub(crate) fn families(&self) -> Vec<MetricFamily> {
+        [&self.registry].into_iter().chain(&self.registries).flat_map(Registry::gather).collect()
+    }
+
     /// Makes a stack's series exist at 0.
     pub fn begin(&self, stack: &Stack) {
         let labels = StackLabels::of(stack);
@@ -197,8 +215,8 @@ impl Metrics {
 
     /// Takes away the series of one project; those of its host, where that is the last one there.
     fn end_project(&self, key: &ProjectKey, is_last: bool) {
-        let ProjectKey { stack, host, component } = key;
-        let component = component.as_str();
+        let ProjectKey { stack, host, component: component_name } = key;
+        let component = component_name.as_str();
         let of_project = [("host", host.as_str()), ("component", component)];
         forget(&self.host_failure, stack, &of_project);
         forget(&self.change_waiting, stack, &of_project);
@@ -207,6 +225,7 @@ impl Metrics {
         forget(&self.last_success, stack, &of_project);
         forget(&self.component_healthy, stack, &of_project);
         forget(&self.drift_items, stack, &of_project);
+        self.containers.forget(stack, Some((host, *component_name)));
         if is_last {
             let of_host = [("host", host.as_str())];
             forget(&self.host_reachable, stack, &of_host);
@@ -368,6 +387,21 @@ impl Metrics {
     /// A message to a webhook: `sent`, `failed` or `dropped`.
     pub fn notified(&self, labels: &StackLabels, result: &str) {
         self.notifications.with_label_values(&labels.with(&[result])).inc();
+    }
+
+    /// Whether the last samples of a project are of these containers, with the same restarts, OOM kills and health.
+    pub fn has_samples_of(
+        &self,
+        labels: &StackLabels,
+        key: &ProjectKey,
+        samples: &[ContainerSample],
+    ) -> bool {
+        self.containers.has_samples_of(labels, (&key.host, key.component), samples)
+    }
+
+    /// The last samples of a project's containers.
+    pub fn record_containers(&self, labels: &StackLabels, key: &ProjectKey, samples: Vec<ContainerSample>) {
+        self.containers.set(labels, (&key.host, key.component), samples);
     }
 
     /// An SSH connection that was opened.

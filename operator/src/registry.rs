@@ -1,6 +1,6 @@
 //! Image references, logins and what a registry refuses. Pure.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE};
 use serde::Deserialize;
@@ -94,8 +94,13 @@ pub fn kept_login(config: &[u8], registry: &str) -> Result<Kept, String> {
     if let Some((key, helper)) = config.cred_helpers.iter().find(|(key, _)| is_it(key)) {
         return Ok(Kept::Helper { helper: helper.clone(), key: key.clone() });
     }
-    let Some((key, auth)) = config.auths.iter().find(|(key, _)| is_it(key)) else { return Ok(Kept::Nowhere) };
-    match config.creds_store {
+    let Some((key, auth)) = config.auths.iter().find(|(key, _)| is_it(key)) else {
+        // As Docker's own client does, the store is asked for a registry that has no entry, too.
+        let store = config.creds_store.filter(|store| !store.is_empty());
+        let key = registry_key(registry).to_owned();
+        return Ok(store.map_or(Kept::Nowhere, |helper| Kept::Helper { helper, key }));
+    };
+    match config.creds_store.filter(|store| !store.is_empty()) {
         Some(helper) => Ok(Kept::Helper { helper, key: key.clone() }),
         None if !auth.identity_token.is_empty() => {
             let password = Secret::new(auth.identity_token.clone().into_bytes());
@@ -196,38 +201,107 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// The registry does not answer, or not in time.
     Unavailable,
-    /// It does not accept the login, or there is none.
+    /// It asks to be left alone for a while.
+    RateLimited,
+    /// It shows a certificate for which nobody vouches on the host.
+    UnknownAuthority,
+    /// It speaks plain HTTP where the host wants TLS.
+    PlainHttp,
+    /// It does not accept the login.
+    WrongLogin,
+    /// It does not let this login have the image, or there is no login.
     Denied,
     /// It does not have the image.
     Missing,
+    /// It does not have the image for the host's processor.
+    OtherPlatform,
     /// What it sends is not what its digest says.
     Mismatch,
+    /// The host has no room for the image.
+    NoSpace,
 }
+
+/// What Docker says, in lower case, and what it means: the first that is found counts.
+const WORDS: &[(&str, RefusalKind)] = &[
+    ("verification failed", RefusalKind::Mismatch),
+    ("digest mismatch", RefusalKind::Mismatch),
+    ("unexpected commit digest", RefusalKind::Mismatch),
+    ("does not match", RefusalKind::Mismatch),
+    ("no space left on device", RefusalKind::NoSpace),
+    ("disk quota exceeded", RefusalKind::NoSpace),
+    ("no matching manifest", RefusalKind::OtherPlatform),
+    ("no match for platform", RefusalKind::OtherPlatform),
+    ("does not provide the specified platform", RefusalKind::OtherPlatform),
+    ("toomanyrequests", RefusalKind::RateLimited),
+    ("too many requests", RefusalKind::RateLimited),
+    ("rate limit", RefusalKind::RateLimited),
+    ("parsing http 429 response", RefusalKind::RateLimited),
+    ("x509: ", RefusalKind::UnknownAuthority),
+    ("server gave http response to https client", RefusalKind::PlainHttp),
+    ("first record does not look like a tls handshake", RefusalKind::PlainHttp),
+    ("no basic auth credentials", RefusalKind::Denied),
+    // What Harbor says where a login is right and may not see the image.
+    ("unauthorized to access", RefusalKind::Denied),
+    ("unauthorized", RefusalKind::WrongLogin),
+    ("incorrect username or password", RefusalKind::WrongLogin),
+    ("authentication required", RefusalKind::WrongLogin),
+    ("denied", RefusalKind::Denied),
+    ("not found", RefusalKind::Missing),
+    ("manifest unknown", RefusalKind::Missing),
+    ("name unknown", RefusalKind::Missing),
+    ("does not exist", RefusalKind::Missing),
+];
 
 impl Refusal {
     /// Judges an answer of Docker by its status and its words: the words of a pull come without a status.
     pub fn judge(status: Option<u16>, found: &str) -> Self {
         let words = found.to_lowercase();
-        let says = |all: &[&str]| all.iter().any(|one| words.contains(one));
-        let kind = if says(&[
-            "verification failed",
-            "digest mismatch",
-            "unexpected commit digest",
-            "does not match",
-        ]) {
-            RefusalKind::Mismatch
-        } else if matches!(status, Some(401 | 403))
-            || says(&["unauthorized", "denied", "no basic auth credentials", "authentication required"])
-        {
-            RefusalKind::Denied
-        } else if status == Some(404)
-            || says(&["not found", "manifest unknown", "name unknown", "does not exist"])
-        {
-            RefusalKind::Missing
-        } else {
-            RefusalKind::Unavailable
+        let by_words = WORDS.iter().find(|(one, _)| words.contains(one)).map(|(_, kind)| *kind);
+        let by_status = match status {
+            Some(401) => Some(RefusalKind::WrongLogin),
+            Some(403) => Some(RefusalKind::Denied),
+            Some(404) => Some(RefusalKind::Missing),
+            Some(429) => Some(RefusalKind::RateLimited),
+            _ => None,
         };
+        let kind = by_words.or(by_status).unwrap_or(RefusalKind::Unavailable);
         Self { kind, found: crate::text::printable(found) }
+    }
+
+    /// Whether another try with the same login is in vain.
+    pub fn is_of_login(&self) -> bool {
+        self.kind == RefusalKind::WrongLogin
+    }
+
+    /// The same, where nobody had logged in: no login is wrong.
+    pub(crate) fn without_login(self) -> Self {
+        let kind = if self.is_of_login() { RefusalKind::Denied } else { self.kind };
+        Self { kind, ..self }
+    }
+
+    /// Whether the registry does not have the image, or does not tell whether it has.
+    pub fn is_without_image(&self) -> bool {
+        matches!(self.kind, RefusalKind::Missing | RefusalKind::Denied)
+    }
+
+    /// How long its registry is not asked again after so many failures in a row: longer and longer.
+    ///
+    /// Docker passes on no `Retry-After`: where a registry limits requests, the pause begins with what is usual there.
+    pub fn pause(&self, failures: u32) -> Duration {
+        let minutes = Duration::from_mins;
+        let (first, longest) = match self.kind {
+            RefusalKind::RateLimited => (minutes(5), minutes(60)),
+            // The same login is not used again anyway: another one is used at once.
+            RefusalKind::WrongLogin => (Duration::from_secs(10), Duration::from_secs(10)),
+            RefusalKind::Missing => (Duration::from_secs(10), minutes(1)),
+            RefusalKind::Unavailable | RefusalKind::Denied => (Duration::from_secs(10), minutes(5)),
+            RefusalKind::UnknownAuthority
+            | RefusalKind::PlainHttp
+            | RefusalKind::OtherPlatform
+            | RefusalKind::Mismatch
+            | RefusalKind::NoSpace => (Duration::from_secs(30), minutes(10)),
+        };
+        (first * 2_u32.saturating_pow(failures.saturating_sub(1).min(10))).min(longest)
     }
 
     /// Nobody answered.
@@ -243,19 +317,47 @@ impl Refusal {
     /// The reason for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self.kind {
-            RefusalKind::Unavailable => reasons::REGISTRY_UNAVAILABLE,
-            RefusalKind::Denied => reasons::REGISTRY_DENIED,
-            RefusalKind::Missing => reasons::IMAGE_MISSING,
+            RefusalKind::Unavailable
+            | RefusalKind::RateLimited
+            | RefusalKind::UnknownAuthority
+            | RefusalKind::PlainHttp => reasons::REGISTRY_UNAVAILABLE,
+            RefusalKind::WrongLogin | RefusalKind::Denied => reasons::REGISTRY_DENIED,
+            RefusalKind::Missing | RefusalKind::OtherPlatform => reasons::IMAGE_MISSING,
             RefusalKind::Mismatch => reasons::DIGEST_MISMATCH,
+            RefusalKind::NoSpace => reasons::PREFLIGHT_FAILED,
         }
     }
 
     /// What is to be told of an image.
     pub fn message(&self, reference: &str) -> String {
         let (expected, remedy) = match self.kind {
-            RefusalKind::Unavailable => ("an answer of its registry", "it is asked again"),
+            RefusalKind::Unavailable => {
+                ("an answer of its registry", "see whether it runs and whether the host reaches it")
+            }
+            RefusalKind::RateLimited => (
+                "an answer of its registry",
+                "wait, or log in: registries limit who is not known to them more",
+            ),
+            RefusalKind::UnknownAuthority => (
+                "a registry that the host trusts",
+                "put its authority into /etc/docker/certs.d/REGISTRY/ca.crt on the host",
+            ),
+            RefusalKind::PlainHttp => (
+                "a registry that speaks TLS",
+                "give it a certificate, or name it in `insecure-registries` of the host's daemon.json",
+            ),
+            RefusalKind::WrongLogin => (
+                "its registry to accept the login",
+                "see app.registryAuth, or `docker login` on the host; it is not used again before it changes",
+            ),
             RefusalKind::Denied => {
                 ("its registry to accept the login", "see app.registryAuth, or `docker login` on the host")
+            }
+            RefusalKind::OtherPlatform => {
+                ("it for the host's platform", "build and push it for that one, too (`docker buildx`)")
+            }
+            RefusalKind::NoSpace => {
+                ("room for it on the host", "make room there; `docker system df` shows what Docker has")
             }
             RefusalKind::Missing => {
                 ("it on the host or in the registry", "push it, or `docker load` it on the host")
@@ -325,6 +427,10 @@ mod tests {
         assert_eq!(kept_login(config, "d.example"), Ok(Kept::Nowhere));
         let store = br#"{"auths": {"https://b.example/v1/": {}}, "credsStore": "pass"}"#;
         assert_eq!(kept_login(store, "b.example"), helper("pass", "https://b.example/v1/"));
+        let alone = br#"{"credsStore": "pass"}"#;
+        assert_eq!(kept_login(alone, "c.example:5000"), helper("pass", "c.example:5000"));
+        assert_eq!(kept_login(alone, "docker.io"), helper("pass", "https://index.docker.io/v1/"));
+        assert_eq!(kept_login(br#"{"credsStore": ""}"#, "b.example"), Ok(Kept::Nowhere));
         let token = br#"{"auths": {"b.example": {"auth": "dTpw", "identitytoken": "t"}}}"#;
         let Ok(Kept::Here(token)) = kept_login(token, "b.example") else { panic!("a token is a login") };
         assert_eq!(URL_SAFE.decode(token.header().reveal()).unwrap(), br#"{"identitytoken":"t"}"#);
@@ -343,9 +449,41 @@ mod tests {
     }
 
     #[test]
+    fn pauses_grow_and_a_registry_that_limits_requests_has_its_peace() {
+        let seconds = |status: u16, failures: u32| Refusal::judge(Some(status), "").pause(failures).as_secs();
+        assert_eq!([1, 2, 3, 6, 99].map(|failures| seconds(500, failures)), [10, 20, 40, 300, 300]);
+        assert_eq!([1, 2, 9].map(|failures| seconds(429, failures)), [300, 600, 3_600]);
+        assert_eq!([1, 3, 9].map(|failures| seconds(404, failures)), [10, 40, 60]);
+    }
+
+    #[test]
     fn refusals_are_told_apart_by_what_docker_says() {
         let kind = |status, found| Refusal::judge(status, found).kind;
-        assert_eq!(kind(Some(401), "x"), RefusalKind::Denied);
+        assert_eq!(kind(Some(401), "x"), RefusalKind::WrongLogin);
+        assert_eq!(kind(None, "unauthorized: incorrect username or password"), RefusalKind::WrongLogin);
+        assert_eq!(kind(Some(403), "x"), RefusalKind::Denied);
+        assert_eq!(kind(None, "pull access denied for a, repository does not exist"), RefusalKind::Denied);
+        assert_eq!(
+            kind(None, "no matching manifest for linux/amd64 in the manifest list entries"),
+            RefusalKind::OtherPlatform
+        );
+        assert_eq!(
+            kind(None, "failed to register layer: write /usr/bin/caddy: no space left on device"),
+            RefusalKind::NoSpace
+        );
+        assert_eq!(
+            kind(Some(500), "Get \"https://a/v2/\": x509: certificate signed by unknown authority"),
+            RefusalKind::UnknownAuthority
+        );
+        assert_eq!(
+            kind(Some(500), "Get \"https://a/v2/\": http: server gave HTTP response to HTTPS client"),
+            RefusalKind::PlainHttp
+        );
+        assert_eq!(kind(Some(429), "x"), RefusalKind::RateLimited);
+        assert_eq!(
+            kind(None, "toomanyrequests: You have reached your pull rate limit"),
+            RefusalKind::RateLimited
+        );
         assert_eq!(kind(None, "Head \"https://a/v2/\": no basic auth credentials"), RefusalKind::Denied);
         assert_eq!(kind(Some(404), "manifest for a:r1 not found: manifest unknown"), RefusalKind::Missing);
         assert_eq!(

@@ -1,11 +1,16 @@
 //! A value that no message, log, plan or file of ours shows, and the form in which it may be remembered. Pure.
 
+mod form;
+
 use std::{collections::BTreeMap, fmt};
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use tasktracker_crds::SecretKeySpec;
+use tasktracker_crds::{SecretKeySpec, scalars::SecretName};
 use zeroize::Zeroizing;
+
+pub use form::Form;
 
 use crate::model::{hexadecimal, sha256};
 
@@ -81,17 +86,35 @@ impl SealKey {
 /// Keyed hashes of the secret files of a project, by path from its folder.
 pub type Seals = BTreeMap<String, String>;
 
+/// Where the content of a secret file comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SecretSource {
+    /// Name of the Secret.
+    pub secret: SecretName,
+    /// Key in it.
+    pub key: String,
+    /// What is made of its value, unless the file has it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+}
+
+impl From<SecretKeySpec> for SecretSource {
+    fn from(SecretKeySpec { secret, key }: SecretKeySpec) -> Self {
+        Self { secret, key, form: None }
+    }
+}
+
 /// Where the secret files of a project come from, by path from its folder.
-pub type References = BTreeMap<String, SecretKeySpec>;
+pub type References = BTreeMap<String, SecretSource>;
 
 /// Secrets as their source has them now. Releases may have other references at the same paths: what is asked for is told
 /// by the reference, not by the path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
     /// Those that could be had.
-    pub known: BTreeMap<SecretKeySpec, Secret>,
+    pub known: BTreeMap<SecretSource, Secret>,
     /// What is wrong with the others.
-    pub missing: BTreeMap<SecretKeySpec, String>,
+    pub missing: BTreeMap<SecretSource, String>,
 }
 
 impl Values {
@@ -111,7 +134,9 @@ impl Values {
 
     /// A text without any of the values, line by line of those.
     pub fn redacted(&self, text: &str) -> String {
-        let values = self.known.values().filter_map(|value| std::str::from_utf8(value.reveal()).ok());
+        // Of what is made of a value, the rest is no secret.
+        let plain = self.known.iter().filter(|(source, _)| source.form.is_none());
+        let values = plain.filter_map(|(_, value)| std::str::from_utf8(value.reveal()).ok());
         let parts = values.flat_map(str::lines).map(str::trim).filter(|part| part.len() >= SHORTEST);
         // One may be part of another: that one goes first.
         let mut parts: Vec<&str> = parts.collect();
@@ -130,8 +155,8 @@ impl Values {
 mod tests {
     use super::*;
 
-    fn reference(name: &str) -> SecretKeySpec {
-        SecretKeySpec { secret: name.parse().unwrap(), key: "k".to_owned() }
+    fn reference(name: &str) -> SecretSource {
+        SecretSource { secret: name.parse().unwrap(), key: "k".to_owned(), form: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Starts one sandbox host and keeps it until Enter, the end of stdin or Ctrl-C.
 //!
-//! `cargo run -p tasktracker-testbed --example host -- [NAME] [KEEP IMAGES AS] [newer]`
+//! `cargo run -p tasktracker-testbed --example host -- [NAME] [KEEP IMAGES AS] [newer|current]`
 
 use anyhow::Result;
 use std::io::{Write, stdin, stdout};
@@ -11,9 +11,11 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "host".to_owned());
     let mut options = HostOptions { reuse: arguments.next(), ..HostOptions::default() };
-    if arguments.next().as_deref() == Some("newer") {
-        options = HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..options };
-    }
+    options = match arguments.next().as_deref() {
+        Some("newer") => HostOptions { engine: Engine::Newer, compose: Compose::Newer, ..options },
+        Some("current") => HostOptions { engine: Engine::Current, compose: Compose::Current, ..options },
+        _ => options,
+    };
     let start = Instant::now();
     let host = SandboxHost::start(&name, &options)?;
     let mut out = stdout();

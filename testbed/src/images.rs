@@ -11,6 +11,12 @@ use std::process::Command;
 
 /// The tag of the image that [`caddy`] builds.
 pub const CADDY: &str = "caddy:2.6.2";
+/// The tag of the image that [`prometheus`] builds.
+pub const PROMETHEUS: &str = "prom/prometheus:v2.53.3";
+/// The tag of the image that [`alertmanager`] builds.
+pub const ALERTMANAGER: &str = "prom/alertmanager:v0.28.1";
+/// The tag of the image that [`node_exporter`] builds.
+pub const NODE_EXPORTER: &str = "prom/node-exporter:v1.9.0";
 
 /// One `docker build`.
 #[derive(Debug, Clone, Copy)]
@@ -57,20 +63,57 @@ pub fn save(host: &dyn DemoHost, tag: &str, archive: &Path) -> Result<()> {
 /// When the packages cannot be downloaded or Docker refuses.
 pub fn caddy(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let tree = packages::ensure_caddy(say)?;
-    let script = include_str!("images/caddy.sh");
-    // What was kept is of this recipe.
+    imported(host, CADDY, include_str!("images/caddy.sh"), &tree, say)
+}
+
+/// The same of Prometheus, with `promtool` and a shell.
+///
+/// # Errors
+/// As [`caddy`].
+pub fn prometheus(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = packages::ensure_monitoring(say)?;
+    imported(host, PROMETHEUS, include_str!("images/prometheus.sh"), &tree, say)
+}
+
+/// The same of Alertmanager, with `amtool`.
+///
+/// # Errors
+/// As [`caddy`].
+pub fn alertmanager(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = packages::ensure_monitoring(say)?;
+    imported(host, ALERTMANAGER, include_str!("images/prometheus.sh"), &tree, say)
+}
+
+/// The same of the node exporter.
+///
+/// # Errors
+/// As [`caddy`].
+pub fn node_exporter(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = packages::ensure_monitoring(say)?;
+    imported(host, NODE_EXPORTER, include_str!("images/prometheus.sh"), &tree, say)
+}
+
+/// An archive of the image that a script makes of a tree of packages. What was kept is of this recipe.
+fn imported(
+    host: &dyn DemoHost,
+    tag: &str,
+    script: &str,
+    tree: &Path,
+    say: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
     let mut recipe = DefaultHasher::new();
     script.hash(&mut recipe);
-    let archive = crate::cache_folder()?.join(format!("images/caddy-2.6.2-{:016x}.tar", recipe.finish()));
+    let name = tag.replace(['/', ':'], "-");
+    let archive = crate::cache_folder()?.join(format!("images/{name}-{:016x}.tar", recipe.finish()));
     if !archive.exists() {
-        say(&format!("building the image {CADDY}"));
+        say(&format!("building the image {tag}"));
         let root = tempfile::tempdir_in(crate::cache_folder()?)?;
         let docker = host.docker_command();
         let mut command = Command::new("bash");
-        command.args(["-c", script, "bash"]).args([&tree, root.path()]).arg(CADDY);
+        command.args(["-c", script, "bash"]).args([tree, root.path()]).arg(tag);
         command.arg(docker.get_program()).args(docker.get_args());
-        run(&mut command).context("building the image of Caddy")?;
-        save(host, CADDY, &archive)?;
+        run(&mut command).with_context(|| format!("building the image {tag}"))?;
+        save(host, tag, &archive)?;
     }
     Ok(archive)
 }

@@ -116,6 +116,13 @@ impl RegistryServer {
         process::signal(self.child.as_ref().context("the registry does not run")?, name)
     }
 
+    /// How often it refused a password so far.
+    #[must_use]
+    pub fn refusals(&self) -> usize {
+        let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains("error authenticating user")).count()
+    }
+
     /// Pushes an image of a host under another name, `PATH:TAG`, which is not left there; its digest.
     ///
     /// # Errors

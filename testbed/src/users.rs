@@ -49,7 +49,7 @@ pub fn titles(api: SocketAddr) -> Result<BTreeSet<String>> {
 pub struct Seen {
     /// How long each request took.
     pub latencies: Vec<Duration>,
-    /// Requests that were not answered as they should be, in words.
+    /// Requests that were not answered as they should be, in words, each with the seconds since its user began.
     pub failures: Vec<String>,
     /// Titles of tasks whose creation was acknowledged.
     pub created: BTreeSet<String>,
@@ -194,7 +194,7 @@ impl Write for Connection {
 
 impl User {
     fn work(mut self, name: &str, stop: &AtomicBool, ended: &AtomicUsize) -> Seen {
-        let mut seen = Seen::default();
+        let (mut seen, began) = (Seen::default(), Instant::now());
         for number in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -213,7 +213,11 @@ impl User {
                 seen.asked_again += 1;
                 answer = self.ask(&request);
             }
-            let (took, failures) = (started.elapsed(), &mut seen.failures);
+            let took = started.elapsed();
+            let mut fail = |found: &dyn Display| {
+                let (at, took) = ((started - began).as_secs_f32(), took.as_millis());
+                seen.failures.push(format!("{at:.2} s: {request}: {found} after {took} ms"));
+            };
             match answer {
                 Ok(status) if status == wanted => {
                     seen.answers.push(Instant::now());
@@ -221,8 +225,8 @@ impl User {
                         seen.created.insert(title);
                     }
                 }
-                Ok(status) => failures.push(format!("{request}: {status} after {} ms", took.as_millis())),
-                Err(error) => failures.push(format!("{request}: {error} after {} ms", took.as_millis())),
+                Ok(status) => fail(&status),
+                Err(error) => fail(&error),
             }
             seen.latencies.push(took);
             ended.fetch_add(1, Ordering::Relaxed);

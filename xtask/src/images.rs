@@ -93,9 +93,20 @@ pub(crate) fn folder() -> PathBuf {
     target().join("images")
 }
 
-/// Caddy's archive.
-fn caddy_archive() -> PathBuf {
-    folder().join("caddy.tar")
+/// An image that is made of packages: its name here, and what makes its archive.
+type OfPackages = (&'static str, fn(&dyn DemoHost, &mut dyn FnMut(&str)) -> Result<PathBuf>);
+
+/// Images that nobody here programs.
+const OF_PACKAGES: [OfPackages; 4] = [
+    ("caddy", images::caddy),
+    ("prometheus", images::prometheus),
+    ("alertmanager", images::alertmanager),
+    ("node-exporter", images::node_exporter),
+];
+
+/// The archive of such an image.
+fn package_archive(name: &str) -> PathBuf {
+    folder().join(format!("{name}.tar"))
 }
 
 /// The archive of an image.
@@ -107,14 +118,17 @@ fn archive(image: &str, revision: &str) -> PathBuf {
 pub(crate) fn archives(revisions: &[&str]) -> Vec<PathBuf> {
     let of =
         |(image, _, _): (&'static str, _, _)| revisions.iter().map(move |revision| archive(image, revision));
-    std::iter::once(caddy_archive()).chain(IMAGES.into_iter().flat_map(of)).collect()
+    let of_packages = OF_PACKAGES.into_iter().map(|(name, _)| package_archive(name));
+    of_packages.chain(IMAGES.into_iter().flat_map(of)).collect()
 }
 
-/// Builds every image for every revision, Caddy's test image too, and returns the archives.
+/// Builds every image for every revision, those of packages too, and returns the archives.
 pub(crate) fn build(host: &dyn DemoHost, programs: Programs, revisions: &[&str]) -> Result<Vec<PathBuf>> {
-    let caddy = images::caddy(host, &mut |line| say(line))?;
-    host.load_image(&caddy)?;
-    copy(&caddy, &caddy_archive())?;
+    for (name, image) in OF_PACKAGES {
+        let archive = image(host, &mut |line| say(line))?;
+        host.load_image(&archive)?;
+        copy(&archive, &package_archive(name))?;
+    }
     for (image, program, folders) in IMAGES {
         let context = stage(programs, image, program, folders)?;
         for revision in revisions {

@@ -29,6 +29,8 @@ pub(crate) struct Options {
 enum Name {
     /// Thousands of checks of hosts that nobody touches, with both supported engines.
     Quiet,
+    /// What is another way with today's engine, which takes some minutes to build at first.
+    Engine,
     /// Hundreds of repairs and rollouts that are cut at random: operator, connection, network, Docker daemon.
     Crash,
     /// Twenty stacks of a real API server that nobody touches, for ten minutes; an API server that is away for minutes;
@@ -48,6 +50,7 @@ const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 pub(crate) fn run(options: &Options) -> Result<()> {
     match options.name {
         Name::Quiet => scenarios("checking hosts that nobody touches", "quiet::soak_", 2),
+        Name::Engine => scenarios("today's engine", "engine::soak_", 2),
         Name::Crash => scenarios("cutting applies at random", "crash::soak_", 2),
         Name::Kubernetes => {
             packages::ensure_control_plane(&mut |line| say(line))?;

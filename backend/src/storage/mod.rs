@@ -118,6 +118,17 @@ pub struct TaskCounts {
     pub open: i64,
 }
 
+/// Connections of this process to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Those that wait for work.
+    pub idle: u32,
+    /// Those at work.
+    pub used: u32,
+    /// The most that there may be.
+    pub most: u32,
+}
+
 /// The tasks in their database. Cloning shares the connections.
 #[derive(Debug, Clone)]
 pub struct Storage {
@@ -300,6 +311,14 @@ impl Storage {
         let statement = "SELECT id FROM tasks LIMIT 1";
         let answered = on!(self, pool => sqlx::query(statement).fetch_optional(pool).await.map(drop));
         answered.map_err(failed("query the database"))
+    }
+
+    /// The connections as they are now.
+    pub fn connections(&self) -> Connections {
+        let (all, idle) = on!(self, pool => (pool.size(), pool.num_idle()));
+        let most = on!(self, pool => pool.options().get_max_connections());
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
+        Connections { idle, used: all - idle, most }
     }
 
     /// Closes the connections once their statements are finished. Later calls fail.

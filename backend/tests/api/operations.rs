@@ -54,6 +54,12 @@ async fn documented_series_exist_at_zero() {
         r#"http_requests_total{method="DELETE",route="/tasks/{id}",status="404"} 0"#,
         r#"http_request_duration_seconds_count{method="GET",route="/tasks"} 0"#,
         r#"tasktracker_tasks{state="open"} 0"#,
+        r#"tasktracker_task_creations_total{result="created"} 0"#,
+        r#"tasktracker_task_creations_total{result="database"} 0"#,
+        r#"tasktracker_refused_fields_total{field="title"} 0"#,
+        "tasktracker_database_failures_total 0",
+        r#"tasktracker_database_connections{state="used"}"#,
+        "tasktracker_database_connections_limit 4",
         "http_requests_in_flight 1",
         "process_resident_memory_bytes ",
     ] {
@@ -83,6 +89,40 @@ async fn requests_are_counted_by_route_not_by_address() {
         r#"tasktracker_tasks{state="open"} 1"#,
     ] {
         assert!(page.text.contains(series), "{series} is not in\n{}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn creations_refused_fields_and_failures_of_the_database_are_counted() {
+    let service = Service::start().await;
+    service.post(json!({"title": "x"})).await;
+    service.post(json!({"title": "", "colour": "red"})).await;
+    service.post(json!({"title": ""})).await;
+    service.get("/tasks?limit=0").await;
+    service.get("/tasks/7").await;
+    let page = service.get("/metrics").await.text;
+    for series in [
+        r#"tasktracker_task_creations_total{result="created"} 1"#,
+        r#"tasktracker_task_creations_total{result="invalid"} 2"#,
+        r#"tasktracker_refused_fields_total{field="title"} 1"#,
+        r#"tasktracker_refused_fields_total{field="other"} 1"#,
+        r#"tasktracker_refused_fields_total{field="limit"} 1"#,
+        r#"tasktracker_refused_fields_total{field="body"} 0"#,
+        "tasktracker_database_failures_total 0",
+    ] {
+        assert!(page.contains(series), "{series} is not in\n{page}");
+    }
+    service.state.storage.close().await;
+    service.post(json!({"title": "lost"})).await;
+    assert_eq!(service.get("/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let page = service.get("/metrics").await.text;
+    for series in [
+        r#"tasktracker_task_creations_total{result="database"} 1"#,
+        r#"tasktracker_task_creations_total{result="created"} 1"#,
+        // The request, the readiness, and this page itself.
+        "tasktracker_database_failures_total 3",
+    ] {
+        assert!(page.contains(series), "{series} is not in\n{page}");
     }
 }
 

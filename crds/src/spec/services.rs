@@ -1,4 +1,4 @@
-//! Monitoring, logging and the ports of everything.
+//! Logging, and the app's ports.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,31 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{ResourcesSpec, fixed};
 use crate::scalars::{ImageReference, Name, Port};
-
-/// Prometheus, Alertmanager, Grafana and the exporters they need.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MonitoringSpec {
-    /// Use another stack's monitoring instead of one's own.
-    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
-    pub use_stack: Option<UseSpec>,
-    /// Stacks that may use this one's monitoring.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100))]
-    pub accepts: Vec<StackReference>,
-    /// Metrics store.
-    #[serde(default)]
-    pub prometheus: ServiceSpec,
-    /// Alert routing.
-    #[serde(default)]
-    pub alertmanager: ServiceSpec,
-    /// Dashboards.
-    #[serde(default)]
-    pub grafana: ServiceSpec,
-    /// Host metrics, on every host.
-    #[serde(default)]
-    pub node_exporter: ServiceSpec,
-}
 
 /// Elasticsearch, Kibana and the shippers that feed them.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -85,7 +60,7 @@ pub struct ServiceSpec {
     /// Its image, if not the tested one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageReference>,
-    /// Its published port, if not the one in `ports`.
+    /// Its published port, if not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
     /// Limits of its container.
@@ -105,7 +80,7 @@ fn enabled() -> bool {
 
 macro_rules! ports {
     ($($(#[$doc:meta])* $field:ident = $number:literal),* $(,)?) => {
-        /// Published ports. Each is used once.
+        /// Ports of the app. On a host, each is used once.
         #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         pub struct PortsSpec {
@@ -129,20 +104,6 @@ ports! {
     http = 80,
     /// With TLS, in the place of `page`: the page, and the API under `/api`.
     https = 443,
-    /// Prometheus.
-    prometheus = 9090,
-    /// Alertmanager.
-    alertmanager = 9093,
-    /// Grafana.
-    grafana = 3000,
-    /// node exporter.
-    node_exporter = 9100,
-    /// Elasticsearch.
-    elasticsearch = 9200,
-    /// Kibana.
-    kibana = 5601,
-    /// Fluent Bit's own HTTP server.
-    fluent_bit = 2020,
 }
 
 /// A length of time known to have the form of its type.

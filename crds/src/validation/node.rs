@@ -48,14 +48,31 @@ pub enum NodeValue {
 
 /// Parses exactly one YAML document.
 pub(super) fn parse(text: &str) -> Result<Node, Mistake> {
-    if text.len() > MAX_FILE_BYTES {
-        let message = format!("expected at most {MAX_FILE_BYTES} bytes, found {}", text.len());
-        return Err(Mistake { line: 1, column: 1, path: String::new(), message });
-    }
-    let options = serde_saphyr::options! { strict_booleans: true, emit_comments: false };
+    check_size(text)?;
     let spanned: Spanned<NodeValue> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| syntax(&error))?;
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| syntax(&error))?;
     Ok(Node::from(spanned))
+}
+
+/// Parses every YAML document; those without content are left out.
+pub(super) fn parse_all(text: &str) -> Result<Vec<Node>, Mistake> {
+    check_size(text)?;
+    let spanned: Vec<Spanned<NodeValue>> =
+        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| syntax(&error))?;
+    let nodes = spanned.into_iter().map(Node::from);
+    Ok(nodes.filter(|node| !matches!(node.value, NodeValue::Scalar(Value::Null))).collect())
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true, emit_comments: false }
+}
+
+fn check_size(text: &str) -> Result<(), Mistake> {
+    if text.len() <= MAX_FILE_BYTES {
+        return Ok(());
+    }
+    let message = format!("expected at most {MAX_FILE_BYTES} bytes, found {}", text.len());
+    Err(Mistake { line: 1, column: 1, path: String::new(), message })
 }
 
 fn syntax(error: &serde_saphyr::Error) -> Mistake {

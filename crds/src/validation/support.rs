@@ -1,6 +1,11 @@
-//! Parts of the schema that this version of the operator does not carry out yet: refused, never ignored.
+//! Parts of a spec that this version of the operator does not carry out, or does not know: refused, never ignored.
 
-use crate::{DockerAccess, TaskTrackerStackSpec};
+use std::net::IpAddr;
+
+use crate::{
+    ALERTS, DockerAccess, RECONCILIATION_ALERTS, Role, TaskTrackerStackSpec,
+    scalars::{AlertName, ClockTime},
+};
 
 /// The parts of a spec that are not supported yet, as path and message.
 pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
@@ -10,11 +15,78 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
             found.push((path.to_owned(), "not supported yet by this version of the operator".to_owned()));
         }
     };
-    refuse(spec.monitoring.is_some(), "spec.monitoring");
+    if let Some(monitoring) = &spec.monitoring {
+        refuse(monitoring.use_stack.is_some(), "spec.monitoring.use");
+        refuse(!monitoring.accepts.is_empty(), "spec.monitoring.accepts");
+        refuse(monitoring.grafana.is_some(), "spec.monitoring.grafana");
+    }
     refuse(spec.logging.is_some(), "spec.logging");
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
     }
+    found.extend(unknown_alerts(spec));
+    found.extend(empty_mute_times(spec));
+    found.extend(cluster_names(spec));
     found
+}
+
+/// Names in the place of addresses by which Alertmanagers are told to each other: they look none up.
+fn cluster_names(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let is_cluster = spec.monitoring.is_some() && spec.hosts_with(Role::Monitoring).count() > 1;
+    let hosts = spec
+        .hosts
+        .iter()
+        .enumerate()
+        .filter(|(_, host)| is_cluster && host.roles.contains(&Role::Monitoring));
+    let named = hosts.filter_map(|(index, host)| {
+        let (field, address) = match &host.private_address {
+            Some(address) => ("privateAddress", address),
+            None => ("address", &host.address),
+        };
+        let is_name = address.as_str().parse::<IpAddr>().is_err();
+        let told = format!(
+            "expected an IP address, as several monitoring hosts tell each other where they are and look no name up, found '{address}'; set privateAddress"
+        );
+        is_name.then(|| (format!("spec.hosts[{index}].{field}"), told))
+    });
+    named.collect()
+}
+
+/// Times that end when they begin: whether that is never or always, nobody knows.
+fn empty_mute_times(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let times = spec.monitoring.iter().flat_map(|monitoring| &monitoring.alertmanager.mute_times);
+    let times = times.enumerate().filter(|(_, times)| {
+        let of = |time: &Option<ClockTime>, or: &str| time.as_ref().map_or(or, ClockTime::as_str).to_owned();
+        of(&times.from, "00:00") == of(&times.to, "24:00")
+    });
+    let told = |(index, _)| {
+        let path = format!("spec.monitoring.alertmanager.muteTimes[{index}].to");
+        (path, "expected another time than that of `from`; leave both out for the whole day".to_owned())
+    };
+    times.map(told).collect()
+}
+
+/// Names that no alert has: a misspelt one would be a warning that nobody gets, or one that nobody wanted.
+fn unknown_alerts(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let Some(rules) = spec.monitoring.as_ref().map(|monitoring| &monitoring.rules) else { return Vec::new() };
+    let disabled = rules.disable.iter().enumerate();
+    let disabled = disabled.map(|(index, name)| (format!("spec.monitoring.rules.disable[{index}]"), name));
+    let others = rules.overrides.keys().map(|name| (format!("spec.monitoring.rules.override.{name}"), name));
+    let is_unknown = |(_, name): &(String, &AlertName)| {
+        !ALERTS.contains(&name.as_str()) && !RECONCILIATION_ALERTS.contains(&name.as_str())
+    };
+    let told = |(path, name): (String, &AlertName)| {
+        let there_are = ALERTS.iter().chain(RECONCILIATION_ALERTS).copied().collect::<Vec<_>>().join(", ");
+        (path, format!("expected the name of an alert, found '{name}'; there are {there_are}"))
+    };
+    let thresholds = rules
+        .overrides
+        .iter()
+        .filter(|(name, other)| other.threshold.is_some() && RECONCILIATION_ALERTS.contains(&name.as_str()));
+    let thresholds = thresholds.map(|(name, _)| {
+        let path = format!("spec.monitoring.rules.override.{name}.threshold");
+        (path, format!("expected `for` or `severity` alone, found a threshold: {name} has none"))
+    });
+    disabled.chain(others).filter(is_unknown).map(told).chain(thresholds).collect()
 }

@@ -93,6 +93,37 @@ fn parts_that_are_not_built_are_refused() {
 }
 
 #[test]
+fn alerts_and_times_that_mean_nothing_are_refused() {
+    for (monitoring, words) in [
+        (
+            "rules: {disable: [InstanceDwon]}",
+            "spec.monitoring.rules.disable[0]: expected the name of an alert",
+        ),
+        ("rules: {override: {StackDrifted: {for: 1m}}}", ""),
+        (
+            "rules: {override: {StackDrifted: {threshold: 1}}}",
+            "override.StackDrifted.threshold: expected `for` or",
+        ),
+        ("alertmanager: {muteTimes: [{days: [Sunday]}]}", ""),
+        (
+            "alertmanager: {muteTimes: [{from: \"07:00\", to: \"07:00\"}]}",
+            "muteTimes[0].to: expected another time",
+        ),
+        ("alertmanager: {muteTimes: [{from: \"7:00\"}]}", "a time of the day such as 06:30"),
+        ("slo: {availability: 100}", "99.999"),
+    ] {
+        let text = good_with("  ssh:", &format!("  monitoring: {{{monitoring}}}\n  ssh:"));
+        let text = text.replace("roles: [app]", "roles: [app, monitoring]");
+        if words.is_empty() {
+            assert!(read_stack(&text).is_ok(), "{monitoring}");
+        } else {
+            let told = mistakes(&text);
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_single_mapping_is_told() {
     for text in ["", "- a", "a: [", "a: 1\na: 2", "--- {}\n--- {}", "\u{0}", "a: &a [*a]"] {
         assert!(read_stack(text).is_err(), "{text:?}");

@@ -200,7 +200,7 @@ fn host(name: &str) -> Result<SandboxHost> {
 
 fn read_stack(file: &Path, text: &str) -> Result<Stack> {
     fs::write(file, text)?;
-    let stack = Folder::new(file.to_owned(), vec!["/opt".into()]).read()?.remove(0).content;
+    let stack = Folder::new(file.to_owned(), vec!["/opt".into()]).read()?.files.remove(0).content;
     stack.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     host::{Container, OwnedFile, Placement, Source, Step},
     model::sha256,
     observe::Observed,
-    plan::Action,
+    plan::{Action, UpdatedLimits},
     project::{Owner, Reload, SecretFile, labels, service_of},
     release::Release,
     secret::Secret,
@@ -29,10 +29,7 @@ pub(super) fn steps(
     let docker = |arguments: &[&str]| vec![Step::docker(arguments, ACTION_LIMIT)];
     let quick = |arguments: &[&str]| vec![Step::docker(arguments, QUICK_LIMIT)];
     match action {
-        Action::SetAside { path } => {
-            let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
-            vec![Step::SetAside { path: path.clone(), time }]
-        }
+        Action::SetAside { path } => vec![set_aside(path, context)],
         Action::WriteSecret { path, secret } => secret_steps(applied, &BTreeMap::from([(path, secret)])),
         Action::SetMode { path, mode } => vec![Step::Mode { path: path.clone(), mode: *mode }],
         Action::WriteFile { .. } => action.placement().map(Step::Place).into_iter().collect(),
@@ -42,7 +39,29 @@ pub(super) fn steps(
         Action::RemoveOrphan { container } => docker(&["rm", "-f", container]),
         Action::Rename { container, to, .. } => quick(&["rename", container, to]),
         Action::Unpause { container, .. } => quick(&["unpause", container]),
-        Action::Restart { container, .. } => docker(&["restart", container]),
+        Action::Restart { container, at_once: false, .. } => docker(&["restart", container]),
+        Action::Restart { container, .. } => docker(&["restart", "-t", "0", container]),
+        Action::Update { container, limits, .. } => {
+            vec![Step::Docker { arguments: update(container, limits), limit: QUICK_LIMIT }]
+        }
+        Action::Connect { container, network, aliases, .. } => {
+            let aliases = aliases.iter().flat_map(|alias| ["--alias", alias.as_str()]);
+            let words =
+                ["network", "connect"].into_iter().chain(aliases).chain([network.as_str(), container]);
+            quick(&words.collect::<Vec<_>>())
+        }
+        Action::Disconnect { container, network, .. } => {
+            quick(&["network", "disconnect", "-f", network, container])
+        }
+        // The one beside it; it goes when that one serves.
+        Action::Replace { service, .. } => {
+            let scale = applied.project.services.get(service).map_or(0, |service| service.compose.scale);
+            vec![compose.beside([(service.as_str(), scale as usize + 1)])]
+        }
+        Action::OwnFolder { path, mode, uid, gid } => {
+            let image = applied.images.values().next();
+            image.map(|image| Step::own_folder(image, path, *uid, *gid, *mode)).into_iter().collect()
+        }
         Action::Reload { service, anew } => {
             let how =
                 applied.project.services.get(service).map_or(&Reload::Restart, |service| &service.reload);
@@ -58,6 +77,26 @@ pub(super) fn steps(
             volumes.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
         }
     }
+}
+
+/// Renames what stands at a path to a name with the time in it.
+pub(super) fn set_aside(path: &str, context: &Context<'_>) -> Step {
+    let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
+    Step::SetAside { path: path.to_owned(), time }
+}
+
+/// `docker update` with everything that it can change of what the release has.
+fn update(container: &str, limits: &UpdatedLimits) -> Vec<String> {
+    let UpdatedLimits { mem_limit, memswap_limit, cpus, pids_limit, restart } = limits;
+    vec![
+        "update".to_owned(),
+        format!("--memory={mem_limit}"),
+        format!("--memory-swap={memswap_limit}"),
+        format!("--cpus={cpus}"),
+        format!("--pids-limit={pids_limit}"),
+        format!("--restart={restart}"),
+        container.to_owned(),
+    ]
 }
 
 /// Starts containers: those that do not start keep no other one from it.

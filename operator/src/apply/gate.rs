@@ -4,10 +4,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{Error, applied_secrets, rolling};
 use crate::{
-    diff,
     host::{Container, Host},
     model::{Probe, ProbeFailure},
-    observe::{Observed, Prober},
+    observe::{Observed, Prober, is_ready},
     plan::Plan,
     project::compose::COMPOSE_SERVICE,
 };
@@ -71,7 +70,7 @@ async fn closed(
     let is_up = |service: &str, container: &Container| {
         let definition = release.project.services.get(service);
         let ready = observed.probe_results.get(&(container.id.clone(), Probe::Ready));
-        definition.is_some_and(|definition| diff::is_ready(definition, container))
+        definition.is_some_and(|definition| is_ready(definition, container))
             && ready.is_none_or(Result::is_ok)
     };
     let gated: Vec<(&str, &Container)> = observed

@@ -4,7 +4,7 @@ use tasktracker_crds::{HookSpec, scalars::Line};
 
 use super::{Context, Error, compose::Compose, one_off::run_once};
 use crate::{
-    host::{Host, Placement, Step},
+    host::{self, Host, Placement, Step},
     project::Project,
     release::{COMPOSE_FILE, Prepared},
     secret::Values,
@@ -43,6 +43,10 @@ pub(super) async fn run(
     done.map_err(|error| match error {
         Error::Refused { found } => {
             Error::HookFailed { hook: name, found: printable(&secrets.redacted(&found)) }
+        }
+        Error::Host(host::Error::Docker { fault, found }) => {
+            let found = printable(&secrets.redacted(&found));
+            Error::Host(host::Error::Docker { fault, found })
         }
         other => other,
     })

@@ -1,6 +1,7 @@
 //! The only writer. Does what a plan says, in its order, and proves that it came out.
 
 mod actions;
+mod addresses;
 mod adopted;
 mod applied_secrets;
 mod compose;
@@ -23,13 +24,13 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, OnFailure, RolloutSpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
-    diff::{certificate, secrets},
+    diff::{self, certificate, secrets},
     failpoint,
-    host::{self, Host, HostLock, Step},
-    ledger::{Intent, Ledger, Signature},
+    host::{self, FileFact, Host, HostLock, Step},
+    ledger::{Cause, Intent, LEDGER_FILE, Ledger, Signature, Tried},
     observe::Observed,
     plan::{Action, PeerFailure, Plan},
     project::Project,
@@ -164,6 +165,16 @@ pub enum Error {
         /// How it ended, and the last that it wrote, without secrets.
         found: String,
     },
+    /// A container that is not ours passes for one of a service.
+    #[error(
+        "{service}: expected Compose to make its containers, found {container}, which has Compose's labels of it and is not ours; remove it: docker rm -f {container}"
+    )]
+    StrangerInTheWay {
+        /// The service.
+        service: String,
+        /// Name of the container.
+        container: String,
+    },
     /// A service does not serve.
     #[error("{}; expected within {} s{}", .faults.join("; "), .limit.as_secs(), said(.logs))]
     Unhealthy {
@@ -213,6 +224,19 @@ impl Error {
         )
     }
 
+    /// What a repair that ended so says about what it was to repair; nothing where the host or the connection failed, or a
+    /// gate is closed: then it is tried again as if for the first time.
+    pub fn tried(&self) -> Option<Tried> {
+        match self {
+            _ if !self.is_told_by_host() => None,
+            Self::Host(host::Error::Docker { fault, .. }) if fault.is_of_host() => None,
+            Self::GateClosed { .. } => None,
+            Self::Unhealthy { .. } | Self::Unaccepted { .. } => Some(Tried::Done),
+            Self::Host(host::Error::Docker { .. }) => Some(Tried::RefusedByDocker),
+            _ => Some(Tried::Refused),
+        }
+    }
+
     /// The reason for conditions, events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -221,7 +245,9 @@ impl Error {
             Self::Invalid { .. } | Self::NotValid { .. } => reasons::PREFLIGHT_FAILED,
             Self::Refused { .. } | Self::Unaccepted { .. } => reasons::APPLY_FAILED,
             Self::HookFailed { .. } => reasons::HOOK_FAILED,
-            Self::Unhealthy { .. } | Self::GateClosed { .. } => reasons::UNHEALTHY,
+            Self::Unhealthy { .. } | Self::GateClosed { .. } | Self::StrangerInTheWay { .. } => {
+                reasons::UNHEALTHY
+            }
         }
     }
 }
@@ -266,28 +292,42 @@ pub async fn apply(
             repair(host, plan, applied, ledger, observed, context).await?;
         }
         (_, Some(ledger)) if plan.clear_intent => {
-            let done = ledger.clone().without_intent(&context.signature("nothing is left of what was cut"));
+            let ledger = Ledger { attempts: plan.attempts.clone(), ..ledger.clone() };
+            let why = match observed.restored {
+                Some(_) => "it was gone or damaged: as it was seen last",
+                None => "nothing is left of what was cut",
+            };
+            let done = ledger.without_intent(&context.signature(why));
+            let in_place = observed.files.get(LEDGER_FILE);
+            if in_place.is_some_and(|fact| !matches!(fact, FileFact::File { .. })) {
+                let aside = actions::set_aside(LEDGER_FILE, context);
+                host.carry_out(context.lock, &context.project.folder, &[aside]).await?;
+            }
             write_ledger(host, &done, forget_kept(observed), context).await?;
+        }
+        (Some(applied), Some(_)) if plan.moved_containers => {
+            let steps = addresses::steps(host, applied, observed).await?;
+            host.carry_out(context.lock, &context.project.folder, &steps).await?;
         }
         _ => {}
     }
     Ok(Outcome { repaired: repairs.iter().map(|action| action.words()).collect(), rolled_out: None })
 }
 
-/// Keeps in the ledger what was repaired and differs still, where that is news; `after` is the check that saw it.
+/// Keeps in the ledger what was `tried` to be repaired and differs still, where that is news; `after` is the check that
+/// saw it.
 ///
 /// # Errors
 /// When the ledger cannot be written.
 pub async fn remember(
     host: &Host,
-    plan: &Plan,
+    (plan, tried): (&Plan, Tried),
     after: &Observed,
     left: &[DriftItem],
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let Some(ledger) = &after.ledger else { return Ok(()) };
-    let repaired: Vec<_> = plan.repairs_now().flat_map(|repair| repair.because.clone()).collect();
-    let attempts = ledger.attempts_after(&repaired, left);
+    let attempts = ledger.attempts_after(&plan.causes(), tried, left);
     if attempts == ledger.attempts {
         return Ok(());
     }
@@ -358,7 +398,7 @@ async fn write_ledger(
     Ok(())
 }
 
-/// One list of steps that begins with the intent, proof, and the ledger again.
+/// The intent, the repairs, proof, and the ledger again.
 async fn repair(
     host: &Host,
     plan: &Plan,
@@ -371,45 +411,119 @@ async fn repair(
     let words: Vec<String> = repairs.iter().map(|action| action.words()).collect();
     let signature = context.signature(&format!("repair: {}", words.join(", ")));
     let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };
-    let mut steps = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
-    let compose = Compose::new(host, &applied.project);
-    let mut unsynced = false;
-    // What does not start keeps nothing else from being started.
-    for group in repairs.chunk_by(|one, next| one.started().is_some() && next.started().is_some()) {
-        let is_file = group.iter().any(|action| action.is_of_files());
-        if unsynced && !is_file {
-            steps.push(Step::Sync);
-        }
-        unsynced = is_file;
-        steps.extend(match group {
-            [action] => actions::steps(action, applied, observed, &compose, context),
-            starts => vec![actions::start(starts.iter().filter_map(|action| action.started()))],
-        });
-    }
-    let limits = context.rollout;
-    let touched: BTreeSet<&str> = repairs.iter().filter_map(|action| action.service()).collect();
-    let proved = async {
-        let done = host.carry_out(context.lock, &applied.project.folder, &steps);
-        failpoint::during("applying", done).await?;
-        failpoint::reached("applied");
-        let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
-        let secrets = &*applied_secrets::values(host, observed).await?;
-        let proof = verify::Proof {
-            release: applied,
-            services: &touched,
-            without: &BTreeSet::new(),
-            beside: None,
-            secrets,
-            reloads: repairs.iter().filter_map(|action| action.reloaded()).collect(),
-            certificate: certificate::applied(applied, observed),
+    let defaults = observed.facts.as_ref().map(diff::configured_defaults).into_iter().flatten();
+    let ledger = Ledger { attempts: plan.attempts.clone(), ..ledger.clone().made_with(defaults) };
+    let begin = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
+    let groups = grouped(host, &repairs, applied, observed, context);
+    let is_refused = |(kind, subject): &Cause| ledger.was_refused(*kind, subject.as_ref());
+    let done = async {
+        let (carried_out, refused) = if plan.causes().iter().any(is_refused) {
+            one_by_one(host, begin, groups, context).await?
+        } else {
+            let steps = groups.into_iter().flat_map(|(_, steps)| steps);
+            let steps: Vec<Step> = begin.into_iter().chain(steps).collect();
+            let done = host.carry_out(context.lock, &applied.project.folder, &steps);
+            failpoint::during("applying", done).await?;
+            (repairs.clone(), None)
         };
-        verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await
+        failpoint::reached("applied");
+        prove(host, plan, &carried_out, applied, observed, context).await?;
+        refused.map_or(Ok(()), |error| Err(Error::Host(error)))
     }
     .await;
     failpoint::reached("proved");
     // What ended by the connection or the lock goes on without us, or is another writer's: its intent stays.
-    if proved.is_ok() || proved.as_ref().is_err_and(Error::is_told_by_host) {
-        write_ledger(host, &ledger.clone().without_intent(&signature), [], context).await?;
+    if done.is_ok() || done.as_ref().is_err_and(Error::is_told_by_host) {
+        let moved = match &done {
+            Ok(()) => addresses::steps(host, applied, observed).await?,
+            Err(_) => Vec::new(),
+        };
+        write_ledger(host, &ledger.without_intent(&signature), moved, context).await?;
     }
-    proved
+    done
+}
+
+/// Actions that are carried out together, and their steps.
+type Group<'a> = (Vec<&'a Action>, Vec<Step>);
+
+/// Repairs in groups that do not depend on each other's success. What does not start keeps nothing else from being
+/// started.
+fn grouped<'a>(
+    host: &Host,
+    repairs: &[&'a Action],
+    applied: &Release,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Vec<Group<'a>> {
+    let compose = Compose::new(host, &applied.project);
+    let mut groups = Vec::new();
+    let mut unsynced = false;
+    for group in repairs.chunk_by(|one, next| one.started().is_some() && next.started().is_some()) {
+        let is_file = group.iter().any(|action| action.is_of_files());
+        let sync = (unsynced && !is_file).then_some(Step::Sync);
+        unsynced = is_file;
+        let steps = match group {
+            [action] => actions::steps(action, applied, observed, &compose, context),
+            starts => vec![actions::start(starts.iter().filter_map(|action| action.started()))],
+        };
+        groups.push((group.to_vec(), sync.into_iter().chain(steps).collect()));
+    }
+    groups
+}
+
+/// Carries out each group by itself, where the host refused something before: what it refuses again keeps nothing else
+/// from being repaired. The actions that were carried out, and the first refusal.
+async fn one_by_one<'a>(
+    host: &Host,
+    begin: Vec<Step>,
+    groups: Vec<Group<'a>>,
+    context: &Context<'_>,
+) -> Result<(Vec<&'a Action>, Option<host::Error>), Error> {
+    let folder = &context.project.folder;
+    host.carry_out(context.lock, folder, &begin).await?;
+    let (mut carried_out, mut refused) = (Vec::new(), None);
+    for (actions, steps) in groups {
+        match host.carry_out(context.lock, folder, &steps).await {
+            Ok(()) => carried_out.extend(actions),
+            Err(error) => match Error::from(error.clone()).tried() {
+                Some(_) => refused = refused.or(Some(error)),
+                None => return Err(error.into()),
+            },
+        }
+    }
+    Ok((carried_out, refused))
+}
+
+/// Waits until what was repaired serves; containers that were replaced go then.
+async fn prove(
+    host: &Host,
+    plan: &Plan,
+    repairs: &[&Action],
+    applied: &Release,
+    observed: &Observed,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    host.forget_published(&applied.project.name);
+    let limits = context.rollout;
+    let touched: BTreeSet<&str> = repairs.iter().filter_map(|action| action.service()).collect();
+    let replaced: BTreeSet<&str> = repairs.iter().filter_map(|action| action.replaced()).collect();
+    let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
+    let secrets = &*applied_secrets::values(host, observed).await?;
+    let proof = verify::Proof {
+        release: applied,
+        services: &touched,
+        without: &replaced,
+        beside: None,
+        secrets,
+        reloads: repairs.iter().filter_map(|action| action.reloaded()).collect(),
+        certificate: certificate::applied(applied, observed),
+        is_published: plan.causes().iter().any(|(kind, _)| *kind == DriftKind::NotServing),
+    };
+    verify::serving(host, context.lock, &proof, limits.health_timeout.duration(), soak).await?;
+    let gone: Vec<Step> =
+        replaced.iter().map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT)).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    Ok(host.carry_out(context.lock, &context.project.folder, &gone).await?)
 }

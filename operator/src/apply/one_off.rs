@@ -1,7 +1,7 @@
 //! One-off containers: hooks and validations.
 
-use super::{Context, Error, QUICK_LIMIT, rollout::refusal};
-use crate::host::{self, Host, Step};
+use super::{Context, Error, QUICK_LIMIT};
+use crate::host::{self, DockerFault, Host, Step};
 
 /// Carries out the steps that run a one-off container, removes the container, and carries out the steps `after` it. A
 /// container that an interrupted apply left, or one that outlived its time limit, is removed too.
@@ -22,10 +22,20 @@ pub(super) async fn run_once(
         Ok::<_, host::Error>(is_left.then(|| Step::docker(&["rm", "-f", container], QUICK_LIMIT)))
     };
     let steps: Vec<Step> = remove().await?.into_iter().chain(steps).collect();
-    let done = host.carry_out(context.lock, folder, &steps).await.map_err(refusal);
+    let done = host.carry_out(context.lock, folder, &steps).await.map_err(refusal_of_program);
     if matches!(done, Ok(()) | Err(Error::Refused { .. })) {
         let steps: Vec<Step> = remove().await?.into_iter().chain(after).collect();
         host.carry_out(context.lock, folder, &steps).await?;
     }
     done
+}
+
+/// What Docker or the program says, apart from what went wrong beside them.
+fn refusal_of_program(error: host::Error) -> Error {
+    match error {
+        host::Error::Docker { found, .. } if !DockerFault::of_program(&found).is_of_host() => {
+            Error::Refused { found }
+        }
+        other => other.into(),
+    }
 }

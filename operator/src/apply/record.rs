@@ -82,7 +82,9 @@ pub(super) async fn in_force(
     signature: &Signature,
     context: &Context<'_>,
 ) -> Result<Ledger, Error> {
-    let compose = Some(host.facts().await?.compose);
+    let facts = host.facts().await?;
+    let ledger = ledger.made_with(diff::configured_defaults(&facts));
+    let compose = Some(facts.compose);
     let host_defaults = host_defaults(host, release, &ledger, context).await?;
     let cause = context.back.as_ref().map(|back| &back.cause);
     let held = cause.and_then(|cause| cause.held(release, &context.who));

@@ -364,6 +364,7 @@ impl<'a> Takeover<'a> {
             secrets,
             reloads: BTreeSet::new(),
             certificate: certificate::given(&release.project, secrets).and_then(Result::ok),
+            is_published: false,
         };
         verify::serving(host, context.lock, &proof, context.rollout.health_timeout.duration(), soak).await
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     ACTION_LIMIT, Context, Error, QUICK_LIMIT,
     actions::{place_secret, start},
+    addresses,
     adopted::{restore, stop, to_be_stopped},
     compose::Compose,
     gate, hooks,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     diff::{certificate, secrets},
     failpoint,
-    host::{self, Container, DockerFault, Host, State, Step},
+    host::{self, Container, Host, State, Step},
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
@@ -80,17 +81,15 @@ pub(super) async fn rollout(
     let backup = SecretBackup::new(host, &secrets, observed).await?;
     let (first, of_proxy) = backup.stage(release, secrets);
     steps.extend(first);
-    let carried_out = match preflight(host, &prepared, observed, context).await {
-        Ok(()) => {
-            let parts = (steps, of_proxy, adopted);
-            carry_out(host, &prepared, parts, &backup, observed, context).await
-        }
-        Err(error) => Err(error),
-    };
+    let parts = (steps, of_proxy, adopted);
+    let carried_out = Box::pin(carry_out(host, &prepared, parts, &backup, observed, context)).await;
     failpoint::reached("proved");
     let course = Course { took: started.elapsed(), ..course };
     let next = match &carried_out {
-        Ok(()) => in_force(host, release, (ledger.clone(), &course), observed, &signature, context).await?,
+        Ok(()) => {
+            let parts = (ledger.clone(), &course);
+            Box::pin(in_force(host, release, parts, observed, &signature, context)).await?
+        }
         Err(error) if error.is_of_release() => {
             let restored = restore(host, &stopped, context).await;
             let failed = failed(error, release, (ledger.clone(), &course), observed, &signature, context);
@@ -146,7 +145,8 @@ async fn clear_away(
     let replaced = adopted.iter().map(|name| Step::docker(&["rm", "-f", name], ACTION_LIMIT));
     let (ledger, old) = ledger.without_old_images();
     let forget = (!old.is_empty()).then_some(Step::ForgetImages { references: old });
-    let then = stale.chain(backup.forget()).chain(replaced).chain(forget);
+    let moved = addresses::steps(host, release, observed).await?;
+    let then = stale.chain(backup.forget()).chain(replaced).chain(forget).chain(moved);
     super::write_ledger(host, &ledger, then, context).await
 }
 
@@ -178,6 +178,7 @@ async fn carry_out(
     observed: &Observed,
     context: &Context<'_>,
 ) -> Result<(), Error> {
+    preflight(host, prepared, observed, context).await?;
     let project = context.project;
     if observed.networks.get(&project.network).is_none_or(Option::is_none) {
         steps.push(make("network", &project.network, context));
@@ -339,6 +340,7 @@ async fn in_place(
         secrets: &observed.secrets,
         reloads: requests,
         certificate: certificate::given(project, &observed.secrets).and_then(Result::ok),
+        is_published: false,
     };
     let (health, soak) = (limits.health_timeout.duration(), limits.soak.duration());
     verify::serving(host, context.lock, &proof, health, soak).await
@@ -381,9 +383,7 @@ pub(super) async fn ours_and_others(
 /// What Docker or Compose says against a release, apart from what went wrong beside it.
 pub(super) fn refusal(error: host::Error) -> Error {
     match error {
-        host::Error::Docker { fault: DockerFault::Other | DockerFault::HttpError, found } => {
-            Error::Refused { found }
-        }
+        host::Error::Docker { fault, found } if !fault.is_of_host() => Error::Refused { found },
         other => other.into(),
     }
 }
@@ -423,6 +423,7 @@ pub(super) fn make(what: &str, name: &str, context: &Context<'_>) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::DockerFault;
 
     #[test]
     fn a_daemon_that_went_away_is_not_the_releases_fault() {
@@ -431,6 +432,15 @@ mod tests {
             matches!(refusal(host::Error::Docker { fault, found }), Error::Refused { .. })
         };
         assert!(refused(DockerFault::Other));
-        assert!(!refused(DockerFault::DaemonUnavailable) && !refused(DockerFault::NoSpace));
+        for fault in [
+            DockerFault::DaemonUnavailable,
+            DockerFault::NoSpace,
+            DockerFault::NoSubnet,
+            DockerFault::Firewall,
+            DockerFault::Exhausted,
+            DockerFault::Runtime,
+        ] {
+            assert!(!refused(fault), "{fault:?}");
+        }
     }
 }

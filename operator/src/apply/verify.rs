@@ -1,31 +1,46 @@
 //! Whether services serve, checked by the operator itself: `docker compose up --wait` is no proof.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Error, actions, requests};
+use super::{Error, actions, compose::Compose, requests};
 use crate::{
     certificate::Certificate,
     diff,
-    host::{self, Container, Host, HostLock, PresentedCertificate},
+    host::{self, Container, Host, HostLock, PresentedCertificate, Step},
     model::Probe,
-    observe::{Observed, Prober, is_ours},
+    observe::{self, Observed, Prober, is_ours, is_ready},
     project::{
-        CertificateProbe,
+        CertificateProbe, Project,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
+        labels,
     },
     release::Release,
     secret::Values,
     text::printable,
 };
 
+/// How long a container may be missing until it is made once more.
+const MISSING: Duration = Duration::from_secs(1);
 /// Interval between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long Docker may take to start what ended by itself: what stands still for longer, it does not start any more.
 const STILL: Duration = Duration::from_secs(3);
+/// How long it may take after a repair until users get answers again.
+const SERVED_LIMIT: Duration = Duration::from_secs(5);
 /// Containers whose logs are told.
 const LOGS: usize = 3;
+/// Lines of a log that are told.
+const TELLING: usize = 10;
+/// A line that is there so often, but for its numbers, is routine.
+const ROUTINE: usize = 5;
+/// Words of a line, in small letters, by which it tells of an error.
+const ERRORS: [&str; 9] =
+    ["error", "fatal", "panic", "fail", "cannot", "could not", "refused", "denied", "expected"];
 /// How often what stands still is started.
 const STARTS: u32 = 2;
 
@@ -45,6 +60,8 @@ pub(super) struct Proof<'a> {
     pub(super) reloads: BTreeSet<&'a str>,
     /// The certificate that users are to be shown, where it is known.
     pub(super) certificate: Option<Certificate>,
+    /// Whether users must get what the release publishes, too.
+    pub(super) is_published: bool,
 }
 
 impl Proof<'_> {
@@ -58,9 +75,41 @@ impl Proof<'_> {
         let mut containers = host.containers().await?;
         containers.retain(|container| {
             let is_counted = !self.without.contains(container.name.as_str());
-            container.has_label(COMPOSE_PROJECT, &self.release.project.name) && is_counted
+            is_of_project(container, &self.release.project) && is_counted
         });
         Ok(containers)
+    }
+
+    /// A container that is not ours and that Compose takes for one of a service: as long as it is there, that one does not
+    /// get its own.
+    fn stranger(&self, containers: &[Container]) -> Option<Error> {
+        let project = &self.release.project;
+        let is_stranger = |one: &&Container| {
+            one.has_label(COMPOSE_PROJECT, &project.name) && !one.labels.contains_key(labels::OWNER)
+        };
+        let named = containers.iter().filter(is_stranger).find_map(|one| {
+            let service = one.labels.get(COMPOSE_SERVICE)?;
+            self.services.contains(service.as_str()).then(|| (service.clone(), one.name.clone()))
+        });
+        named.map(|(service, container)| Error::StrangerInTheWay { service, container })
+    }
+
+    /// The step that makes containers of the release's services that are missing beside those that are there; none where
+    /// none is.
+    fn remake(&self, host: &Host, containers: &[Container]) -> Option<Step> {
+        let project = &self.release.project;
+        let number = |service: &str, is_counted: bool| {
+            let of_service = containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, service));
+            let of_service = of_service.filter(|one| !one.has_label(COMPOSE_ONE_OFF, "True"));
+            of_service.filter(|one| self.without.contains(one.name.as_str()) != is_counted).count()
+        };
+        let missing = project.services.iter().filter_map(|(name, definition)| {
+            let scale = definition.compose.scale as usize;
+            let is_missing = self.services.contains(name.as_str()) && number(name, true) < scale;
+            is_missing.then(|| (name.as_str(), number(name, false) + scale))
+        });
+        let missing: Vec<(&str, usize)> = missing.collect();
+        (!missing.is_empty()).then(|| Compose::new(host, project).beside(missing))
     }
 
     /// The last that containers wrote that do not serve.
@@ -69,22 +118,34 @@ impl Proof<'_> {
             let service = one.labels.get(COMPOSE_SERVICE);
             let asked = service.filter(|service| self.services.contains(service.as_str()));
             let definition = asked.and_then(|service| self.release.project.services.get(service));
-            definition.is_some_and(|definition| !diff::is_ready(definition, one))
+            definition.is_some_and(|definition| !is_ready(definition, one))
         };
         self.logs_of(host, containers.iter().filter(is_bad)).await
     }
 
     async fn logs_of(&self, host: &Host, containers: impl Iterator<Item = &Container>) -> Vec<String> {
+        let containers: Vec<&Container> = containers.take(LOGS).collect();
+        let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
+        let details = host.details(&ids).await.unwrap_or_default();
+        let shown = |text: &str| printable(&self.secrets.redacted(text));
         let mut logs = Vec::new();
-        for container in containers.take(LOGS) {
+        for container in containers {
+            let checked = details.get(&container.id).and_then(|details| details.health_output.as_ref());
+            logs.extend(
+                checked.map(|said| format!("its health check in {} said: {}", container.name, shown(said))),
+            );
             let lines = host.log(&container.id).await.unwrap_or_default();
-            let lines: Vec<String> =
-                lines.iter().map(|line| printable(&self.secrets.redacted(line))).collect();
+            let lines: Vec<String> = telling(&lines).into_iter().map(shown).collect();
             let said = if lines.is_empty() { "nothing".to_owned() } else { lines.join(" / ") };
             logs.push(format!("{} wrote last: {said}", container.name));
         }
         logs
     }
+}
+
+/// Whether a container is of a project, and not only by Compose's labels, which anybody can give.
+fn is_of_project(container: &Container, project: &Project) -> bool {
+    container.has_label(COMPOSE_PROJECT, &project.name) && container.labels.contains_key(labels::OWNER)
 }
 
 /// Waits until services of a release serve, and have served without a break for `soak`; then until they have loaded what
@@ -101,6 +162,9 @@ pub(super) async fn serving(
     requests::reload(host, lock, proof).await?;
     requests::put(host, lock, proof).await?;
     loaded(host, lock, proof, limit).await?;
+    if proof.is_published {
+        served(host, lock, proof).await?;
+    }
     match &proof.release.project.certificate {
         Some(probe) if proof.services.contains(probe.service.as_str()) => {
             certified(host, lock, proof, probe, limit).await
@@ -133,6 +197,22 @@ async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration
             let has_failed = |one: &&Container| results.keys().any(|(id, _)| *id == one.id);
             let logs = proof.logs_of(host, containers.iter().filter(has_failed));
             return Err(Error::Unhealthy { faults, logs: logs.await, limit });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Waits until users get what the release publishes.
+async fn served(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        lock.check()?;
+        let faults = observe::lost_answers(host, proof.release).await?;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() > SERVED_LIMIT {
+            return Err(Error::Unhealthy { faults, logs: Vec::new(), limit: SERVED_LIMIT });
         }
         sleep(PAUSE).await;
     }
@@ -191,13 +271,16 @@ async fn healthy(
     let &Proof { release, services, without, beside, .. } = proof;
     let started = Instant::now();
     let mut good_since: Option<(Instant, Vec<String>)> = None;
-    let (mut still_since, mut starts): (Option<Instant>, _) = (None, 0);
+    let mut helped = Helped::default();
     loop {
         // Without the lock, what is there may be another writer's.
         lock.check()?;
         let project = &release.project;
         let mut containers = host.containers().await?;
-        containers.retain(|container| container.has_label(COMPOSE_PROJECT, &project.name));
+        let stranger = proof.stranger(&containers);
+        containers.retain(|container| is_of_project(container, project));
+        let remake = proof.remake(host, &containers);
+        helped.make_missing((host, lock, project), stranger, remake).await?;
         // A daemon that was killed in between leaves its containers ended, whatever their restart policy: those that
         // serve until the new ones do, too.
         let is_touched = |one: &&Container| {
@@ -209,16 +292,7 @@ async fn healthy(
         containers.retain(|container| !without.contains(container.name.as_str()));
         let mut ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
         ids.sort();
-        still_since = still_since.filter(|_| !still.is_empty()).or((!still.is_empty()).then(Instant::now));
-        if starts < STARTS && still_since.is_some_and(|since| since.elapsed() >= STILL) {
-            let start = actions::start(still.iter().map(String::as_str));
-            match host.carry_out(lock, &project.folder, &[start]).await {
-                // What does not start is told as what does not serve.
-                Err(host::Error::Docker { .. }) => {}
-                done => done?,
-            }
-            (starts, still_since) = (starts + 1, None);
-        }
+        helped.start_still((host, lock, project), &still).await?;
         let is_chosen = |service: &str, _: &Container, probe: &Probe| {
             services.contains(service) && *probe == Probe::Ready
         };
@@ -250,9 +324,120 @@ async fn healthy(
     }
 }
 
+/// What is done about containers that end or go while they are waited for, a few times.
+#[derive(Default)]
+struct Helped {
+    still_since: Option<Instant>,
+    starts: u32,
+    missing_since: Option<Instant>,
+    makes: u32,
+}
+
+impl Helped {
+    /// Starts what stands still for a while.
+    async fn start_still(
+        &mut self,
+        (host, lock, project): (&Host, &HostLock, &Project),
+        still: &[String],
+    ) -> Result<(), Error> {
+        self.still_since = since(self.still_since, !still.is_empty());
+        if self.starts >= STARTS || !is_over(self.still_since, STILL) {
+            return Ok(());
+        }
+        (self.starts, self.still_since) = (self.starts + 1, None);
+        let start = actions::start(still.iter().map(String::as_str));
+        match host.carry_out(lock, &project.folder, &[start]).await {
+            // What does not start is told as what does not serve.
+            Err(host::Error::Docker { .. }) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Makes what is missing once more, by the step for that; somebody may have removed what was made just now. A stranger in
+    /// the way is told.
+    async fn make_missing(
+        &mut self,
+        (host, lock, project): (&Host, &HostLock, &Project),
+        stranger: Option<Error>,
+        remake: Option<Step>,
+    ) -> Result<(), Error> {
+        self.missing_since = since(self.missing_since, remake.is_some());
+        let Some(step) = remake.filter(|_| is_over(self.missing_since, MISSING)) else { return Ok(()) };
+        if let Some(stranger) = stranger {
+            return Err(stranger);
+        }
+        if self.makes >= STARTS {
+            return Ok(());
+        }
+        (self.makes, self.missing_since) = (self.makes + 1, None);
+        match host.carry_out(lock, &project.folder, &[step]).await {
+            Err(host::Error::Docker { fault, .. }) if !fault.is_of_host() => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+/// Since when something is so, where it is so now.
+fn since(before: Option<Instant>, is_so: bool) -> Option<Instant> {
+    before.filter(|_| is_so).or_else(|| is_so.then(Instant::now))
+}
+
+fn is_over(since: Option<Instant>, limit: Duration) -> bool {
+    since.is_some_and(|since| since.elapsed() >= limit)
+}
+
+/// The lines of a log that tell most, in their order: the last errors, and the last of what is not said again and again,
+/// as answers to health checks are.
+fn telling(lines: &[String]) -> Vec<&str> {
+    // What differs in numbers alone is the same line.
+    let shape = |line: &str| -> String { line.chars().filter(char::is_ascii_alphabetic).collect() };
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for line in lines {
+        *counts.entry(shape(line)).or_default() += 1;
+    }
+    let is_rare = |line: &str| counts.get(&shape(line)).is_none_or(|count| *count < ROUTINE);
+    let is_error = |line: &str| {
+        let line = line.to_lowercase();
+        ERRORS.iter().any(|word| line.contains(word))
+    };
+    let last = |most: usize, is_chosen: &dyn Fn(&str) -> bool| -> BTreeSet<usize> {
+        let chosen = lines.iter().enumerate().rev().filter(|(_, line)| is_chosen(line));
+        chosen.map(|(index, _)| index).take(most).collect()
+    };
+    let mut chosen = last(TELLING / 2, &|line| is_error(line) && is_rare(line));
+    chosen.extend(last(TELLING - chosen.len(), &|line| is_rare(line)));
+    if chosen.is_empty() {
+        chosen = last(TELLING / 2, &|_| true);
+    }
+    chosen.into_iter().filter_map(|index| lines.get(index)).map(String::as_str).collect()
+}
+
 /// Names of the containers of services that Docker neither runs nor is about to start.
 fn standing_still<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<String> {
     let ended = containers.filter(|one| one.is("exited") || one.is("created"));
     let of_service = ended.filter(|one| !one.has_label(COMPOSE_ONE_OFF, "True"));
     of_service.map(|container| container.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_errors_are_told_and_not_what_is_said_again_and_again() {
+        let routine =
+            |number: u32| format!("{{\"ts\":{number}.5,\"msg\":\"received request\",\"uri\":\"/config/\"}}");
+        let error =
+            "{\"level\":\"error\",\"msg\":\"could not get certificate\",\"error\":\"connection refused\"}";
+        let mut lines: Vec<String> = (0..190).map(routine).collect();
+        lines.insert(20, "starting".to_owned());
+        lines.insert(30, error.to_owned());
+        assert_eq!(telling(&lines), ["starting", error]);
+        // Where there is nothing else, the last of it.
+        let lines: Vec<String> = (0..20).map(routine).collect();
+        assert_eq!(telling(&lines), lines[15..].iter().map(String::as_str).collect::<Vec<_>>());
+        let few = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(telling(&few), ["a", "b"]);
+        assert_eq!(telling(&[]), [""; 0]);
+    }
 }

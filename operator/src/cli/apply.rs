@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use serde_json::json;
-use tasktracker_crds::OnFailure;
+use tasktracker_crds::{DriftItem, OnFailure};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Selection, Verdict,
     hosts::{CheckedProject, Reach, check_all, hashes},
+    plan::{headline, print_details},
     printer::{Printer, Tone},
 };
 use crate::{
@@ -60,11 +61,15 @@ pub(super) async fn apply(
                 documents.push(json!({ "stack": stack, "host": host, "error": format!("{error:#}") }));
                 verdict = Verdict::Failed;
             }
-            Ok(outcome) => {
-                print_outcome(printer, checked, &outcome);
+            Ok(applied) => {
+                print_applied(printer, checked, &applied);
+                if !applied.left.is_empty() && verdict == Verdict::InSync {
+                    verdict = Verdict::Differs;
+                }
+                let Applied { outcome, left } = applied;
                 let (component, release) =
                     (checked.project.component, outcome.rolled_out.map(|release| release.id));
-                documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release }));
+                documents.push(json!({ "stack": stack, "host": host, "component": component, "repaired": outcome.repaired, "release": release, "drift": left }));
             }
         }
     }
@@ -98,6 +103,13 @@ async fn check_without_writer(
     }
 }
 
+/// What was done, and what differs still.
+#[derive(Default)]
+struct Applied {
+    outcome: apply::Outcome,
+    left: Vec<DriftItem>,
+}
+
 /// The stack and component of a project: within those, one host follows the other.
 fn group(checked: &CheckedProject) -> (&StackKey, ComponentName) {
     (&checked.stack.key, checked.project.component)
@@ -120,7 +132,7 @@ fn lacking(projects: &[CheckedProject]) -> Option<String> {
 }
 
 /// Applies the components of a stack one after the other; what fails of one leaves the others alone.
-async fn apply_stack(projects: &[CheckedProject], approval: Approval) -> Vec<anyhow::Result<apply::Outcome>> {
+async fn apply_stack(projects: &[CheckedProject], approval: Approval) -> Vec<anyhow::Result<Applied>> {
     let mut results = Vec::new();
     for hosts in projects.chunk_by(|one, next| group(one) == group(next)) {
         results.extend(apply_component(hosts, approval).await);
@@ -131,11 +143,8 @@ async fn apply_stack(projects: &[CheckedProject], approval: Approval) -> Vec<any
 /// Applies a component to one host after the other, where none of them lacks anything for it. A release that fails on one
 /// of them is tried on no other, and those that have it already go back. Of a serial component, whatever fails on a host
 /// ends it.
-async fn apply_component(
-    hosts: &[CheckedProject],
-    approval: Approval,
-) -> Vec<anyhow::Result<apply::Outcome>> {
-    let mut results: Vec<anyhow::Result<apply::Outcome>> = Vec::new();
+async fn apply_component(hosts: &[CheckedProject], approval: Approval) -> Vec<anyhow::Result<Applied>> {
+    let mut results: Vec<anyhow::Result<Applied>> = Vec::new();
     let mut failed: Option<PeerFailure> = None;
     let mut left_down: Option<&str> = None;
     let lacking = lacking(hosts);
@@ -167,7 +176,7 @@ async fn apply_component(
             let found = PeerFailure { host: checked.spec.name.to_string(), message: error.to_string() };
             let goes_back = checked.stack.spec.policy.rollout.on_failure == OnFailure::Rollback;
             for (done, earlier) in hosts.iter().zip(&mut results).filter(|_| goes_back) {
-                let release = earlier.as_ref().ok().and_then(|outcome| outcome.rolled_out.as_ref());
+                let release = earlier.as_ref().ok().and_then(|applied| applied.outcome.rolled_out.as_ref());
                 if let Some(release) = release.map(|release| release.id.clone()) {
                     let back = Box::pin(rollback_for_peer(done, &release, &found)).await;
                     *earlier = back.and_then(|()| bail!("went back: it failed on {found}"));
@@ -192,21 +201,22 @@ async fn rollback_for_peer(
         }
         Ok(Some(()))
     };
-    checked.under_lock(back).await.map(drop)
+    Box::pin(checked.under_lock(back)).await.map(drop)
 }
 
-async fn apply_checked(checked: &CheckedProject, approval: Approval) -> anyhow::Result<apply::Outcome> {
+async fn apply_checked(checked: &CheckedProject, approval: Approval) -> anyhow::Result<Applied> {
     let evaluation = match &checked.result {
         Err(error) => bail!("{error}"),
         Ok(evaluation) => evaluation,
     };
-    let Some(context) = checked.context() else { return Ok(apply::Outcome::default()) };
+    let Some(context) = checked.context() else { return Ok(Applied::default()) };
     may_apply(evaluation)?;
     if !(evaluation.has_work() || evaluation.observed.busy) {
-        return Ok(apply::Outcome::default());
+        return Ok(Applied { left: evaluation.drift.clone(), ..Applied::default() });
     }
     let lock = context.host.lock(&Memory::none().writer()).await?;
-    let result = apply_locked((context, &checked.project), evaluation, &lock, approval).await;
+    let locked = apply_locked((context, &checked.project), evaluation, &lock, approval);
+    let result = Box::pin(locked).await;
     lock.release().await;
     result
 }
@@ -217,7 +227,7 @@ async fn apply_locked(
     shown: &Evaluation,
     lock: &HostLock,
     approval: Approval,
-) -> anyhow::Result<apply::Outcome> {
+) -> anyhow::Result<Applied> {
     let options = CheckOptions { approval, lock: Some(lock), ..CheckOptions::read_only(Depth::Whole) };
     let evaluation = context.check(project, options).await?;
     may_apply(&evaluation)?;
@@ -228,7 +238,9 @@ async fn apply_locked(
             "expected the plan to be still {expected}, found {found}: something changed meanwhile; look at `plan` again"
         );
     }
-    Ok(context.act(lock, &evaluation, &person()).await?)
+    let outcome = context.act(lock, &evaluation, &person()).await?;
+    let left = context.check(project, options).await?.drift;
+    Ok(Applied { outcome, left })
 }
 
 /// Whether a person may have this plan carried out now: nothing in it has to wait even for them.
@@ -242,7 +254,7 @@ fn may_apply(evaluation: &Evaluation) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_outcome(printer: &Printer, checked: &CheckedProject, outcome: &apply::Outcome) {
+fn print_applied(printer: &Printer, checked: &CheckedProject, Applied { outcome, left }: &Applied) {
     if printer.is_json() {
         return;
     }
@@ -255,10 +267,14 @@ fn print_outcome(printer: &Printer, checked: &CheckedProject, outcome: &apply::O
             Tone::Good,
             &format!("{title}: release {} of revision {} serves", release.id, release.project.version()),
         ),
-        None if outcome.repaired.is_empty() => {
+        None if outcome.repaired.is_empty() && left.is_empty() => {
             printer.line(Tone::Good, &format!("{title}: nothing to do"));
         }
         None => {}
+    }
+    for item in left {
+        printer.line(Tone::Attention, &format!("{title}: differs still: {}", headline(item)));
+        print_details(printer, item);
     }
 }
 

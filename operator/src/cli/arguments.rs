@@ -37,6 +37,10 @@ pub(super) struct SecretArguments {
     /// A folder of secrets: a folder for each name, a file for each key, readable by their owner alone.
     #[arg(long, env = "TASKTRACKER_SECRETS_DIR", value_name = "DIR")]
     pub(super) secrets_dir: Option<PathBuf>,
+    /// The folder was mounted by Kubernetes or Docker, which give files modes such as 0444: who else may read them is not
+    /// asked then. Nobody but the operator should see that mount.
+    #[arg(long, env = "TASKTRACKER_SECRETS_MOUNTED", requires = "secrets_dir")]
+    pub(super) secrets_mounted: bool,
     /// A program that knows the secrets, with its first arguments: called with the name and the key of one, it prints
     /// exactly the value.
     #[arg(long, env = "TASKTRACKER_SECRET_COMMAND", value_name = "COMMAND", conflicts_with = "secrets_dir")]
@@ -47,7 +51,10 @@ impl SecretArguments {
     pub(super) fn secrets(&self) -> Secrets {
         match &self.secret_command {
             Some(command) => Secrets::from_program(command.split_whitespace().map(str::to_owned).collect()),
-            None => Secrets::new(self.secrets_dir.clone()),
+            None => match &self.secrets_dir {
+                Some(folder) if self.secrets_mounted => Secrets::mounted(folder.clone()),
+                folder => Secrets::new(folder.clone()),
+            },
         }
     }
 }

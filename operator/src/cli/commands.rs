@@ -74,9 +74,11 @@ pub(super) fn validate(printer: &Printer, paths: &[PathBuf], roots: &[PathBuf]) 
         stack: Option<String>,
         mistakes: Vec<Mistake>,
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     for path in paths {
-        for file in Folder::new(path.clone(), roots.to_vec()).read()? {
+        let read = Folder::new(path.clone(), roots.to_vec()).read()?;
+        skipped.extend(read.skipped);
+        for file in read.files {
             let (stack, mistakes) = match file.content {
                 Ok(stack) => (Some(stack.key.to_string()), Vec::new()),
                 Err(mistakes) => (None, mistakes),
@@ -85,12 +87,16 @@ pub(super) fn validate(printer: &Printer, paths: &[PathBuf], roots: &[PathBuf]) 
         }
     }
     if rows.is_empty() {
-        bail!("expected files that end in .yaml or .yml, found none");
+        let others: Vec<String> = skipped.iter().map(|one| format!("\n{one}")).collect();
+        bail!("expected a stack in a file that ends in .yaml or .yml, found none{}", others.concat());
     }
     let good = rows.iter().all(|row| row.mistakes.is_empty());
     if printer.is_json() {
         printer.json(&rows);
     } else {
+        for one in &skipped {
+            printer.line(Tone::Plain, &one.to_string());
+        }
         for row in &rows {
             match &row.stack {
                 Some(stack) => printer.line(Tone::Good, &format!("{}: {stack} is valid", row.file)),
@@ -108,7 +114,7 @@ pub(super) fn validate(printer: &Printer, paths: &[PathBuf], roots: &[PathBuf]) 
 pub(super) fn stacks(selection: &Selection) -> anyhow::Result<Vec<Stack>> {
     let mut stacks = Vec::new();
     let mut mistakes = Vec::new();
-    for file in selection.source.folder().read()? {
+    for file in selection.source.folder().read()?.files {
         match file.content {
             Ok(stack) if selection.names.is_empty() || selection.names.contains(&stack.key.name) => {
                 stacks.push(stack);

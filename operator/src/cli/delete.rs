@@ -117,7 +117,7 @@ fn left_by_the_source(
     let chosen = deployment.hosts.iter().filter(|(name, _)| asked.is_host(name));
     let mut chosen: BTreeMap<String, DeployedHost> =
         chosen.map(|(name, host)| (name.clone(), host.clone())).collect();
-    for file in source.folder().read()? {
+    for file in source.folder().read()?.files {
         let shown = file.path.display();
         let stack = match file.content {
             Ok(stack) if stack.key == *key => stack,

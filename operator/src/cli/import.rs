@@ -60,6 +60,7 @@ pub(super) async fn import(
         user: named.user.clone(),
         host_keys: named.host_keys.clone(),
         identities: vec![secrets.identity(&identity).await?],
+        unusable_identities: Vec::new(),
         directory: named.directory.clone(),
         limits: Limits::default(),
     });

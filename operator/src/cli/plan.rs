@@ -155,12 +155,20 @@ fn print_evaluation(printer: &Printer, host: &str, evaluation: &Evaluation, file
 
 fn print_item(printer: &Printer, item: &DriftItem) {
     printer.line(Tone::Attention, &format!("    drift   {}", headline(item)));
+    print_details(printer, item);
+}
+
+/// Wanted and found of a difference, and what a person can do where the operator does nothing.
+pub(super) fn print_details(printer: &Printer, item: &DriftItem) {
     printer.line(Tone::Dim, &format!("            wanted  {}", item.wanted));
     printer.line(Tone::Dim, &format!("            found   {}", item.found));
+    if let Some(remedy) = item.kind.remedy().filter(|_| item.answer == Answer::Report) {
+        printer.line(Tone::Dim, &format!("            remedy  {remedy}"));
+    }
 }
 
 fn print_repair(printer: &Printer, repair: &Repair) {
-    let later = if repair.later { " (planned only: not carried out at present)" } else { "" };
+    let later = if repair.later { " (left to a person: see `status`)" } else { "" };
     printer.line(Tone::Plain, &format!("    repair  {}{later}", repair.action.words()));
     for (kind, path) in &repair.because {
         let path = path.as_deref().unwrap_or_default();

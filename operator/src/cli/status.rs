@@ -1,10 +1,13 @@
 //! `status`: how the hosts are, once, or again and again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde_json::json;
-use tasktracker_crds::DriftItem;
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{
     Selection, Verdict,
@@ -106,6 +109,11 @@ fn lines(reports: &[(String, ProjectReport)], now: Option<Timestamp>) -> Vec<Lin
         lines.push((Tone::Plain, String::new()));
         lines.extend(table(&["HOST", "LAYER", "AGE", "DRIFT", "WANTED", "FOUND"], &drift));
     }
+    let reported = reports.iter().flat_map(|(_, report)| &report.drift);
+    let reported: BTreeSet<DriftKind> =
+        reported.filter(|item| item.answer == Answer::Report).map(|item| item.kind).collect();
+    let remedies = reported.into_iter().filter_map(|kind| Some((kind, kind.remedy()?)));
+    lines.extend(remedies.map(|(kind, remedy)| (Tone::Dim, format!("  {}: {remedy}", kind.as_str()))));
     lines
 }
 

@@ -3,9 +3,12 @@
 //! A component renders data; the engine interprets it. Adding one means a folder here, a line in [`COMPONENTS`], a variant
 //! of [`ComponentName`], its part of the schema, golden renderings and a scenario.
 
+mod agents;
 mod app;
 #[cfg(feature = "echo")]
 mod echo;
+mod monitoring;
+mod prometheus;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +39,8 @@ trait Component: Sync {
 /// Every component of this build.
 static COMPONENTS: &[&dyn Component] = &[
     &app::App,
+    &agents::Agents,
+    &monitoring::Monitoring,
     #[cfg(feature = "echo")]
     &echo::Echo,
 ];
@@ -83,6 +88,16 @@ pub fn project(stack: &Stack, host: &HostSpec, component: ComponentName) -> Opti
         .collect();
     let generation = generation(&hashes);
     Some(Project { generation, ..known.render(stack, host) })
+}
+
+/// The projects of a stack that store metrics.
+pub fn metrics_stores(stack: &Stack) -> Vec<ProjectKey> {
+    let is_store = |key: &ProjectKey| {
+        let host = stack.spec.hosts.iter().find(|host| host.name.as_str() == key.host);
+        let project = host.and_then(|host| project(stack, host, key.component));
+        project.is_some_and(|project| project.metrics_store.is_some())
+    };
+    projects(stack).into_iter().filter(is_store).collect()
 }
 
 /// Every project of a stack on a host.

@@ -1,7 +1,6 @@
 //! The certificate that a service is given, against the name that users come by and against what is in force.
 
 use jiff::Timestamp;
-use tasktracker_crds::SecretKeySpec;
 
 use super::secrets;
 use crate::{
@@ -9,7 +8,7 @@ use crate::{
     observe::Observed,
     project::{CertificatePair, Project},
     release::Release,
-    secret::{Secret, Values},
+    secret::{Secret, SecretSource, Values},
 };
 
 /// The certificate that a project is given, where it is given one that can be had.
@@ -42,7 +41,7 @@ pub(crate) fn without_unusable(project: &Project, observed: Observed, now: Times
 }
 
 /// A certificate that users would not accept: where it comes from, and why.
-fn unusable(project: &Project, observed: &Observed, now: Timestamp) -> Option<(SecretKeySpec, String)> {
+fn unusable(project: &Project, observed: &Observed, now: Timestamp) -> Option<(SecretSource, String)> {
     let found = match given(project, &observed.secrets) {
         Some(Err(found)) => Some(found),
         Some(Ok(given)) => given.fault(now).filter(|_| !is_in_force(project, observed)),

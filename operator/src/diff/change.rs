@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{adoption, secrets};
 use crate::{
     json,
-    observe::{Observed, adopted_containers},
+    observe::{ImageAvailability, Observed, adopted_containers},
     project::{File, Project, service_of},
     text::printable,
 };
@@ -73,6 +73,32 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
         items,
         adopts: adopted.into_iter().map(|container| container.name.clone()).collect(),
     })
+}
+
+/// The same change with the images that it brings though their names are the same: a tag may mean another image on the
+/// host by now.
+#[must_use]
+pub fn with_images(
+    change: Change,
+    desired: &Project,
+    availability: &ImageAvailability,
+    observed: &Observed,
+) -> Change {
+    let applied = observed.applied.as_ref();
+    let other = availability.present.iter().filter_map(|(service, id)| {
+        let before = applied?.images.get(service).filter(|before| *before != id)?;
+        let named = |project: &Project| project.services.get(service).map(|one| one.compose.image.clone());
+        let is_same_name = named(&applied?.project) == named(desired);
+        let short = |id: &str| format!("image {}", id.get(..19).unwrap_or(id));
+        is_same_name.then(|| ChangeItem {
+            service: Some(service.clone()),
+            path: "image".to_owned(),
+            from: short(before),
+            to: format!("{}, which the same name means on the host by now", short(id)),
+        })
+    });
+    let items = change.items.iter().cloned().chain(other).collect();
+    Change { items, ..change }
 }
 
 /// The service whose container leads traffic to the others, where its definition is another one. Its files it takes up

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_crds::{DriftItem, DriftKind};
+use tasktracker_crds::{Answer, DriftItem, DriftKind, Layer};
 
 use super::{
     faults::{failed_probes, is_serving},
@@ -13,8 +13,9 @@ use super::{
     host, secrets, settings,
 };
 use crate::{
-    host::{Container, Health, NetworkOrVolume, State},
-    model::{Probe, ProbeFailure},
+    host::{Container, Facts, Health, NetworkOrVolume, State},
+    ledger::LEDGER_FILE,
+    model::{Probe, ProbeFailure, Unserved},
     observe::{MovedTag, Observed},
     project::{
         Project,
@@ -36,6 +37,14 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
     if observed.busy {
         return Vec::new();
     }
+    if let Some(found) = observed.restored {
+        // With it, the next check sees everything.
+        let mut ledger =
+            item(DriftKind::FileMissing, None, Some(LEDGER_FILE), "the ledger as it was seen last", found);
+        host.clone_into(&mut ledger.host);
+        project.component.as_str().clone_into(&mut ledger.component);
+        return vec![ledger];
+    }
     let desired = project;
     let project = observed.applied.as_ref().map_or(desired, |applied| &applied.project);
     let mut items = host::host_drift(project, observed);
@@ -49,6 +58,7 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
         items.extend(orphans(applied, observed));
         items.extend(made_drift(applied, observed));
     }
+    items.extend(not_serving(observed, &items));
     items.extend(moved_tags(observed));
     items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
@@ -56,6 +66,20 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
         project.component.as_str().clone_into(&mut item.component);
     }
     items
+}
+
+/// What users do not get, where nothing else that is healed may be the cause.
+fn not_serving(observed: &Observed, others: &[DriftItem]) -> Vec<DriftItem> {
+    let is_cause = |item: &DriftItem| item.answer == Answer::Heal && item.kind.layer() != Layer::Host;
+    if others.iter().any(is_cause) {
+        return Vec::new();
+    }
+    let unserved = observed.unserved.iter().map(|Unserved { path, service, found, is_own_word, .. }| {
+        let item = item(DriftKind::NotServing, Some(service), Some(path), "an answer for users", found);
+        let answer = if *is_own_word { Answer::Report } else { item.answer };
+        DriftItem { answer, ..item }
+    });
+    unserved.collect()
 }
 
 /// Tags that mean another image than was rolled out.
@@ -198,12 +222,8 @@ fn container_drift(
     if let Some(image) = image.filter(|_| container.details.is_some()) {
         let differences =
             settings::differences(applied, service, container, image, &observed.engine, &observed.directory);
-        let defaults = observed.ledger.as_ref().map(|ledger| &ledger.host_defaults);
-        let is_default = |field: &String, there: &Option<String>| {
-            defaults.is_some_and(|defaults| there.is_some() && defaults.get(field) == there.as_ref())
-        };
         for (field, wanted, there) in differences {
-            if wanted.is_none() && is_default(&field, &there) {
+            if wanted.is_none() && is_host_default(observed, &field, there.as_deref()) {
                 continue;
             }
             let shown = |text: &Option<String>, other: &Option<String>| {
@@ -223,10 +243,55 @@ fn container_drift(
     items
 }
 
-/// Settings that nothing asked for and that every container of the release has alike: the host's own defaults, such as
-/// `default-ulimits` of its Docker daemon.
+/// Whether the host gives a container a setting that nothing asks for: by its daemon's configuration, or as it did after
+/// the last rollout.
+fn is_host_default(observed: &Observed, field: &str, there: Option<&str>) -> bool {
+    let learned = observed.ledger.as_ref().and_then(|ledger| ledger.host_defaults.get(field));
+    let facts = observed.facts.as_ref();
+    let configured = facts.and_then(|facts| facts.daemon_defaults.containers.get(field));
+    [learned, configured].iter().any(|known| there.is_some() && known.map(String::as_str) == there)
+        || is_former_default(observed, field, there)
+}
+
+/// Whether the host gave it by itself when something was made.
+fn is_former_default(observed: &Observed, field: &str, there: Option<&str>) -> bool {
+    let former = observed.ledger.as_ref().and_then(|ledger| ledger.former_defaults.get(field));
+    former.zip(there).is_some_and(|(former, there)| former.contains(there))
+}
+
+/// What a host's daemon gives by itself at present, as [`host_defaults`] names it.
+pub fn configured_defaults(facts: &Facts) -> impl Iterator<Item = (String, String)> {
+    let defaults = &facts.daemon_defaults;
+    let of_networks = defaults.networks.iter().map(|(field, value)| (of_network(field), value.clone()));
+    defaults.containers.iter().map(|(field, value)| (field.clone(), value.clone())).chain(of_networks)
+}
+
+/// As [`is_host_default`], of the project's network.
+fn is_network_default(observed: &Observed, field: &str, there: Option<&str>) -> bool {
+    let learned = observed.ledger.as_ref().and_then(|ledger| ledger.host_defaults.get(&of_network(field)));
+    let facts = observed.facts.as_ref();
+    let configured = facts.and_then(|facts| facts.daemon_defaults.networks.get(field));
+    [learned, configured].iter().any(|known| there.is_some() && known.map(String::as_str) == there)
+        || is_former_default(observed, &of_network(field), there)
+}
+
+/// The key of a network's setting among the defaults of a host.
+fn of_network(field: &str) -> String {
+    format!("network/{field}")
+}
+
+/// Settings that nothing asked for and that every container of the release has alike, and those of its network: the
+/// host's own defaults, such as `default-ulimits` of its Docker daemon.
 pub fn host_defaults(observed: &Observed) -> BTreeMap<String, String> {
     let Some(applied) = &observed.applied else { return BTreeMap::new() };
+    let of_containers = container_defaults(applied, observed).into_iter();
+    let made = observed.networks.get(&applied.project.network).and_then(Option::as_ref);
+    let of_labels = |field: &str| field.starts_with("labels/");
+    let settings = made.into_iter().flat_map(|made| &made.settings).filter(|(field, _)| !of_labels(field));
+    of_containers.chain(settings.map(|(field, text)| (of_network(field), text.clone()))).collect()
+}
+
+fn container_defaults(applied: &Release, observed: &Observed) -> BTreeMap<String, String> {
     let mut alike: Option<BTreeMap<String, String>> = None;
     for (service, container) in applied.project.services.keys().flat_map(|service| {
         kept_of(applied, observed, service).into_iter().map(move |container| (service, container))
@@ -328,7 +393,9 @@ fn stale_content(
     let mut items = Vec::new();
     for mount in &definition.compose.volumes {
         let Some(folder) = mount.project_folder() else { continue };
-        let source = format!("{}/{}/{folder}", observed.directory, applied.project.folder);
+        let real = observed.facts.as_ref().and_then(|facts| facts.real_directory.as_ref());
+        let directory = real.unwrap_or(&observed.directory);
+        let source = format!("{directory}/{}/{folder}", applied.project.folder);
         let Some(seen) = inside.iter().rev().find(|mounted| mounted.place == mount.target) else { continue };
         let Some((device, root)) = on_device(&source, observed) else { continue };
         if seen.device == device && seen.root == root {
@@ -373,12 +440,18 @@ fn made_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
     let wanted = settings::of_made(&project.owner, &ledger.stack);
     let former_owners: BTreeSet<&String> =
         ledger.former_owners.iter().chain(&observed.former_owners).collect();
+    let is_default = |kind: DriftKind, field: &str, there: Option<&str>| {
+        kind == DriftKind::NetworkChanged && is_network_default(observed, field, there)
+    };
     let differing = |name: &str, made: Option<&Option<NetworkOrVolume>>, missing, changed| match made {
         None => Vec::new(),
         Some(None) => vec![item(missing, None, Some(name), "there", "nothing")],
         Some(Some(made)) => settings::compare(&wanted, &made.settings)
             .into_iter()
             .filter(|(field, _, found)| !is_of_former_owner(&former_owners, field, found.as_deref()))
+            .filter(|(field, wanted, found)| {
+                wanted.is_some() || !is_default(changed, field, found.as_deref())
+            })
             .map(|(field, wanted, there)| {
                 let shown = |text: Option<String>| text.unwrap_or_else(|| "not set".to_owned());
                 item(changed, None, Some(&format!("{name}/{field}")), shown(wanted), shown(there))

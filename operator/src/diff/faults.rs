@@ -6,8 +6,8 @@ use super::drift::{containers_of, other_release, state_words};
 use crate::{
     host::{Container, Health, State},
     model::{Probe, ProbeFailure},
-    observe::Observed,
-    project::{Readiness, Service},
+    observe::{Observed, is_ready},
+    project::Service,
     release::Release,
 };
 
@@ -58,17 +58,6 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<Fault> {
         }
     }
     faults
-}
-
-/// Whether a container is ready according to Docker: it runs, and its health check succeeded where it has one. A health
-/// check of the image counts where the service defines none. Readiness over HTTP is a [`Probe`].
-pub fn is_ready(service: &Service, container: &Container) -> bool {
-    let is_healthy = match container.health {
-        Health::Healthy => true,
-        Health::None => service.compose.healthcheck.is_none(),
-        Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
-    };
-    is_healthy && container.state == State::Running
 }
 
 /// Whether a container is ready according to Docker and to its readiness probe.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use tasktracker_crds::{DriftItem, DriftKind};
+use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
-use super::drift::item;
+use super::{drift::item, files::foreign_to};
 use crate::{
-    host::{Container, Disk},
+    host::{Container, Disk, FileFact},
     observe::{Observed, adopted_containers},
     project::{
         Project,
@@ -42,6 +42,15 @@ pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftIte
             push(DriftKind::SysctlTooLow, Some("net.ipv4.ip_forward"), "1", "0".to_owned());
         }
     }
+    for (path, uid) in observed.own_folders.iter().filter_map(|(path, fact)| match fact {
+        FileFact::Folder { mode, uid, .. } if mode & 0o022 == 0 => Some((path, *uid)),
+        _ => None,
+    }) {
+        if let Some(ours) = foreign_to(uid, observed) {
+            let found = format!("it belongs to user {uid}; run: chown {ours} {path}");
+            push(DriftKind::FolderNotWritable, Some(path), &format!("a folder of user {ours}"), found);
+        }
+    }
     if let Some(ahead) =
         observed.clock_ahead_seconds.filter(|ahead| ahead.unsigned_abs() > LARGEST_SKEW_SECONDS)
     {
@@ -58,7 +67,18 @@ pub(super) fn host_drift(project: &Project, observed: &Observed) -> Vec<DriftIte
         let found = "something that is no container listens there".to_owned();
         push(DriftKind::PortTaken, Some(&port.to_string()), &format!("free for {service}"), found);
     }
+    items.extend(open_folders(observed));
     items
+}
+
+/// Folders of the operator into which whoever is on the host may write; their owner closes them.
+fn open_folders(observed: &Observed) -> impl Iterator<Item = DriftItem> {
+    observed.own_folders.iter().filter_map(|(path, fact)| {
+        let FileFact::Folder { mode, .. } = fact else { return None };
+        let found = format!("mode {:04o}; run: chmod o-w {path}", mode & 0o777);
+        let open = item(DriftKind::FileMode, None, Some(path), "nobody else may write there", found);
+        (mode & 0o002 != 0).then_some(DriftItem { answer: Answer::Report, ..open })
+    })
 }
 
 fn below(disk: &Disk, least: u8) -> Option<String> {
@@ -144,6 +164,7 @@ fn rogue(project: &Project, observed: &Observed, container: &Container) -> Optio
     found.extend(taken.iter().map(|port| format!("has port {port}")));
     if container.networks.contains(&project.network) {
         found.push(format!("is in the network {}", project.network));
+        found.extend(named_like(container, observed));
     }
     for source in &container.sources {
         let is_volume = project.volumes.values().any(|volume| volume.name == *source);
@@ -153,6 +174,20 @@ fn rogue(project: &Project, observed: &Observed, container: &Container) -> Optio
     }
     let wanted = "nothing of ours".to_owned();
     (!found.is_empty()).then(|| item(DriftKind::Rogue, None, Some(&container.name), wanted, found.join(", ")))
+}
+
+/// That requests reach a container that were meant for a service, whose name it has in the network, too.
+fn named_like(container: &Container, observed: &Observed) -> Option<String> {
+    let applied = observed.applied.as_ref()?;
+    let network = &applied.project.network;
+    let aliases = container
+        .details
+        .as_ref()
+        .and_then(|details| details.settings.get(&format!("networks/{network}/aliases")).map(String::as_str));
+    let names: Vec<&str> = aliases.into_iter().flat_map(str::split_whitespace).collect();
+    let is_its = |alias: &String| names.contains(&alias.as_str()) || container.name == *alias;
+    let service = applied.project.services.keys().find(|service| applied.aliases(service).iter().any(is_its));
+    service.map(|service| format!("takes requests for {service}, whose name it has there"))
 }
 
 #[cfg(test)]

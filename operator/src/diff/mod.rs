@@ -11,8 +11,9 @@ mod ignore;
 pub(crate) mod secrets;
 mod settings;
 
-pub use change::{Change, ChangeItem, change};
-pub use drift::{drift, host_defaults};
-pub use faults::{Fault, faults, is_ready, serving};
+pub use change::{Change, ChangeItem, change, with_images};
+pub use drift::{configured_defaults, drift, host_defaults};
+pub use faults::{Fault, faults, serving};
+pub(crate) use files::{FOLDER_MODE, folders as file_folders, foreign_to};
 pub use host::{no_room, port_in_the_way};
 pub use ignore::judge;

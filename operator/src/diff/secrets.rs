@@ -2,7 +2,11 @@
 
 use tasktracker_crds::{DriftItem, DriftKind};
 
-use super::{change::ChangeItem, drift::item, files::words};
+use super::{
+    change::ChangeItem,
+    drift::item,
+    files::{folder_drift, is_closed, words},
+};
 use crate::{
     host::FileFact,
     observe::{KEY_FILE, Observed},
@@ -92,18 +96,13 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
     };
     let mut items = Vec::new();
     let octal = |mode: u32| format!("mode {mode:04o}");
-    let mut check_mode = |path: &str, wanted: u32| {
-        if let Some(FileFact::File { mode, .. } | FileFact::Folder { mode, .. }) = observed.files.get(path)
-            && *mode != wanted
-        {
-            items.push(item(DriftKind::FileMode, service_of(path), Some(path), octal(wanted), octal(*mode)));
-        }
-    };
-    check_mode(KEY_FILE, KEY_MODE);
-    let folders = folders(applied.seals.keys());
-    for (path, mode) in &folders {
-        check_mode(path, *mode);
+    if let Some(FileFact::File { mode, .. }) = observed.files.get(KEY_FILE)
+        && *mode != KEY_MODE
+    {
+        items.push(item(DriftKind::FileMode, None, Some(KEY_FILE), octal(KEY_MODE), octal(*mode)));
     }
+    let folders = folders(applied.seals.keys());
+    items.extend(folders.iter().filter_map(|(path, mode)| folder_drift(path, *mode, observed)));
     for (path, secret) in files(applied) {
         items.extend(other_access(path, secret, observed));
     }
@@ -118,6 +117,7 @@ pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftI
         .seals
         .iter()
         .filter(|(path, _)| !broken.iter().any(|folder| path.starts_with(&format!("{folder}/"))))
+        .filter(|(path, _)| !is_closed(path, observed))
     {
         let (kind, found) = match observed.files.get(path) {
             Some(FileFact::File { sha256: Some(sha256), .. }) if key.seal(path, sha256) == *seal => continue,

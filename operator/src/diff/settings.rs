@@ -9,12 +9,12 @@ use crate::{
     project::{
         Project,
         compose::{
-            BindOptions, COMPOSE_NUMBER, Healthcheck, Joined, Limits, Logging, Mount, Propagation,
-            PublishedPort, Service, Ulimit, interpolated,
+            BindOptions, COMPOSE_NUMBER, Healthcheck, Limits, Logging, Mount, Propagation, PublishedPort,
+            Service, Ulimit, interpolated,
         },
         labels,
     },
-    release::{self, Release},
+    release::Release,
 };
 
 /// Labels that Compose keeps for itself.
@@ -105,7 +105,7 @@ fn wanted(
         ports,
         volumes,
         tmpfs,
-        networks,
+        networks: _, // among the release's aliases
         extra_hosts,
         sysctls,
         ulimits,
@@ -133,7 +133,7 @@ fn wanted(
     published(&mut wanted, ports);
     match network_mode {
         Some(mode) => drop(wanted.insert("network_mode".to_owned(), mode.as_str().to_owned())),
-        None => joined(&mut wanted, applied, name, networks),
+        None => joined(&mut wanted, applied, name),
     }
     if let Some(hash) = applied.service_hashes.get(name) {
         wanted.insert(format!("labels/{}", labels::SERVICE_HASH), hash.clone());
@@ -227,16 +227,9 @@ fn published(wanted: &mut Settings, ports: &[PublishedPort]) {
 }
 
 /// The project's network, and the names by which a service is known in it.
-fn joined(wanted: &mut Settings, applied: &Release, name: &str, networks: &BTreeMap<String, Joined>) {
-    let project = &applied.project;
-    let hash =
-        applied.service_hashes.get(name).filter(|_| project.blue_green().any(|(other, _)| other == name));
-    let mut aliases = BTreeSet::from([name.to_owned()]);
-    aliases.extend(hash.map(|hash| release::alias(name, hash)));
-    aliases.extend(networks.values().flat_map(|Joined { aliases }| aliases.iter().cloned()));
-    let aliases: Vec<String> = aliases.into_iter().collect();
-    let field = format!("networks/{}", project.network);
-    wanted.insert(format!("{field}/aliases"), aliases.join(" "));
+fn joined(wanted: &mut Settings, applied: &Release, name: &str) {
+    let field = format!("networks/{}", applied.project.network);
+    wanted.insert(format!("{field}/aliases"), applied.aliases(name).join(" "));
     wanted.insert(field, "connected".to_owned());
 }
 
@@ -288,7 +281,9 @@ fn seconds(text: &str) -> u64 {
 /// A setting as people are told of it. Values that may be secret are not shown: what is in the environment, in log
 /// options and in labels that are not ours.
 pub(super) fn shown(field: &str, text: Option<&str>, other: Option<&str>) -> String {
-    let Some(text) = text else { return "not set".to_owned() };
+    let Some(text) = text else {
+        return if field == "restart" { "no" } else { "not set" }.to_owned();
+    };
     let hidden = ["environment/", "logging/options/"].iter().any(|prefix| field.starts_with(prefix))
         || (field.starts_with("labels/") && !field.starts_with("labels/tasktracker.dev/"));
     if hidden {

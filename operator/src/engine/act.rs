@@ -7,6 +7,7 @@ use super::{CheckOptions, Evaluation, ProjectContext, now};
 use crate::{
     apply,
     host::HostLock,
+    ledger::Tried,
     observe::Depth,
     state::audit::{BEGAN, Entry, State},
 };
@@ -193,12 +194,14 @@ impl ProjectContext<'_> {
         }
         let plan = Box::pin(apply::open_part(self.host, &evaluation.plan, &evaluation.observed)).await?;
         let outcome = Box::pin(apply::apply(self.host, &plan, &evaluation.observed, context)).await;
-        if plan.repairs_now().next().is_none() {
-            return outcome;
+        if outcome.is_ok() {
+            self.memory.keep_repaired(&self.key(&evaluation.project), &plan.causes(), Instant::now());
         }
+        let tried = outcome.as_ref().map_or_else(apply::Error::tried, |_| Some(Tried::Done));
+        let Some(tried) = tried.filter(|_| plan.repairs_now().next().is_some()) else { return outcome };
         let remembered = async {
             let after = self.check_again(evaluation, context).await?;
-            apply::remember(self.host, &plan, &after.observed, &after.drift, context).await
+            apply::remember(self.host, (&plan, tried), &after.observed, &after.drift, context).await
         };
         // What went wrong first is what is told.
         let remembered = remembered.await;

@@ -2,7 +2,10 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     apply, failpoint,
     host::{self, Host, HostLock},
-    metrics::{ERROR, Metrics, PANIC, SUCCESS, StackLabels},
+    metrics::{ContainerSample, ERROR, Metrics, PANIC, SUCCESS, StackLabels},
     observe::Depth,
     plan::Approval,
     project::Project,
@@ -34,6 +37,8 @@ pub(super) struct Occasion {
     pub(super) depth: Depth,
     /// When the event that woke it arrived.
     pub(super) woken: Option<Instant>,
+    /// Whether something may be done: not within the pause after something failed.
+    pub(super) acts: bool,
 }
 
 /// How a check ended.
@@ -50,6 +55,8 @@ pub(super) enum End {
 /// What a check leaves for the next one: the host, so that its connection is kept, and what happened since it began.
 pub(super) struct Checked {
     pub(super) end: End,
+    /// Whether the project was observed, whatever failed after that.
+    pub(super) is_observed: bool,
     pub(super) host: Option<Arc<Host>>,
     pub(super) hints: Option<watch::Receiver<Instant>>,
 }
@@ -71,6 +78,7 @@ struct Check<'a> {
     host: &'a Arc<Host>,
     occasion: Occasion,
     writers: &'a Mutex<ConflictingWriters>,
+    is_observed: &'a AtomicBool,
 }
 
 /// One check with its repairs.
@@ -95,12 +103,20 @@ pub(super) async fn check(
         Err(error) => {
             shared.watcher.count(key, stack, |metrics, labels| metrics.reconciled(labels, ERROR));
             failed(error.into());
-            return Checked { end: End::Failed, host: None, hints: None };
+            return Checked { end: End::Failed, is_observed: false, host: None, hints: None };
         }
     };
     drop(kept);
     let hints = host.hints();
-    let check = Check { shared: &shared, subject: &subject, host: &host, occasion, writers: &writers };
+    let is_observed = AtomicBool::new(false);
+    let check = Check {
+        shared: &shared,
+        subject: &subject,
+        host: &host,
+        occasion,
+        writers: &writers,
+        is_observed: &is_observed,
+    };
     let result = Box::pin(check.run()).await;
     let outcome = if result.is_ok() { SUCCESS } else { ERROR };
     let end = match &result {
@@ -112,7 +128,8 @@ pub(super) async fn check(
     if let Err(error) = result {
         failed(error);
     }
-    Checked { end, host: Some(host), hints: Some(hints) }
+    let is_observed = is_observed.into_inner();
+    Checked { end, is_observed, host: Some(host), hints: Some(hints) }
 }
 
 /// Reports a check that ended in a panic.
@@ -153,10 +170,12 @@ impl Check<'_> {
         // What happens during a check wakes the next one.
         host.watch().await?;
         let evaluation = Box::pin(self.evaluate(self.occasion.depth, None)).await?;
+        self.is_observed.store(true, Ordering::Relaxed);
         // What was approved just now was not known to the evaluation that showed it.
         let is_approved = self.shared.coordinator.is_newly_approved(stack, key, &evaluation);
         let is_asked = self.scope() == WriteScope::Full && !requests::pending(stack, &evaluation).is_empty();
-        if !(evaluation.has_work() || is_approved || is_asked) || self.may_write_nothing() {
+        let is_due = evaluation.has_work() || is_approved || is_asked;
+        if !is_due || self.may_write_nothing() || !self.occasion.acts {
             return Ok(());
         }
         self.refuse_conflicting_writer(None)?;
@@ -277,11 +296,34 @@ impl Check<'_> {
         self.count(|metrics, labels| metrics.phase(labels, phase, started.elapsed().as_secs_f64()));
         if !evaluation.observed.busy {
             self.record(&evaluation).await;
+            self.measure(&evaluation, depth).await;
             if let Some(applied) = &evaluation.observed.applied {
                 shared.memory.record(stack, spec, applied, Some(&evaluation.observed));
             }
         }
         Ok(evaluation)
+    }
+
+    /// Asks what containers use: on the slow schedule, and when containers, their restarts or their health changed.
+    async fn measure(&self, evaluation: &Evaluation, depth: Depth) {
+        let Self { shared, host, subject: Subject { key, stack, .. }, .. } = self;
+        let observed = &evaluation.observed;
+        let sample = |container| {
+            let mut sample = ContainerSample::new(container);
+            sample.oom_kills = host.oom_kills(&evaluation.project.name, &sample.service, &sample.replica);
+            sample
+        };
+        let mut samples: Vec<ContainerSample> = observed.containers.iter().map(sample).collect();
+        let (labels, metrics) = (StackLabels::of(stack), shared.watcher.metrics());
+        if depth < Depth::Slow && metrics.has_samples_of(&labels, key, &samples) {
+            return;
+        }
+        for (sample, container) in samples.iter_mut().zip(&observed.containers) {
+            if let Some(process) = container.details.as_ref().and_then(|details| details.process) {
+                sample.usage = host.usage(&stack.key.name, process).await.unwrap_or_default();
+            }
+        }
+        self.count(|metrics, labels| metrics.record_containers(labels, key, samples));
     }
 
     /// Tells coordinator and watcher what was found, and begins to pull what a change waits for.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tasktracker_crds::HostSpec;
+use tokio::time::Instant;
 
 use super::{
     Evaluation, Images, Memory, RolloutCoordinator,
@@ -15,7 +16,8 @@ use crate::{
     model::Hold,
     observe::{self, Depth, HostFacts, Inputs, Observed, Remembered},
     plan::Approval,
-    project::Project,
+    project::{Project, labels},
+    release::Release,
     source::{ProjectKey, Secrets, Stack},
     state::{Deployed, DeployedHost, deployed},
 };
@@ -92,9 +94,15 @@ impl ProjectContext<'_> {
         busy: bool,
         options: CheckOptions<'_>,
     ) -> Result<Evaluation, host::Error> {
+        let facts = self.with_seen_ledger(project, facts).await?;
         let inputs = self.inputs(project, &facts, busy).await;
         let mut observed = facts.with(inputs, now());
         observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth)).await?;
+        if !observed.busy && observed.restored.is_none() {
+            observed.unserved =
+                Box::pin(observe::published(self.host, &observed, options.depth, options.lock.is_some()))
+                    .await?;
+        }
         let observed = certificate::without_unusable(project, observed, now());
         let project = self.resolve_volumes(project, &observed, options.approval)?;
         let resolved = Box::pin(self.resolve_images(project, observed)).await?;
@@ -121,6 +129,26 @@ impl ProjectContext<'_> {
         }
     }
 
+    /// Where a ledger that this operator saw is gone or damaged, and the host's own copy of the release that it names agrees
+    /// with it, and so does everything that runs: what was seen counts, and is put back.
+    async fn with_seen_ledger(&self, project: &Project, facts: HostFacts) -> Result<HostFacts, host::Error> {
+        let (key, observed) = (self.key(project), facts.as_observed());
+        if let Some(ledger) = &observed.ledger {
+            self.memory.keep_ledger(&key, ledger);
+            return Ok(facts);
+        }
+        let seen = self.memory.seen_ledger(&key).filter(|seen| seen.intent.is_none());
+        let Some((seen, id)) = seen.and_then(|seen| seen.current.clone().map(|id| (seen, id))) else {
+            return Ok(facts);
+        };
+        let path = format!("{}/releases/{id}/manifest.json", project.folder);
+        let kept = self.host.content(std::slice::from_ref(&path)).await?.remove(&path);
+        let release = kept.and_then(|text| Release::read(&text).ok()).filter(|release| release.id == id);
+        let Some(release) = release.filter(|release| runs(release, observed)) else { return Ok(facts) };
+        tracing::warn!(project = %key, release = id, "the ledger is gone or damaged: it is put back as it was seen last");
+        Ok(facts.with_restored(seen, release))
+    }
+
     /// What is known from elsewhere than the host.
     async fn inputs(&self, project: &Project, facts: &HostFacts, busy: bool) -> Inputs {
         let secrets = self.secrets.of(&self.stack.key);
@@ -136,8 +164,9 @@ impl ProjectContext<'_> {
     /// What the operator's own state says of a project on this host, and of its data on hosts that the spec names no longer;
     /// and why its manifest cannot be trusted: it is another one than was seen first.
     fn remembered(&self, project: &Project, facts: &HostFacts) -> (Remembered, Option<host::Error>) {
+        let undone = self.memory.undone(&self.key(project), Instant::now());
         let Some(known) = self.memory.deployed(&self.stack.key.to_string()) else {
-            return (Remembered::default(), None);
+            return (Remembered { undone, ..Remembered::default() }, None);
         };
         let component = &project.component;
         let same_place = || known.hosts.values().find(|host| deployed::is_same_place(&host.spec, self.spec));
@@ -158,6 +187,7 @@ impl ProjectContext<'_> {
             volumes: in_force.map(Deployed::volume_names).unwrap_or_default(),
             elsewhere,
             overtaken: here.is_none_or(|here| here.overtaken),
+            undone,
         };
         (remembered, here.and_then(|here| changed_manifest(project, facts.as_observed(), here)))
     }
@@ -169,8 +199,17 @@ impl ProjectContext<'_> {
         if availability.unresolved.is_none() && change.is_some() {
             self.images.find_on_host(self, &project, &mut availability).await?;
         }
+        let change = change.map(|change| diff::with_images(change, &project, &availability, &observed));
         Ok(Resolved { project, observed: Observed { availability, ..observed }, change })
     }
+}
+
+/// Whether every container of a project that is there was made for a release.
+fn runs(release: &Release, observed: &Observed) -> bool {
+    let is_of = |container: &host::Container| {
+        release.service_hashes.values().any(|hash| container.has_label(labels::SERVICE_HASH, hash))
+    };
+    observed.containers.iter().all(is_of)
 }
 
 /// A manifest that is another one than was seen first for the same release.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::json;
-use tasktracker_crds::{DriftItem, Heal, HistoryEntry, Layer, PolicySpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, Heal, HistoryEntry, Layer, PolicySpec, conditions::reasons};
 
 use super::ProjectContext;
 use crate::{
@@ -195,6 +195,7 @@ impl Evaluation {
             version: applied.map(|release| release.project.version().to_owned()),
             faults: applied.map(|release| diff::faults(release, &self.observed).iter().map(ToString::to_string).collect()).unwrap_or_default(),
             healthy: applied.is_some_and(|release| diff::serving(release, &self.observed))
+                && self.drift.iter().all(|item| item.kind != DriftKind::NotServing)
                 && certificate.as_ref().is_none_or(|certificate| certificate.fault(now).is_none())
                 && uncertified.is_none(),
             certificate,
@@ -245,7 +246,7 @@ fn rollback_failed(found: Option<&str>) -> Option<Failure> {
 /// What was repaired again and again and did not stay so.
 fn not_converging(given_up: &[String]) -> Option<Failure> {
     let message = format!(
-        "repairs: expected them to hold, found the same differences after each of three: {}; see `plan`, then run `retry` or `apply`, or ignore them by policy.ignore",
+        "repairs: expected them to hold, found the same differences after each of three, or again and again: {}; see `plan`, then run `retry` or `apply`, or ignore them by policy.ignore",
         given_up.join(", ")
     );
     let failure = Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true };

@@ -3,6 +3,7 @@
 
 mod background;
 mod credentials;
+mod logins;
 mod pulls;
 
 use std::{
@@ -20,6 +21,7 @@ use tokio::{
 use super::{Evaluation, ProjectContext};
 use background::spawn_recorded;
 use credentials::{Credentials, credentials};
+use logins::Logins;
 use pulls::{Pull, PullKey};
 
 use crate::{
@@ -43,8 +45,6 @@ const SIBLINGS: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How soon it is checked again whether they were.
 const WAKE: Duration = Duration::from_millis(500);
-/// How long a registry that refused is not asked again.
-const REST: Duration = Duration::from_secs(10);
 /// Shortest time between two questions for what a tag means.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long what nobody uses is remembered: what a tag meant, why a pull failed, and which hosts were checked.
@@ -55,6 +55,7 @@ const REMEMBERED: Duration = Duration::from_hours(1);
 pub struct Images {
     patience: Duration,
     state: Mutex<State>,
+    logins: Arc<Logins>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +101,23 @@ enum ResolvedTag {
     Digest(String),
 }
 
+/// What came of asking what a tag means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Resolved {
+    meaning: ResolvedTag,
+    /// Whether the registry said so.
+    by_registry: bool,
+    /// What it said instead, where the image that is there stands in.
+    refused: Option<Refusal>,
+}
+
+impl Resolved {
+    /// By what is on the host.
+    fn here(meaning: ResolvedTag, refused: Option<Refusal>) -> Self {
+        Self { meaning, by_registry: false, refused }
+    }
+}
+
 #[derive(Debug)]
 struct Tag {
     meaning: Option<ResolvedTag>,
@@ -109,6 +127,10 @@ struct Tag {
     found: Option<String>,
     /// Why the registry did not say so.
     refused: Option<Refusal>,
+    /// Why not, where the image that is there stood in.
+    stood_in: Option<Refusal>,
+    /// How often in a row.
+    failures: u32,
     /// When it was asked last.
     asked: Option<Instant>,
     /// There while it is asked.
@@ -118,7 +140,7 @@ struct Tag {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { patience: PATIENCE, state: Mutex::default() }
+        Self { patience: PATIENCE, state: Mutex::default(), logins: Arc::default() }
     }
 }
 
@@ -214,9 +236,9 @@ impl Images {
             return Err(None);
         }
         let known = known.or_else(|| self.state().tags.get(&key).and_then(|tag| tag.meaning.clone()));
-        let rest = if known.is_some() { tags.interval.duration().max(SHORTEST_INTERVAL) } else { REST };
+        let interval = tags.interval.duration().max(SHORTEST_INTERVAL);
         if known != Some(ResolvedTag::Local) {
-            let done = self.ask(context, key.clone(), rest).await;
+            let done = self.ask(context, key.clone(), interval).await;
             if let (Some(mut done), None) = (done, &known) {
                 // The sender is gone when it is known. The task wakes only the host that it was begun for.
                 if timeout(self.patience, done.changed()).await.is_err() {
@@ -301,31 +323,33 @@ impl Images {
         self: &Arc<Self>,
         context: &ProjectContext<'_>,
         key: (StackKey, String),
-        rest: Duration,
+        interval: Duration,
     ) -> Option<watch::Receiver<()>> {
         let now = Instant::now();
-        let known = self.state().tags.get(&key).map(|tag| (tag.is_due(rest, now), tag.asking.clone()));
+        let known = self.state().tags.get(&key).map(|tag| (tag.is_due(interval, now), tag.asking.clone()));
         let (is_due, asking) = known?;
         if !is_due {
             return asking;
         }
         let credentials = credentials(context, &key.1).await;
         let (host, reference) = (context.host.clone(), key.1.clone());
-        let resolved = async move { resolve(&host, &reference, &credentials).await };
-        self.begin_to_ask(key, (rest, now), context.host.clone(), resolved)
+        let logins = self.logins.clone();
+        let namespace = key.0.namespace.clone();
+        let resolved = async move { resolve(&host, &reference, &credentials, (&namespace, &logins)).await };
+        self.begin_to_ask(key, (interval, now), context.host.clone(), resolved)
     }
 
     fn begin_to_ask(
         self: &Arc<Self>,
         key: (StackKey, String),
-        (rest, now): (Duration, Instant),
+        (interval, now): (Duration, Instant),
         host: Arc<Host>,
-        resolved: impl Future<Output = Result<(ResolvedTag, bool), Refusal>> + Send + 'static,
+        resolved: impl Future<Output = Result<Resolved, Refusal>> + Send + 'static,
     ) -> Option<watch::Receiver<()>> {
         let (sender, receiver) = watch::channel(());
         {
             let mut state = self.state();
-            let tag = state.tags.get_mut(&key).filter(|tag| tag.is_due(rest, now))?;
+            let tag = state.tags.get_mut(&key).filter(|tag| tag.is_due(interval, now))?;
             (tag.asked, tag.asking) = (Some(now), Some(receiver.clone()));
         }
         let images = self.clone();
@@ -334,7 +358,10 @@ impl Images {
             let Some(tag) = state.tags.get_mut(&key) else { return };
             tag.asking = None;
             tag.refused = said.as_ref().err().cloned();
-            if let Ok((meaning, by_registry)) = said {
+            tag.stood_in = said.as_ref().ok().and_then(|said| said.refused.clone());
+            let has_failed = tag.refused.is_some() || tag.stood_in.is_some();
+            tag.failures = if has_failed { tag.failures.saturating_add(1) } else { 0 };
+            if let Ok(Resolved { meaning, by_registry, .. }) = said {
                 if let ResolvedTag::Digest(digest) = &meaning
                     && by_registry
                 {
@@ -381,8 +408,12 @@ impl Images {
 }
 
 impl Tag {
-    /// Whether its registry is to be asked: it is not being asked, and was not within `rest`.
-    fn is_due(&self, rest: Duration, now: Instant) -> bool {
+    /// Whether its registry is to be asked: it is not being asked, and was not within `interval`, or within the pause that
+    /// follows a refusal.
+    fn is_due(&self, interval: Duration, now: Instant) -> bool {
+        let pause = |refused: &Refusal| refused.pause(self.failures);
+        let beside = self.stood_in.as_ref().map_or(interval, |refused| interval.max(pause(refused)));
+        let rest = self.refused.as_ref().map_or(beside, pause);
         self.asking.is_none() && self.asked.is_none_or(|asked| asked + rest <= now)
     }
 
@@ -391,7 +422,9 @@ impl Tag {
             meaning: None,
             followed: false,
             found: None,
+            stood_in: None,
             refused: None,
+            failures: 0,
             asked: None,
             asking: None,
             used: now,
@@ -463,10 +496,35 @@ fn known_here(observed: &Observed, service: &str, reference: &str) -> Option<Res
     meaning.or_else(|| tried.map(|digest| ResolvedTag::Digest(digest.clone())))
 }
 
-/// Whether a host has an image that comes from no registry: it was loaded or built there.
+/// Where the image that a host has under a reference comes from.
+enum Origin {
+    /// A registry, under this digest.
+    Registry(String),
+    /// No registry: it was loaded or built there.
+    Local,
+    /// It has this digest, which the store of its engine gives to every image.
+    Unknown(String),
+}
+
+/// Where the image that a host has under a reference comes from; nothing where it has none.
+async fn origin(host: &Host, reference: &str) -> Result<Option<Origin>, host::Error> {
+    let Some(image) = host.image(reference).await? else { return Ok(None) };
+    let Some(digest) = digest_of(reference, &image.repo_digests) else { return Ok(Some(Origin::Local)) };
+    let digest = digest.to_owned();
+    if digest != image.id {
+        return Ok(Some(Origin::Registry(digest)));
+    }
+    // A daemon that is late with an answer to this one question is as one that cannot tell.
+    Ok(Some(match host.was_pulled(reference).await.ok().flatten() {
+        Some(true) => Origin::Registry(digest),
+        Some(false) => Origin::Local,
+        None => Origin::Unknown(digest),
+    }))
+}
+
+/// Whether a host has an image that comes from no registry.
 async fn is_local(host: &Host, reference: &str) -> bool {
-    let image = host.image(reference).await.ok().flatten();
-    image.is_some_and(|image| digest_of(reference, &image.repo_digests).is_none())
+    matches!(origin(host, reference).await, Ok(Some(Origin::Local)))
 }
 
 /// What a reference means, and whether its registry said so. What was loaded or built on the host is not in any registry.
@@ -475,24 +533,36 @@ async fn resolve(
     host: &Host,
     reference: &str,
     credentials: &Credentials,
-) -> Result<(ResolvedTag, bool), Refusal> {
-    let image = host.image(reference).await.map_err(Refusal::unavailable)?;
-    let pulled = image.as_ref().and_then(|image| digest_of(reference, &image.repo_digests));
-    if image.is_some() && pulled.is_none() {
-        return Ok((ResolvedTag::Local, false));
+    (namespace, logins): (&str, &Logins),
+) -> Result<Resolved, Refusal> {
+    let origin = origin(host, reference).await.map_err(Refusal::unavailable)?;
+    if matches!(origin, Some(Origin::Local)) {
+        return Ok(Resolved::here(ResolvedTag::Local, None));
     }
-    let login = credentials.login(host, registry_of(reference)).await;
+    let registry = registry_of(reference);
+    let login = credentials.login(host, registry).await;
     let said = match login {
         Ok(login) => {
-            let said = host.digest(reference, login.as_ref()).await;
-            said.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
+            let asked = async {
+                let said = host.digest(reference, login.as_ref()).await;
+                said.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
+            };
+            logins.ask((namespace, registry), login.as_ref(), asked).await
         }
         Err(refusal) => Err(refusal),
     };
-    match (said, pulled.filter(|digest| is_digest(digest))) {
-        (Ok(digest), _) => Ok((ResolvedTag::Digest(digest), true)),
-        (Err(_), Some(pulled)) => Ok((ResolvedTag::Digest(pulled.to_owned()), false)),
-        (Err(refusal), None) => Err(refusal),
+    match (said, origin) {
+        (Ok(digest), _) => {
+            Ok(Resolved { meaning: ResolvedTag::Digest(digest), by_registry: true, refused: None })
+        }
+        // A registry that does not have it is not where it comes from.
+        (Err(refusal), Some(Origin::Unknown(_))) if refusal.is_without_image() => {
+            Ok(Resolved::here(ResolvedTag::Local, None))
+        }
+        (Err(refusal), Some(Origin::Registry(digest) | Origin::Unknown(digest))) if is_digest(&digest) => {
+            Ok(Resolved::here(ResolvedTag::Digest(digest), Some(refusal)))
+        }
+        (Err(refusal), _) => Err(refusal),
     }
 }
 

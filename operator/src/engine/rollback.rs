@@ -109,7 +109,7 @@ impl ProjectContext<'_> {
         let change = change_to(&release, &observed);
         let project = release.project.clone();
         let mut plan =
-            plan::plan(&evaluation.drift, Some(change), &project, &observed, policy, Approval::Person);
+            plan::plan(&evaluation.drift, Some(change), &project, &observed, policy, Approval::GoingBack);
         plan.hold.clone_from(&evaluation.plan.hold);
         let refused = plan.hold.as_ref().map(|hold| format!("nothing is written: {}", hold.message));
         let refused = refused.or_else(|| plan.waiting.as_ref().map(|waiting| waiting.message.clone()));

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     server::{self, Health, ServerState},
-    source::{Folder, Secrets, Stack, StackFile},
+    source::{Folder, Secrets, Stack, StackFile, StackFiles},
 };
 
 /// How long the folder may not be checked before that is a defect.
@@ -83,13 +83,14 @@ impl Follower {
         let beat = health.watch("stacks");
         let mut stamp = None;
         let mut last_error = String::new();
-        let mut files: Option<Vec<StackFile>> = None;
+        let mut known: Option<StackFiles> = None;
         loop {
             beat.now();
             let read = folder.read_changed(stamp.clone()).await.map(|changed| {
                 if let Some((new, read)) = changed {
-                    self.upsert(&read);
-                    files = Some(read);
+                    tell_skipped(known.as_ref(), &read);
+                    self.upsert(&read.files);
+                    known = Some(read);
                     stamp = Some(new);
                     ready.store(true, Ordering::Relaxed);
                 }
@@ -100,8 +101,8 @@ impl Follower {
             }
             self.stacks.shared.watcher.metrics().source_synced(error.is_empty());
             last_error = error;
-            if let Some(files) = &files {
-                self.see_what_is_gone(files, read.is_ok(), Instant::now());
+            if let Some(known) = &known {
+                self.see_what_is_gone(known, read.is_ok(), Instant::now());
             }
             tokio::time::sleep(FOLDER_PAUSE).await;
         }
@@ -128,8 +129,9 @@ impl Follower {
 
     /// Stacks without a file, and hosts that their stacks name no longer. They count only when that lasts, and the
     /// folder can be relied on: it reads well, is not empty, and no file in it has mistakes, for that may be theirs.
-    fn see_what_is_gone(&mut self, files: &[StackFile], read: bool, now: Instant) {
-        let reliable = read && !files.is_empty() && files.iter().all(|file| file.content.is_ok());
+    fn see_what_is_gone(&mut self, known: &StackFiles, read: bool, now: Instant) {
+        let reliable = read && known.is_reliable();
+        let files = &known.files;
         let asked: BTreeMap<String, &Stack> =
             files.iter().flat_map(|file| &file.content).map(|stack| (stack.key.to_string(), stack)).collect();
         let known = self.stacks.known();
@@ -142,6 +144,15 @@ impl Follower {
             self.stacks.retire(&key, hosts.into_values());
         }
         self.stacks.reconcile_retained_hosts(&known, &asked, reliable, now);
+    }
+}
+
+/// Tells once what in the folder is no stack.
+fn tell_skipped(before: Option<&StackFiles>, now: &StackFiles) {
+    for skipped in &now.skipped {
+        if before.is_none_or(|before| !before.skipped.contains(skipped)) {
+            tracing::info!(file = %skipped.path.display(), "skipped: found {}", skipped.found);
+        }
     }
 }
 
@@ -177,6 +188,10 @@ mod tests {
     }
 
     /// The stack on another host than it is deployed on.
+    fn files(file: StackFile) -> StackFiles {
+        StackFiles { files: vec![file], skipped: Vec::new() }
+    }
+
     fn moved(text: &str) -> StackFile {
         file(&text.replace("name: app-1", "name: app-9").replace("address: ", "address: other."))
     }
@@ -201,8 +216,8 @@ mod tests {
 
     /// What is taken away when the source says this for longer than a minute.
     fn retired(follower: &mut Follower, file: StackFile, read: bool) -> Vec<String> {
-        let (files, now) = ([file], Instant::now());
-        follower.upsert(&files);
+        let (files, now) = (files(file), Instant::now());
+        follower.upsert(&files.files);
         follower.see_what_is_gone(&files, read, now);
         follower.see_what_is_gone(&files, read, now + Duration::from_secs(61));
         follower.stacks.retiring.keys().map(|(stack, host)| format!("{stack} {host}")).collect()
@@ -220,7 +235,7 @@ mod tests {
         // What a person has forgotten, nobody takes away.
         let known = follower.stacks.shared.memory.deployed("default/staging").unwrap();
         follower.stacks.shared.memory.forget("default/staging", "app-1");
-        let (gone, now) = ([moved(TEXT)], Instant::now());
+        let (gone, now) = (files(moved(TEXT)), Instant::now());
         follower.see_what_is_gone(&gone, true, now);
         tokio::task::yield_now().await;
         follower.see_what_is_gone(&gone, true, now);
@@ -233,8 +248,8 @@ mod tests {
             None,
         );
         assert_eq!(retired(&mut follower, moved(TEXT), true), ["default/staging app-1"]);
-        let (back, now) = ([file(TEXT)], Instant::now());
-        follower.upsert(&back);
+        let (back, now) = (files(file(TEXT)), Instant::now());
+        follower.upsert(&back.files);
         follower.see_what_is_gone(&back, true, now);
         tokio::task::yield_now().await;
         follower.see_what_is_gone(&back, true, now);
@@ -275,8 +290,8 @@ mod tests {
             file
         };
         assert_eq!(retired(&mut follower, with("Retain"), true), Vec::<String>::new());
-        let (files, now) = ([with("Down")], Instant::now() + Duration::from_secs(62));
-        follower.upsert(&files);
+        let (files, now) = (files(with("Down")), Instant::now() + Duration::from_secs(62));
+        follower.upsert(&files.files);
         follower.see_what_is_gone(&files, true, now);
         let retiring: Vec<String> = follower.stacks.retiring.keys().map(|(_, host)| host.clone()).collect();
         assert_eq!(retiring, ["app-1"], "the request is later than the absence");
@@ -297,8 +312,8 @@ mod tests {
             resource.metadata.annotations =
                 Some([(DELETE_HOST_ANNOTATION.to_owned(), requested.to_owned())].into());
             let stack = Stack::of_object(resource, PathBuf::new());
-            let files = [StackFile { path: "staging.yaml".into(), content: Ok(stack) }];
-            follower.upsert(&files);
+            let files = files(StackFile { path: "staging.yaml".into(), content: Ok(stack) });
+            follower.upsert(&files.files);
             // Long enough for the policy, too.
             for seconds in [0, 61] {
                 follower.see_what_is_gone(&files, true, Instant::now() + Duration::from_secs(seconds));

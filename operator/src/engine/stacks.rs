@@ -19,6 +19,7 @@ use super::{
     left::Retiring,
     notifier::Notifier,
     now,
+    push::push,
     retire::{Job, Why},
     watcher::Watcher,
     worker::{Shared, work},
@@ -52,6 +53,8 @@ struct Managed {
     stack: Arc<Stack>,
     sender: watch::Sender<Option<Arc<Stack>>>,
     workers: BTreeMap<ProjectKey, JoinHandle<()>>,
+    /// What sends the operator's own metrics, by the project with the store.
+    pushers: BTreeMap<ProjectKey, JoinHandle<()>>,
 }
 
 /// Stacks that are followed.
@@ -158,7 +161,8 @@ impl Stacks {
             tracing::info!(stack = %stack.key, file = %stack.origin.display(), revision = %stack.spec.revision, "following");
             shared.coordinator.begin(&stack.key);
             shared.watcher.begin(&stack, before, now());
-            Managed { stack: stack.clone(), sender: watch::Sender::new(Some(stack.clone())), workers: BTreeMap::new() }
+            let (workers, pushers) = (BTreeMap::new(), BTreeMap::new());
+            Managed { stack: stack.clone(), sender: watch::Sender::new(Some(stack.clone())), workers, pushers }
         });
         if entry.stack != stack {
             if let Err(rules) = validation::check_update(&entry.stack.resource, &stack.resource) {
@@ -177,6 +181,12 @@ impl Stacks {
                 .workers
                 .entry(key.clone())
                 .or_insert_with(|| tokio::spawn(work(shared.clone(), key, entry.sender.subscribe())));
+        }
+        for key in component::metrics_stores(&stack) {
+            entry
+                .pushers
+                .entry(key.clone())
+                .or_insert_with(|| tokio::spawn(push(shared.clone(), key, entry.sender.subscribe())));
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::{
         notifications::{NotificationState, notifications},
     },
     source::{ProjectKey, RECONCILE_ANNOTATION, Stack, StackKey},
-    state::{Since, item_key},
+    state::{ItemKey, Since, item_key, moved},
 };
 
 /// A project within its stack: host and component.
@@ -225,15 +225,17 @@ impl Watcher {
         report.generation = stack.resource.metadata.generation;
         report.reconcile = stack.annotation(RECONCILE_ANNOTATION).map(str::to_owned);
         let since = std::mem::take(&mut seen.since);
+        let moved = moved(&since, &report.drift.iter().map(item_key).collect());
         let mut new = Vec::new();
         let mut healed = Vec::new();
         for item in &mut report.drift {
             let key = item_key(item);
-            let first = since.get(&key).copied().unwrap_or(now);
-            if !since.contains_key(&key) || seen.remembered {
+            let known = since.get(moved.get(&key).unwrap_or(&key)).copied();
+            let first = known.unwrap_or(now);
+            if known.is_none() || seen.remembered {
                 log_drift(stack, item);
             }
-            if !since.contains_key(&key) {
+            if known.is_none() {
                 new.push(item.clone());
                 self.metrics.detected(&labels, item.kind, woken.map(|woken| woken.elapsed().as_secs_f64()));
             }
@@ -244,9 +246,11 @@ impl Watcher {
             // What cannot be seen is not over.
             seen.since.extend(since.clone());
         } else {
-            // What went away while no operator was there was mended by somebody else.
-            if !seen.remembered {
-                healed = self.tell_healed(stack, &labels, &report.host, &since, &seen.since, now);
+            // What went away while no operator was there, or while nothing is written, was mended by somebody else.
+            if !seen.remembered && report.hold.is_none() {
+                let over = since.iter().filter(|(key, _)| !seen.since.contains_key(*key));
+                let over = over.filter(|(key, _)| !moved.values().any(|before| before == *key));
+                healed = self.tell_healed(stack, &labels, &report.host, over, now);
             }
             seen.remembered = false;
         }
@@ -300,21 +304,21 @@ impl Watcher {
         }
     }
 
-    fn tell_healed(
+    /// Tells of differences that are over; in words.
+    fn tell_healed<'a>(
         &self,
         stack: &Stack,
         labels: &StackLabels,
         host: &str,
-        before: &Since,
-        after: &Since,
+        over: impl Iterator<Item = (&'a ItemKey, &'a Timestamp)>,
         now: Timestamp,
     ) -> Vec<String> {
         let mut healed = Vec::new();
-        let over = before.iter().filter(|(key, _)| !after.contains_key(*key));
         // What is only reported was mended by somebody else.
         for ((kind, service, path), first) in over.filter(|(key, _)| key.0.answer() != Answer::Report) {
             let seconds = since_seconds(*first, now);
-            let what = service.as_deref().or(path.as_deref()).unwrap_or(host);
+            let what: Vec<&str> = [service, path].into_iter().flatten().map(String::as_str).collect();
+            let what = if what.is_empty() { host.to_owned() } else { what.join(" ") };
             self.metrics.healed(labels, *kind, seconds);
             tracing::info!(stack = %stack.key, %host, kind = kind.as_str(), after = ?Duration::from_secs_f64(seconds), "healed: {what}");
             healed.push(format!("{} {what}", kind.as_str()));
@@ -371,8 +375,9 @@ fn of_stack(
 
 fn log_drift(stack: &Stack, item: &DriftItem) {
     let what = item.path.as_deref().or(item.service.as_deref()).unwrap_or("the host");
+    let remedy = item.kind.remedy().filter(|_| item.answer == Answer::Report);
     tracing::warn!(
-        stack = %stack.key, host = %item.host, component = item.component, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found,
+        stack = %stack.key, host = %item.host, component = item.component, kind = item.kind.as_str(), service = item.service, wanted = item.wanted, found = item.found, remedy,
         "drift: {what}"
     );
 }
@@ -462,6 +467,54 @@ mod tests {
         watcher.end(&after.key);
         count();
         assert!(!metrics.text().contains("stack=\"staging\""), "{}", metrics.text());
+    }
+
+    #[test]
+    fn what_a_repair_ended_is_healed_and_what_went_away_by_itself_or_moved_on_is_not() {
+        let stack = Stack::new(
+            tasktracker_crds::validation::read_stack(include_str!("../../../examples/staging.yaml")).unwrap(),
+            "staging.yaml".into(),
+        );
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
+        watcher.begin(&stack, None, Timestamp::UNIX_EPOCH);
+        let total = |name: &str| -> u32 {
+            let name = format!("tasktracker_drift_{name}_total{{");
+            let text = metrics.text();
+            let lines = text.lines().filter(|line| line.starts_with(&name));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+        };
+        let check = |settings: &[&str], hold: Option<crate::model::Hold>| {
+            let drift = settings.iter().map(|path| DriftItem {
+                host: "app-1".to_owned(),
+                component: "app".to_owned(),
+                service: Some("backend".to_owned()),
+                kind: tasktracker_crds::DriftKind::ConfigChanged,
+                path: Some((*path).to_owned()),
+                wanted: "1".to_owned(),
+                found: "2".to_owned(),
+                first_seen: None,
+                answer: Answer::Heal,
+            });
+            let drift = drift.collect();
+            let report = ProjectReport { host: "app-1".to_owned(), drift, hold, ..ProjectReport::default() };
+            watcher.publish(&stack, report, Timestamp::UNIX_EPOCH, None);
+            (total("detected"), total("healed"))
+        };
+        let held = || Some(crate::model::Hold { reason: reasons::SUSPENDED, message: String::new() });
+        let steps: [(&[&str], _, _); 6] = [
+            (&["one/environment/LEVEL"], None, (1, 0)),
+            // Made anew, under another name, with the same difference; and another one.
+            (&["two/environment/LEVEL"], None, (1, 0)),
+            (&["two/environment/LEVEL", "two/user"], None, (2, 0)),
+            // Somebody mended it while nothing was written.
+            (&["two/environment/LEVEL"], held(), (2, 0)),
+            (&["two/environment/LEVEL"], None, (2, 0)),
+            (&[], None, (2, 1)),
+        ];
+        for (index, (settings, hold, expected)) in steps.into_iter().enumerate() {
+            assert_eq!(check(settings, hold), expected, "step {index}");
+        }
     }
 
     #[test]

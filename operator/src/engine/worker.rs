@@ -57,6 +57,10 @@ pub(super) struct Shared {
 struct Schedule {
     whole: Instant,
     slow: Instant,
+    /// Until then nothing is done, because something failed.
+    pause: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
 }
 
 impl Schedule {
@@ -70,14 +74,33 @@ impl Schedule {
         }
     }
 
-    /// After a good check that began at `now`.
-    fn done(&mut self, depth: Depth, now: Instant, interval: Duration, key: &str) {
+    /// A check that begins at `now`; within a pause it tells what is new, and does nothing.
+    fn occasion(&self, now: Instant, woken: Option<Instant>) -> Occasion {
+        let acts = self.pause.is_none_or(|until| until <= now);
+        let depth = if acts { self.depth(now) } else { Depth::Woken };
+        Occasion { depth, woken, acts }
+    }
+
+    /// After a check that began at `now` and failed; when something is tried again.
+    fn failed(&mut self, now: Instant, key: &str) -> Instant {
+        // The host itself may be the cause: it is checked next.
+        (self.whole, self.slow) = (now, now);
+        self.failures = self.failures.saturating_add(1);
+        let until = Instant::now() + spread(backoff(self.failures), key);
+        self.pause = Some(until);
+        until
+    }
+
+    /// After a good check that began at `now`; when the next one is due.
+    fn done(&mut self, depth: Depth, now: Instant, interval: Duration, key: &str) -> Instant {
+        (self.pause, self.failures) = (None, 0);
         if depth >= Depth::Whole {
             self.whole = now + spread(interval.max(SHORTEST_PAUSE), key);
         }
         if depth == Depth::Slow {
             self.slow = now + spread(SLOW_INTERVAL, key);
         }
+        self.whole.min(self.slow)
     }
 }
 
@@ -124,7 +147,7 @@ async fn checked(
         let ProjectKey { stack, host, component } = &subject.key;
         tracing::error!(%stack, host, %component, %error, "a check ended in a defect: the others go on");
         check::panicked(shared, subject);
-        Checked { end: End::Failed, host: None, hints: None }
+        Checked { end: End::Failed, is_observed: false, host: None, hints: None }
     })
 }
 
@@ -136,9 +159,8 @@ pub(super) async fn work(
     mut stacks: watch::Receiver<Option<Arc<Stack>>>,
 ) {
     let place = key.to_string();
-    let mut failures: u32 = 0;
     let mut kept: Option<Arc<Host>> = None;
-    let mut schedule = Schedule { whole: Instant::now(), slow: Instant::now() };
+    let mut schedule = Schedule { whole: Instant::now(), slow: Instant::now(), pause: None, failures: 0 };
     let mut budget = WakeBudget::new(Instant::now());
     let mut woken = None;
     let writers = Arc::new(Mutex::new(ConflictingWriters::default()));
@@ -164,32 +186,30 @@ pub(super) async fn work(
         if reconcile != requested {
             (requested, schedule.slow) = (reconcile, began);
         }
-        let occasion = Occasion { depth: schedule.depth(began), woken };
-        let Checked { end, host, hints } = checked(&shared, &current, kept, occasion, &writers).await;
+        let occasion = schedule.occasion(began, woken);
+        let Checked { end, is_observed, host, hints } =
+            checked(&shared, &current, kept, occasion, &writers).await;
         kept = host;
         let good = end != End::Failed;
-        let next = if good {
-            failures = 0;
-            schedule.done(occasion.depth, began, stack.spec.interval.duration(), &place);
-            schedule.whole.min(schedule.slow)
-        } else {
-            failures = failures.saturating_add(1);
-            // The host itself may be the cause: it is checked next.
-            (schedule.whole, schedule.slow) = (began, began);
-            Instant::now() + spread(backoff(failures), &place)
+        let next = match schedule.pause.filter(|_| good && !occasion.acts) {
+            Some(until) => until,
+            None if good => schedule.done(occasion.depth, began, stack.spec.interval.duration(), &place),
+            None => schedule.failed(began, &place),
         };
+        // What happens on a host that can be observed is told also while nothing is done about it.
+        let is_woken = good || is_observed;
         tokio::select! {
             () = sleep_until(next) => woken = None,
             _ = stacks.changed() => {
                 woken = None;
-                schedule.whole = began;
+                (schedule.whole, schedule.pause) = (began, None);
             }
             // A peer stands otherwise than before: this project may be next.
             () = peers.changed(), if good => {
                 woken = None;
                 sleep_until(budget.take(began + SHORTEST_WAKE)).await;
             }
-            when = hint(hints.filter(|_| good)) => {
+            when = hint(hints.filter(|_| is_woken)) => {
                 woken = Some(when);
                 sleep_until(budget.take(began + SHORTEST_WAKE)).await;
             }
@@ -247,7 +267,7 @@ mod tests {
     #[test]
     fn each_depth_has_a_time_of_its_own() {
         let start = Instant::now();
-        let mut schedule = Schedule { whole: start, slow: start };
+        let mut schedule = Schedule { whole: start, slow: start, pause: None, failures: 0 };
         assert_eq!(schedule.depth(start), Depth::Slow);
         schedule.done(Depth::Slow, start, Duration::from_secs(10), "a");
         assert_eq!(schedule.depth(start + Duration::from_secs(5)), Depth::Woken);
@@ -256,6 +276,21 @@ mod tests {
         schedule.done(Depth::Whole, later, Duration::from_secs(10), "a");
         assert_eq!(schedule.depth(later), Depth::Woken);
         assert_eq!(schedule.depth(start + Duration::from_secs(70)), Depth::Slow);
+    }
+
+    #[test]
+    fn within_the_pause_after_a_failure_nothing_is_done_and_everything_told() {
+        let start = Instant::now();
+        let mut schedule = Schedule { whole: start, slow: start, pause: None, failures: 5 };
+        let until = schedule.failed(start, "a");
+        let occasion = |schedule: &Schedule, at: Instant| {
+            let Occasion { depth, acts, .. } = schedule.occasion(at, None);
+            (depth, acts)
+        };
+        assert_eq!(occasion(&schedule, start + Duration::from_secs(1)), (Depth::Woken, false));
+        assert_eq!(occasion(&schedule, until), (Depth::Slow, true));
+        schedule.done(Depth::Slow, until, Duration::from_secs(10), "a");
+        assert_eq!(occasion(&schedule, until), (Depth::Woken, true));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Cache {
             Subject::Network(name, _) => Name::Network(name.to_owned()),
             Subject::Volume(name) => Name::Volume(name.to_owned()),
             Subject::Unknown => return self.clear(),
-            Subject::Project(_) | Subject::Other => return,
+            Subject::Project(_) | Subject::OutOfMemory { .. } | Subject::Other => return,
         };
         self.version.0 += 1;
         self.entries.remove(&name);

@@ -69,6 +69,16 @@ pub enum Error {
         /// Those that are missing.
         found: String,
     },
+    /// The login shell does not run programs.
+    #[error(
+        "login shell: expected the shell of user '{user}' to run programs, found: {found}; give the user one such as /bin/sh, and take out what ends it at once: an `exit` in a start-up file, ForceCommand in sshd_config, command= in authorized_keys"
+    )]
+    ShellUnusable {
+        /// User on the host.
+        user: String,
+        /// What was said instead, and how it ended.
+        found: String,
+    },
     /// Docker is not installed or does not run.
     #[error(
         "docker: expected a Docker engine, found: {found}; install Docker Engine 20.10 or later and start it"
@@ -89,6 +99,26 @@ pub enum Error {
     )]
     ComposeMissing {
         /// What was found instead.
+        found: String,
+    },
+    /// Docker listens at another place.
+    #[error(
+        "docker socket: expected the engine at {socket}, found it at {found}; let it listen there, too (`hosts` in daemon.json), or link it there: ln -s {path} {socket}", path = .found.trim_start_matches("unix://")
+    )]
+    SocketElsewhere {
+        /// Path of the socket.
+        socket: String,
+        /// Where the user's own client finds the engine.
+        found: String,
+    },
+    /// sshd opens no channel to Docker's socket.
+    #[error(
+        "docker socket: expected sshd to open {socket}, found: refused ({found}); start the daemon where it does not run, and let sshd forward to sockets: AllowStreamLocalForwarding yes, AllowTcpForwarding not `no`, no `restrict` or `no-port-forwarding` in authorized_keys"
+    )]
+    SocketRefused {
+        /// Path of the socket.
+        socket: String,
+        /// The reason that sshd gives.
         found: String,
     },
     /// The user may not open Docker's socket.
@@ -148,6 +178,16 @@ pub enum Error {
         /// What was found instead.
         found: String,
     },
+    /// A file of ours is there, and cannot be read.
+    #[error(
+        "{path}: expected that user '{user}' may read it, found: permission denied; run: chown {user} {path}"
+    )]
+    FileUnreadable {
+        /// The file.
+        path: String,
+        /// User on the host.
+        user: String,
+    },
     /// A program on the host failed.
     #[error("{doing}: {found}")]
     Failed {
@@ -157,7 +197,7 @@ pub enum Error {
         found: String,
     },
     /// A `docker` command on the host failed.
-    #[error("docker: {found}")]
+    #[error("docker: {found}{}", .fault.remedy())]
     Docker {
         /// Why, as far as it is not what was asked.
         fault: DockerFault,
@@ -203,7 +243,14 @@ impl Error {
 
     /// Whether a new connection is needed after this alone. A late answer is no such error: see `Link::is_broken_by`.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(self, Self::ConnectionLost | Self::SocketDenied { .. } | Self::DockerUnavailable { .. })
+        matches!(
+            self,
+            Self::ConnectionLost
+                | Self::SocketDenied { .. }
+                | Self::SocketElsewhere { .. }
+                | Self::SocketRefused { .. }
+                | Self::DockerUnavailable { .. }
+        )
     }
 
     /// The reason for conditions, events and metrics.
@@ -218,11 +265,15 @@ impl Error {
             Self::HostKeyChanged { .. } => reasons::HOST_KEY_CHANGED,
             Self::AuthenticationFailed { .. } => reasons::AUTHENTICATION_FAILED,
             Self::ToolMissing { .. } => reasons::TOOL_MISSING,
-            Self::DockerUnavailable { .. } | Self::DockerApi { .. } => reasons::DOCKER_UNAVAILABLE,
+            Self::ShellUnusable { .. } => reasons::SHELL_UNUSABLE,
+            Self::DockerUnavailable { .. }
+            | Self::DockerApi { .. }
+            | Self::SocketElsewhere { .. }
+            | Self::SocketRefused { .. } => reasons::DOCKER_UNAVAILABLE,
             Self::EngineTooOld { .. } => reasons::ENGINE_TOO_OLD,
             Self::ComposeMissing { .. } => reasons::COMPOSE_MISSING,
             Self::SocketDenied { .. } => reasons::SOCKET_DENIED,
-            Self::FolderNotWritable { .. } => reasons::FOLDER_NOT_WRITABLE,
+            Self::FolderNotWritable { .. } | Self::FileUnreadable { .. } => reasons::FOLDER_NOT_WRITABLE,
             Self::Locked | Self::Overtaken { .. } => reasons::LOCKED,
             Self::NameConflict { .. } => reasons::NAME_CONFLICT,
             Self::ReleaseDamaged { .. } => reasons::RELEASE_DAMAGED,
@@ -252,7 +303,9 @@ impl Error {
         match self {
             Self::HostKeyChanged { .. } => Some(DriftKind::HostKeyChanged),
             Self::SocketDenied { .. } => Some(DriftKind::SocketDenied),
-            Self::FolderNotWritable { .. } => Some(DriftKind::FolderNotWritable),
+            Self::FolderNotWritable { .. } | Self::FileUnreadable { .. } => {
+                Some(DriftKind::FolderNotWritable)
+            }
             Self::EngineTooOld { .. } => Some(DriftKind::EngineTooOld),
             Self::ComposeMissing { .. } => Some(DriftKind::ComposeMissing),
             _ if self.reason() == reasons::UNREACHABLE

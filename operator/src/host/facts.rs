@@ -3,12 +3,12 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Error, Exit, Output, Target, docker::SOCKET, shell};
+use super::{Error, Exit, Output, Target, defaults::DaemonDefaults, docker::SOCKET, shell};
 use crate::text::printable;
 
 const PROBE: &str = include_str!("programs/probe.sh");
 /// Programs that every host needs.
-const TOOLS: &str = "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, setsid, timeout)";
+pub(super) const TOOLS: &str = "coreutils, findutils, sed and util-linux (sh, find, stat, sha256sum, mv -T, sync, flock, setsid, timeout)";
 /// The oldest supported version of Docker's API: Engine 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 /// The oldest supported version of Compose.
@@ -23,6 +23,14 @@ pub(super) const USUAL_ROOT: &str = "/var/lib/docker";
 pub struct Facts {
     /// User on the host.
     pub user: String,
+    /// Its number; unknown where the host does not tell.
+    pub uid: Option<u32>,
+    /// The number of its first group; unknown where the host does not tell.
+    pub gid: Option<u32>,
+    /// The operator's folder behind links that root made on the way to it, where it is another one than was named.
+    pub real_directory: Option<String>,
+    /// What the daemon gives every container and network by its own configuration.
+    pub daemon_defaults: DaemonDefaults,
     /// Version of Compose.
     pub compose: String,
     /// Version of the engine.
@@ -80,14 +88,33 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
         let found = if compose.is_empty() { "none".to_owned() } else { compose };
         return Err(Error::ComposeMissing { found });
     }
-    let (api, engine) = engine(&one("socket"), &one("api"), &user)?;
+    let (api, engine) = engine(&one("socket"), &one("api"), &user, &one("elsewhere"))?;
     let folder = one("folder");
     if folder != "ok" {
         return Err(Error::FolderNotWritable { user, directory: target.directory.clone(), found: folder });
     }
     let forwarding = Some(one("forwarding")).filter(|text| !text.is_empty()).map(|text| text != "0");
+    let real_directory = Some(one("real")).filter(|real| real.starts_with('/') && *real != target.directory);
+    let words = all("dockerd").collect::<Vec<_>>();
+    let daemon_defaults = DaemonDefaults::read(&words, &one("daemon"));
+    let number = |key| one(key).parse().ok();
+    let (uid, gid) = (number("uid"), number("gid"));
     let disks = all("disk").filter_map(|line| disk(&line)).take(DISKS).collect();
-    Ok(Facts { user, compose, engine, api, disks, forwarding, seconds: one("seconds").parse().ok(), taken })
+    let seconds = one("seconds").parse().ok();
+    Ok(Facts {
+        user,
+        uid,
+        gid,
+        real_directory,
+        daemon_defaults,
+        compose,
+        engine,
+        api,
+        disks,
+        forwarding,
+        seconds,
+        taken,
+    })
 }
 
 /// `BLOCKS AVAILABLE INODES FREE PLACE`
@@ -106,17 +133,20 @@ fn disk(line: &str) -> Option<Disk> {
     })
 }
 
-fn engine(socket: &str, api: &str, user: &str) -> Result<((u32, u32), String), Error> {
+fn engine(socket: &str, api: &str, user: &str, elsewhere: &str) -> Result<((u32, u32), String), Error> {
     match socket {
         "open" => {}
         "denied" => {
             let found = "permission denied".to_owned();
             return Err(Error::SocketDenied { user: user.to_owned(), socket: SOCKET.to_owned(), found });
         }
-        _ => {
+        _ if elsewhere.is_empty() => {
             return Err(Error::DockerUnavailable {
                 found: format!("no socket {SOCKET}: the daemon does not run"),
             });
+        }
+        _ => {
+            return Err(Error::SocketElsewhere { socket: SOCKET.to_owned(), found: elsewhere.to_owned() });
         }
     }
     let (api, engine) = api.split_once(' ').unwrap_or((api, ""));
@@ -137,6 +167,27 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 #[cfg(test)]
+impl Facts {
+    /// Those of a host of which nothing is known.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            user: "deploy".to_owned(),
+            uid: None,
+            gid: None,
+            real_directory: None,
+            daemon_defaults: DaemonDefaults::default(),
+            compose: String::new(),
+            engine: String::new(),
+            api: OLDEST_API,
+            disks: Vec::new(),
+            forwarding: None,
+            seconds: None,
+            taken: Instant::now(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -145,7 +196,7 @@ mod tests {
         read(&output, &Target::for_tests("a", "127.0.0.1", 22), Instant::now())
     }
 
-    const GOOD: &str = "user deploy\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n\
+    const GOOD: &str = "user deploy\nuid 1500\ngid 1501\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n\
         disk 1000 40 0 0 /opt\ndisk  /nowhere\nforwarding 1\nseconds 1700000000\n";
 
     #[test]
@@ -155,6 +206,7 @@ mod tests {
             (facts.user.as_str(), facts.compose.as_str(), facts.engine.as_str()),
             ("deploy", "2.26.1-4", "20.10.24")
         );
+        assert_eq!((facts.uid, facts.gid, facts.real_directory), (Some(1500), Some(1501), None));
         assert_eq!((facts.api, facts.forwarding, facts.seconds), ((1, 41), Some(true), Some(1_700_000_000)));
         let disk = Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 100 };
         assert_eq!(facts.disks, [disk]);
@@ -169,6 +221,7 @@ mod tests {
             ("compose 2.26.1-4", "compose 2.6.0"),
             ("socket open", "socket denied"),
             ("socket open", "socket absent"),
+            ("socket open", "socket absent\nelsewhere unix:///run/user/1500/docker.sock"),
             ("api 1.41 20.10.24", "api "),
             ("api 1.41 20.10.24", "api 1.40 19.03.15"),
             ("folder ok", "folder /opt is not writable"),

@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::time::Instant;
 
-use super::{Error, FileFact, Listing, session::Dialogue, shell, ssh::Connection};
+use super::{Error, FileFact, Listing, Usage, session::Dialogue, shell, ssh::Connection};
 
 const PROGRAM: &str = include_str!("programs/helper.sh");
 /// Things in the folders of the stacks, at most: of more, nothing is known.
@@ -58,7 +58,7 @@ impl Helper {
         limit: Duration,
     ) -> Result<Self, Error> {
         let words: Vec<&str> = [directory].into_iter().chain(stacks.iter().map(String::as_str)).collect();
-        let dialogue = connection.converse(&shell::command(PROGRAM, &words)).await?;
+        let dialogue = connection.converse(&shell::named("tasktracker-helper", PROGRAM, &words)).await?;
         Ok(Self { dialogue, stacks, limit, last: None, swept: None, mounts: None })
     }
 
@@ -138,6 +138,11 @@ impl Helper {
         }
         self.mounts = Some((key, (own.clone(), all.clone())));
         Ok((own, all))
+    }
+
+    /// What the control groups of a process use; nothing where it is gone, or nobody may look at them.
+    pub(super) async fn usage(&mut self, process: u32) -> Result<Option<Usage>, Error> {
+        Ok(Usage::read(&self.ask("usage", process.into()).await?.1))
     }
 
     async fn mounts_of(&mut self, process: u32) -> Result<Vec<Mounted>, Error> {
@@ -242,6 +247,7 @@ pub fn fuzz(data: &[u8]) {
     let _ = (split_end(&text), read_files(&text), read_texts(&text));
     let _ = text.lines().filter_map(read_mount).count();
     let _ = text.lines().filter_map(read_listener).count();
+    let _ = Usage::read(&text);
 }
 
 #[cfg(test)]

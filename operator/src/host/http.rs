@@ -14,11 +14,17 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Error, Host, HostLock, ssh::Tunnel};
+use super::{Error, Host, HostLock, ssh::Tunnel, tls};
 use crate::{secret::Secret, text::printable};
 
 /// Largest body that is read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
+/// How samples are written.
+const SAMPLES: [(&str, &str); 3] = [
+    ("content-type", "application/x-protobuf"),
+    ("content-encoding", "snappy"),
+    ("x-prometheus-remote-write-version", "0.1.0"),
+];
 /// Largest head of an answer, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
@@ -107,7 +113,24 @@ impl Host {
         path: &str,
         credentials: Option<&BasicAuth>,
     ) -> Result<HttpAnswer, Error> {
-        self.exchange(endpoint, request(Method::GET, endpoint, path, credentials, &[])).await
+        let request = request(Method::GET, &endpoint.to_string(), path, credentials, &[]);
+        self.exchange(endpoint, request, None).await
+    }
+
+    /// Sends a GET request to a published port of the host, as a user does: over TLS where `tls_name` names a host. Who
+    /// vouches for the certificate is not asked.
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn published_get(
+        &self,
+        endpoint: SocketAddr,
+        path: &str,
+        tls_name: Option<&str>,
+    ) -> Result<HttpAnswer, Error> {
+        let name = tls_name.map_or_else(|| endpoint.to_string(), str::to_owned);
+        let request = request(Method::GET, &name, path, None, &[]);
+        self.exchange(endpoint, request, tls_name).await
     }
 
     /// Sends a request that changes something to a service, under the host's lock.
@@ -126,13 +149,37 @@ impl Host {
         body: &[u8],
     ) -> Result<HttpAnswer, Error> {
         lock.check()?;
-        self.exchange(endpoint, request(method.into(), endpoint, path, credentials, body)).await
+        let request = request(method.into(), &endpoint.to_string(), path, credentials, body);
+        self.exchange(endpoint, request, None).await
+    }
+
+    /// Sends samples to a service that takes them by Prometheus' remote write protocol: nothing of the stack is changed by
+    /// that, and no lock is needed. The rest is as with [`Host::http_get`].
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn send_samples(
+        &self,
+        endpoint: SocketAddr,
+        path: &str,
+        credentials: &BasicAuth,
+        body: &[u8],
+    ) -> Result<HttpAnswer, Error> {
+        let request = request(Method::POST, &endpoint.to_string(), path, Some(credentials), body);
+        let request = request.map(|mut request| {
+            for (name, value) in SAMPLES {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            request
+        });
+        self.exchange(endpoint, request, None).await
     }
 
     async fn exchange(
         &self,
         endpoint: SocketAddr,
         request: Result<Request<Full<Bytes>>, String>,
+        tls_name: Option<&str>,
     ) -> Result<HttpAnswer, Error> {
         let request = match request {
             Ok(request) => request,
@@ -147,7 +194,14 @@ impl Host {
             return Ok(HttpAnswer::NoAnswer(late(endpoint, "connection", limit)));
         };
         let answer = match opened.map_err(|_| Error::ConnectionLost)?? {
-            Tunnel::Open(stream) => answer(stream, endpoint, request, limit).await,
+            Tunnel::Open(stream) => match tls_name {
+                None => answer(stream, endpoint, request, limit).await,
+                Some(name) => match timeout(limit, tls::connect(*stream, name)).await {
+                    Ok(Ok(stream)) => answer(stream, endpoint, request, limit).await,
+                    Ok(Err(found)) => HttpAnswer::NoAnswer(format!("{endpoint}: TLS: {found}")),
+                    Err(_) => HttpAnswer::NoAnswer(late(endpoint, "TLS handshake", limit)),
+                },
+            },
             Tunnel::Refused => HttpAnswer::NoAnswer(format!("{endpoint}: connection refused")),
             Tunnel::Forbidden => HttpAnswer::Forbidden,
         };
@@ -166,7 +220,7 @@ fn late(endpoint: SocketAddr, step: &str, limit: Duration) -> String {
 /// A request, or why there can be none.
 fn request(
     method: Method,
-    endpoint: SocketAddr,
+    name: &str,
     path: &str,
     credentials: Option<&BasicAuth>,
     body: &[u8],
@@ -177,7 +231,7 @@ fn request(
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, endpoint.to_string())
+        .header(header::HOST, name)
         .header(header::CONNECTION, "close");
     if let Some(credentials) = credentials {
         request = request.header(header::AUTHORIZATION, credentials.header()?);
@@ -263,7 +317,8 @@ mod tests {
             drop(far);
             String::from_utf8(head).unwrap()
         };
-        let request = request(Method::GET, endpoint(), "/_cat?h=a", Some(&credentials()), &[]).unwrap();
+        let request =
+            request(Method::GET, &endpoint().to_string(), "/_cat?h=a", Some(&credentials()), &[]).unwrap();
         tokio::join!(answer(near, endpoint(), request, LIMIT), serve)
     }
 
@@ -312,7 +367,7 @@ mod tests {
     fn a_request_that_cannot_be_sent_is_not_made() {
         let made = |path: &str, user: &str| {
             let credentials = BasicAuth { user: user.to_owned(), ..credentials() };
-            request(Method::GET, endpoint(), path, Some(&credentials), &[]).map(drop)
+            request(Method::GET, &endpoint().to_string(), path, Some(&credentials), &[]).map(drop)
         };
         assert_eq!(made("/a?b=c", "elastic"), Ok(()));
         for (path, user, wanted) in [
@@ -328,7 +383,7 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_credentials_nor_bodies() {
-        let request = request(Method::GET, endpoint(), "/", Some(&credentials()), &[]).unwrap();
+        let request = request(Method::GET, &endpoint().to_string(), "/", Some(&credentials()), &[]).unwrap();
         let shown = format!("{request:?} {:?} {:?}", credentials(), body("canary", 200));
         assert!(!shown.contains("canary") && !shown.contains("Y2FuYXJ5"), "{shown}");
         assert!(!shown.contains("ZWxhc3RpYzpjYW5hcnk="), "{shown}");

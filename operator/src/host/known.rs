@@ -5,7 +5,7 @@ use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{PresentedCertificate, docker::Subject};
-use crate::model::LastProbes;
+use crate::model::{LastProbes, LastPublished};
 
 /// How long an entry outlives its last use: a stack in use is checked about once a minute, whatever its interval.
 const LIFETIME: Duration = Duration::from_mins(10);
@@ -23,15 +23,31 @@ pub(super) struct Known {
     pub(super) volumes: Recent<String, ()>,
     /// Probe results, by Compose project.
     pub(super) probes: Recent<String, LastProbes>,
+    /// What users got, by Compose project.
+    pub(super) published: Recent<String, LastPublished>,
     /// Certificates by port and name.
     pub(super) certificates: Recent<(u16, String), PresentedCertificate>,
+    /// How often a process was ended for its memory, by Compose project, service and number of the container.
+    pub(super) oom_kills: BTreeMap<(String, String, String), u64>,
 }
 
 impl Known {
+    /// Counts what an event says of memory, where it is about a project that the operator asks about.
+    pub(super) fn count(&mut self, subject: Subject<'_>) {
+        if let Subject::OutOfMemory { project, service, replica } = subject
+            && self.projects.contains(project)
+        {
+            let replica = (project.to_owned(), service.to_owned(), replica.to_owned());
+            *self.oom_kills.entry(replica).or_default() += 1;
+        }
+    }
+
     /// Whether an event is about a project, container, network or volume of a stack.
     pub(super) fn has(&self, subject: Subject<'_>) -> bool {
         match subject {
-            Subject::Project(name) => self.projects.contains(name),
+            Subject::Project(name) | Subject::OutOfMemory { project: name, .. } => {
+                self.projects.contains(name)
+            }
             Subject::Network(name, container) => {
                 let is_known = |id: &str| self.projects.values().flatten().any(|known| known == id);
                 self.networks.contains(name) || container.is_some_and(is_known)
@@ -73,6 +89,14 @@ impl<K: Ord, V> Recent<K, V> {
         let entry = self.entries.get_mut(key)?;
         entry.used = now;
         Some(&entry.value)
+    }
+
+    /// Removes the entry of a key.
+    pub(super) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.remove(key);
     }
 
     /// Whether there is an entry; it does not count as used.

@@ -5,6 +5,7 @@
 
 mod archive;
 mod cache;
+mod defaults;
 mod docker;
 mod error;
 mod facts;
@@ -21,6 +22,7 @@ mod steps;
 mod target;
 mod tls;
 mod traffic;
+mod usage;
 mod watch;
 
 use std::{
@@ -36,8 +38,9 @@ use tokio::{
 };
 
 pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
-use crate::model::LastProbes;
+use crate::model::{LastProbes, LastPublished};
 pub use archive::ArchivedFile;
+pub use defaults::DaemonDefaults;
 pub use docker::{
     Container, Details, DockerFault, Engine, Health, Image, ImageConfig, NetworkOrVolume, Published,
     Settings, State,
@@ -52,6 +55,7 @@ pub use steps::{Extraction, OwnedFile, Placement, Source, Step};
 pub use target::{Limits, Target, TargetKey};
 pub use tls::PresentedCertificate;
 pub use traffic::Traffic;
+pub use usage::Usage;
 
 use cache::Name;
 use docker::DockerReader;
@@ -224,6 +228,15 @@ impl Host {
         self.forget_broken(&link, link.docker.image(&link.connection, reference).await).await
     }
 
+    /// Whether an image was pulled, or pushed, by the host's daemon; nothing where it cannot tell.
+    ///
+    /// # Errors
+    /// When Docker cannot be asked.
+    pub async fn was_pulled(&self, reference: &str) -> Result<Option<bool>, Error> {
+        let link = self.link().await?;
+        self.forget_broken(&link, link.docker.was_pulled(&link.connection, reference).await).await
+    }
+
     /// What an image brings along for its containers, by its ID.
     ///
     /// # Errors
@@ -294,6 +307,21 @@ impl Host {
         self.known().probes.insert(project.to_owned(), probes, Instant::now());
     }
 
+    /// What users of a Compose project did not get when it was last asked.
+    pub fn last_published(&self, project: &str) -> Option<LastPublished> {
+        self.known().published.get(project, Instant::now()).cloned()
+    }
+
+    /// Keeps what users of a Compose project do not get.
+    pub fn keep_published(&self, project: &str, published: LastPublished) {
+        self.known().published.insert(project.to_owned(), published, Instant::now());
+    }
+
+    /// Forgets what users of a Compose project did not get: something was done about it.
+    pub fn forget_published(&self, project: &str) {
+        self.known().published.remove(project);
+    }
+
     /// The files in the folder of a stack, beside those of other stacks that were asked for. Where no file changed by
     /// what `stat` tells, the contents read before are trusted, unless everything is to be read `anew`.
     ///
@@ -338,6 +366,21 @@ impl Host {
             return Ok((Vec::new(), Vec::new()));
         }
         self.help(stack, async |helper: &mut Helper| helper.mounts(processes, state).await).await
+    }
+
+    /// What the container with a first process uses; nothing where it is gone, or nobody may look at it.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    pub async fn usage(&self, stack: &str, process: u32) -> Result<Option<Usage>, Error> {
+        self.help(stack, async |helper: &mut Helper| helper.usage(process).await).await
+    }
+
+    /// How often the kernel ended a process of a service's replica in a Compose project for its memory, as far as Docker
+    /// told since this host is watched.
+    pub fn oom_kills(&self, project: &str, service: &str, replica: &str) -> u64 {
+        let replica = (project.to_owned(), service.to_owned(), replica.to_owned());
+        self.known().oom_kills.get(&replica).copied().unwrap_or_default()
     }
 
     /// Asks the helper, which is started where it does not run yet, or not for this stack.

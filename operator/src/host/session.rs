@@ -13,10 +13,10 @@ use tokio::{
 };
 
 use super::{
-    Error,
+    Error, shell,
     ssh::{Connection, STEP_LIMIT},
 };
-use crate::text::printable;
+use crate::{host::facts::TOOLS, text::printable};
 
 /// Standard output and standard error kept of one program, each in bytes; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 4 << 20;
@@ -59,6 +59,26 @@ impl Output {
         Err(Error::Failed { doing: doing.to_owned(), found })
     }
 
+    /// Takes what a program said apart from what the login shell said before it.
+    ///
+    /// # Errors
+    /// With what was said, and how it ended, where the program did not begin.
+    fn of_program(mut self) -> Result<Self, String> {
+        let Some(stdout) = shell::begun(&self.stdout) else {
+            let end = match self.exit {
+                Exit::Exited(code) => format!("exit status {code}"),
+                Exit::Signalled | Exit::Lost => "ended by a signal".to_owned(),
+            };
+            let words = self.last_words();
+            return Err(if words.is_empty() { end } else { format!("{words} ({end})") });
+        };
+        self.stdout = stdout.to_vec();
+        if let Some(stderr) = shell::begun(&self.stderr) {
+            self.stderr = stderr.to_vec();
+        }
+        Ok(self)
+    }
+
     /// The last lines of what it said, on one line.
     pub fn last_words(&self) -> String {
         let text = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
@@ -76,17 +96,26 @@ impl Connection {
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(drain(channel, input, sender));
         match timeout(limit, receiver).await {
-            Ok(Ok(output)) => Ok(output),
+            Ok(Ok(output)) if output.exit == Exit::Lost => Err(Error::ConnectionLost),
+            Ok(Ok(output)) => output.of_program().map_err(|found| self.did_not_begin(found)),
             Ok(Err(_)) => Err(Error::ConnectionLost),
             Err(_) => Err(Error::TimedOut { doing: "a program on the host".to_owned(), limit }),
         }
+    }
+
+    /// Why a program did not begin, by what was said instead.
+    fn did_not_begin(&self, found: String) -> Error {
+        if found.contains("base64: ") && found.contains("not found") {
+            return Error::ToolMissing { expected: TOOLS.to_owned(), found: "base64".to_owned() };
+        }
+        Error::ShellUnusable { user: self.user().to_owned(), found }
     }
 }
 
 /// How often the holder of a lock is told that it is still wanted.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Longest line with which a program tells what it holds, in bytes.
-const HELD_LIMIT: usize = 256;
+/// The most that a program says until it holds the lock, in bytes, with what the login shell says before it.
+const HELD_LIMIT: usize = 16 << 10;
 /// What a failure to get the lock is told of.
 const LOCKING: &str = "locking the host";
 
@@ -182,12 +211,13 @@ async fn held_line(reader: &mut ChannelReadHalf) -> Result<String, Error> {
         match message {
             ChannelMsg::Data { data } if said.len() + data.len() <= HELD_LIMIT => {
                 said.extend_from_slice(&data);
-                if said.ends_with(b"\n") {
-                    return Ok(String::from_utf8_lossy(&said).into_owned());
+                if let Some(line) = shell::begun(&said).filter(|line| line.ends_with(b"\n")) {
+                    return Ok(String::from_utf8_lossy(line).into_owned());
                 }
             }
             ChannelMsg::ExtendedData { data, .. } if complaint.len() + data.len() <= HELD_LIMIT => {
                 complaint.extend_from_slice(&data);
+                complaint = shell::begun(&complaint).map_or(complaint.clone(), <[u8]>::to_vec);
             }
             ChannelMsg::ExitStatus { exit_status: 75 } => return Err(Error::Locked),
             ChannelMsg::ExitStatus { exit_status } => {
@@ -269,9 +299,11 @@ impl Connection {
         });
         let (sender, pieces) = mpsc::channel(PIECES);
         tokio::spawn(async move {
+            let mut before = Some(Vec::new());
             while let Some(message) = reader.wait().await {
                 let ChannelMsg::Data { data } = message else { continue };
-                if sender.try_send(data.to_vec()).is_err() {
+                let Some(piece) = of_program(&mut before, &data) else { continue };
+                if sender.try_send(piece).is_err() {
                     break;
                 }
             }
@@ -280,6 +312,15 @@ impl Connection {
         });
         Ok(Dialogue { questions, pieces })
     }
+}
+
+/// What a program says in a piece of its output; `before` collects what comes until it begins, and is empty then.
+fn of_program(before: &mut Option<Vec<u8>>, data: &[u8]) -> Option<Vec<u8>> {
+    let Some(said) = before else { return Some(data.to_vec()) };
+    keep(said, data);
+    let rest = shell::begun(said)?.to_vec();
+    *before = None;
+    (!rest.is_empty()).then_some(rest)
 }
 
 /// Reads a channel to its end, whoever still waits for the answer.

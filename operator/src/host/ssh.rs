@@ -9,14 +9,21 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
+
 use russh::{
     Channel, ChannelOpenFailure, ChannelStream, Disconnect, Preferred,
     client::{self, AuthResult, Handle, Msg},
     keys::{
-        Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
+        self, Algorithm, EcdsaCurve, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey,
+        PublicKeyOrCertificate, decode_secret_key,
     },
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::Mutex as AsyncMutex,
+    time::{sleep, timeout},
+};
 
 use super::{
     Error, Target,
@@ -30,6 +37,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// After so much silence, it did not answer that either.
 pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(13);
 
+/// How long an address may stay silent before the next one of the same name is tried beside it.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Connections beside the first one, for a host whose sshd opens few sessions on each: the operator uses up to seven at a
+/// time.
+const MORE_CONNECTIONS: usize = 7;
+
 /// A private key and the name it was given.
 #[derive(Clone)]
 pub struct Identity {
@@ -37,14 +50,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a private key in OpenSSH's form.
+    /// Reads a private key in any form that `ssh -i` takes: OpenSSH's own, PKCS#1, PKCS#8 and SEC1.
     ///
     /// # Errors
-    /// What is wrong with it, without any part of it.
+    /// What it is instead, without any part of it.
     pub fn read(text: &str) -> Result<Self, String> {
-        let key = PrivateKey::from_openssh(text).map_err(|error| error.to_string())?;
+        if let Some(found) = no_private_key(text) {
+            return Err(found.to_owned());
+        }
+        let key = decode_secret_key(text, None).map_err(|error| match error {
+            keys::Error::KeyIsEncrypted => PASSPHRASE.to_owned(),
+            error => format!("a private key that is cut or damaged ({error})"),
+        })?;
         if key.is_encrypted() {
-            return Err("it is protected by a passphrase".to_owned());
+            return Err(PASSPHRASE.to_owned());
         }
         Ok(Self { key: Arc::new(key) })
     }
@@ -54,20 +73,62 @@ impl Identity {
     }
 }
 
+const PASSPHRASE: &str =
+    "a private key with a passphrase; take it off a copy with `ssh-keygen -p`, or make one for the operator";
+
+/// What a text is that looks like no private key at all.
+fn no_private_key(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let begins = |what: &str| first.is_some_and(|line| line.starts_with(what));
+    if first.is_none() {
+        Some("nothing")
+    } else if begins("PuTTY-User-Key-File") {
+        Some("PuTTY's own form; `puttygen KEY -O private-openssh -o FILE` converts it")
+    } else if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
+        Some("a DSA key, which SSH servers refuse; `ssh-keygen -t ed25519` makes another one")
+    } else if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        || text.contains("Proc-Type: 4,ENCRYPTED")
+    {
+        Some(PASSPHRASE)
+    } else if text.contains(" PRIVATE KEY-----") || text.contains("-----BEGIN PRIVATE KEY-----") {
+        None
+    } else if first.is_some_and(|line| line.contains("-cert-v01@openssh.com ")) {
+        Some("a certificate; the private key is the file without `-cert.pub`")
+    } else if first.is_some_and(is_public_key) || text.contains(" PUBLIC KEY-----") {
+        Some("a public key; the private key is the file without `.pub`")
+    } else if text.contains("-----BEGIN CERTIFICATE-----") {
+        Some("an X.509 certificate")
+    } else if begins("/") || begins("~/") || begins("./") {
+        Some("the path of a file; the secret has to have what is in it")
+    } else {
+        Some("no lines `-----BEGIN … PRIVATE KEY-----`")
+    }
+}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Identity({})", self.fingerprint())
     }
 }
 
-/// One authenticated connection.
+/// Authenticated connections to one host: one, and more where its sshd opens too few sessions on each.
 pub(super) struct Connection {
+    target: Target,
+    traffic: Arc<Traffic>,
     handle: Handle<PinnedKeys>,
+    more: AsyncMutex<Vec<Arc<Handle<PinnedKeys>>>>,
 }
 
 impl Connection {
-    /// Opens, checks the host key, authenticates. Nothing is sent to a host that shows another key.
+    /// Opens one.
     pub(super) async fn open(target: &Target, traffic: Arc<Traffic>) -> Result<Self, Error> {
+        let handle = Self::connect(target, traffic.clone()).await?;
+        Ok(Self { target: target.clone(), traffic, handle, more: AsyncMutex::default() })
+    }
+
+    /// Connects, checks the host key, authenticates. Nothing is sent to a host that shows another key.
+    async fn connect(target: &Target, traffic: Arc<Traffic>) -> Result<Handle<PinnedKeys>, Error> {
         let seen = SeenKey::default();
         let pinned: Vec<PublicKey> =
             target.host_keys.iter().filter_map(|key| PublicKey::from_openssh(key).ok()).collect();
@@ -86,29 +147,41 @@ impl Connection {
             },
         )?;
         authenticate(&mut handle, target).await?;
-        Ok(Self { handle })
+        Ok(handle)
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.handle.is_closed()
     }
 
-    /// A channel in which a command line runs.
+    /// The user on the host.
+    pub(super) fn user(&self) -> &str {
+        &self.target.user
+    }
+
+    /// A channel in which a command line runs: on the first connection, or where sshd opens no more there, on another.
     pub(super) async fn session(&self, command: &str) -> Result<Channel<Msg>, Error> {
-        let open = async {
-            let channel = self.handle.channel_open_session().await?;
-            channel.exec(true, command).await?;
-            Ok::<_, russh::Error>(channel)
+        let refused = match session(&self.handle, command).await {
+            Err(refused @ Error::ChannelRefused { .. }) => refused,
+            result => return result,
         };
-        timeout(STEP_LIMIT, open)
-            .await
-            .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
-            .map_err(|error| match error {
-                russh::Error::ChannelOpenFailure(reason) => {
-                    Error::ChannelRefused { channel: "a session", found: format!("{reason:?}") }
-                }
-                _ => Error::ConnectionLost,
-            })
+        // Whoever needs one more waits for whoever opens one.
+        let mut more = self.more.lock().await;
+        more.retain(|handle| !handle.is_closed());
+        for handle in more.iter() {
+            match session(handle, command).await {
+                Err(Error::ChannelRefused { .. } | Error::ConnectionLost) => {}
+                result => return result,
+            }
+        }
+        if more.len() >= MORE_CONNECTIONS {
+            return Err(refused);
+        }
+        let handle = Self::connect(&self.target, self.traffic.clone()).await?;
+        let channel = session(&handle, command).await?;
+        tracing::debug!(host = %self.target.name, connections = more.len() + 2, "sshd opens few sessions on a connection");
+        more.push(Arc::new(handle));
+        Ok(channel)
     }
 
     /// A channel to a TCP port, from the host itself: its own, or one of its containers.
@@ -131,13 +204,31 @@ impl Connection {
             .await
             .map_err(|_| Error::TimedOut { doing: format!("opening {path}"), limit: STEP_LIMIT })?
             .map_err(|error| match error {
-                russh::Error::ChannelOpenFailure(reason) => Error::DockerUnavailable {
-                    found: format!("sshd refused a channel to {path} ({reason:?}): the daemon does not run, or sshd forbids stream-local forwarding, as AllowTcpForwarding no does, too"),
-                },
+                russh::Error::ChannelOpenFailure(reason) => {
+                    Error::SocketRefused { socket: path.to_owned(), found: format!("{reason:?}") }
+                }
                 _ => Error::ConnectionLost,
             })?;
         Ok(channel.into_stream())
     }
+}
+
+/// A channel of a connection in which a command line runs.
+async fn session(handle: &Handle<PinnedKeys>, command: &str) -> Result<Channel<Msg>, Error> {
+    let open = async {
+        let channel = handle.channel_open_session().await?;
+        channel.exec(true, command).await?;
+        Ok::<_, russh::Error>(channel)
+    };
+    timeout(STEP_LIMIT, open)
+        .await
+        .map_err(|_| Error::TimedOut { doing: "opening a session".to_owned(), limit: STEP_LIMIT })?
+        .map_err(|error| match error {
+            russh::Error::ChannelOpenFailure(reason) => {
+                Error::ChannelRefused { channel: "a session", found: format!("{reason:?}") }
+            }
+            _ => Error::ConnectionLost,
+        })
 }
 
 /// What came of asking for a TCP port.
@@ -162,15 +253,9 @@ async fn handshake(
     handler: PinnedKeys,
     traffic: Arc<Traffic>,
 ) -> Result<Handle<PinnedKeys>, Handshake> {
-    let unreachable =
-        |found: String| Handshake::Failed(Error::Unreachable { address: address.to_owned(), found });
-    let stream = match timeout(STEP_LIMIT, TcpStream::connect(address)).await {
-        Err(_) => {
-            return Err(unreachable(format!("no answer within {} s", STEP_LIMIT.as_secs())));
-        }
-        Ok(Err(error)) => return Err(unreachable(described_io(&error))),
-        Ok(Ok(stream)) => stream,
-    };
+    let stream = tcp(address)
+        .await
+        .map_err(|found| Handshake::Failed(Error::Unreachable { address: address.to_owned(), found }))?;
     let config = client::Config {
         preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
@@ -190,6 +275,57 @@ async fn handshake(
             Err(Handshake::Failed(Error::NotSsh { address: address.to_owned(), found: error.to_string() }))
         }
     }
+}
+
+/// Connects to the first address of a name that answers.
+async fn tcp(endpoint: &str) -> Result<TcpStream, String> {
+    let late = || format!("no answer within {} s", STEP_LIMIT.as_secs());
+    let found =
+        timeout(STEP_LIMIT, lookup_host(endpoint)).await.map_err(|_| format!("{} of its name", late()))?;
+    let addresses: Vec<SocketAddr> = found.map_err(|error| described_io(&error))?.collect();
+    first_to_answer(&addresses, |address| async move {
+        let connected = timeout(STEP_LIMIT, TcpStream::connect(address)).await;
+        connected.map_err(|_| late())?.map_err(|error| described_io(&error))
+    })
+    .await
+}
+
+/// Tries addresses in their order, each beside those before it when they fail or stay silent: a name may have an address
+/// that nobody answers at, as an IPv6 one without a route.
+///
+/// # Errors
+/// Why each failed; with several, each with its address.
+async fn first_to_answer<T, F: Future<Output = Result<T, String>>>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, String> {
+    let (mut waiting, mut trying, mut failures) = (addresses.iter(), FuturesUnordered::new(), Vec::new());
+    loop {
+        let next = waiting.next();
+        if let Some(&address) = next {
+            let attempt = connect(address);
+            trying.push(async move { (address, attempt.await) });
+        }
+        let is_last = waiting.len() == 0;
+        tokio::select! {
+            ended = trying.next() => match ended {
+                Some((_, Ok(connected))) => return Ok(connected),
+                Some((address, Err(found))) => failures.push((address, found)),
+                None if next.is_none() => break,
+                None => {}
+            },
+            () = sleep(NEXT_ADDRESS), if !is_last => {}
+        }
+    }
+    Err(match failures.as_slice() {
+        [] => "no address of this name".to_owned(),
+        [(_, found)] => found.clone(),
+        several => {
+            let each: Vec<String> =
+                several.iter().map(|(address, found)| format!("{}: {found}", address.ip())).collect();
+            each.join("; ")
+        }
+    })
 }
 
 /// A failure of TCP in words that do not depend on the platform's error numbers.
@@ -218,7 +354,8 @@ async fn authenticate(handle: &mut Handle<PinnedKeys>, target: &Target) -> Resul
         }
     }
     let _: Result<(), russh::Error> = handle.disconnect(Disconnect::ByApplication, "", "en").await;
-    let keys: Vec<String> = target.identities.iter().map(Identity::fingerprint).collect();
+    let mut keys: Vec<String> = target.identities.iter().map(Identity::fingerprint).collect();
+    keys.extend(target.unusable_identities.iter().map(|found| format!("not tried: {found}")));
     Err(Error::AuthenticationFailed {
         address: target.endpoint(),
         user: target.user.clone(),
@@ -318,4 +455,109 @@ pub async fn host_keys(address: &str) -> Result<Vec<HostKeyFound>, Error> {
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys that OpenSSH 9.2 and OpenSSL 3.0 made for this test and that open nothing, by name.
+    const KEYS: [(&str, &str); 6] = [
+        ("ed25519, OpenSSH", include_str!("../../tests/golden/keys/ed25519-openssh")),
+        ("ed25519, PKCS#8", include_str!("../../tests/golden/keys/ed25519-pkcs8")),
+        ("RSA, PKCS#1", include_str!("../../tests/golden/keys/rsa-pkcs1")),
+        ("RSA, PKCS#8", include_str!("../../tests/golden/keys/rsa-pkcs8")),
+        ("P-256, SEC1", include_str!("../../tests/golden/keys/p256-sec1")),
+        ("P-256, PKCS#8", include_str!("../../tests/golden/keys/p256-pkcs8")),
+    ];
+
+    #[test]
+    fn identities_are_read_in_every_form_that_ssh_takes() {
+        let fingerprint = |text: &str| Identity::read(text).map(|identity| identity.fingerprint());
+        for (name, text) in KEYS {
+            let plain = fingerprint(text).unwrap_or_else(|found| panic!("{name}: {found}"));
+            for changed in [
+                format!("{text}\n"),
+                format!("{text}\n\n  \n"),
+                format!("\n# a comment\n{text}"),
+                text.replace('\n', "\r\n"),
+                text.trim_end().to_owned(),
+            ] {
+                assert_eq!(fingerprint(&changed).as_ref(), Ok(&plain), "{name}: {changed:?}");
+            }
+        }
+        // One key in two forms is one key.
+        for (one, other) in [(0, 1), (2, 3), (4, 5)] {
+            let forms = [one, other].map(|index: usize| fingerprint(KEYS[index].1).unwrap());
+            assert_eq!(forms[0] == forms[1], one != 0, "{}", KEYS[one].0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_told_as_what_it_is() {
+        let public = PublicKey::from_openssh(
+            &KEYS[0].1.parse::<PrivateKey>().unwrap().public_key().to_openssh().unwrap(),
+        );
+        let public = public.unwrap().to_openssh().unwrap();
+        let cut: String = KEYS[2].1.lines().take(6).map(|line| format!("{line}\n")).collect();
+        for (text, expected) in [
+            ("", "nothing"),
+            (" \n\n", "nothing"),
+            (public.as_str(), "a public key; the private key is the file without `.pub`"),
+            ("-----BEGIN PUBLIC KEY-----\nMII=\n-----END PUBLIC KEY-----\n", "a public key"),
+            ("ssh-ed25519-cert-v01@openssh.com AAAA x", "a certificate"),
+            ("-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----\n", "an X.509 certificate"),
+            ("PuTTY-User-Key-File-3: ssh-ed25519\n", "PuTTY's own form"),
+            ("-----BEGIN DSA PRIVATE KEY-----\nMII=\n-----END DSA PRIVATE KEY-----\n", "a DSA key"),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII=\n", "with a passphrase"),
+            ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", "with a passphrase"),
+            (include_str!("../../tests/golden/keys/ed25519-passphrase"), "with a passphrase"),
+            ("/home/deploy/.ssh/id_ed25519\n", "the path of a file"),
+            ("hunter2", "no lines `-----BEGIN"),
+            (cut.as_str(), "cut or damaged"),
+        ] {
+            let found = Identity::read(text).unwrap_err();
+            assert!(found.contains(expected), "{text:?}: expected {expected}, found {found}");
+        }
+    }
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 22))
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_does_not_hide_one_that_answers() {
+        let addresses = [address(1), address(2), address(3)];
+        let answered = first_to_answer(&addresses, |one| async move {
+            if one == address(2) { Ok(one) } else { std::future::pending().await }
+        });
+        assert_eq!(answered.await, Ok(address(2)));
+        let answered = first_to_answer(&addresses, |one| async move {
+            if one == address(3) { Ok(one) } else { Err("connection refused".to_owned()) }
+        });
+        assert_eq!(answered.await, Ok(address(3)));
+        // One that is slow is not given up for one that fails at once.
+        let failed = &tokio::sync::Notify::new();
+        let answered = first_to_answer(&addresses[..2], |one| async move {
+            if one == address(1) {
+                failed.notified().await;
+                return Ok(one);
+            }
+            failed.notify_one();
+            Err("no route".to_owned())
+        });
+        assert_eq!(answered.await, Ok(address(1)));
+    }
+
+    #[tokio::test]
+    async fn every_address_that_failed_is_named_where_there_are_several() {
+        let failing = |one: SocketAddr| async move { Err::<(), _>(format!("refused by {}", one.port())) };
+        let told = async |addresses: &[SocketAddr]| first_to_answer(addresses, failing).await.unwrap_err();
+        assert_eq!(told(&[address(1)]).await, "refused by 22");
+        assert_eq!(
+            told(&[address(1), address(2)]).await,
+            "192.0.2.1: refused by 22; 192.0.2.2: refused by 22"
+        );
+        assert_eq!(told(&[]).await, "no address of this name");
+    }
 }

@@ -19,7 +19,7 @@ const FORGET_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// How long one extraction may take: its commands of docker, each with its time limit in the program.
 const EXTRACT_LIMIT: Duration = Duration::from_secs(5 * 70);
-/// Name under which a volume is mounted for an extraction.
+/// Name under which a volume or a folder is mounted for an extraction.
 const VOLUME: &str = "volume";
 
 /// One step, carried out after those before it.
@@ -133,6 +133,8 @@ pub struct Extraction {
 enum Destination {
     /// A folder, by its path from the project's folder.
     Folder(String),
+    /// Such a folder itself, whatever is in it.
+    FolderItself(String),
     /// A volume, by its name.
     Volume(String),
 }
@@ -142,6 +144,7 @@ impl Extraction {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let (kind, destination) = match &self.destination {
             Destination::Folder(path) => ('f', path),
+            Destination::FolderItself(path) => ('o', path),
             Destination::Volume(name) => ('v', name),
         };
         let archive = self.archive.reveal();
@@ -173,6 +176,19 @@ impl Step {
             destination: Destination::Folder(folder.to_owned()),
             entries: files.iter().map(|file| (file.name.clone(), attributes(file))).collect(),
             archive: archive::of_files(files),
+        })
+    }
+
+    /// Gives a folder that exists its owner and its mode, by its path from the project's folder. What is in it stays as it
+    /// is.
+    ///
+    /// It takes the same way as [`Step::owned_files`].
+    pub fn own_folder(image: &str, path: &str, uid: u32, gid: u32, mode: u32) -> Self {
+        Self::Extract(Extraction {
+            image: image.to_owned(),
+            destination: Destination::FolderItself(path.to_owned()),
+            entries: vec![(VOLUME.to_owned(), format!("{uid}:{gid}:{mode:o}:0"))],
+            archive: archive::of_folder(VOLUME, mode, uid, gid),
         })
     }
 
@@ -226,7 +242,7 @@ impl Step {
 
 /// The command line that takes steps for a project, or for the host where `project` is empty.
 pub(super) fn command(directory: &str, project: &str, epoch: &str) -> String {
-    shell::command(APPLY, &[STEPS, directory, project, epoch])
+    shell::named("tasktracker-apply", APPLY, &[STEPS, directory, project, epoch])
 }
 
 /// What that program reads.

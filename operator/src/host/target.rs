@@ -39,6 +39,8 @@ pub struct Target {
     pub host_keys: Vec<String>,
     /// Private keys to be tried, in order.
     pub identities: Vec<Identity>,
+    /// Why others cannot be tried, in words: told where none of these opens the door.
+    pub unusable_identities: Vec<String>,
     /// The operator's folder on the host.
     pub directory: String,
     /// How long reading may take.
@@ -61,7 +63,17 @@ pub struct TargetKey {
 impl Target {
     /// The key by which connections are shared.
     pub fn key(&self) -> TargetKey {
-        let Self { name, address, port, user, host_keys, identities, directory, limits } = self;
+        let Self {
+            name,
+            address,
+            port,
+            user,
+            host_keys,
+            identities,
+            unusable_identities: _, // the same connection, whatever is told where it fails
+            directory,
+            limits,
+        } = self;
         TargetKey {
             name: name.clone(),
             address: address.clone(),
@@ -92,6 +104,7 @@ impl Target {
             user: "deploy".to_owned(),
             host_keys: Vec::new(),
             identities: Vec::new(),
+            unusable_identities: Vec::new(),
             directory: "/opt/tasktracker".to_owned(),
             limits: Limits::default(),
         }

@@ -2,9 +2,13 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
         self, ClientConfig, DigitallySignedStruct, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -53,15 +57,8 @@ async fn ask(connection: &Connection, port: u16, name: &str) -> Result<Presented
         }
         Tunnel::Forbidden => return Ok(PresentedCertificate::Forbidden),
     };
-    let Ok(name) = ServerName::try_from(name.to_owned()) else {
-        return Ok(PresentedCertificate::Nothing(format!("{} is no name of a host", printable(name))));
-    };
-    let config = match config() {
-        Ok(config) => config,
-        Err(error) => return Ok(PresentedCertificate::Nothing(error.to_string())),
-    };
-    Ok(match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
-        Err(error) => PresentedCertificate::Nothing(printable(&error.to_string())),
+    Ok(match connect(*stream, name).await {
+        Err(found) => PresentedCertificate::Nothing(found),
         Ok(stream) => {
             let chain = stream.get_ref().1.peer_certificates();
             let first = chain.and_then(|chain| chain.first());
@@ -71,6 +68,18 @@ async fn ask(connection: &Connection, port: u16, name: &str) -> Result<Presented
             )
         }
     })
+}
+
+/// Begins TLS with whoever is there, whatever certificate they show for a name.
+pub(super) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    stream: S,
+    name: &str,
+) -> Result<TlsStream<S>, String> {
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("{} is no name of a host", printable(name)))?;
+    let config = config().map_err(|error| error.to_string())?;
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    connected.map_err(|error| printable(&error.to_string()))
 }
 
 fn config() -> Result<ClientConfig, rustls::Error> {

@@ -63,7 +63,11 @@ async fn hear(mut events: Events, host: Weak<Host>, link: Weak<Link>) {
         if let Some(link) = link.upgrade() {
             link.cache().invalidate(subject);
         }
-        let is_ours = host.upgrade().is_some_and(|host| host.known().has(subject));
+        let is_ours = host.upgrade().is_some_and(|host| {
+            let mut known = host.known();
+            known.count(subject);
+            known.has(subject)
+        });
         if is_ours { Origin::Ours } else { Origin::Foreign }
     };
     let mut due: Option<Instant> = None;

@@ -20,19 +20,40 @@ fn item(kind: DriftKind, path: &str) -> DriftItem {
 #[test]
 fn what_was_repaired_three_times_in_vain_is_given_up_until_it_is_gone() {
     let (kind, path) = (DriftKind::ConfigChanged, "c/ulimits/nofile".to_owned());
-    let cause = [(kind, Some(path.clone()))];
+    let cause = BTreeSet::from([(kind, Some(path.clone()))]);
     let left = [item(kind, &path)];
     let mut ledger = Ledger::empty("o", "default/a");
     for _ in 0..TRIES {
         assert!(!ledger.gave_up(kind, Some(&path)));
-        ledger.attempts = ledger.attempts_after(&cause, &left);
+        // What the host refuses says nothing of what would come of it.
+        ledger.attempts = ledger.attempts_after(&cause, Tried::Refused, &left);
+        assert!(ledger.was_refused(kind, Some(&path)));
+        ledger.attempts = ledger.attempts_after(&cause, Tried::Done, &left);
     }
     assert!(ledger.gave_up(kind, Some(&path)));
     // Another difference of the same container was not tried.
     assert!(!ledger.gave_up(kind, Some(&"c/user".to_owned())));
-    assert_eq!(ledger.attempts_after(&[], &left), ledger.attempts, "looking is no attempt");
-    ledger.attempts = ledger.attempts_after(&[], &[]);
+    let nothing = BTreeSet::new();
+    assert_eq!(ledger.attempts_after(&nothing, Tried::Done, &left), ledger.attempts, "looking is no attempt");
+    ledger.attempts = ledger.attempts_after(&nothing, Tried::Done, &[]);
     assert!(!ledger.gave_up(kind, Some(&path)), "it was gone in between");
+}
+
+#[test]
+fn a_service_without_containers_is_given_up_by_itself() {
+    let missing = |service: &str| DriftItem {
+        service: Some(service.to_owned()),
+        path: None,
+        ..item(DriftKind::Missing, "")
+    };
+    let left = [missing("backend"), missing("frontend")];
+    let cause = |service: &str| BTreeSet::from([(DriftKind::Missing, Some(service.to_owned()))]);
+    let mut ledger = Ledger::empty("o", "default/a");
+    for _ in 0..TRIES {
+        ledger.attempts = ledger.attempts_after(&cause("frontend"), Tried::Done, &left);
+    }
+    let gave_up = |service: &str| ledger.gave_up(DriftKind::Missing, Some(&service.to_owned()));
+    assert_eq!([gave_up("frontend"), gave_up("backend")], [true, false]);
 }
 
 #[test]
@@ -97,4 +118,21 @@ fn images_go_with_the_last_release_that_has_them() {
     assert_eq!(old, images(&["backend:1"]));
     assert_eq!(ledger.pulled.keys().collect::<Vec<_>>(), ["bb", "cc"]);
     assert_eq!(ledger.clone().without_old_images(), (ledger, Vec::new()), "nothing is removed twice");
+}
+
+#[test]
+fn a_file_that_differs_again_was_repaired_in_vain_whatever_docker_refused_after_it() {
+    let (file, missing) = ((DriftKind::FileChanged, "files/a"), (DriftKind::Missing, "s"));
+    let left = [
+        item(file.0, file.1),
+        DriftItem { service: Some(missing.1.to_owned()), path: None, ..item(missing.0, "") },
+    ];
+    let cause = |(kind, subject): (DriftKind, &str)| (kind, Some(subject.to_owned()));
+    let causes = BTreeSet::from([cause(file), cause(missing)]);
+    let mut ledger = Ledger::empty("o", "default/a");
+    for _ in 0..TRIES {
+        ledger.attempts = ledger.attempts_after(&causes, Tried::RefusedByDocker, &left);
+    }
+    let gave_up = |(kind, subject): (DriftKind, &str)| ledger.gave_up(kind, Some(&subject.to_owned()));
+    assert_eq!([gave_up(file), gave_up(missing)], [true, false]);
 }

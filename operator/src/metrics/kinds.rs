@@ -85,7 +85,8 @@ impl Collector for KindCounters {
     }
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
+/// A label of a series.
+pub(super) fn label(name: &str, value: &str) -> LabelPair {
     let mut label = LabelPair::default();
     label.set_name(name.to_owned());
     label.set_value(value.to_owned());

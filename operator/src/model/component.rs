@@ -11,6 +11,10 @@ pub enum ComponentName {
     /// Backend, frontend and the edge in front of them.
     #[default]
     App,
+    /// What every host with a role runs so that others know how it is.
+    Agents,
+    /// The metrics store.
+    Monitoring,
     /// A service that exists for tests alone.
     #[cfg(feature = "echo")]
     Echo,
@@ -20,6 +24,8 @@ impl ComponentName {
     /// Every component that this build knows.
     pub const ALL: &[Self] = &[
         Self::App,
+        Self::Agents,
+        Self::Monitoring,
         #[cfg(feature = "echo")]
         Self::Echo,
     ];
@@ -28,6 +34,8 @@ impl ComponentName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::App => "app",
+            Self::Agents => "agents",
+            Self::Monitoring => "monitoring",
             #[cfg(feature = "echo")]
             Self::Echo => "echo",
         }

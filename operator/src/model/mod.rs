@@ -8,4 +8,4 @@ mod probe;
 pub use component::ComponentName;
 pub use digest::{hexadecimal, sha256};
 pub use hold::Hold;
-pub use probe::{LastProbes, Probe, ProbeFailure, ProbeResults};
+pub use probe::{LastProbes, LastPublished, Probe, ProbeFailure, ProbeResults, Unserved};

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 /// One probe of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +36,34 @@ impl fmt::Display for ProbeFailure {
 
 /// Probe results by container ID. A probe that cannot be sent has no result.
 pub type ProbeResults = BTreeMap<(String, Probe), Result<(), ProbeFailure>>;
+
+/// Something for users that they do not get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unserved {
+    /// Port of the host and path, such as `3500/`.
+    pub path: String,
+    /// The service at which the answer is lost.
+    pub service: String,
+    /// Name of the container that does not answer itself, where one does not.
+    pub container: Option<String>,
+    /// What was found, and at which hop.
+    pub found: String,
+    /// Whether the service itself says that it cannot serve, as where its database is away: no repair of it helps.
+    pub is_own_word: bool,
+    /// Whether it is the port in front of the service that does not lead there.
+    pub is_port: bool,
+}
+
+/// What users did not get when it was last asked.
+#[derive(Clone, Debug)]
+pub struct LastPublished {
+    /// When it was asked.
+    pub asked: Instant,
+    /// What containers and files were like then.
+    pub state: String,
+    /// What they did not get.
+    pub unserved: Vec<Unserved>,
+}
 
 /// The probe results of a project's last check.
 #[derive(Clone, Debug, Default)]

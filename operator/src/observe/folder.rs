@@ -13,7 +13,10 @@ use crate::{
 };
 
 /// What the listing says of one project.
-pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Observed {
+///
+/// # Errors
+/// When what the operator keeps there is there and cannot be read.
+pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> Result<Observed, Error> {
     let directory = host.target().directory.clone();
     let below = format!("{}/", project.folder);
     let mut files: BTreeMap<String, FileFact> = listing
@@ -27,12 +30,25 @@ pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> 
             break;
         }
     }
+    let own_folders = [stack_folder(project), project.folder.as_str()].into_iter().filter_map(|part| {
+        let fact = listing.files.get(part)?;
+        Some((format!("{directory}/{part}"), fact.clone()))
+    });
+    let own_folders = own_folders.collect();
     let text = |path: &str| listing.texts.get(&format!("{below}{path}"));
     let key = format!("{}/.key", stack_folder(project));
     let seal_key = listing.texts.get(&key).and_then(|text| SealKey::read(text));
     files.extend(listing.files.get(&key).map(|fact| (KEY_FILE.to_owned(), fact.clone())));
     let hold = text("HOLD").map(|text| Hold::read(text));
-    let (ledger, applied, damaged) = match kept_ledger(project, text, &directory) {
+    let (user, at) = (host.target().user.clone(), files.get(LEDGER_FILE));
+    if let Some(FileFact::File { size: 1.., sha256: None, .. }) = at
+        && text(LEDGER_FILE).is_none_or(Vec::is_empty)
+    {
+        let path = format!("{directory}/{below}{LEDGER_FILE}");
+        return Err(Error::FileUnreadable { path, user });
+    }
+    let in_place = at.filter(|fact| !matches!(fact, FileFact::File { .. }));
+    let (ledger, applied, damaged) = match kept_ledger(project, in_place, text, &directory) {
         Ok(ledger) => match kept_release(project, ledger.as_ref(), text, &directory) {
             Ok(applied) => (ledger, applied, None),
             Err(error) => (ledger, None, Some(error)),
@@ -40,17 +56,18 @@ pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> 
         Err(error) => (None, None, Some(error)),
     };
     let former_owners = former_owners(project, listing);
-    Observed {
+    Ok(Observed {
         damaged,
         hold,
         ledger,
         former_owners,
         applied,
         directory,
+        own_folders,
         files,
         seal_key,
         ..Observed::default()
-    }
+    })
 }
 
 /// Owners from whom projects of the stack were taken over, by the ledgers of all its components: networks are shared.
@@ -74,9 +91,13 @@ pub(crate) fn damaged(directory: &str, project: &Project, path: &str, found: &st
 
 fn kept_ledger<'a>(
     project: &Project,
+    in_place: Option<&FileFact>,
     text: impl Fn(&str) -> Option<&'a Vec<u8>>,
     directory: &str,
 ) -> Result<Option<Ledger>, Error> {
+    if in_place.is_some() {
+        return Err(damaged(directory, project, LEDGER_FILE, "something that is no file"));
+    }
     let ledger = text(LEDGER_FILE).map(|text| Ledger::read(text)).transpose();
     ledger.map_err(|found| damaged(directory, project, LEDGER_FILE, &found))
 }

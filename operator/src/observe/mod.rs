@@ -5,6 +5,7 @@ mod hold;
 mod image_availability;
 mod ports;
 mod probes;
+mod published;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +18,13 @@ use jiff::Timestamp;
 use crate::{
     certificate::Certificate,
     host::{
-        Container, Details, Engine, Error, Facts, FileFact, Host, ImageConfig, Mounted, NetworkOrVolume,
-        PresentedCertificate,
+        Container, Details, Engine, Error, Facts, FileFact, Health, Host, ImageConfig, Mounted,
+        NetworkOrVolume, PresentedCertificate, State,
     },
-    ledger::Ledger,
-    model::{ProbeResults, sha256},
+    ledger::{Cause, Ledger},
+    model::{ProbeResults, Unserved, sha256},
     project::{
-        Project,
+        Project, Readiness, Service,
         compose::{COMPOSE_ONE_OFF, COMPOSE_PROJECT, COMPOSE_SERVICE},
         labels, service_of,
     },
@@ -35,6 +36,7 @@ pub(crate) use folder::damaged;
 pub use hold::Hold;
 pub use image_availability::{ImageAvailability, MovedTag};
 pub use probes::{Prober, probe};
+pub use published::{lost_answers, published};
 
 /// The seal key of a stack, from the folder of one of its projects.
 pub const KEY_FILE: &str = "../.key";
@@ -66,10 +68,14 @@ pub struct Observed {
     pub ledger: Option<Ledger>,
     /// Owners from whom projects of the stack were taken over: networks and volumes still name them.
     pub former_owners: BTreeSet<String>,
+    /// What was found in the place of the ledger, where that is as this operator saw it last.
+    pub restored: Option<&'static str>,
     /// The release that was last rolled out.
     pub applied: Option<Release>,
     /// The operator's folder on the host.
     pub directory: String,
+    /// The folders of the stack and of the project on the host, as whole paths, and what they are.
+    pub own_folders: Vec<(String, FileFact)>,
     /// What the project's folder holds, by path from it; `.` where that is no folder.
     pub files: BTreeMap<String, FileFact>,
     /// Containers of the project.
@@ -96,6 +102,10 @@ pub struct Observed {
     pub taken_ports: BTreeSet<u16>,
     /// The certificate that users are shown, or why there is none; nothing where none is wanted, or nobody could check.
     pub certificate: Option<Result<Certificate, String>>,
+    /// What users do not get of what the applied release publishes.
+    pub unserved: Vec<Unserved>,
+    /// Number of the state of files that was observed.
+    pub files_state: u64,
     /// Results of the HTTP probes of the applied release.
     pub probe_results: ProbeResults,
     /// The key by which secrets are remembered there.
@@ -134,6 +144,8 @@ pub struct Remembered {
     pub elsewhere: Option<(String, String)>,
     /// Whether the stack was in force on that one after it was on this host.
     pub overtaken: bool,
+    /// Differences that came back again and again after they were repaired: somebody undoes it.
+    pub undone: BTreeSet<Cause>,
 }
 
 /// What is mounted where.
@@ -158,6 +170,14 @@ impl HostFacts {
     /// The host's own account.
     pub fn as_observed(&self) -> &Observed {
         &self.0
+    }
+
+    /// The same with a ledger that is gone from the host, or damaged there, and the release that it names.
+    #[must_use]
+    pub fn with_restored(self, ledger: Ledger, applied: Release) -> Self {
+        let found = if self.0.damaged.is_some() { "a damaged one" } else { "nothing" };
+        let restored = Some(found);
+        Self(Observed { ledger: Some(ledger), applied: Some(applied), damaged: None, restored, ..self.0 })
     }
 
     /// Joins what the host says with what is known from elsewhere.
@@ -216,7 +236,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     };
     let (listing, containers, networks, volumes, engine) = Box::pin(asked).await?;
     let facts = host.facts().await?;
-    let mut observed = folder::read_folder(host, project, &listing);
+    let mut observed = folder::read_folder(host, project, &listing)?;
     let mut volumes = volumes;
     let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
     for name in of_ledger.filter(|name| !project.volumes.values().any(|known| known.name == *name)) {
@@ -225,10 +245,11 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     }
     (observed.containers, observed.others) =
         told_apart(host, project, observed.ledger.as_ref(), containers).await?;
-    inspect_adopted(host, project, &mut observed).await?;
+    inspect_others(host, project, &mut observed).await?;
     if let Some(applied) = &observed.applied {
         observed.images = images(host, applied).await?;
     }
+    observed.files_state = listing.state;
     observed.mounts = mounts(host, stack, &observed, listing.state).await?;
     read_owned_secrets(host, &mut observed).await?;
     observed.taken_ports = ports::taken_ports(host, project, &observed).await?;
@@ -236,10 +257,15 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
 }
 
-/// What `inspect` says of containers that are to be taken over.
-async fn inspect_adopted(host: &Host, project: &Project, observed: &mut Observed) -> Result<(), Error> {
-    let adopted = adopted_containers(project, observed).into_iter().take(MOST_INSPECTED);
-    let ids: Vec<String> = adopted.map(|container| container.id.clone()).collect();
+/// What `inspect` says of containers that are to be taken over, and of those of strangers in the project's network, whose
+/// names there may be ours.
+async fn inspect_others(host: &Host, project: &Project, observed: &mut Observed) -> Result<(), Error> {
+    let is_stranger = |one: &&Container| {
+        one.networks.contains(&project.network) && !one.has_label(labels::OWNER, &project.owner)
+    };
+    let strangers = observed.others.iter().filter(is_stranger);
+    let asked = adopted_containers(project, observed).into_iter().chain(strangers);
+    let ids: Vec<String> = asked.take(MOST_INSPECTED).map(|container| container.id.clone()).collect();
     let mut details = host.details(&ids).await?;
     for container in &mut observed.others {
         container.details = details.remove(&container.id);
@@ -280,6 +306,17 @@ fn stack_folder(project: &Project) -> &str {
 /// Whether a container is the project's: by Compose's mark and by its owner's.
 pub(crate) fn is_ours(container: &Container, project: &Project) -> bool {
     container.has_label(COMPOSE_PROJECT, &project.name) && container.has_label(labels::OWNER, &project.owner)
+}
+
+/// Whether a container is ready according to Docker: it runs, and its health check succeeded where it has one. A health
+/// check of the image counts where the service defines none. Readiness over HTTP is a [`Probe`](crate::model::Probe).
+pub fn is_ready(service: &Service, container: &Container) -> bool {
+    let is_healthy = match container.health {
+        Health::Healthy => true,
+        Health::None => service.compose.healthcheck.is_none(),
+        Health::Starting | Health::Unhealthy => service.readiness == Readiness::Running,
+    };
+    is_healthy && container.state == State::Running
 }
 
 /// Whether a container is the project's, or was made for an owner from whom a person let it be taken over.
@@ -326,6 +363,9 @@ async fn told_apart(
     host.keep_inspected(&project.name, ids);
     for container in &mut ours {
         container.details = details.remove(&container.id);
+        if container.details.as_ref().is_some_and(|details| details.awaits_check) {
+            container.health = Health::Starting;
+        }
     }
     Ok((ours, others))
 }

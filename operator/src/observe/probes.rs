@@ -11,12 +11,11 @@ use serde_json::Value;
 
 use super::{Depth, Observed};
 use crate::{
-    host::{BasicAuth, Container, Error, Host, HttpAnswer, State},
+    host::{BasicAuth, Container, Error, Host, HttpAnswer},
     model::{LastProbes, Probe, ProbeFailure, ProbeResults, sha256},
     project::{
         Endpoint, Expect, HttpProbe, Readiness, Service, Strategy,
         compose::{COMPOSE_SERVICE, Namespace},
-        labels,
     },
     release::Release,
     secret::{SealKey, Values},
@@ -71,13 +70,7 @@ impl Prober<'_> {
     ) -> Result<ProbeResults, Error> {
         let mut chosen = Vec::new();
         for (service, definition) in &self.release.project.services {
-            let hash = self.release.service_hashes.get(service).map_or("", String::as_str);
-            let is_of_release = |one: &&Container| {
-                one.state == State::Running
-                    && one.has_label(COMPOSE_SERVICE, service)
-                    && one.has_label(labels::SERVICE_HASH, hash)
-            };
-            for container in containers.iter().filter(is_of_release) {
+            for container in self.release.running(service, containers) {
                 let probes = self.probes(service, definition).into_iter();
                 let probes = probes.filter(|(probe, _)| is_chosen(service, container, probe));
                 chosen.extend(probes.map(|(probe, request)| (container, probe, request)));
@@ -166,7 +159,7 @@ impl Prober<'_> {
 pub struct UnknownPassword;
 
 /// The result that an answer means; none where sshd forbids to ask.
-fn evaluate(expect: &Expect, answer: HttpAnswer) -> Option<Result<(), ProbeFailure>> {
+pub(super) fn evaluate(expect: &Expect, answer: HttpAnswer) -> Option<Result<(), ProbeFailure>> {
     let (status, body) = match answer {
         HttpAnswer::Forbidden => return None,
         HttpAnswer::NoAnswer(found) => return Some(Err(ProbeFailure::NoAnswer(found))),
@@ -180,7 +173,12 @@ fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
     if status != expected {
         return Err(format!("expected status {expected}, found {status}"));
     }
-    let Expect::JsonSubset(expected) = expect else { return Ok(()) };
+    let expected = match expect {
+        Expect::Status(_) => return Ok(()),
+        Expect::Text(expected) if contains(body, expected.as_bytes()) => return Ok(()),
+        Expect::Text(_) => return Err("expected what was rolled out, found something else".to_owned()),
+        Expect::JsonSubset(expected) => expected,
+    };
     let Ok(found) = serde_json::from_slice::<Value>(body) else {
         return Err("expected JSON, found something else".to_owned());
     };
@@ -188,6 +186,10 @@ fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
         Some((field, found)) => Err(format!("expected {field} as rolled out, found {found}")),
         None => Ok(()),
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
 
 /// The first field that differs, as a JSON pointer, and how. The message never contains its value, which may be a secret.
@@ -225,6 +227,12 @@ mod tests {
             (Expect::Status(204), answered(204, &json!(null)), Some(Ok(()))),
             (Expect::Status(200), answered(503, &json!(null)), Some(Err("expected status 200, found 503"))),
             (Expect::Status(200), HttpAnswer::Forbidden, None),
+            (Expect::Text("\"green\"".to_owned()), answered(200, &json!("green")), Some(Ok(()))),
+            (
+                Expect::Text("red".to_owned()),
+                answered(200, &json!("green")),
+                Some(Err("expected what was rolled out, found something else")),
+            ),
             (subset.clone(), answered(200, &good), Some(Ok(()))),
             (subset.clone(), answered(401, &good), Some(Err("expected status 200, found 401"))),
             (

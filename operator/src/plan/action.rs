@@ -8,6 +8,25 @@ use crate::{
     secret::Secret,
 };
 
+/// Limits of a container that Docker changes while it runs, and its restart policy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdatedLimits {
+    /// Bytes of memory.
+    pub mem_limit: u64,
+    /// Bytes of memory and swap.
+    pub memswap_limit: u64,
+    /// Cores.
+    pub cpus: f64,
+    /// Processes.
+    pub pids_limit: u32,
+    /// Restart policy.
+    pub restart: String,
+}
+
+// Limits come from a spec, which has no number that is none.
+impl Eq for UpdatedLimits {}
+
 /// One repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "camelCase")]
@@ -47,6 +66,18 @@ pub enum Action {
         path: String,
         /// Permission bits.
         mode: u32,
+    },
+    /// Give a folder back to the operator's user, with its permission bits.
+    #[serde(rename_all = "camelCase")]
+    OwnFolder {
+        /// Path from the project's folder.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// The operator's user on the host.
+        uid: u32,
+        /// Its group.
+        gid: u32,
     },
     /// Take a file away whose name alone counts.
     #[serde(rename_all = "camelCase")]
@@ -96,11 +127,51 @@ pub enum Action {
         container: String,
     },
     /// Stop a container and start it again.
+    #[serde(rename_all = "camelCase")]
     Restart {
         /// Compose service.
         service: String,
         /// Name of the container.
         container: String,
+        /// Whether it is ended without its grace period, because it serves nobody.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        at_once: bool,
+    },
+    /// Make another container beside one that does not serve, and end that one without its grace period.
+    Replace {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+    },
+    /// Give a container its limits and its restart policy while it runs.
+    Update {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+        /// What the release has.
+        limits: UpdatedLimits,
+    },
+    /// Connect a running container to the project's network.
+    Connect {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+        /// The network.
+        network: String,
+        /// Names by which it is known there.
+        aliases: Vec<String>,
+    },
+    /// Disconnect a running container from a network that nobody asked for.
+    Disconnect {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+        /// The network.
+        network: String,
     },
     /// Make the containers of a service that are not there.
     Create {
@@ -133,6 +204,9 @@ impl Action {
             Self::SetAside { path } => format!("set {path} aside"),
             Self::WriteFile { path, .. } | Self::WriteSecret { path, .. } => format!("write {path}"),
             Self::SetMode { path, mode } => format!("set the mode of {path} to {mode:04o}"),
+            Self::OwnFolder { path, mode, uid, gid } => {
+                format!("give {path} to user {uid}:{gid}, with the mode {mode:04o}")
+            }
             Self::RemoveFile { path } => format!("remove {path}"),
             Self::CreateNetwork { network } => format!("create network {network}"),
             Self::ReplaceNetwork { network } => format!("replace network {network}"),
@@ -140,7 +214,12 @@ impl Action {
             Self::Rename { container, to, .. } => format!("rename {container} to {to}"),
             Self::Unpause { container, .. } => format!("unpause {container}"),
             Self::Start { container, .. } => format!("start {container}"),
-            Self::Restart { container, .. } => format!("restart {container}"),
+            Self::Restart { container, at_once: false, .. } => format!("restart {container}"),
+            Self::Restart { container, .. } => format!("restart {container} at once"),
+            Self::Replace { container, .. } => format!("replace {container}"),
+            Self::Update { container, .. } => format!("update {container}"),
+            Self::Connect { container, network, .. } => format!("connect {container} to {network}"),
+            Self::Disconnect { container, network, .. } => format!("disconnect {container} from {network}"),
             Self::Create { service } => format!("create {service}"),
             Self::Recreate { service } => format!("recreate {service}"),
             Self::PutObject { service, path } => format!("put {path} into {service}"),
@@ -158,6 +237,9 @@ impl Action {
             Self::WriteFile { .. } | Self::WriteSecret { .. } => {
                 "only this file differs, and containers see it through the folder that they mount"
             }
+            Self::OwnFolder { .. } => {
+                "what is in the folder is as it should be, only the folder belongs to somebody else"
+            }
             Self::RemoveFile { .. } => "there is nothing in it, and its name leads users to whoever has it",
             Self::CreateNetwork { .. } => "the network alone is missing",
             Self::ReplaceNetwork { .. } => "Docker cannot change a network that is there",
@@ -167,6 +249,12 @@ impl Action {
             Self::Start { .. } => "the container is as the release wants it, only not running",
             Self::Restart { .. } => {
                 "the container is as the release wants it; its processes or mounts are not"
+            }
+            Self::Replace { .. } => "only this container does not serve: another one comes up before it goes",
+            Self::Update { .. } => "Docker changes limits and the restart policy while the container runs",
+            Self::Connect { .. } => "the container is as the release wants it, but for its network",
+            Self::Disconnect { .. } => {
+                "the container is as the release wants it, and in one network too many"
             }
             Self::Create { .. } => "only what is missing is made; containers that are there stay",
             Self::Recreate { .. } => "a container's settings are fixed when it is made; other services stay",
@@ -182,6 +270,7 @@ impl Action {
             | Self::WriteFile { .. }
             | Self::WriteSecret { .. }
             | Self::SetMode { .. }
+            | Self::OwnFolder { .. }
             | Self::RemoveFile { .. }
             | Self::CreateNetwork { .. }
             | Self::ReplaceNetwork { .. }
@@ -191,6 +280,10 @@ impl Action {
             | Self::Unpause { service, .. }
             | Self::Start { service, .. }
             | Self::Restart { service, .. }
+            | Self::Replace { service, .. }
+            | Self::Update { service, .. }
+            | Self::Connect { service, .. }
+            | Self::Disconnect { service, .. }
             | Self::Create { service }
             | Self::PutObject { service, .. }
             | Self::Recreate { service } => Some(service),
@@ -204,6 +297,7 @@ impl Action {
             | Self::WriteFile { path, .. }
             | Self::WriteSecret { path, .. }
             | Self::SetMode { path, .. }
+            | Self::OwnFolder { path, .. }
             | Self::RemoveFile { path } => service_of(path),
             _ => self.service(),
         }
@@ -211,12 +305,20 @@ impl Action {
 
     /// Whether what runs is stopped for it.
     pub fn takes_down(&self) -> bool {
-        matches!(self, Self::Restart { .. } | Self::Recreate { .. } | Self::ReplaceNetwork { .. })
+        matches!(
+            self,
+            Self::Restart { .. } | Self::Recreate { .. } | Self::Replace { .. } | Self::ReplaceNetwork { .. }
+        )
     }
 
     /// The service that takes up its files, where that is all.
     pub fn reloaded(&self) -> Option<&str> {
         if let Self::Reload { service, .. } = self { Some(service) } else { None }
+    }
+
+    /// The container that another one takes the place of.
+    pub fn replaced(&self) -> Option<&str> {
+        if let Self::Replace { container, .. } = self { Some(container) } else { None }
     }
 
     /// The container that it starts, where that is all.
@@ -232,6 +334,7 @@ impl Action {
                 | Self::WriteFile { .. }
                 | Self::WriteSecret { .. }
                 | Self::SetMode { .. }
+                | Self::OwnFolder { .. }
                 | Self::RemoveFile { .. }
         )
     }

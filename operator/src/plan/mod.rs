@@ -1,6 +1,7 @@
 //! The smallest list of actions, and what has to wait. Pure: a plan can only be made from differences.
 
 mod action;
+mod addresses;
 mod consent;
 mod hold;
 mod repair;
@@ -10,9 +11,10 @@ mod window;
 use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
-use tasktracker_crds::{DriftItem, DriftKind, OnFailure, PolicySpec, conditions::reasons};
+use tasktracker_crds::{DriftItem, DriftKind, Heal, OnFailure, PolicySpec, conditions::reasons};
 
-pub use action::Action;
+pub use action::{Action, UpdatedLimits};
+pub use addresses::{Addresses, addresses};
 pub use hold::{drain, hold, hold_for_interrupted_apply};
 pub use repair::Repair;
 pub use window::closed;
@@ -20,10 +22,11 @@ pub use window::closed;
 use waiting::reason_to_wait;
 
 use crate::{
-    diff::{self, Change, secrets},
+    diff::{Change, secrets},
     json,
+    ledger::{Attempt, Cause, Ledger, Tried},
     model::{Hold, sha256},
-    observe::Observed,
+    observe::{self, Observed},
     project::{Project, compose::COMPOSE_SERVICE},
 };
 
@@ -56,6 +59,12 @@ pub struct Plan {
     /// Whether the ledger holds what is over: an apply that was interrupted, or a repair that holds by now.
     #[serde(skip)]
     pub clear_intent: bool,
+    /// What was tried in vain about differences that are still there.
+    #[serde(skip)]
+    pub attempts: Vec<Attempt>,
+    /// Whether containers are at other addresses than files say.
+    #[serde(skip)]
+    pub moved_containers: bool,
 }
 
 /// A change that has to wait.
@@ -98,6 +107,8 @@ pub enum Approval {
     Policy,
     /// A person asks for it now.
     Person,
+    /// A person goes back to this very release now, whatever an earlier `rollback` holds.
+    GoingBack,
     /// A person asks for it now, and that services begin without the data that they had.
     LeavingData,
     /// A person asks for it now, and that what another owner had is taken over.
@@ -121,6 +132,7 @@ impl Plan {
             || self.drain.is_some()
             || self.approve.is_some()
             || self.clear_intent
+            || self.moved_containers
             || self.repairs_now().next().is_some();
         self.hold.is_none() && work
     }
@@ -149,6 +161,11 @@ impl Plan {
         self.repairs.iter().filter(|repair| !repair.later)
     }
 
+    /// The differences that are repaired now.
+    pub fn causes(&self) -> BTreeSet<Cause> {
+        self.repairs_now().flat_map(|repair| repair.because.iter().cloned()).collect()
+    }
+
     /// Whether a repair of it ends a container that may be running.
     pub fn takes_a_service_down(&self) -> bool {
         let is_disruptive = |action: &Action| action.takes_down() || action.reloaded().is_some();
@@ -169,8 +186,12 @@ impl Plan {
         let drain = self.drain.map(|drain| if drain { "drain" } else { "take up serving" }.to_owned());
         let approve = self.approve.as_ref().map(|_| format!("keep that plan {} is approved", self.hash()));
         let clear_intent = self.clear_intent && rollout.is_none() && self.repairs_now().next().is_none();
-        let clear_intent = clear_intent.then(|| "close what was cut".to_owned());
+        let clear_intent = clear_intent.then(|| "write the ledger".to_owned());
         let repairs = self.repairs_now().map(|repair| repair.action.words());
+        let is_alone = rollout.is_none() && clear_intent.is_none() && self.repairs_now().next().is_none();
+        let moved = (self.moved_containers && is_alone)
+            .then(|| "update the files with addresses of containers".to_owned());
+        let clear_intent = clear_intent.or(moved);
         drain.into_iter().chain(approve).chain(repairs).chain(rollout).chain(clear_intent).collect()
     }
 
@@ -189,7 +210,13 @@ impl Plan {
             .collect();
         let state = self.drain.map(|_| "the host's state".to_owned());
         let causes: Vec<String> = state.into_iter().chain(self.approve.clone()).chain(causes).collect();
-        if causes.is_empty() { "nothing is left of what was cut".to_owned() } else { causes.join(", ") }
+        if !causes.is_empty() {
+            causes.join(", ")
+        } else if self.clear_intent {
+            "the ledger is gone, or names work that is over".to_owned()
+        } else {
+            "containers have other addresses than these files say".to_owned()
+        }
     }
 
     /// The change, whether it waits or not.
@@ -313,14 +340,17 @@ pub fn plan(
         return plan;
     }
     let ledger = observed.ledger.as_ref();
-    let clear_intent = ledger.is_some_and(|ledger| {
-        ledger.intent.is_some() || ledger.attempts_after(&[], drift) != ledger.attempts
-    });
+    if observed.restored.is_some() {
+        // Nothing else is done before the host has it again.
+        let attempts = ledger.map(|ledger| ledger.attempts.clone()).unwrap_or_default();
+        return Plan { clear_intent: true, attempts, ..plan };
+    }
+    let (attempts, clear_intent) = what_is_over(ledger, drift);
     // What was kept for a way back is not needed any more.
     let is_over =
         ledger.is_none_or(|ledger| ledger.intent.is_none()) && !drift.iter().any(secrets::is_of_value);
     let clear_intent = clear_intent || (is_over && secrets::kept(observed).next().is_some());
-    let plan = Plan { clear_intent, ..plan };
+    let plan = Plan { clear_intent, attempts, ..plan };
     let consent = change.as_ref().map(|change| consent::consent(change, &plan, observed, policy, gate));
     let waiting = change
         .as_ref()
@@ -343,9 +373,9 @@ pub fn plan(
         .as_ref()
         .map(|applied| repair::repairs(drift, applied, desired, observed))
         .unwrap_or_default();
-    repair::wait_for_person(&mut repairs, drift, observed);
+    repair::wait_for_person(&mut repairs, drift, observed, approval);
     let given_up = match ledger.filter(|_| approval == Approval::Policy) {
-        Some(ledger) => repair::hold_back(&mut repairs, ledger),
+        Some(ledger) => repair::hold_back(&mut repairs, ledger, &repair::in_vain(drift, observed)),
         None => Vec::new(),
     };
     let waiting =
@@ -363,14 +393,29 @@ pub fn plan(
     let failed_on_peer = gate.failed_on_peer().filter(|_| may_go_back);
     let (rollback_to_previous, rollback_failed) =
         failed_on_peer.map_or((None, None), |found| way_back(found, ledger, &plan.desired_hash));
-    Plan { repairs, waiting, rollback_to_previous, rollback_failed, given_up, ..plan }
+    let moved_containers = policy.heal == Heal::Auto && has_moved_containers(observed);
+    Plan { repairs, waiting, rollback_to_previous, rollback_failed, given_up, moved_containers, ..plan }
+}
+
+/// Whether containers are at other addresses than files say.
+fn has_moved_containers(observed: &Observed) -> bool {
+    let applied = observed.applied.as_ref().filter(|_| !observed.has_open_intent());
+    applied.is_some_and(|applied| !addresses(applied, &observed.containers, &observed.files).is_empty())
+}
+
+/// What was tried in vain about differences that are still there, and whether the ledger holds more than that.
+fn what_is_over(ledger: Option<&Ledger>, drift: &[DriftItem]) -> (Vec<Attempt>, bool) {
+    let Some(ledger) = ledger else { return (Vec::new(), false) };
+    let attempts = ledger.attempts_after(&BTreeSet::new(), Tried::Done, drift);
+    let is_over = ledger.intent.is_some() || attempts != ledger.attempts;
+    (attempts, is_over)
 }
 
 /// What is in force failed on another host: that it is taken back here, or, where that was tried in vain, what came of
 /// it.
 fn way_back(
     found: &PeerFailure,
-    ledger: Option<&crate::ledger::Ledger>,
+    ledger: Option<&Ledger>,
     desired_hash: &str,
 ) -> (Option<PeerFailure>, Option<String>) {
     let tried = ledger.and_then(|ledger| ledger.failed.as_ref());
@@ -384,7 +429,7 @@ fn way_back(
 fn all_serve(desired: &Project, observed: &Observed) -> bool {
     desired.services.iter().all(|(name, service)| {
         let of_service = observed.containers.iter().filter(|one| one.has_label(COMPOSE_SERVICE, name));
-        let ready = of_service.filter(|one| diff::is_ready(service, one)).count();
+        let ready = of_service.filter(|one| observe::is_ready(service, one)).count();
         ready == service.compose.scale as usize
     })
 }

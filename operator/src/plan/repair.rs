@@ -5,14 +5,17 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
-use super::Action;
+use super::{Action, Approval, action::UpdatedLimits};
 use crate::{
-    diff::secrets,
-    host::Source,
-    ledger::Ledger,
-    model::sha256,
+    diff::{self, secrets},
+    host::{Container, FileFact, Source},
+    ledger::{Attempt, Cause, Ledger},
+    model::{Unserved, sha256},
     observe::{KEY_FILE, Observed},
-    project::{Project, SECRETS_FOLDER, VolumeRole},
+    project::{
+        Project, SECRETS_FOLDER, VolumeRole,
+        compose::{COMPOSE_SERVICE, Limits},
+    },
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -23,8 +26,8 @@ pub struct Repair {
     /// What is done.
     #[serde(flatten)]
     pub action: Action,
-    /// The differences that it presupposes and ends: kind and path.
-    pub because: Vec<(DriftKind, Option<String>)>,
+    /// The differences that it presupposes and ends.
+    pub because: Vec<Cause>,
     /// Why nothing bigger is done.
     pub why: &'static str,
     /// Whether it is left to a person: it did not hold, data that it needs is gone, or the project's folder is
@@ -47,6 +50,9 @@ fn action(
     Some(match item.kind {
         DriftKind::FileMissing | DriftKind::FileChanged | DriftKind::FileMode => {
             let path = item.path.as_deref()?;
+            if let Some(action) = own_folder(path, applied, observed) {
+                return Some(action);
+            }
             let secret = write_secret(path, applied, observed).or_else(|| set_mode(path, applied, observed));
             secret.or_else(|| write_file(path, applied, desired))?
         }
@@ -58,36 +64,41 @@ fn action(
         }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
-        // What the smallest action did not mend is made anew.
+        // What the smallest action did not mend is made anew. What was refused once may have been beside it: it is tried
+        // again, by itself.
         DriftKind::Stopped
         | DriftKind::Paused
         | DriftKind::Unhealthy
         | DriftKind::ContentStale
+        | DriftKind::ConfigChanged
         | DriftKind::ConfigNotLoaded
-            if observed
-                .ledger
-                .as_ref()
-                .is_some_and(|ledger| ledger.was_in_vain(item.kind, item.path.as_ref())) =>
+            if tries(item, observed).is_some_and(|tried| tried.count > 0 || tried.refused > 1) =>
         {
             Action::Recreate { service: service()? }
         }
+        DriftKind::NotServing => next_step(item, applied, observed)?,
         DriftKind::ConfigNotLoaded if item.path.as_deref().is_some_and(|path| path.starts_with('/')) => {
             Action::PutObject { service: service()?, path: path()? }
         }
         DriftKind::ConfigNotLoaded => Action::Reload { service: service()?, anew: true },
         DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
         DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
-        DriftKind::Unhealthy | DriftKind::ContentStale => {
-            Action::Restart { service: service()?, container: container()? }
-        }
-        DriftKind::ConfigChanged
-            if item.path.as_ref().is_some_and(|path| path.ends_with("/container_name")) =>
+        // What does not serve is not waited for: another one comes up beside it where that can be.
+        DriftKind::Unhealthy
+            if applied.project.blue_green().any(|(name, _)| Some(name) == item.service.as_ref()) =>
         {
-            Action::Rename { service: service()?, container: container()?, to: item.wanted.clone() }
+            Action::Replace { service: service()?, container: container()? }
         }
-        DriftKind::Restarting | DriftKind::ImageChanged | DriftKind::ConfigChanged => {
-            Action::Recreate { service: service()? }
+        DriftKind::Unhealthy => {
+            Action::Restart { service: service()?, container: container()?, at_once: true }
         }
+        DriftKind::ContentStale => {
+            Action::Restart { service: service()?, container: container()?, at_once: false }
+        }
+        DriftKind::ConfigChanged => {
+            in_place(item, applied).unwrap_or(Action::Recreate { service: service()? })
+        }
+        DriftKind::Restarting | DriftKind::ImageChanged => Action::Recreate { service: service()? },
         DriftKind::NetworkMissing => Action::CreateNetwork { network: path()? },
         DriftKind::NetworkChanged => Action::ReplaceNetwork { network: container()? },
         DriftKind::Orphan => Action::RemoveOrphan { container: path()? },
@@ -95,9 +106,123 @@ fn action(
     })
 }
 
-/// Leaves to a person what cannot or must not be done: a service whose volume is gone is not started, and where the
-/// project's own folder is none, nothing is written.
-pub(super) fn wait_for_person(repairs: &mut [Repair], drift: &[DriftItem], observed: &Observed) {
+/// What was tried in vain about a difference.
+fn tries<'a>(item: &DriftItem, observed: &'a Observed) -> Option<&'a Attempt> {
+    observed.ledger.as_ref()?.tries(item.kind, item.subject())
+}
+
+/// How far it has come where every container serves and users get no answer: 0 a reload, 1 a restart, 2 a container made
+/// anew, beyond that a person. Each is tried once, and what cannot help is left out.
+fn step(item: &DriftItem, applied: &Release, observed: &Observed) -> Option<u32> {
+    let service = item.service.as_ref()?;
+    let tried = tries(item, observed).map_or(0, |attempt| attempt.count + attempt.refused);
+    let is_port = unserved(item, observed).is_some_and(|one| one.is_port);
+    let is_blue_green = applied.project.blue_green().any(|(name, _)| name == service);
+    Some(match () {
+        // Only the container made anew has its port made anew.
+        () if is_port => tried + 2,
+        // The first of its two is another container beside the one that does not answer.
+        () if is_blue_green => tried + 1,
+        () if applied.project.is_reloaded(service) => tried,
+        () => tried + 1,
+    })
+}
+
+fn unserved<'a>(item: &DriftItem, observed: &'a Observed) -> Option<&'a Unserved> {
+    observed.unserved.iter().find(|one| Some(&one.path) == item.path.as_ref())
+}
+
+/// What is tried next where users get no answer: the smallest first, each once.
+fn next_step(item: &DriftItem, applied: &Release, observed: &Observed) -> Option<Action> {
+    let service = item.service.clone()?;
+    let is_blue_green = applied.project.blue_green().any(|(name, _)| *name == service);
+    let silent = unserved(item, observed).and_then(|one| one.container.clone());
+    let is_it = |container: &&Container| container.has_label(COMPOSE_SERVICE, &service);
+    let container = observed.containers.iter().find(is_it).map(|container| container.name.clone());
+    Some(match (step(item, applied, observed)?, silent.filter(|_| is_blue_green), container) {
+        (0, ..) => Action::Reload { service, anew: true },
+        (1, Some(container), _) => Action::Replace { service, container },
+        (1, None, Some(container)) if !is_blue_green => {
+            // Where nothing at all is served, nobody's request is cut by it.
+            let published = applied.project.services.values().map(|service| service.published.len());
+            let at_once = observed.unserved.len() == published.sum::<usize>();
+            Action::Restart { service, container, at_once }
+        }
+        _ => Action::Recreate { service },
+    })
+}
+
+/// Differences that do not stay repaired, and those about which everything that can help was done.
+pub(super) fn in_vain(drift: &[DriftItem], observed: &Observed) -> BTreeSet<Cause> {
+    let mut causes = observed.remembered.undone.clone();
+    let Some(applied) = &observed.applied else { return causes };
+    let is_done = |item: &&DriftItem| {
+        item.kind == DriftKind::NotServing
+            && tries(item, observed).is_some_and(|tried| tried.count > 0)
+            && step(item, applied, observed).is_some_and(|step| step > 2)
+    };
+    causes.extend(drift.iter().filter(is_done).map(|item| (item.kind, item.subject().cloned())));
+    causes
+}
+
+/// What Docker can put right about a setting of a container that goes on running.
+fn in_place(item: &DriftItem, applied: &Release) -> Option<Action> {
+    let service = item.service.clone()?;
+    let (container, field) = item.path.as_deref()?.split_once('/')?;
+    let container = container.to_owned();
+    let definition = applied.project.services.get(&service)?;
+    if field == "container_name" {
+        return Some(Action::Rename { service, container, to: item.wanted.clone() });
+    }
+    if UPDATED.contains(&field) && item.wanted != "not set" {
+        let Limits { mem_limit, memswap_limit, cpus, pids_limit, .. } = definition.compose.limits;
+        let restart = definition.compose.restart.clone();
+        let limits = UpdatedLimits { mem_limit, memswap_limit, cpus, pids_limit, restart };
+        return Some(Action::Update { service, container, limits });
+    }
+    let network = field.strip_prefix("networks/")?;
+    let network = network.strip_suffix("/aliases").unwrap_or(network).to_owned();
+    let is_joined = definition.compose.network_mode.is_none() && network == applied.project.network;
+    // An address of its own, say, is for `connect` alone: nothing of that is rendered.
+    let is_known = [format!("networks/{network}"), format!("networks/{network}/aliases")];
+    if !is_known.iter().any(|known| known == field) {
+        return None;
+    }
+    if !is_joined {
+        return Some(Action::Disconnect { service, container, network });
+    }
+    let is_missing = item.found == "not set";
+    let aliases = applied.aliases(&service);
+    is_missing.then_some(Action::Connect { service, container, network, aliases })
+}
+
+/// Settings that `docker update` changes, as the release has them all.
+const UPDATED: [&str; 5] = ["mem_limit", "memswap_limit", "cpus", "pids_limit", "restart"];
+
+/// A folder that belongs to another user than the operator's, with its permission bits.
+fn own_folder(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
+    let Some(FileFact::Folder { uid, .. }) = observed.files.get(path) else { return None };
+    let uid = diff::foreign_to(*uid, observed)?;
+    let gid = observed.facts.as_ref().and_then(|facts| facts.gid)?;
+    let mode = folder_mode(path, applied)?;
+    Some(Action::OwnFolder { path: path.to_owned(), mode, uid, gid })
+}
+
+/// The permission bits of a folder of the release.
+fn folder_mode(path: &str, applied: &Release) -> Option<u32> {
+    let of_secrets = secrets::folders(applied.seals.keys()).into_iter();
+    let of_secrets = of_secrets.filter(|(folder, _)| folder == path).map(|(_, mode)| mode).next();
+    of_secrets.or_else(|| diff::file_folders(applied).contains(path).then_some(diff::FOLDER_MODE))
+}
+
+/// Leaves to a person what cannot or must not be done: a service whose volume is gone, or is another one by now, is not
+/// started, and where the project's own folder is none, nothing is written.
+pub(super) fn wait_for_person(
+    repairs: &mut [Repair],
+    drift: &[DriftItem],
+    observed: &Observed,
+    approval: Approval,
+) {
     let is_no_folder =
         |item: &DriftItem| item.kind == DriftKind::NotAFile && item.path.as_deref() == Some(".");
     if drift.iter().any(is_no_folder) {
@@ -106,27 +231,33 @@ pub(super) fn wait_for_person(repairs: &mut [Repair], drift: &[DriftItem], obser
         }
     }
     let Some(project) = observed.applied.as_ref().map(|applied| &applied.project) else { return };
-    let missing: Vec<&String> = drift
+    let is_another = |kind: DriftKind| match kind {
+        DriftKind::VolumeMissing => true,
+        DriftKind::VolumeChanged => approval != Approval::LeavingData,
+        _ => false,
+    };
+    let missing: Vec<&str> = drift
         .iter()
-        .filter(|item| item.kind == DriftKind::VolumeMissing)
-        .filter_map(|item| item.path.as_ref())
-        .filter(|name| project.volumes_of(VolumeRole::Data).any(|(_, actual)| actual == *name))
+        .filter(|item| is_another(item.kind))
+        .filter_map(|item| item.path.as_ref()?.split('/').next())
+        .filter(|name| project.volumes_of(VolumeRole::Data).any(|(_, actual)| actual == name))
         .collect();
     let waits = |service: &str| {
         let mounts = project.services.get(service).into_iter().flat_map(|service| &service.compose.volumes);
         let volumes = mounts.filter_map(|mount| project.volumes.get(&mount.source));
-        volumes.into_iter().any(|volume| missing.contains(&&volume.name))
+        volumes.into_iter().any(|volume| missing.contains(&volume.name.as_str()))
     };
     for repair in repairs.iter_mut().filter(|repair| repair.action.service().is_some_and(waits)) {
         repair.later = true;
     }
 }
 
-/// Leaves to a person what was repaired in vain again and again, and tells of what.
-pub(super) fn hold_back(repairs: &mut [Repair], ledger: &Ledger) -> Vec<String> {
+/// Leaves to a person what was repaired in vain again and again, or does not stay repaired, and tells of what.
+pub(super) fn hold_back(repairs: &mut [Repair], ledger: &Ledger, undone: &BTreeSet<Cause>) -> Vec<String> {
     let mut given_up = Vec::new();
     for repair in repairs.iter_mut().filter(|repair| !repair.later) {
-        if repair.because.iter().all(|(kind, path)| ledger.gave_up(*kind, path.as_ref())) {
+        let is_left = |cause: &Cause| undone.contains(cause) || ledger.gave_up(cause.0, cause.1.as_ref());
+        if repair.because.iter().all(is_left) {
             repair.later = true;
             given_up.push(repair.action.words());
         }
@@ -149,7 +280,7 @@ pub(super) fn repairs(
             .chain(files_behind(item, applied, desired, observed))
             .chain(services_inside(item, applied));
         for action in actions.chain(reload(item, &applied.project)) {
-            let cause = (item.kind, item.path.clone());
+            let cause = (item.kind, item.subject().cloned());
             if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
                 if !repair.because.contains(&cause) {
                     repair.because.push(cause);
@@ -201,6 +332,7 @@ fn drop_covered(repairs: &mut Vec<Repair>) {
         actions.filter_map(|repair| repair.action.service().map(str::to_owned)).collect()
     };
     let recreated = having(repairs, |action| matches!(action, Action::Recreate { .. }));
+    let replaced = having(repairs, |action| matches!(action, Action::Replace { .. }));
     let started = having(repairs, |action| {
         matches!(action, Action::Start { .. } | Action::Restart { .. } | Action::Create { .. })
     });
@@ -210,7 +342,7 @@ fn drop_covered(repairs: &mut Vec<Repair>) {
         };
         match repair.action {
             Action::Recreate { .. } => true,
-            Action::Reload { .. } => !within(&recreated) && !within(&started),
+            Action::Reload { .. } => !within(&recreated) && !within(&started) && !within(&replaced),
             _ => !within(&recreated),
         }
     });
@@ -219,21 +351,24 @@ fn drop_covered(repairs: &mut Vec<Repair>) {
 /// The order in which actions are taken.
 fn order(action: &Action) -> (u8, bool) {
     let step = match action {
-        Action::SetAside { .. } => 0,
+        Action::SetAside { .. } | Action::OwnFolder { .. } => 0,
         Action::WriteFile { .. }
         | Action::WriteSecret { .. }
         | Action::SetMode { .. }
         | Action::RemoveFile { .. } => 1,
         Action::CreateNetwork { .. } | Action::ReplaceNetwork { .. } => 2,
         Action::RemoveOrphan { .. } => 3,
-        Action::Reload { .. } => 4,
+        Action::Update { .. }
+        | Action::Connect { .. }
+        | Action::Disconnect { .. }
+        | Action::Reload { .. } => 4,
         Action::Unpause { .. } => 5,
         Action::Start { .. } => 6,
         Action::Restart { .. } => 7,
         // The others know the container by the name that it has.
         Action::Rename { .. } => 8,
         Action::Create { .. } => 9,
-        Action::Recreate { .. } => 10,
+        Action::Recreate { .. } | Action::Replace { .. } => 10,
         Action::PutObject { .. } => 11,
     };
     (step, matches!(action, Action::WriteFile { path, .. } if path == COMPOSE_FILE))
@@ -255,8 +390,7 @@ fn write_secret(path: &str, applied: &Release, observed: &Observed) -> Option<Ac
 
 /// A folder of secrets, a secret whose content is right, or the key, with other permission bits.
 fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action> {
-    let folders = secrets::folders(applied.seals.keys());
-    let folder = folders.into_iter().find(|(folder, _)| folder == path).map(|(_, mode)| mode);
+    let folder = folder_mode(path, applied);
     // Only its owner may give a file other permission bits: what belongs to another user is written anew.
     let is_ours = |path: &&str| applied.seals.contains_key(*path);
     let secret = Some(path).filter(is_ours).and_then(|path| applied.project.secrets.get(path));

@@ -5,9 +5,11 @@ use tasktracker_crds::{Answer, DriftKind, Upgrade};
 use super::*;
 use crate::{
     diff,
-    host::{Disk, Facts, NetworkOrVolume, Source},
+    host::{Container, Disk, Facts, NetworkOrVolume, Source},
     ledger::{Failed, Intent, Ledger, Signature},
+    model::Unserved,
     observe::ImageAvailability,
+    project::compose::COMPOSE_SERVICE,
     release::Prepared,
     source::Stack,
 };
@@ -61,10 +63,17 @@ fn each_kind_gets_its_smallest_action() {
         (item(DriftKind::FileMissing, None, Some("compose.yaml")), "write compose.yaml"),
         (item(DriftKind::FileMode, Some("edge"), Some("files/edge/Caddyfile")), "write files/edge/Caddyfile"),
         (item(DriftKind::Paused, Some("backend"), Some("tt-b-1")), "unpause tt-b-1"),
-        (item(DriftKind::Unhealthy, Some("backend"), Some("tt-b-1")), "restart tt-b-1"),
+        (item(DriftKind::Unhealthy, Some("backend"), Some("tt-b-1")), "replace tt-b-1"),
+        (item(DriftKind::Unhealthy, Some("edge"), Some("tt-e-1")), "restart tt-e-1 at once"),
         (item(DriftKind::ContentStale, Some("edge"), Some("tt-e-1/etc/caddy")), "restart tt-e-1"),
         (item(DriftKind::Restarting, Some("backend"), Some("tt-b-1")), "recreate backend"),
-        (item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/mem_limit")), "recreate backend"),
+        (item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/mem_limit")), "update tt-b-1"),
+        (item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/shm_size")), "recreate backend"),
+        (
+            item(DriftKind::ConfigChanged, Some("backend"), Some("tt-b-1/networks/other")),
+            "disconnect tt-b-1 from other",
+        ),
+        (item(DriftKind::NotServing, Some("edge"), Some("3500/")), "reload edge"),
         (item(DriftKind::NetworkMissing, None, Some("tt-a")), "create network tt-a"),
         (item(DriftKind::Orphan, Some("backend"), Some("tt-b-9")), "remove orphan tt-b-9"),
     ];
@@ -88,10 +97,73 @@ fn what_the_smallest_action_did_not_mend_is_made_anew() {
     let other = item(DriftKind::Stopped, Some("edge"), Some("tt-e-1"));
     let drift = [stopped.clone(), other];
     let ledger = observed.ledger.as_mut().unwrap();
-    ledger.attempts = ledger.attempts_after(&[(stopped.kind, stopped.path.clone())], &drift);
+    let cause = [(stopped.kind, stopped.path.clone())].into();
+    ledger.attempts = ledger.attempts_after(&cause, Tried::Done, &drift);
     let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
     let words: Vec<String> = plan.repairs.iter().map(|repair| repair.action.words()).collect();
     assert_eq!(words, ["start tt-e-1", "recreate backend"]);
+}
+
+#[test]
+fn where_users_get_no_answer_each_step_is_tried_once_and_then_a_person() {
+    let words = |service: &str, unserved: Unserved, tried: u32| {
+        let (desired, mut observed) = (project("a"), observed("a"));
+        let lost = item(DriftKind::NotServing, Some(service), Some(&unserved.path));
+        observed.unserved = vec![unserved];
+        observed.containers.push(Container {
+            name: format!("tt-{service}-1"),
+            labels: [(COMPOSE_SERVICE.to_owned(), service.to_owned())].into(),
+            ..Container::default()
+        });
+        let ledger = observed.ledger.as_mut().unwrap();
+        for _ in 0..tried {
+            let cause = [(lost.kind, lost.path.clone())].into();
+            ledger.attempts = ledger.attempts_after(&cause, Tried::Done, std::slice::from_ref(&lost));
+        }
+        let plan = plan(&[lost], None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+        let now: Vec<String> = plan.repairs_now().map(|repair| repair.action.words()).collect();
+        if now.is_empty() { format!("given up: {}", plan.given_up.join(", ")) } else { now.join(", ") }
+    };
+    let lost = |container: Option<&str>, is_port: bool| Unserved {
+        path: "3500/".to_owned(),
+        container: container.map(str::to_owned),
+        is_port,
+        ..Unserved::default()
+    };
+    for (service, unserved, expected) in [
+        (
+            "edge",
+            lost(None, false),
+            &["reload edge", "restart tt-edge-1", "recreate edge", "given up: recreate edge"][..],
+        ),
+        ("edge", lost(None, true), &["recreate edge", "given up: recreate edge"]),
+        (
+            "backend",
+            lost(Some("tt-backend-1"), false),
+            &["replace tt-backend-1", "recreate backend", "given up: recreate backend"],
+        ),
+    ] {
+        let found: Vec<String> =
+            (0..).take(expected.len()).map(|tried| words(service, unserved.clone(), tried)).collect();
+        assert_eq!(found, expected, "{service} {unserved:?}");
+    }
+}
+
+#[test]
+fn what_was_refused_beside_something_else_is_tried_again_before_anything_bigger() {
+    let words = |refused: u32| {
+        let (desired, mut observed) = (project("a"), observed("a"));
+        let stopped = item(DriftKind::Stopped, Some("backend"), Some("tt-b-1"));
+        let ledger = observed.ledger.as_mut().unwrap();
+        for _ in 0..refused {
+            let cause = [(stopped.kind, stopped.path.clone())].into();
+            let left = std::slice::from_ref(&stopped);
+            ledger.attempts = ledger.attempts_after(&cause, Tried::RefusedByDocker, left);
+        }
+        let plan = plan(&[stopped], None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+        plan.repairs.iter().map(|repair| repair.action.words()).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!([0, 1, 2].map(words), ["start tt-b-1", "start tt-b-1", "recreate backend"]);
 }
 
 #[test]
@@ -313,8 +385,9 @@ fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_doe
     };
     let with = |name: &str, there: bool| {
         let mut observed = applied.clone();
-        let volumes = &mut observed.ledger.as_mut().unwrap().volumes;
-        volumes.insert("data".to_owned(), name.to_owned());
+        let ledger = observed.ledger.as_mut().unwrap();
+        ledger.current = observed.applied.as_ref().map(|applied| applied.id.clone());
+        ledger.volumes.insert("data".to_owned(), name.to_owned());
         observed.volumes.insert(name.to_owned(), there.then(NetworkOrVolume::default));
         observed
     };
@@ -333,6 +406,10 @@ fn a_change_that_has_not_the_data_of_its_release_waits_even_for_a_person_who_doe
             assert!(reason == "DataWouldBeLeft" && message.contains(part), "{message}");
         }
         assert_eq!(waits(desired, &observed, Approval::LeavingData), None);
+        // Where the first rollout failed, nothing was ever kept there.
+        let mut first = Observed { applied: None, ..observed };
+        first.ledger.as_mut().unwrap().current = None;
+        assert_eq!(waits(desired, &first, Approval::Policy), None);
     }
 }
 
@@ -413,24 +490,11 @@ fn a_change_waits_for_room_and_for_images_even_where_a_person_asks_for_it() {
     assert_eq!(both(&observed), [None, None]);
     let disk = |free_percent, free_inodes_percent| {
         let disk = Disk { place: "/".to_owned(), free_percent, free_inodes_percent };
-        Observed { facts: Some(Facts { disks: vec![disk], ..facts() }), ..observed.clone() }
+        Observed { facts: Some(Facts { disks: vec![disk], ..Facts::for_tests() }), ..observed.clone() }
     };
     assert_eq!(both(&disk(2, 2)), [None, None]);
     assert_eq!(both(&disk(1, 50)), [Some(("PreflightFailed", true)); 2]);
     assert_eq!(both(&disk(50, 1)), [Some(("PreflightFailed", true)); 2]);
-}
-
-fn facts() -> Facts {
-    Facts {
-        user: String::new(),
-        compose: String::new(),
-        engine: String::new(),
-        api: (1, 41),
-        disks: Vec::new(),
-        forwarding: None,
-        seconds: None,
-        taken: tokio::time::Instant::now(),
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Approval, Decision, RolloutGate, consent::Consent};
 use crate::{
     diff::{self, Change, adoption},
     host::NetworkOrVolume,
-    ledger::Ledger,
+    ledger::{Held, Ledger},
     observe::Observed,
     project::{Project, VolumeRole, labels},
     secret::Seals,
@@ -33,10 +33,15 @@ pub(super) fn reason_to_wait(
     if fault.is_some() {
         return fault;
     }
+    let ledger = observed.ledger.as_ref();
+    let held = ledger.and_then(|ledger| ledger.held.as_ref());
+    let held = held.filter(|held| held.desired_hash == desired.hash(&Seals::new()));
+    if let Some(held) = held.filter(|_| gate.approval == Approval::Person) {
+        return Some(held_back(held));
+    }
     if gate.approval != Approval::Policy {
         return observed.availability.pending.clone();
     }
-    let ledger = observed.ledger.as_ref();
     let failed = ledger.and_then(|ledger| ledger.failed.as_ref());
     let failed = failed.filter(|failed| failed.desired_hash == change.desired_hash);
     if let Some(failed) = failed {
@@ -50,13 +55,8 @@ pub(super) fn reason_to_wait(
         let message = format!("this desired state failed on {found}; change it, or run `retry`");
         return Some((reasons::ROLLED_BACK, message));
     }
-    let held = ledger.and_then(|ledger| ledger.held.as_ref());
-    if let Some(held) = held.filter(|held| held.desired_hash == desired.hash(&Seals::new())) {
-        let message = format!(
-            "{} went back to release {} and holds it; change the spec, or run `retry`",
-            held.who, held.release
-        );
-        return Some((reasons::HELD, message));
+    if let Some(held) = held {
+        return Some(held_back(held));
     }
     if let Some(hold) = &gate.heal_only {
         return Some((hold.reason, hold.message.clone()));
@@ -79,6 +79,15 @@ pub(super) fn reason_to_wait(
         Decision::Wait(message) if !is_resumed => Some((reasons::ROLLING_OUT, message.clone())),
         _ => None,
     }
+}
+
+/// A person went back to a release, and nobody said since that this desired state is wanted after all.
+fn held_back(held: &Held) -> (&'static str, String) {
+    let message = format!(
+        "{} went back to release {} and holds it; change the spec, or run `retry`",
+        held.who, held.release
+    );
+    (reasons::HELD, message)
 }
 
 /// What is wrong with a change, or what the host lacks for it.
@@ -193,8 +202,10 @@ fn data_at_stake(desired: &Project, observed: &Observed) -> Option<String> {
     {
         return Some(format!("data: expected it to stay in {before}, found {wanted} in the spec; {remedy}"));
     }
+    // A first rollout that failed may have ended before its volumes were made, and nothing was kept in them.
+    let was_in_force = observed.ledger.as_ref().is_none_or(Ledger::was_in_force);
     let before = ledger.unwrap_or(&observed.remembered.volumes).iter();
-    for (name, actual) in before {
+    for (name, actual) in before.filter(|_| was_in_force) {
         match desired.volumes.get(name).filter(|wanted| wanted.role == VolumeRole::Data) {
             Some(wanted) if wanted.name == *actual => {}
             other => {

@@ -11,16 +11,16 @@ pub(crate) mod stored;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tasktracker_crds::{HookSpec, SecretKeySpec};
+use tasktracker_crds::HookSpec;
 
 pub use service::{
-    ApiObject, BlueGreen, Endpoint, Expect, HttpProbe, LoadedProbe, Readiness, Reload, Service, Strategy,
-    Validation,
+    ApiObject, BlueGreen, Endpoint, Expect, HttpProbe, LoadedProbe, PublishedProbe, Readiness, Reload,
+    Service, Strategy, Validation,
 };
 
 use crate::{
     model::{ComponentName, sha256},
-    secret::{References, Seals},
+    secret::{References, Seals, SecretSource},
 };
 
 /// Labels that everything of ours carries.
@@ -85,6 +85,8 @@ pub struct Project {
     pub drain_file: Option<String>,
     /// Field of the spec by which users' data is kept somewhere; another one there leaves the data behind.
     pub data_store: Option<String>,
+    /// Where the operator's own metrics of the stack are sent; no part of a release.
+    pub metrics_store: Option<MetricsStore>,
     /// Commands run around a rollout.
     pub hooks: Option<Hooks>,
     /// What it takes over when it is rolled out first; no part of what it is from then on.
@@ -111,7 +113,7 @@ impl File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
     /// Where its value comes from.
-    pub reference: SecretKeySpec,
+    pub reference: SecretSource,
     /// Permission bits.
     pub mode: u32,
     /// Owner inside the container and on the host, where the service insists on one.
@@ -120,8 +122,8 @@ pub struct SecretFile {
 
 impl SecretFile {
     /// A secret that a service reads as any user.
-    pub fn new(reference: SecretKeySpec) -> Self {
-        Self { reference, mode: SECRET_MODE, owner: None }
+    pub fn new(reference: impl Into<SecretSource>) -> Self {
+        Self { reference: reference.into(), mode: SECRET_MODE, owner: None }
     }
 }
 
@@ -177,6 +179,17 @@ pub struct CertificatePair {
     pub chain: String,
     /// The key.
     pub key: String,
+}
+
+/// A service that takes samples by Prometheus' remote write protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsStore {
+    /// The service.
+    pub service: String,
+    /// Where it takes them.
+    pub endpoint: Endpoint,
+    /// User, and secret file with the password, by its path from the project's folder.
+    pub credentials: (String, String),
 }
 
 /// Commands run around a rollout, in a container like those of a service.

@@ -21,6 +21,8 @@ pub struct Service {
     pub validations: Vec<Validation>,
     /// What it must answer when it has loaded what was rolled out.
     pub loaded: Vec<LoadedProbe>,
+    /// What users must get at the ports that it publishes.
+    pub published: Vec<PublishedProbe>,
 }
 
 impl Service {
@@ -33,6 +35,7 @@ impl Service {
             readiness: Readiness::Healthcheck,
             validations: Vec::new(),
             loaded: Vec::new(),
+            published: Vec::new(),
         }
     }
 }
@@ -61,6 +64,10 @@ pub struct BlueGreen {
     /// Folder from the project's own; the name of the one file in it is the network alias of the containers that have
     /// the traffic.
     pub upstreams: String,
+    /// Folder from the project's own; the names of the files in it are the addresses of running containers, by which the
+    /// proxy goes while it cannot look names up. Empty where it has no such way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub addresses: String,
     /// Port inside the container.
     pub port: u16,
     /// What each new container must answer to the proxy before users are led to it.
@@ -126,6 +133,8 @@ pub struct HttpProbe {
 pub enum Expect {
     /// A status.
     Status(u16),
+    /// Status 200 and a text with this in it.
+    Text(String),
     /// Status 200 and a JSON value that has at least these fields.
     JsonSubset(serde_json::Value),
 }
@@ -137,6 +146,24 @@ pub struct LoadedProbe {
     pub what: String,
     /// The request and its expected answer.
     pub probe: HttpProbe,
+}
+
+/// A GET request as users send it to a published port of the host, and what they must get.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedProbe {
+    /// Port of the host.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+    /// Name of the host that users come to over TLS; none where they come without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_name: Option<String>,
+    /// What the answer must be.
+    pub expect: Expect,
+    /// The service behind this one that makes the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
 }
 
 /// A command that must exit with 0 in a throw-away container of the new image, with the staged files of the service

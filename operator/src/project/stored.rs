@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tasktracker_crds::SecretKeySpec;
 
 use super::{
-    ApiObject, CertificateProbe, File, LoadedProbe, Owner, Project, Readiness, Reload, SecretFile, Service,
-    Strategy, Validation, Volume, VolumeRole, compose,
+    ApiObject, CertificateProbe, File, LoadedProbe, Owner, Project, PublishedProbe, Readiness, Reload,
+    SecretFile, Service, Strategy, Validation, Volume, VolumeRole, compose,
 };
-use crate::model::ComponentName;
+use crate::{model::ComponentName, secret::SecretSource};
 
 /// Version 1 of a stored project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +61,7 @@ struct FileV1 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SecretV1 {
-    secret: SecretKeySpec,
+    secret: SecretSource,
     mode: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<Owner>,
@@ -79,6 +78,8 @@ struct ServiceV1 {
     validations: Vec<Validation>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     loaded: Vec<LoadedProbe>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    published: Vec<PublishedProbe>,
 }
 
 impl From<&Project> for ProjectV1 {
@@ -101,6 +102,7 @@ impl From<&Project> for ProjectV1 {
             drain_file,
             data_store,
             // What happens around a rollout is no part of what is rolled out.
+            metrics_store: _,
             hooks: _,
             adopt: _,
         } = project;
@@ -144,6 +146,7 @@ impl ProjectV1 {
             certificate: self.certificate,
             drain_file: self.drain_file,
             data_store: self.data_store,
+            metrics_store: None,
             hooks: None,
             adopt: None,
         }
@@ -187,7 +190,8 @@ impl From<SecretV1> for SecretFile {
 }
 
 impl From<&Service> for ServiceV1 {
-    fn from(Service { compose, strategy, reload, readiness, validations, loaded }: &Service) -> Self {
+    fn from(service: &Service) -> Self {
+        let Service { compose, strategy, reload, readiness, validations, loaded, published } = service;
         Self {
             compose: compose.clone(),
             strategy: strategy.clone(),
@@ -195,12 +199,14 @@ impl From<&Service> for ServiceV1 {
             readiness: readiness.clone(),
             validations: validations.clone(),
             loaded: loaded.clone(),
+            published: published.clone(),
         }
     }
 }
 
 impl From<ServiceV1> for Service {
-    fn from(ServiceV1 { compose, strategy, reload, readiness, validations, loaded }: ServiceV1) -> Self {
-        Self { compose, strategy, reload, readiness, validations, loaded }
+    fn from(stored: ServiceV1) -> Self {
+        let ServiceV1 { compose, strategy, reload, readiness, validations, loaded, published } = stored;
+        Self { compose, strategy, reload, readiness, validations, loaded, published }
     }
 }

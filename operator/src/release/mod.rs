@@ -8,7 +8,7 @@ mod manifest;
 use std::collections::BTreeMap;
 
 use crate::{
-    host::{Placement, Source},
+    host::{Container, Placement, Source, State},
     json,
     model::sha256,
     project::{BlueGreen, FILE_MODE, Project, compose, is_below, labels},
@@ -35,6 +35,23 @@ pub struct Release {
     pub files: BTreeMap<String, FileRecord>,
     /// Keyed hashes of its secret files, by path from the project's folder.
     pub seals: Seals,
+}
+
+impl Release {
+    /// The running containers of one of its services; those of `docker compose run` are none.
+    pub fn running<'a>(
+        &self,
+        service: &str,
+        containers: &'a [Container],
+    ) -> impl Iterator<Item = &'a Container> + use<'a> {
+        let (service, hash) = (service.to_owned(), self.service_hashes.get(service).cloned());
+        containers.iter().filter(move |one| {
+            one.state == State::Running
+                && one.has_label(compose::COMPOSE_SERVICE, &service)
+                && one.has_label(labels::SERVICE_HASH, hash.as_deref().unwrap_or_default())
+                && !one.has_label(compose::COMPOSE_ONE_OFF, "True")
+        })
+    }
 }
 
 /// What a file of a release must be.
@@ -174,6 +191,18 @@ impl Release {
             Some(found) => Err(format!("expected a path below the project's folder, found {found}")),
             None => Ok(()),
         }
+    }
+
+    /// The names by which a service is known in the project's network.
+    pub(crate) fn aliases(&self, service: &str) -> Vec<String> {
+        let hash = self.service_hashes.get(service);
+        let hash = hash.filter(|_| self.project.blue_green().any(|(name, _)| name == service));
+        let joined = self.project.services.get(service).into_iter();
+        let joined = joined.flat_map(|service| service.compose.networks.values());
+        let own = joined.flat_map(|joined| joined.aliases.iter().cloned());
+        let all = [service.to_owned()].into_iter().chain(hash.map(|hash| alias(service, hash))).chain(own);
+        let all: std::collections::BTreeSet<String> = all.collect();
+        all.into_iter().collect()
     }
 
     /// Path of the stored copy of a file, from the project's folder.

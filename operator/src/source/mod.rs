@@ -6,17 +6,17 @@ mod standalone;
 
 use std::{fmt, path::PathBuf};
 
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use tasktracker_crds::{Deletion, HostSpec, TaskTrackerStack, TaskTrackerStackSpec};
 
 pub use checks::{mistakes, rivals};
 pub use secrets::{Data, Refused, SecretError, SecretStore, Secrets};
-pub use standalone::{Folder, FolderError, StackFile, Stamp};
+pub use standalone::{Folder, FolderError, Skipped, StackFile, StackFiles, Stamp};
 
 use crate::{
-    host::{Limits, Target},
+    host::{Identity, Limits, Target},
     model::{ComponentName, Hold, sha256},
 };
 
@@ -235,11 +235,21 @@ pub enum WriteScope {
 
 /// Where and how a host of a stack is reached, with the identities that the stack's secrets hold.
 ///
+/// A secret that cannot be had keeps no other one from opening the door: it is told where none does.
+///
 /// # Errors
-/// When a secret is missing, readable by others, or no private key.
+/// When no secret holds a private key: what is wrong with the first.
 pub async fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result<Target, SecretError> {
     let (names, secrets) = (&stack.spec.ssh.identity_secrets, secrets.of(&stack.key));
-    let identities = try_join_all(names.iter().map(|name| secrets.identity(name))).await?;
+    let found = join_all(names.iter().map(|name| secrets.identity(name))).await;
+    let (good, bad): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
+    let identities: Vec<Identity> = good.into_iter().flatten().collect();
+    let mut unusable = bad.into_iter().filter_map(Result::err);
+    if identities.is_empty()
+        && let Some(first) = unusable.next()
+    {
+        return Err(first);
+    }
     Ok(Target {
         name: host.name.to_string(),
         address: host.address.to_string(),
@@ -247,6 +257,7 @@ pub async fn target(stack: &Stack, host: &HostSpec, secrets: &Secrets) -> Result
         user: stack.spec.ssh.user.to_string(),
         host_keys: host.host_keys.iter().map(ToString::to_string).collect(),
         identities,
+        unusable_identities: unusable.map(|error| error.to_string()).collect(),
         directory: host.directory.to_string(),
         limits: Limits::default(),
     })

@@ -22,7 +22,7 @@ use tokio::{
 use super::StackKey;
 use crate::{
     host::Identity,
-    secret::{References, Secret, Values},
+    secret::{References, Secret, SecretSource, Values},
 };
 
 /// Largest secret that is read, in bytes.
@@ -60,7 +60,7 @@ pub enum SecretError {
         found: String,
     },
     /// Other users can read the file.
-    #[error("secret {name}: expected {} to be readable by its owner alone, found mode {mode:o}; chmod 600 it", .path.display())]
+    #[error("secret {name}: expected {} to be readable by its owner alone, found mode {mode:o}; chmod 600 it, or, where Kubernetes or Docker mounted it so, start the operator with --secrets-mounted", .path.display())]
     Exposed {
         /// Name of the secret.
         name: String,
@@ -176,12 +176,21 @@ impl<T: Clone, E: Clone> Cache<T, E> {
 enum Origin {
     #[default]
     Nowhere,
-    /// A folder for each name, a file for each key, refused when others can read them.
-    Folder(PathBuf),
+    /// A folder for each name, a file for each key; and who may read them.
+    Folder(PathBuf, FileAccess),
     /// A program that is given name and key, and prints the value.
     Program(Arc<Program>),
     /// A store that knows secrets by namespace and name; those of one namespace, once it is known which.
     Store(Arc<Shelf>, Option<String>),
+}
+
+/// Who may read the files of secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileAccess {
+    /// Their owner and nobody else: others are refused.
+    OwnerAlone,
+    /// Whoever the mount lets.
+    Mounted,
 }
 
 /// A program, and what it printed lately, by name and key.
@@ -194,7 +203,13 @@ struct Program {
 impl Secrets {
     /// Secrets from a folder, or none at all.
     pub fn new(folder: Option<PathBuf>) -> Self {
-        Self(folder.map_or(Origin::Nowhere, Origin::Folder))
+        Self(folder.map_or(Origin::Nowhere, |folder| Origin::Folder(folder, FileAccess::OwnerAlone)))
+    }
+
+    /// Secrets from a folder that Kubernetes or Docker mounted: they give files modes of their own, such as 0444, and keep
+    /// everybody else out by the container.
+    pub fn mounted(folder: PathBuf) -> Self {
+        Self(Origin::Folder(folder, FileAccess::Mounted))
     }
 
     /// Secrets from a program and its first arguments; name and key follow them, and it prints exactly the value.
@@ -223,7 +238,7 @@ impl Secrets {
     pub async fn get(&self, name: &SecretName, key: &str) -> Result<Secret, SecretError> {
         match &self.0 {
             Origin::Nowhere | Origin::Store(_, None) => Err(SecretError::NoSource { name: name.to_string() }),
-            Origin::Folder(folder) => from_file(name, folder.join(name.as_str()).join(key)),
+            Origin::Folder(folder, access) => from_file(name, folder.join(name.as_str()).join(key), *access),
             Origin::Program(program) => program.get(name, key).await,
             Origin::Store(shelf, Some(namespace)) => shelf.get(namespace, name, key).await,
         }
@@ -238,7 +253,7 @@ impl Secrets {
         let text = std::str::from_utf8(value.reveal()).map_err(|_| "bytes that are not UTF-8".to_owned());
         text.and_then(Identity::read).map_err(|found| SecretError::Unusable {
             name: name.to_string(),
-            expected: "a private key in OpenSSH's form",
+            expected: "a private SSH key",
             place: self.place(name, SSH_KEY),
             found,
         })
@@ -250,25 +265,38 @@ impl Secrets {
             if values.known.contains_key(reference) || values.missing.contains_key(reference) {
                 continue;
             }
-            match self.get(&reference.secret, &reference.key).await {
+            match self.content(reference).await {
                 Ok(value) => drop(values.known.insert(reference.clone(), value)),
                 Err(error) => drop(values.missing.insert(reference.clone(), error.to_string())),
             }
         }
     }
 
+    /// What a file with a secret contains.
+    async fn content(&self, source: &SecretSource) -> Result<Secret, SecretError> {
+        let SecretSource { secret, key, form } = source;
+        let value = self.get(secret, key).await?;
+        let Some(form) = form else { return Ok(value) };
+        form.of(&value).map_err(|found| SecretError::Unusable {
+            name: secret.to_string(),
+            expected: "what can be made a file of",
+            place: self.place(secret, key),
+            found,
+        })
+    }
+
     /// Where a value is looked up, in words.
     fn place(&self, name: &SecretName, key: &str) -> String {
         match &self.0 {
             Origin::Nowhere => String::new(),
-            Origin::Folder(folder) => folder.join(name.as_str()).join(key).display().to_string(),
+            Origin::Folder(folder, _) => folder.join(name.as_str()).join(key).display().to_string(),
             Origin::Program(program) => program.call(name, key),
             Origin::Store(_, namespace) => shelved(namespace.as_deref().unwrap_or_default(), name, key),
         }
     }
 }
 
-fn from_file(name: &SecretName, path: PathBuf) -> Result<Secret, SecretError> {
+fn from_file(name: &SecretName, path: PathBuf, access: FileAccess) -> Result<Secret, SecretError> {
     let place = || format!("a file {}", path.display());
     let unreadable = |found: std::io::Error| SecretError::Unreadable {
         name: name.to_string(),
@@ -277,7 +305,7 @@ fn from_file(name: &SecretName, path: PathBuf) -> Result<Secret, SecretError> {
     };
     let metadata = fs::metadata(&path).map_err(unreadable)?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & 0o077 != 0 && access == FileAccess::OwnerAlone {
         return Err(SecretError::Exposed { name: name.to_string(), path, mode });
     }
     if metadata.len() > MAX_SECRET_BYTES {
@@ -382,6 +410,15 @@ mod tests {
     async fn a_secret_that_others_can_read_is_refused() {
         let (_folder, secrets, name) = written(0o640, b"x");
         assert!(matches!(secrets.get(&name, SSH_KEY).await, Err(SecretError::Exposed { mode: 0o640, .. })));
+    }
+
+    #[tokio::test]
+    async fn secrets_that_were_mounted_have_the_modes_of_the_mount() {
+        for mode in [0o440, 0o444, 0o600] {
+            let (folder, _, name) = written(mode, b"x");
+            let secrets = Secrets::mounted(folder.path().to_owned());
+            assert_eq!(secrets.get(&name, SSH_KEY).await.unwrap().reveal(), b"x", "{mode:o}");
+        }
     }
 
     #[tokio::test]

@@ -1,27 +1,65 @@
-//! A folder of YAML files, one stack each.
+//! A folder of YAML files with stacks, and whatever else is there.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use tasktracker_crds::validation::{self, MAX_FILE_BYTES, Mistake};
+use tasktracker_crds::validation::{self, Document, MAX_FILE_BYTES, Mistake};
 
 use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 use super::{Source, Stack, StackKey, mistakes, rivals};
+use tasktracker_crds::TaskTrackerStack;
 
-/// One file and what was read from it.
+/// One stack of a file, or what is wrong with it.
 #[derive(Clone, Debug)]
 pub struct StackFile {
     /// The file.
     pub path: PathBuf,
     /// The stack, or every mistake.
     pub content: Result<Stack, Vec<Mistake>>,
+}
+
+/// Something in the folder that is no stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What it is, in words.
+    pub found: String,
+    /// Whether nothing is in it: it may be a stack's file while that is written.
+    pub is_empty: bool,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: skipped, found {}", self.path.display(), self.found)
+    }
+}
+
+/// What a folder has.
+#[derive(Clone, Debug, Default)]
+pub struct StackFiles {
+    /// Stacks, and what is meant to be one.
+    pub files: Vec<StackFile>,
+    /// Whatever else is there.
+    pub skipped: Vec<Skipped>,
+}
+
+impl StackFiles {
+    /// Whether a stack that is not among them is really gone: something is there, all of it can be read, and no file is
+    /// about to be written.
+    pub fn is_reliable(&self) -> bool {
+        let is_something = !(self.files.is_empty() && self.skipped.is_empty());
+        is_something
+            && self.files.iter().all(|file| file.content.is_ok())
+            && self.skipped.iter().all(|skipped| !skipped.is_empty)
+    }
 }
 
 /// What is wrong with a folder of stacks as a whole.
@@ -51,8 +89,8 @@ impl Source for Folder {
     fn is_current<'a>(&'a self, stack: &'a Stack) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let folder = self.clone();
-            let files = off_thread(&self.path, move || folder.read()).await.unwrap_or_default();
-            files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack))
+            let read = off_thread(&self.path, move || folder.read()).await.unwrap_or_default();
+            read.files.iter().any(|file| file.content.as_ref().is_ok_and(|read| read == stack))
         })
     }
 }
@@ -86,7 +124,7 @@ impl Folder {
     pub async fn read_changed(
         &self,
         known: Option<Stamp>,
-    ) -> Result<Option<(Stamp, Vec<StackFile>)>, FolderError> {
+    ) -> Result<Option<(Stamp, StackFiles)>, FolderError> {
         let folder = self.clone();
         off_thread(&self.path, move || {
             let stamp = folder.stamp()?;
@@ -98,58 +136,98 @@ impl Folder {
         .await
     }
 
-    /// Reads every stack file; two files with the same stack are both refused.
+    /// Reads every stack of every file; the same stack twice is refused both times.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn read(&self) -> Result<Vec<StackFile>, FolderError> {
+    pub fn read(&self) -> Result<StackFiles, FolderError> {
+        let (paths, mut skipped) = self.entries()?;
         let mut files = Vec::new();
-        for path in self.files()? {
-            let content = self.read_file(&path);
-            files.push(StackFile { path, content });
+        for path in paths {
+            match read_file(&path) {
+                Err(mistakes) => files.push(StackFile { path, content: Err(mistakes) }),
+                Ok(documents) => {
+                    skipped.extend(others(&path, &documents));
+                    let stacks = documents.into_iter().filter_map(|document| match document {
+                        Document::Stack(content) => Some(content),
+                        Document::Other(_) => None,
+                    });
+                    files.extend(stacks.map(|content| {
+                        let content = content.and_then(|stack| self.accepted(*stack, &path));
+                        StackFile { path: path.clone(), content }
+                    }));
+                }
+            }
         }
         refuse_doubles(&mut files);
         refuse_neighbours(&mut files);
-        Ok(files)
+        Ok(StackFiles { files, skipped })
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, FolderError> {
+        Ok(self.entries()?.0)
+    }
+
+    /// The YAML files there are, and what somebody may take for one.
+    fn entries(&self) -> Result<(Vec<PathBuf>, Vec<Skipped>), FolderError> {
         let unreadable = |found| FolderError::Unreadable { path: self.path.clone(), found };
         if fs::metadata(&self.path).map_err(unreadable)?.is_file() {
-            return Ok(vec![self.path.clone()]);
+            return Ok((vec![self.path.clone()], Vec::new()));
         }
-        let mut paths = Vec::new();
+        let (mut paths, mut skipped) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-            if yaml && !hidden && path.is_file() {
-                paths.push(path);
-            }
+            let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
+            let found = match extension.as_deref() {
+                _ if hidden => continue,
+                _ if path.is_dir() => "a folder; stacks are read from files beside it",
+                Some("yaml" | "yml") if path.is_file() => {
+                    paths.push(path);
+                    continue;
+                }
+                Some("json") => "JSON; stacks are read from .yaml and .yml files",
+                _ => continue,
+            };
+            skipped.push(Skipped { path, found: found.to_owned(), is_empty: false });
         }
         paths.sort();
-        Ok(paths)
+        skipped.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok((paths, skipped))
     }
 
-    fn read_file(&self, path: &Path) -> Result<Stack, Vec<Mistake>> {
-        let whole = |message: String| vec![Mistake { line: 0, column: 0, path: String::new(), message }];
-        let mut bytes = Vec::new();
-        let file = fs::File::open(path).map_err(|error| whole(error.to_string()))?;
-        let read = file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|error| whole(error.to_string()))?;
-        if bytes.len() > MAX_FILE_BYTES {
-            return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes, found more")));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            whole(format!(
-                "expected UTF-8, found other bytes after {} bytes",
-                error.utf8_error().valid_up_to()
-            ))
-        })?;
-        let stack = Stack::new(validation::read_stack(&text)?, path.to_owned());
+    /// A stack of a file, where nothing beyond its schema is wrong.
+    fn accepted(&self, resource: TaskTrackerStack, path: &Path) -> Result<Stack, Vec<Mistake>> {
+        let stack = Stack::new(resource, path.to_owned());
         let mistakes = mistakes(&stack, &self.roots);
         if mistakes.is_empty() { Ok(stack) } else { Err(mistakes) }
     }
+}
+
+fn read_file(path: &Path) -> Result<Vec<Document>, Vec<Mistake>> {
+    let whole = |message: String| vec![Mistake { line: 0, column: 0, path: String::new(), message }];
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| whole(error.to_string()))?;
+    let read = file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| whole(error.to_string()))?;
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(whole(format!("expected at most {MAX_FILE_BYTES} bytes, found more")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        whole(format!("expected UTF-8, found other bytes after {} bytes", error.utf8_error().valid_up_to()))
+    })?;
+    validation::read_documents(&text).map_err(|mistake| vec![mistake])
+}
+
+/// What is in a file beside stacks.
+fn others(path: &Path, documents: &[Document]) -> Option<Skipped> {
+    let kinds: Vec<&str> = documents
+        .iter()
+        .filter_map(|document| if let Document::Other(kind) = document { Some(kind.as_str()) } else { None })
+        .collect();
+    let is_empty = documents.is_empty();
+    let found = if is_empty { "nothing".to_owned() } else { kinds.join(", ") };
+    (is_empty || !kinds.is_empty()).then(|| Skipped { path: path.to_owned(), found, is_empty })
 }
 
 /// Does blocking work beside the threads of async tasks.
@@ -174,27 +252,24 @@ fn refuse_neighbours(files: &mut [StackFile]) {
     }
 }
 
-/// Two files for one stack would take turns: neither is carried out.
+/// The same stack at two places would take turns: neither is carried out.
 fn refuse_doubles(files: &mut [StackFile]) {
-    let mut places: BTreeMap<StackKey, Vec<PathBuf>> = BTreeMap::new();
-    for file in files.iter() {
+    let mut places: BTreeMap<StackKey, Vec<(usize, PathBuf)>> = BTreeMap::new();
+    for (index, file) in files.iter().enumerate() {
         if let Ok(stack) = &file.content {
-            places.entry(stack.key.clone()).or_default().push(file.path.clone());
+            places.entry(stack.key.clone()).or_default().push((index, file.path.clone()));
         }
     }
-    for file in files {
+    for (index, file) in files.iter_mut().enumerate() {
         let Ok(stack) = &file.content else { continue };
         let others: Vec<String> = places[&stack.key]
             .iter()
-            .filter(|path| **path != file.path)
-            .map(|path| path.display().to_string())
+            .filter(|(other, _)| *other != index)
+            .map(|(_, path)| path.display().to_string())
             .collect();
         if !others.is_empty() {
-            let message = format!(
-                "expected one file for the stack {}, found it also in {}",
-                stack.key,
-                others.join(", ")
-            );
+            let message =
+                format!("expected the stack {} once, found it also in {}", stack.key, others.join(", "));
             file.content =
                 Err(vec![Mistake { line: 0, column: 0, path: "metadata.name".to_owned(), message }]);
         }
@@ -217,7 +292,7 @@ mod tests {
     }
 
     fn told(folder: &Folder) -> Vec<String> {
-        let files = folder.read().unwrap().into_iter();
+        let files = folder.read().unwrap().files.into_iter();
         files
             .map(|file| {
                 file.content.map_or_else(|mistakes| mistakes[0].to_string(), |stack| stack.key.to_string())
@@ -251,18 +326,18 @@ mod tests {
             ("latin1", [GOOD.as_bytes(), b"# \xe9\n"].concat(), "expected UTF-8, found other bytes after"),
             ("utf16", [&b"\xff\xfe"[..], &utf16].concat(), "expected UTF-8, found other bytes after 0"),
             ("zero", [GOOD.as_bytes(), b"\0"].concat(), ""),
-            ("two", format!("{GOOD}---\n{GOOD}").into_bytes(), ""),
+            ("half", GOOD.as_bytes()[..40].to_vec(), ""),
             ("tabs", GOOD.replace("  revision", "\trevision").into_bytes(), ""),
-            ("empty", Vec::new(), ""),
+            ("cut", b"apiVersion: tas".to_vec(), "missing; expected 'TaskTrackerStack'"),
         ];
         for (name, bytes, _) in &cases {
             fs::write(directory.path().join(format!("{name}.yaml")), bytes).unwrap();
         }
         std::os::unix::fs::symlink("/nonexistent", directory.path().join("dangling.yaml")).unwrap();
         fs::create_dir(directory.path().join("folder.yaml")).unwrap();
-        let files = folder.read().unwrap();
-        assert_eq!(files.len(), cases.len() + 1);
-        for file in files {
+        let read = folder.read().unwrap();
+        assert_eq!((read.files.len(), read.is_reliable()), (cases.len() + 1, false));
+        for file in read.files {
             let name = file.path.file_stem().unwrap().to_string_lossy().into_owned();
             let Some((_, _, wanted)) = cases.iter().find(|(case, _, _)| *case == name) else {
                 assert_eq!(file.content.unwrap().key.to_string(), "default/staging");
@@ -280,9 +355,49 @@ mod tests {
     #[test]
     fn the_same_stack_twice_is_refused_in_both_files() {
         let (_directory, folder) = folder(&[("a.yaml", GOOD), ("b.yaml", GOOD)]);
+        assert!(told(&folder).iter().all(|line| line.contains("expected the stack default/staging once")));
+        let twice = format!("{GOOD}---\n{GOOD}");
+        let (_directory, folder_of_one) = self::folder(&[("a.yaml", &twice)]);
+        assert_eq!(told(&folder_of_one).len(), 2);
         assert!(
-            told(&folder).iter().all(|line| line.contains("expected one file for the stack default/staging"))
+            told(&folder_of_one).iter().all(|line| line.contains("also in")),
+            "{:?}",
+            told(&folder_of_one)
         );
+    }
+
+    #[test]
+    fn other_yaml_is_skipped_with_a_line_and_keeps_no_deletion_back() {
+        let other = GOOD.replace("name: staging\n", "name: second\n");
+        let several = format!("---\n{GOOD}---\napiVersion: v1\nkind: Secret\n---\n# nothing\n---\n{other}");
+        let files = [
+            ("kustomization.yaml", "resources: [staging.yaml]\n"),
+            ("several.yml", several.as_str()),
+            ("values.yaml", "image: {tag: r1}\n"),
+            ("stack.json", "{}"),
+        ];
+        let (directory, folder) = folder(&files);
+        fs::create_dir(directory.path().join("base")).unwrap();
+        let read = folder.read().unwrap();
+        assert_eq!(told(&folder), ["default/staging", "default/second"]);
+        let found: Vec<&str> = read.skipped.iter().map(|skipped| skipped.found.as_str()).collect();
+        let expected = [
+            "a folder; stacks are read from files beside it",
+            "JSON; stacks are read from .yaml and .yml files",
+            "no kind",
+            "Secret",
+            "no kind",
+        ];
+        assert_eq!((found.as_slice(), read.is_reliable()), (expected.as_slice(), true));
+        // What may be half of a stack's file is no evidence that the stack is gone.
+        for text in
+            ["", "# being written\n", "---\n", "kind: TaskTr", "metadata: {name: staging}\n", "apiVers"]
+        {
+            fs::write(directory.path().join("half.yaml"), text).unwrap();
+            assert!(!folder.read().unwrap().is_reliable(), "{text:?}");
+        }
+        fs::write(directory.path().join("half.yaml"), "apiVersion: v1\nkind: ConfigMap\n").unwrap();
+        assert!(folder.read().unwrap().is_reliable());
     }
 
     #[test]
@@ -328,13 +443,13 @@ mod tests {
     #[tokio::test]
     async fn files_are_read_again_only_when_they_changed() {
         let (directory, folder) = folder(&[("a.yaml", GOOD)]);
-        let (stamp, files) = folder.read_changed(None).await.unwrap().expect("nothing is known yet");
-        let stack = files[0].content.clone().unwrap();
+        let (stamp, read) = folder.read_changed(None).await.unwrap().expect("nothing is known yet");
+        let stack = read.files[0].content.clone().unwrap();
         assert!(folder.is_current(&stack).await);
         assert!(folder.read_changed(Some(stamp.clone())).await.unwrap().is_none());
         fs::write(directory.path().join("b.yaml"), "x: [").unwrap();
-        let (_, files) = folder.read_changed(Some(stamp.clone())).await.unwrap().expect("a file came");
-        assert_eq!(files.len(), 2);
+        let (_, read) = folder.read_changed(Some(stamp.clone())).await.unwrap().expect("a file came");
+        assert_eq!(read.files.len(), 2);
         fs::remove_file(directory.path().join("a.yaml")).unwrap();
         assert!(!folder.is_current(&stack).await);
         drop(directory);
@@ -344,7 +459,7 @@ mod tests {
     #[test]
     fn reading_keeps_no_other_task_waiting() {
         let (_directory, folder) = folder(&[("a.yaml", GOOD)]);
-        let stack = folder.read().unwrap().remove(0).content.unwrap();
+        let stack = folder.read().unwrap().files.remove(0).content.unwrap();
         // The one thread for blocking work is busy until another task says so.
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();

@@ -17,6 +17,27 @@ pub(crate) fn item_key(item: &DriftItem) -> ItemKey {
     (item.kind, item.service.clone(), item.path.clone())
 }
 
+/// Differences that are another container's by now, each with the key that it had before: a container that was made anew
+/// has another name, and where its setting differs still, nothing was healed and nothing began.
+pub(crate) fn moved(before: &Since, now: &BTreeSet<ItemKey>) -> BTreeMap<ItemKey, ItemKey> {
+    let mut gone: Vec<&ItemKey> = before.keys().filter(|key| !now.contains(*key)).collect();
+    let mut moved = BTreeMap::new();
+    for key in now.iter().filter(|key| !before.contains_key(*key)) {
+        let Some(setting) = setting(key) else { continue };
+        let is_it = |one: &&ItemKey| one.1 == key.1 && self::setting(one) == Some(setting);
+        if let Some(place) = gone.iter().position(is_it) {
+            moved.insert(key.clone(), gone.remove(place).clone());
+        }
+    }
+    moved
+}
+
+/// The setting of a container, whatever the container's name is.
+fn setting((kind, _, path): &ItemKey) -> Option<&str> {
+    let path = path.as_deref().filter(|_| *kind == DriftKind::ConfigChanged)?;
+    path.split_once('/').map(|(_, setting)| setting)
+}
+
 /// A project: a component of a stack on a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {

@@ -10,6 +10,7 @@ pub(crate) mod deployed;
 mod files;
 mod first_seen;
 mod notes;
+mod repaired;
 mod writer;
 
 use std::{
@@ -19,25 +20,32 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde_json::Value;
 use tasktracker_crds::{DriftItem, HostSpec, TaskTrackerStackStatus};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use self::{
     first_seen::FirstSeen,
     notes::{Found, Notes},
+    repaired::Repaired,
     writer::{Change, Pending, Shared, StoredDeployments, StoredStacks, Writer},
 };
 use crate::{
-    json, model::ComponentName, observe::Observed, project::Project, release::Release,
-    report::notifications::NotificationState, source::Stack,
+    json,
+    ledger::{Cause, Ledger},
+    model::ComponentName,
+    observe::Observed,
+    project::Project,
+    release::Release,
+    report::notifications::NotificationState,
+    source::{ProjectKey, Stack},
 };
 
 pub use deployed::{Deployed, DeployedHost, Deployment, Volume, is_wanted};
-pub(crate) use first_seen::{Since, item_key};
+pub(crate) use first_seen::{ItemKey, Since, item_key, moved};
 
 /// Version of every format in the state folder and in notes.
 const VERSION: u64 = 1;
@@ -102,6 +110,10 @@ struct State {
 pub struct Memory {
     shared: Arc<Shared>,
     folder: Option<PathBuf>,
+    /// Ledgers as they were seen last, by project; for as long as this operator runs.
+    ledgers: Mutex<BTreeMap<String, Ledger>>,
+    /// When what was repaired last, by project.
+    repaired: Mutex<BTreeMap<String, Repaired>>,
     // The thread ends before the folder is given to another operator: fields are dropped in this order.
     writer: Option<Writer>,
     _lock: Option<File>,
@@ -116,7 +128,37 @@ impl fmt::Debug for Memory {
 impl Memory {
     /// State without a folder.
     pub fn none() -> Self {
-        Self { shared: Shared::new(State::default()), folder: None, writer: None, _lock: None }
+        Self {
+            shared: Shared::new(State::default()),
+            folder: None,
+            ledgers: Mutex::default(),
+            repaired: Mutex::default(),
+            writer: None,
+            _lock: None,
+        }
+    }
+
+    /// Keeps the ledger of a project as it was seen on its host.
+    pub(crate) fn keep_ledger(&self, key: &ProjectKey, ledger: &Ledger) {
+        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        ledgers.insert(key.to_string(), ledger.clone());
+    }
+
+    /// The ledger of a project as it was seen last.
+    pub(crate) fn seen_ledger(&self, key: &ProjectKey) -> Option<Ledger> {
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).get(&key.to_string()).cloned()
+    }
+
+    /// Keeps that differences of a project were repaired.
+    pub(crate) fn keep_repaired(&self, key: &ProjectKey, causes: &BTreeSet<Cause>, now: Instant) {
+        let mut repaired = self.repaired.lock().unwrap_or_else(PoisonError::into_inner);
+        repaired.entry(key.to_string()).or_default().add(causes, now);
+    }
+
+    /// Differences of a project that come back again and again.
+    pub(crate) fn undone(&self, key: &ProjectKey, now: Instant) -> BTreeSet<Cause> {
+        let mut repaired = self.repaired.lock().unwrap_or_else(PoisonError::into_inner);
+        repaired.get_mut(&key.to_string()).map(|repaired| repaired.undone(now)).unwrap_or_default()
     }
 
     /// Takes a folder for this operator alone, and makes it where it is not there.
@@ -156,7 +198,9 @@ impl Memory {
         });
         let writer = Writer::start(shared.clone(), folder.to_owned(), stamp)
             .map_err(|source| StateError::Unwritable { path: folder.to_owned(), source })?;
-        Ok(Self { shared, folder: Some(folder.to_owned()), writer: Some(writer), _lock: lock })
+        let (ledgers, repaired) = (Mutex::default(), Mutex::default());
+        let folder = Some(folder.to_owned());
+        Ok(Self { shared, folder, ledgers, repaired, writer: Some(writer), _lock: lock })
     }
 
     /// The writer's ID: the same for every run with this folder, another for each that has none.

@@ -49,6 +49,7 @@ fn service(name: &str, compose: compose::Service) -> Service {
         service.strategy = Strategy::BlueGreen(BlueGreen {
             proxy: "edge".to_owned(),
             upstreams: "upstreams/web".to_owned(),
+            addresses: String::new(),
             port: 80,
             paths: Vec::new(),
         });

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tasktracker_operator::host::{Error, Exit, Host, Limits};
+use tasktracker_operator::host::{Error, Exit, Host, Limits, shell};
 use tasktracker_testbed::wait::wait_until_async;
 use tokio::{sync::Notify, time::timeout};
 
@@ -62,23 +62,38 @@ async fn ask_in_vain(host: &Host) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_session_leaves_the_connection_to_the_others() {
-    let (fake, host) = connected(Script { max_sessions: 2, ..locked() }, PATIENCE).await;
-    host.files(STACK, false).await.unwrap();
-    becomes(&fake.seen.sessions, 1).await;
-    let waiting = tokio::spawn({
-        let host = host.clone();
-        async move { host.lock("writer").await }
-    });
-    becomes(&fake.seen.locks, 1).await;
-    for _ in 0..3 {
-        let refused = host.run("true", Vec::new(), PATIENCE).await.unwrap_err();
-        assert!(matches!(refused, Error::ChannelRefused { .. }), "{refused}");
-        host.containers().await.unwrap();
-        assert!(!host.locked(STACK).await.unwrap());
+async fn an_sshd_that_opens_few_sessions_is_worked_with_over_more_connections() {
+    for max_sessions in 1..4 {
+        let (fake, host) = connected(Script { max_sessions, ..locked() }, PATIENCE).await;
+        host.files(STACK, false).await.unwrap();
+        let waiting = tokio::spawn({
+            let host = host.clone();
+            async move { host.lock("writer").await }
+        });
+        becomes(&fake.seen.locks, 1).await;
+        let programs = (0..4).map(|_| {
+            let host = host.clone();
+            async move { host.run(&shell::command("true", &[]), Vec::new(), PATIENCE).await.unwrap() }
+        });
+        futures::future::join_all(programs).await;
+        for _ in 0..3 {
+            host.containers().await.unwrap();
+            assert!(!host.locked(STACK).await.unwrap());
+        }
+        let opened = connections(&fake);
+        assert!((2..=7).contains(&opened) || max_sessions == 3, "{opened} with {max_sessions} sessions each");
+        assert!(fake.seen.locks.load(Ordering::SeqCst) == 1 && opened <= 7, "{opened}");
+        waiting.abort();
     }
-    assert_eq!((connections(&fake), fake.seen.locks.load(Ordering::SeqCst)), (1, 1));
-    waiting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_sshd_that_opens_no_session_is_told_and_not_asked_for_ever() {
+    let fake = FakeSshd::start(Script { max_sessions: 0, ..Script::default() }).await;
+    let host = host(fake.port, Limits::default());
+    let refused = host.containers().await.unwrap_err();
+    assert!(matches!(refused, Error::ChannelRefused { .. }), "{refused}");
+    assert_eq!(connections(&fake), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +107,7 @@ async fn one_lock_of_a_process_waits_on_a_host() {
         .collect();
     becomes(&fake.seen.locks, 1).await;
     for _ in 0..20 {
-        let output = host.run("true", Vec::new(), PATIENCE).await.unwrap();
+        let output = host.run(&shell::command("true", &[]), Vec::new(), PATIENCE).await.unwrap();
         assert_eq!(output.exit, Exit::Exited(127));
         host.files(STACK, true).await.unwrap();
     }

@@ -84,7 +84,12 @@ pub(crate) struct Script {
     pub(crate) refused: &'static [&'static str],
     /// Sessions that a connection may have, as `MaxSessions` of sshd.
     pub(crate) max_sessions: usize,
+    /// What the login shell says before each program, with the line by which the program begins.
+    pub(crate) greeting: &'static str,
 }
+
+/// The line by which each program begins.
+pub(crate) const BEGINS: &str = "tasktracker-begins\n";
 
 impl Default for Script {
     fn default() -> Self {
@@ -96,6 +101,7 @@ impl Default for Script {
             slow_services: false,
             refused: &[],
             max_sessions: 10,
+            greeting: BEGINS,
         }
     }
 }
@@ -178,6 +184,7 @@ async fn serve(stream: TcpStream, config: Arc<server::Config>, script: Script, s
         script,
         seen,
         sessions: BTreeMap::new(),
+        open: Arc::default(),
         tasks: JoinSet::new(),
         cut: cut.clone(),
         frozen: frozen.clone(),
@@ -205,6 +212,8 @@ struct FakeSession {
     script: Script,
     seen: Arc<Seen>,
     sessions: BTreeMap<ChannelId, Channel<Msg>>,
+    /// Sessions of this connection that are open.
+    open: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
     cut: Arc<Notify>,
     frozen: Arc<Notify>,
@@ -223,11 +232,12 @@ impl server::Handler for FakeSession {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
-        let is_full = self.seen.sessions.load(Ordering::SeqCst) >= self.script.max_sessions;
+        let is_full = self.open.load(Ordering::SeqCst) >= self.script.max_sessions;
         if is_full || self.script.refused.contains(&"session") {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        self.open.fetch_add(1, Ordering::SeqCst);
         self.seen.sessions.fetch_add(1, Ordering::SeqCst);
         self.sessions.insert(channel.id(), channel);
         reply.accept().await;
@@ -299,10 +309,11 @@ impl server::Handler for FakeSession {
         let command = String::from_utf8_lossy(command).into_owned();
         let Some(channel) = self.sessions.remove(&id) else { return session.channel_failure(id) };
         session.channel_success(id)?;
-        let programs = self.script.programs.clone();
+        let (script, open) = (self.script.clone(), self.open.clone());
         let (cut, frozen, seen) = (self.cut.clone(), self.frozen.clone(), self.seen.clone());
         self.tasks.spawn(async move {
-            let goes_on = fake_programs::run(&command, channel, programs, &seen).await;
+            let goes_on = fake_programs::run(&command, channel, &script, &seen).await;
+            open.fetch_sub(1, Ordering::SeqCst);
             seen.sessions.fetch_sub(1, Ordering::SeqCst);
             end(goes_on, &cut, &frozen);
         });

@@ -1,7 +1,7 @@
 //! Answers of the programs that the operator runs on a host: endless, cut, rubbish, of other things.
 
 use crate::{
-    fake_sshd::{Said, Script, Then},
+    fake_sshd::{BEGINS, Said, Script, Then},
     stage::{Expected, expect, program},
 };
 
@@ -47,6 +47,23 @@ async fn a_helper_that_does_not_keep_to_questions_and_answers_is_given_up() {
     for (name, script, wanted) in table {
         expect(name, script, &Expected::Failure(wanted)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_login_shell_says_before_a_program_is_no_answer() {
+    let greetings =
+        ["Welcome to app-1\nLast login: today\n", "no end of a line", "\u{1b}[2J\u{7}", "held 9 x\nEND 7\n"];
+    for greeting in greetings {
+        let greeting = format!("{greeting}{BEGINS}").leak();
+        expect(greeting, Script { greeting, ..Script::default() }, &Expected::Good).await;
+    }
+    let unusable =
+        Expected::Failure("login shell: expected the shell of user 'deploy' to run programs, found: ");
+    for greeting in ["", "This account is not available.\n", "tasktracker-begins"] {
+        expect(greeting, Script { greeting, ..Script::default() }, &unusable).await;
+    }
+    let without_base64 = Script { greeting: "sh: 1: base64: not found\n", ..Script::default() };
+    expect("no base64", without_base64, &Expected::Failure("found: missing base64")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ async fn refused_channels_are_told() {
         (
             "no sockets",
             refused(&["socket"]),
-            "sshd refused a channel to /var/run/docker.sock (ConnectFailed)",
+            "docker socket: expected sshd to open /var/run/docker.sock, found: refused (ConnectFailed)",
         ),
         ("cut at the first answer", docker("/info", |_| Said::new("", Then::Cut)), ""),
         ("cut in an answer", docker("/volumes", |_| Said::new("HTTP/1.1 200 OK\r\n", Then::Cut)), ""),

@@ -323,7 +323,10 @@ fn a_person_goes_back_to_a_kept_release_until_the_spec_changes_and_everything_is
         assert!(texts.iter().all(|key| entry[key].as_str().is_some_and(|text| !text.is_empty())), "{entry}");
         assert!(entry["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{entry}");
     }
-    assert_eq!((&entries[3]["who"], &entries[3]["why"]), (&json!("tasktracker-operator"), &json!("Missing")));
+    assert_eq!(
+        (&entries[3]["who"], &entries[3]["why"]),
+        (&json!("tasktracker-operator"), &json!("Missing backend"))
+    );
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
         .hosts()
         .into_iter()
         .map(|host| {
-            let mut command = host.command_as_deploy(&format!("docker update --pids-limit 99 {ECHO}"));
+            let mut command = host.command_as_deploy(&format!("docker update --cpu-shares 512 {ECHO}"));
             command.stdout(std::process::Stdio::null()).spawn().unwrap()
         })
         .collect();
@@ -274,7 +274,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     }
     wait_until("all are as they should be", || {
         fleet.hosts().into_iter().all(|host| {
-            on(host, &format!("docker inspect -f '{{{{.HostConfig.PidsLimit}}}}' {ECHO} || true")) == "256\n"
+            on(host, &format!("docker inspect -f '{{{{.HostConfig.CpuShares}}}}' {ECHO} || true")) == "0\n"
         }) && operator.is_ready("staging")
     });
     assert_never_two(&events);
@@ -283,7 +283,7 @@ fn of_a_serial_service_no_two_instances_are_down_and_what_it_has_loaded_is_prove
     let last = fleet.hosts()[2];
     assert!(ask(last, "PUT", "/health", "red").starts_with("HTTP/1.0 204"));
     let (before, log) = (id(last, ECHO), operator.log().len());
-    on(last, &format!("docker update --pids-limit 99 {ECHO}"));
+    on(last, &format!("docker update --cpu-shares 512 {ECHO}"));
     wait_until("it waits", || operator.log()[log..].contains("waiting for the gate"));
     // More often than a repair is tried that does not hold.
     operator.wait_for_ended_checks("staging", "app-3", 8);

@@ -1,7 +1,7 @@
 //! What can go wrong with a host while something is repaired or rolled out: it is told, and goes on when the cause is gone.
 
 use serde_json::Value;
-use tasktracker_testbed::HostOptions;
+use tasktracker_testbed::{HostOptions, Users};
 
 use crate::stage::{Stage, wait_until};
 
@@ -17,7 +17,7 @@ fn ledger(stage: &Stage) -> Value {
 /// Breaks a file while something keeps it from being repaired, waits until that is told, and takes the cause away.
 fn goes_on(stage: &Stage, before: &str, cause: &str, end: &str, told: &[&str]) {
     let operator = stage.start_operator();
-    operator.wait_until_ready("staging");
+    operator.wait_for_checks("staging", "app-1", 1);
     stage.as_root(&format!("echo '# mine' >>{EDGE}; {cause}"));
     wait_until(format_args!("it is told: {told:?}"), || {
         let log = operator.log();
@@ -39,14 +39,21 @@ fn a_disk_that_is_full_or_cannot_be_written_is_told_and_everything_goes_on_after
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", SOAK));
     stage.apply();
     let before = stage.snapshot();
-    let fill = "dd if=/dev/zero of=/opt/tasktracker/full bs=4k 2>/dev/null; dd if=/dev/zero of=/opt/tasktracker/full2 bs=1 2>/dev/null; true";
-    goes_on(
-        &stage,
-        &before,
-        fill,
-        "rm -f /opt/tasktracker/full /opt/tasktracker/full2",
-        &["No space left on device", "DiskLow"],
-    );
+    let fill = "dd if=/dev/zero bs=4k >>/opt/tasktracker/full 2>/dev/null; dd if=/dev/zero bs=1 >>/opt/tasktracker/full 2>/dev/null; true";
+    let reserve = || stage.as_root("stat -c %s /opt/tasktracker/.reserve 2>/dev/null || true");
+    assert_eq!(reserve(), "262144\n");
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    stage.as_root(&format!("{fill}; docker rm -f tt-staging-app-frontend-1"));
+    wait_until(format_args!("the page is back on a full disk: {}", operator.said()), || {
+        stage.http(3500, "GET /").0 == 200 && operator.log().contains("DiskLow")
+    });
+    operator.stop();
+    assert_eq!(reserve(), "", "it is what the repair was written in");
+    // What it gave is used up, too.
+    let end = "rm -f /opt/tasktracker/full";
+    goes_on(&stage, &before, fill, end, &["No space left on device", "DiskLow"]);
+    assert_eq!(reserve(), "262144\n");
     goes_on(
         &stage,
         &before,
@@ -112,4 +119,47 @@ fn a_host_that_loses_its_power_in_the_middle_of_an_apply_comes_back_to_the_wante
     }
     operator.stop();
     assert_eq!(stage.json(&["status"]).0, 0);
+}
+
+/// Requests of users in some twenty seconds: two hundred a second.
+const TWENTY_SECONDS: usize = 4_000;
+
+#[test]
+fn users_are_served_while_the_daemon_is_away_and_leaves_containers_running() {
+    let dockerd_arguments = vec!["--live-restore".to_owned()];
+    let stage = Stage::with("faults-live", HostOptions { dockerd_arguments, ..HostOptions::default() });
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", SOAK));
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    let ids = || stage.on_host("docker ps --format '{{.ID}} {{.Names}}' | sort");
+    let before = ids();
+    let users = Users::start(stage.page(), "live-restore");
+    users.wait_for_requests(100);
+    stage.host.stop_docker().unwrap();
+    users.wait_for_requests(TWENTY_SECONDS);
+    let seen = users.stop();
+    assert_eq!(seen.failures, [""; 0]);
+    let (count, pause) = (seen.latencies.len(), seen.longest_silence());
+    println!("{count} requests while the daemon was away: none failed, the longest pause {pause:?}");
+    // A daemon that comes back makes its packet filter anew: there is a moment in which nothing leads to the ports.
+    let users = Users::start(stage.page(), "daemon-comes-back");
+    users.wait_for_requests(100);
+    stage.host.start_docker().unwrap();
+    users.wait_for_requests(400);
+    let seen = users.stop();
+    assert!(seen.failures.iter().all(|one| one.contains("Connection refused")), "{:?}", seen.failures);
+    let (count, refused) = (seen.latencies.len(), seen.failures.len());
+    println!("{refused} of {count} connections were refused when it came back");
+    operator.wait_until_ready("staging");
+    assert_eq!(ids(), before);
+    // A container that is made anew is at another address, which the files say then.
+    stage.on_host("docker rm -f tt-staging-app-backend-1");
+    operator.wait_for_checks("staging", "app-1", 2);
+    operator.wait_until_ready("staging");
+    let address = "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' $(docker ps -qf label=com.docker.compose.service=backend)";
+    wait_until(format_args!("the file has its address: {}", operator.said()), || {
+        stage.on_host("ls /opt/tasktracker/staging/app/files/edge/addresses/backend")
+            == stage.on_host(address)
+    });
+    operator.stop();
 }

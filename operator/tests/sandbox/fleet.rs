@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tasktracker_testbed::{Balancer, DemoHost, PostgresServer, SandboxHost, Seen, Users, http};
+use tasktracker_testbed::{Balancer, DemoHost, HostOptions, PostgresServer, SandboxHost, Seen, Users, http};
 
 use crate::{
     rollout::{assert_unnoticed, make_bad},
@@ -12,8 +12,8 @@ use crate::{
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 2s, healthTimeout: 15s}}\n";
 
-/// Prints the IDs of the backends.
-const BACKENDS: &str = "docker ps -aq --filter label=com.docker.compose.service=backend";
+/// For rollouts whose course is not what is looked at.
+const QUICKLY: &str = "  policy: {rollout: {soak: 0s, drainTimeout: 0s, healthTimeout: 15s}}\n";
 
 /// Three hosts and their database.
 struct Fleet {
@@ -24,8 +24,16 @@ struct Fleet {
 
 impl Fleet {
     fn start(name: &str) -> Self {
+        Self::with(name, HostOptions::default())
+    }
+
+    /// Three hosts, of which the second one has options of its own.
+    fn with(name: &str, second: HostOptions) -> Self {
         let stage = Stage::new(name);
-        let others = (2..=3).map(|number| Stage::another_host(&format!("{name}-{number}"))).collect();
+        let others = vec![
+            Stage::another_host_with(&format!("{name}-2"), second),
+            Stage::another_host(&format!("{name}-3")),
+        ];
         let database = PostgresServer::start_at(stage.host.gateway()).unwrap();
         stage.write_value("tasks", "url", database.database().unwrap().as_bytes());
         Self { stage, others, database }
@@ -86,17 +94,27 @@ impl Fleet {
         self.hosts().map(|host| serde_json::from_str(&text(host)).unwrap()).collect()
     }
 
-    /// Nothing failed, and everything that was acknowledged is there; otherwise, what backends and database logged.
-    fn assert_unnoticed(&self, what: &str, seen: &Seen) {
+    /// Nothing failed, and everything that was acknowledged is there; otherwise, what the operator, the containers and the
+    /// database logged.
+    fn assert_unnoticed(&self, operator: &Running, what: &str, seen: &Seen) {
         if !seen.failures.is_empty() {
-            let script =
-                format!("for id in $({BACKENDS}); do docker logs $id 2>&1 | grep -v '\"INFO\"'; done; true");
+            println!("{}", operator.log());
+            let script = "for id in $(docker ps -aq); do docker inspect -f '{{.Name}} {{.State.StartedAt}} {{.RestartCount}}' $id; docker logs -t $id 2>&1 | grep -v '\"INFO\"'; done; true";
             for host in self.hosts() {
-                println!("{}", succeeded(&mut host.command_as_deploy(&script)));
+                println!("{}", succeeded(&mut host.command_as_deploy(script)));
             }
             println!("{}", self.database.log().unwrap());
         }
         assert_unnoticed(&self.stage.host, what, seen);
+    }
+
+    /// No host holds a fault against a release, or counts a repair that did not hold.
+    fn assert_nobody_is_blamed(&self, what: &str) {
+        for ledger in self.ledgers() {
+            assert!(ledger["failed"].is_null() && ledger["attempts"].is_null(), "{what}: {ledger:#}");
+            let results = ledger["history"].as_array().unwrap().iter().map(|entry| &entry["result"]);
+            assert!(results.into_iter().all(|result| result == "Succeeded"), "{what}: {ledger:#}");
+        }
     }
 
     /// The revision that each host serves.
@@ -133,7 +151,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     wait_until(format_args!("all have r2: {}", operator.said()), || {
         fleet.served() == ["r2"; 3] && operator.is_ready("staging")
     });
-    fleet.assert_unnoticed("three hosts", &users.stop());
+    fleet.assert_unnoticed(&operator, "three hosts", &users.stop());
     let ended: Vec<String> =
         fleet.ledgers().iter().map(|ledger| ledger["when"].as_str().unwrap().to_owned()).collect();
     let approved: Vec<Value> =
@@ -162,7 +180,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
         failed(0) && failed(1) && fleet.served() == ["r2"; 3]
     });
     fleet.wait_for_checks(&operator, 3);
-    fleet.assert_unnoticed("a revision that is bad on the second host", &users.stop());
+    fleet.assert_unnoticed(&operator, "a revision that is bad on the second host", &users.stop());
     let ledgers = fleet.ledgers();
     let tried: Vec<Vec<&str>> = ledgers
         .iter()
@@ -197,7 +215,7 @@ fn one_host_goes_first_and_nobody_notices_and_what_fails_on_one_comes_back_on_al
     assert_eq!((code, &status[2]["report"]["drained"]), (0, &Value::Bool(true)), "{status:#}");
     fleet.active("r2");
     wait_until("it serves again", || health() == 200 && operator.is_ready("staging"));
-    fleet.assert_unnoticed("a host is drained", &users.stop());
+    fleet.assert_unnoticed(&operator, "a host is drained", &users.stop());
     operator.stop();
 }
 
@@ -272,7 +290,7 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
     }
     write("on-two", "", "");
     lacking("RegistryUnavailable");
-    assert_unnoticed(&stage.host, "nine bad revisions on three hosts", &users.stop());
+    fleet.assert_unnoticed(&operator, "nine bad revisions on three hosts", &users.stop());
     assert_eq!((containers(), fleet.served()), (before, vec!["r1".to_owned(); 3]), "{}", operator.log());
     write("r1", "", "");
     wait_until(format_args!("all is well: {}", operator.said()), || operator.is_ready("staging"));
@@ -286,5 +304,144 @@ fn whatever_is_wrong_with_a_revision_three_hosts_serve_the_one_before() {
         .collect();
     let all = bad.iter().rev().map(|(revision, _)| *revision).chain(["r1"]).collect::<Vec<_>>();
     assert_eq!(tried, [all, vec!["r1"], vec!["r1"]], "each once, on the first alone");
+    operator.stop();
+}
+
+/// A fault of one host, made for real: how it begins, what is told of it, and how it ends.
+struct HostFault {
+    name: &'static str,
+    begins: fn(&SandboxHost),
+    told: &'static str,
+    ends: fn(&SandboxHost),
+}
+
+const EXHAUSTED: &str = "the host has no memory, processes or open files left";
+
+fn as_root(host: &SandboxHost, script: &str) {
+    succeeded(host.command("sh").args(["-c", script]));
+}
+
+const FAULTS: [HostFault; 6] = [
+    HostFault {
+        name: "no memory for another program",
+        begins: |host| {
+            as_root(
+                host,
+                r#"cp $(command -v runc) /tmp/runc.real
+                group=/sys/fs/cgroup/memory; [ -d $group ] || group=/sys/fs/cgroup
+                group=$group/$(hostname)-none; mkdir -p $group
+                for limit in memory.limit_in_bytes memory.max; do [ ! -e $group/$limit ] || echo 2000000 >$group/$limit; done
+                printf '#!/bin/sh\necho $$ >%s/cgroup.procs\nexec /tmp/runc.real "$@"\n' $group >/tmp/runc.none
+                chmod 755 /tmp/runc.none; mount --bind /tmp/runc.none $(command -v runc)"#,
+            );
+        },
+        told: EXHAUSTED,
+        ends: |host| {
+            as_root(
+                host,
+                "umount -l $(command -v runc); rmdir /sys/fs/cgroup/*/$(hostname)-none /sys/fs/cgroup/$(hostname)-none 2>/dev/null || true",
+            );
+        },
+    },
+    HostFault {
+        name: "no open files left",
+        begins: |host| as_root(host, "prlimit --pid $(pgrep -x containerd) --nofile=10:"),
+        told: EXHAUSTED,
+        ends: |host| {
+            as_root(
+                host,
+                "of=$(pgrep -x containerd); most=$(prlimit --pid $of --nofile -o HARD --noheadings | tr -d ' '); prlimit --pid $of --nofile=$most:",
+            );
+        },
+    },
+    HostFault {
+        name: "a full disk",
+        begins: |host| {
+            as_root(
+                host,
+                "cd /var/lib/docker; mount -t tmpfs -o size=16k none containers; dd if=/dev/zero of=containers/full bs=1k 2>/dev/null || true",
+            );
+        },
+        told: "make room on that disk",
+        ends: |host| as_root(host, "umount -l /var/lib/docker/containers"),
+    },
+    HostFault {
+        name: "a runtime that starts nothing",
+        begins: |host| {
+            as_root(
+                host,
+                "printf '#!/bin/sh\nexit 127\n' >/tmp/runc; chmod 755 /tmp/runc; mount --bind /tmp/runc $(command -v runc)",
+            );
+        },
+        told: "the OCI runtime of the host",
+        ends: |host| as_root(host, "umount -l $(command -v runc)"),
+    },
+    HostFault {
+        name: "chains of the packet filter are gone, and the edge with them",
+        begins: |host| {
+            as_root(
+                host,
+                "iptables -w -t nat -S | sed -n 's/^-A \\(.*-j DOCKER\\)$/\\1/p' | while read -r rule; do iptables -w -t nat -D $rule; done; iptables -w -t nat -F DOCKER; iptables -w -t nat -X DOCKER; docker rm -f tt-staging-app-edge-1",
+            );
+        },
+        told: "systemctl restart docker",
+        ends: |host| {
+            host.stop_docker().unwrap();
+            host.start_docker().unwrap();
+        },
+    },
+    HostFault {
+        name: "a daemon that is away",
+        begins: |host| host.stop_docker().unwrap(),
+        told: "DockerUnavailable",
+        ends: |host| host.start_docker().unwrap(),
+    },
+];
+
+#[test]
+fn a_fault_of_one_host_is_its_own_and_the_others_go_on() {
+    let dockerd_arguments = vec!["--default-address-pool=base=10.99.0.0/23,size=24".to_owned()];
+    let fleet = Fleet::with("blame", HostOptions { dockerd_arguments, ..HostOptions::default() });
+    let active = |revision: &str| fleet.write_with(revision, ["Active"; 3], "", QUICKLY);
+
+    phase("no address pool at the first rollout");
+    as_root(&fleet.others[0], "docker network create full");
+    active("r1");
+    let operator = fleet.stage.start_operator();
+    wait_until(format_args!("it is told: {}", operator.said()), || {
+        ["IPv4 address pool", "default-address-pools"].iter().all(|words| operator.log().contains(words))
+    });
+    operator.wait_for_ended_checks("staging", "app-2", 2);
+    for number in [1, 3] {
+        operator.wait_for_checks("staging", &format!("app-{number}"), 2);
+    }
+    assert_eq!(fleet.served()[0], "r1");
+    assert!(!operator.log().contains("DataWouldBeLeft"), "{}", operator.log());
+    as_root(&fleet.others[0], "docker network rm full");
+    operator.wait_until_ready("staging");
+    fleet.assert_nobody_is_blamed("no address pool");
+    for (HostFault { name, begins, told, ends }, revision) in
+        FAULTS.iter().zip(["r2", "r1"].into_iter().cycle())
+    {
+        phase(name);
+        let (before, second) = (operator.log().len(), &fleet.others[0]);
+        begins(second);
+        active(revision);
+        wait_until(format_args!("{told} is told: {}", operator.said()), || {
+            operator.log()[before..].contains(told)
+        });
+        for number in [1, 3] {
+            operator.wait_for_checks("staging", &format!("app-{number}"), 2);
+        }
+        let others = [&fleet.stage.host, &fleet.others[1]].map(|host| {
+            http(SocketAddr::new(host.address(), 3500), "GET /api/tasks?limit=1").unwrap_or_default().0
+        });
+        assert_eq!(others, [200; 2], "{name}");
+        ends(second);
+        wait_until(format_args!("{name}: all have {revision}: {}", operator.said()), || {
+            fleet.served() == [revision; 3] && operator.is_ready("staging")
+        });
+        fleet.assert_nobody_is_blamed(name);
+    }
     operator.stop();
 }

@@ -101,7 +101,7 @@ fn every_shell_tells_the_same_of_hostile_names_and_sees_what_was_restored() {
 fn it_ends_with_the_connection_and_when_the_operator_is_killed() {
     let stage = Stage::without_images("helper");
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", ""));
-    let running = || stage.as_root("pgrep -f '[w]hile read -r verb asked' || true").lines().count();
+    let running = || stage.as_root("pgrep -f '[t]asktracker-helper' || true").lines().count();
     let (stack, host) = stage.managed();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = tasktracker_operator::engine::CheckOptions::read_only(Depth::Whole);

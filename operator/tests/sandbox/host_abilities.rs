@@ -330,7 +330,7 @@ fn services_are_asked(name: &str, engine: Engine) {
         let script = |found: &_| matches!(found, Ok(HttpAnswer::Answered { status: 200, body }) if body.starts_with(b"#!"));
         assert!(many.iter().all(script), "{many:?}");
 
-        stage.as_root("pgrep -f '[w]hile \\[ -n .*head -c 1' | xargs kill");
+        stage.as_root("pgrep -f '[t]asktracker-lock' | xargs kill");
         let stays = async || {
             host.http_send(&lock, WriteMethod::Post, endpoint, "/", None, b"").await
                 != Err(Error::ConnectionLost)

@@ -1,5 +1,6 @@
 //! Nothing false and nothing written: checks of a host that nobody touches find nothing and leave it as it is.
 
+use serde_json::Value;
 use tasktracker_operator::{engine::CheckOptions, observe::Depth};
 use tasktracker_testbed::{Compose, Engine, HostOptions};
 use tokio::runtime::Runtime;
@@ -11,7 +12,7 @@ fn newer() -> HostOptions {
 }
 
 /// A host with a release, on which nothing happens any more.
-fn settled(name: &str, options: HostOptions) -> Stage {
+pub(crate) fn settled(name: &str, options: HostOptions) -> Stage {
     let stage = Stage::with(name, options);
     stage.write_stack("staging.yaml", &stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n"));
     stage.apply();
@@ -39,7 +40,7 @@ fn assert_same(stage: &Stage, before: &[String], after: &str) {
 }
 
 /// Makes checks on one connection after another: the operator is restarted `restarts` times in between.
-fn check(stage: &Stage, checks: usize, restarts: usize) {
+pub(crate) fn check(stage: &Stage, checks: usize, restarts: usize) {
     let runtime = Runtime::new().unwrap();
     let before = everything(stage);
     let started = std::time::Instant::now();
@@ -119,4 +120,80 @@ fn soak_run_with_the_oldest_engine() {
 #[ignore = "takes minutes: `cargo xtask soak quiet`"]
 fn soak_run_with_a_newer_engine() {
     run(&settled("soak-run-new", newer()), 50.0, 4);
+}
+
+/// What a daemon gives every container and network by itself: other settings of `daemon.json`.
+pub(crate) const DEFAULTS: [&str; 9] = [
+    r#"{"default-shm-size": "128M"}"#,
+    r#"{"log-opts": {"labels": "a,b", "max-size": "1m"}}"#,
+    r#"{"log-driver": "local"}"#,
+    r#"{"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 4096, "Soft": 2048}}}"#,
+    r#"{"init": true}"#,
+    r#"{"default-ipc-mode": "private"}"#,
+    r#"{"dns": ["127.0.0.1"], "dns-search": ["lab.test"]}"#,
+    r#"{"mtu": 1450, "userland-proxy": false}"#,
+    r#"{"no-new-privileges": true, "live-restore": true}"#,
+];
+
+/// Restarts the daemon with another `daemon.json`: what is there is as it was made, and nothing is made anew.
+fn restart_with(stage: &Stage, settings: &str) {
+    let made =
+        || stage.on_host("docker ps -aq --no-trunc | sort; docker network inspect -f '{{.Id}}' tt-staging");
+    let before = made();
+    stage.host.stop_docker().unwrap();
+    stage.host.write_file("/etc/docker/daemon.json", settings).unwrap();
+    stage.host.start_docker().unwrap();
+    let (_, status) = stage.json(&["status"]);
+    let drift = status[0]["report"]["drift"].as_array().cloned().unwrap();
+    // Containers may be starting still, or were ended by a daemon that does not leave them running any more.
+    let is_changed = |kind: &Value| kind.as_str().is_some_and(|kind| kind.ends_with("Changed"));
+    let changed: Vec<_> = drift.iter().filter(|item| is_changed(&item["kind"])).collect();
+    assert!(changed.is_empty(), "{settings}: {changed:#?}");
+    // Containers may have other addresses by now, of which files tell.
+    stage.apply();
+    assert_eq!(made(), before, "{settings}");
+}
+
+/// A daemon's defaults that change under a release are no drift: neither of what is there nor of what is made from then on.
+pub(crate) fn with_each_default(stage: &Stage, defaults: &[&str], checks: usize) {
+    for settings in defaults {
+        println!("{settings}");
+        restart_with(stage, settings);
+        check(stage, checks, 1);
+        stage.on_host("docker rm -f $(docker ps -q)");
+        stage.apply();
+        check(stage, checks, 1);
+    }
+    restart_with(stage, "{}");
+    check(stage, checks, 1);
+}
+
+/// Those of networks, which take theirs when they are made, are no drift either: newer engines have them.
+pub(crate) fn with_network_defaults(stage: &Stage, checks: usize) {
+    let network = r#"{"default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1450"}}}"#;
+    restart_with(stage, network);
+    stage.on_host("docker rm -f $(docker ps -q); docker network rm tt-staging");
+    stage.apply();
+    check(stage, checks, 9);
+    restart_with(stage, "{}");
+    check(stage, checks, 9);
+}
+
+#[test]
+fn defaults_of_a_daemon_are_no_drift() {
+    with_each_default(&settled("quiet-defaults", HostOptions::default()), &[DEFAULTS[0], DEFAULTS[3]], 8);
+}
+
+#[test]
+#[ignore = "takes minutes: `cargo xtask soak quiet`"]
+fn soak_thousand_checks_with_each_default_of_the_oldest_engine() {
+    with_each_default(&settled("soak-defaults-old", HostOptions::default()), &DEFAULTS, 500);
+}
+
+#[test]
+#[ignore = "takes minutes: `cargo xtask soak quiet`"]
+fn soak_thousand_checks_with_each_default_of_a_newer_engine() {
+    let stage = settled("soak-defaults-new", newer());
+    with_each_default(&stage, &DEFAULTS, 500);
+    with_network_defaults(&stage, 1_000);
 }

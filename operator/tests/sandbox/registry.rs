@@ -1,6 +1,15 @@
 //! Images from a real registry with passwords that cease to be accepted: what tags mean is settled once, and whatever
 //! keeps an image from being had, the release before serves.
 
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use serde_json::Value;
 use tasktracker_operator::host::Step;
 use tasktracker_testbed::{DemoHost, HostOptions, RegistryServer};
@@ -11,15 +20,20 @@ use crate::stage::{Running, Stage, wait_until};
 /// What the backend's containers run: asked in one call, as one of them may be on its way out.
 const LABEL: &str = "docker ps --filter label=com.docker.compose.service=backend --format '{{.Label \"tasktracker.dev/image\"}}'";
 
-struct Scene {
-    stage: Stage,
-    registry: RegistryServer,
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
+    pub(crate) registry: RegistryServer,
 }
 
 impl Scene {
     fn new(name: &str) -> Self {
+        Self::with(name, HostOptions::default())
+    }
+
+    /// With another engine.
+    pub(crate) fn with(name: &str, options: HostOptions) -> Self {
         let dockerd_arguments = vec!["--insecure-registry=10.213.0.0/16".to_owned()];
-        let stage = Stage::with(name, HostOptions { dockerd_arguments, ..HostOptions::default() });
+        let stage = Stage::with(name, HostOptions { dockerd_arguments, ..options });
         // What an earlier run pulled, from a registry that was at another port.
         stage.as_root("docker images --digests --format '{{.Repository}}@{{.Digest}} {{.Repository}}:{{.Tag}}' | tr ' ' '\\n' | grep '^10.213' | grep -v '<none>' | sort -u | xargs -rn 1 docker rmi -f || true");
         let registry = RegistryServer::start_at(stage.host.gateway()).unwrap();
@@ -33,12 +47,12 @@ impl Scene {
         self.registry.push(&self.stage.host, &image, &format!("tasktracker/{name}")).unwrap()
     }
 
-    fn push_revision(&self, image: &str, revision: &str) -> String {
+    pub(crate) fn push_revision(&self, image: &str, revision: &str) -> String {
         self.push(&format!("frontend:{image}"), &format!("frontend:{revision}"));
         self.push(&format!("backend:{image}"), &format!("backend:{revision}"))
     }
 
-    fn write(&self, revision: &str, auth: &str, policy: &str) {
+    pub(crate) fn write(&self, revision: &str, auth: &str, policy: &str) {
         let more = format!("  policy: {{rollout: {{soak: 1s}}, tags: {{interval: 1s{policy}}}}}\n");
         let text = self.stage.stack("staging", revision, &more);
         let app = format!("registry: {}/tasktracker, registryAuth: {{{auth}}}", self.registry.address());
@@ -46,7 +60,7 @@ impl Scene {
             .write_stack("staging.yaml", &text.replace("registry: registry.example.com/tasktracker", &app));
     }
 
-    fn image(&self) -> String {
+    pub(crate) fn image(&self) -> String {
         self.stage.on_host(LABEL).trim().to_owned()
     }
 
@@ -184,4 +198,62 @@ fn what_is_not_what_its_digest_says_or_comes_slowly_costs_nobody_anything() {
     ));
     forget([&named, &used]);
     assert!(!there(&named) && there(&used));
+}
+
+/// A fake registry, for what no real one can be made to say: it limits requests, and counts them. It ends with the test.
+fn limiting(address: SocketAddr) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind(address).unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    std::thread::spawn(move || {
+        let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#;
+        let answer = format!(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 300\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = [0; 4_096];
+            if stream.read(&mut head).is_ok_and(|length| length > 0) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let _: std::io::Result<()> = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    requests
+}
+
+#[test]
+fn a_refused_login_is_used_once_and_a_registry_that_limits_requests_is_left_alone() {
+    let mut scene = Scene::new("logins");
+    scene.push_revision("r1", "one");
+    scene.registry.accept(2).unwrap();
+    scene.write("one", "secret: registry", "");
+    let operator = scene.stage.start_operator();
+    let told = |reason: &str| {
+        wait_until(format_args!("{reason} is told: {}", operator.said()), || {
+            operator.log().contains(&format!("reason=\"{reason}\""))
+        });
+    };
+    told("RegistryDenied");
+    let refusals = scene.registry.refusals();
+    // Docker asks twice with one login: for the head of a manifest, and for the whole of it.
+    assert!((1..=2).contains(&refusals), "{refusals} requests with a wrong password");
+    operator.wait_for_ended_checks("staging", "app-1", 40);
+    assert_eq!(scene.registry.refusals(), refusals);
+    scene.stage.write_value("registry", "password", RegistryServer::password(2).as_bytes());
+    operator.wait_until_ready("staging");
+
+    scene.registry.stop().unwrap();
+    let requests = limiting(scene.registry.address());
+    scene.write("two", "secret: registry", "");
+    told("RegistryUnavailable");
+    assert!(operator.log().contains("registries limit who is not known"), "{}", operator.log());
+    // Both images were asked for; the questions that were under way end.
+    operator.wait_for_ended_checks("staging", "app-1", 5);
+    let asked = requests.load(Ordering::SeqCst);
+    operator.wait_for_ended_checks("staging", "app-1", 40);
+    assert_eq!(requests.load(Ordering::SeqCst), asked);
+    println!("{refusals} requests with a wrong password; {asked} to a registry that limits them");
+    operator.stop();
 }

@@ -147,7 +147,7 @@ fn what_is_wrong_with_docker_or_the_folder_is_one_line_and_nothing_is_written() 
             "install -d",
         ),
         (
-            "mv /opt/tasktracker /opt/real; ln -s /opt/real /opt/tasktracker",
+            "mv /opt/tasktracker /opt/real; ln -s /opt/real /opt/tasktracker; chown -h deploy:deploy /opt/tasktracker",
             "rm /opt/tasktracker; mv /opt/real /opt/tasktracker",
             "FolderNotWritable",
             "symbolic link",

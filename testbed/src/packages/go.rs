@@ -22,6 +22,10 @@ pub(super) struct GoProgram {
     pub(super) values: &'static [&'static str],
     /// Modules below this path are not replaced by folders, as the module itself has it, but have this version.
     pub(super) staging: Option<(&'static str, &'static str)>,
+    /// Which of its parts are built, by the tags of its files.
+    pub(super) tags: &'static str,
+    /// Whether parts of it are in C.
+    pub(super) has_c: bool,
 }
 
 impl GoProgram {
@@ -46,11 +50,12 @@ impl GoProgram {
 
     /// As a dependency of a module of ours: `go install` refuses modules that exclude or replace others.
     fn build(&self, folder: &Path) -> Result<()> {
-        let Self { name, module, version, package, .. } = self;
+        let Self { name, module, version, package, tags, has_c, .. } = self;
         let replaced = self.replaced(folder)?;
-        let text = format!("module {name}\n\ngo 1.24\n\nrequire {module} v{version}\n\n{replaced}");
+        let text = format!("module build\n\ngo 1.24\n\nrequire {module} v{version}\n\n{replaced}");
         fs::write(folder.join("go.mod"), text)?;
         let path = format!("{module}/{package}");
+        let path = path.trim_end_matches('/');
         fs::write(
             folder.join("tools.go"),
             format!("//go:build tools\n\npackage tools\n\nimport _ \"{path}\"\n"),
@@ -58,7 +63,9 @@ impl GoProgram {
         run(go(folder).args(["get", &format!("{path}@v{version}")]))?;
         let values: String = self.values.iter().map(|value| format!(" -X {value}")).collect();
         let flags = format!("-s -w{values}");
-        run(go(folder).args(["build", "-trimpath", "-ldflags", &flags, "-o", name, &path])).map(drop)
+        let mut build = go(folder);
+        build.args(["build", "-trimpath", "-tags", tags, "-ldflags", &flags, "-o", name, path]);
+        run(build.env("CGO_ENABLED", if *has_c { "1" } else { "0" })).map(drop)
     }
 
     /// What the module replaces by folders of its own repository, replaced by what was published.
@@ -79,7 +86,7 @@ impl GoProgram {
 }
 
 /// A lock between processes, until the file is closed.
-fn lock(path: &Path) -> Result<File> {
+pub(super) fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
     file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)

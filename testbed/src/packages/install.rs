@@ -1,8 +1,11 @@
 //! Running `apt-get`, with `sudo` where we are not root.
 
 use super::distribution::{Distribution, NEWER_SUITE};
+use super::go;
+use crate::cache;
 use crate::process::{is_root, run};
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +15,7 @@ pub(super) fn install(distribution: &Distribution, names: &[&str], say: &mut dyn
     say(&format!("installing {list} with apt-get"));
     let source =
         if names.iter().any(|name| is_newer(name)) { distribution.newer_source()? } else { String::new() };
+    let _turn = turn()?;
     let mut command =
         as_root().with_context(|| format!("as root, run: apt-get install --no-install-recommends {list}"))?;
     run(command
@@ -20,6 +24,11 @@ pub(super) fn install(distribution: &Distribution, names: &[&str], say: &mut dyn
         .args(names))
     .map(drop)
     .with_context(|| format!("installing {list}"))
+}
+
+/// `apt-get` does not wait for another one that reads the package lists: one of ours at a time.
+fn turn() -> Result<File> {
+    go::lock(&cache::make(&crate::cache_folder()?.join("packages"))?.join("apt.lock"))
 }
 
 /// Makes packages of the newer suite known to `apt-get`, which then prefers the machine's own nevertheless.
@@ -34,6 +43,7 @@ pub(super) fn know(distribution: &Distribution, names: &[&str], say: &mut dyn Fn
     say("reading the package lists with apt-get");
     let source =
         if names.iter().any(|name| is_newer(name)) { distribution.newer_source()? } else { String::new() };
+    let _turn = turn()?;
     let mut command = as_root().context("as root, run: apt-get update")?;
     run(command.arg(format!("SOURCE={source}")).args(["sh", "-c", include_str!("install.sh"), "sh"]))
         .map(drop)

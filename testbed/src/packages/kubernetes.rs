@@ -15,6 +15,8 @@ const API_SERVER: GoProgram = GoProgram {
         "k8s.io/component-base/version.gitMinor=34",
     ],
     staging: Some(("k8s.io/", "0.34.4")),
+    tags: "",
+    has_c: false,
 };
 
 const HELM: GoProgram = GoProgram {
@@ -24,6 +26,8 @@ const HELM: GoProgram = GoProgram {
     package: "cmd/helm",
     values: &[],
     staging: None,
+    tags: "",
+    has_c: false,
 };
 
 const KUBECONFORM: GoProgram = GoProgram {
@@ -33,6 +37,8 @@ const KUBECONFORM: GoProgram = GoProgram {
     package: "cmd/kubeconform",
     values: &[],
     staging: None,
+    tags: "",
+    has_c: false,
 };
 
 pub(super) const ALERTMANAGER: super::Package =

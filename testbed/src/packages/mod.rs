@@ -46,6 +46,8 @@ const BROWSER: [Package; 2] = [
 const BUSYBOX: Package = Package { name: "busybox-static", files: &["/usr/bin/busybox", "/bin/busybox"] };
 const POSTGRES: Package = Package { name: "postgresql", files: &["/usr/share/postgresql-common/pg_wrapper"] };
 const REGISTRY: Package = Package { name: "docker-registry", files: &["/usr/bin/docker-registry"] };
+/// A login shell that is not like `sh`, as some hosts have it.
+const TCSH: Package = Package { name: "tcsh", files: &["/usr/bin/tcsh", "/bin/tcsh"] };
 const OPENSSL: Package = Package { name: "openssl", files: &["/usr/bin/openssl"] };
 
 /// A Go that is new enough; it fetches a newer one where a module wants that.
@@ -90,6 +92,23 @@ pub fn ensure_caddy(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     unpack::unpacked("caddy", &["caddy", "libc6", "libzstd1", "busybox-static"], say)
 }
 
+/// Unpacks Debian 13's Prometheus, its tools and its exporter of hosts, with the C library that they need, into the cache
+/// folder and returns the root folder of that tree.
+///
+/// # Errors
+/// As [`ensure_caddy`].
+pub fn ensure_monitoring(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let packages = [
+        "prometheus/trixie",
+        "promtool/trixie",
+        "prometheus-alertmanager/trixie",
+        "prometheus-node-exporter/trixie",
+        "libc6/trixie",
+        "busybox-static",
+    ];
+    unpack::unpacked("monitoring-trixie", &packages, say)
+}
+
 /// The names of the missing packages.
 pub(crate) fn missing_for_docker_host() -> Vec<&'static str> {
     docker_host().iter().filter(|package| !package.is_there()).map(|package| package.name).collect()
@@ -127,13 +146,14 @@ pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
 pub fn ensure_for_tests(say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut packages = docker_host();
     packages.extend(BROWSER);
-    packages.extend([POSTGRES, REGISTRY, BUSYBOX, OPENSSL, GO, kubernetes::ALERTMANAGER]);
+    packages.extend([POSTGRES, REGISTRY, BUSYBOX, OPENSSL, TCSH, GO, kubernetes::ALERTMANAGER]);
     // In one call: each reads the package lists anew.
     ensure(&packages, say)?;
     ensure_caddy(say)?;
     newer::engine(say)?;
     kubernetes::etcd(say)?;
     kubernetes::kubectl(say)?;
+    ensure_monitoring(say)?;
     kubernetes::prometheus(say).map(drop)
 }
 

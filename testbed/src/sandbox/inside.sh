@@ -4,6 +4,7 @@ set -e
 read -r pid _ </proc/self/stat # before /proc is ours: the number the machine knows
 mount -t proc proc /proc
 echo "$NAME" >/proc/sys/kernel/hostname
+mount --make-rshared / # as systemd has it: containers may ask to see what is mounted later
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 700 /run/tasktracker
 mkdir -m 755 /run/sshd

@@ -252,6 +252,11 @@ fn engine_folder(folder: &Path, options: &HostOptions) -> Result<PathBuf> {
     };
     let clean = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     ensure!(clean && !key.is_empty(), "a name for reuse has letters, digits, '-' and '_', found {key:?}");
-    let version = if options.engine == Engine::Distribution { "" } else { "-newer" }; // an older engine cannot read it
+    // One engine cannot read what another one wrote.
+    let version = match options.engine {
+        Engine::Distribution => "",
+        Engine::Newer | Engine::Prefix(_) => "-newer",
+        Engine::Current => "-current",
+    };
     cache::make(&crate::cache_folder()?.join("engines").join(format!("{key}{version}")))
 }

@@ -28,6 +28,8 @@ pub enum Engine {
     Distribution,
     /// 26.1 from Debian 13, unpacked into the cache folder at its first use.
     Newer,
+    /// 29.5, built with Go into the cache folder at its first use: some minutes.
+    Current,
     /// The programs in `sbin` and `bin` of a folder, in front of the machine's.
     Prefix(PathBuf),
 }
@@ -40,6 +42,8 @@ pub enum Compose {
     Distribution,
     /// 2.40, built with Go into the cache folder at its first use: some minutes.
     Newer,
+    /// 5.6, built with Go into the cache folder at its first use: some minutes.
+    Current,
     /// A program of one's own.
     Plugin(PathBuf),
 }
@@ -49,6 +53,7 @@ impl Engine {
         match self {
             Self::Distribution => Ok(PathBuf::new()),
             Self::Newer => newer::engine(&mut packages::quietly),
+            Self::Current => newer::current_engine(&mut packages::quietly),
             Self::Prefix(folder) => Ok(folder.canonicalize()?),
         }
     }
@@ -59,6 +64,7 @@ impl Compose {
         match self {
             Self::Distribution => Ok(PathBuf::new()),
             Self::Newer => newer::compose(&mut packages::quietly),
+            Self::Current => newer::current_compose(&mut packages::quietly),
             Self::Plugin(program) => Ok(program.canonicalize()?),
         }
     }

@@ -1,6 +1,6 @@
 //! The edge's configuration: page and `/api` on one origin, the API alone on another port.
 
-use tasktracker_crds::{AppSpec, TlsMode};
+use tasktracker_crds::{AppSpec, TlsMode, scalars::Origin};
 
 use super::{
     BACKEND_PORT, FRONTEND_PORT, SECRETS_INSIDE,
@@ -9,7 +9,8 @@ use super::{
 
 /// A proxy to the containers that serve. The name of a file tells which ones these are, for each request anew: traffic
 /// moves without a reload, which would close connections that users keep. Replicas are found by DNS; a refused or hanging
-/// one costs a retry, not a request.
+/// one costs a retry, not a request. While the Docker daemon is away, which answers for DNS, the name of another file is the
+/// address of one of them; where there is none, an address for documentation that nobody has.
 const PROXY: &str = "@SERVICE file {
 	root /etc/caddy/upstreams/SERVICE
 	try_files *
@@ -17,7 +18,16 @@ const PROXY: &str = "@SERVICE file {
 map @SERVICE {http.matchers.file.relative} {upstream} {
 	~^/?(.+)$ ${1}
 }
-reverse_proxy @SERVICE {
+@SERVICE_address file {
+	root /etc/caddy/addresses/SERVICE
+	try_files *
+}
+vars @SERVICE_address address {http.matchers.file.relative}
+map {http.vars.address} {address} {
+	~^/?(.+)$ ${1}
+	default 192.0.2.1
+}
+reverse_proxy @SERVICE {address}:PORT {
 	dynamic a {
 		name {upstream}
 		port PORT
@@ -61,6 +71,9 @@ pub(super) fn render(app: &AppSpec) -> String {
         "# Written by tasktracker-operator from the stack's spec; changes made here are taken back.
 {{{options}
 	grace_period 10s
+	log {{
+		exclude admin.api http.handlers.reverse_proxy
+	}}
 }}
 
 (page) {{
@@ -128,7 +141,7 @@ fn tls_options(mode: TlsMode, app: &AppSpec) -> String {
 
 /// Page and API over TLS, under whatever name they are asked for; plain HTTP leads there, but for what balancers ask.
 fn tls_sites(mode: TlsMode, app: &AppSpec) -> String {
-    let origin = app.public_url.as_ref().map_or("", |origin| origin.as_str());
+    let origin = app.public_url.as_ref().map(Origin::canonical).unwrap_or_default();
     let name = edge::name(app).unwrap_or_default();
     let tls = match mode {
         TlsMode::Secret => {

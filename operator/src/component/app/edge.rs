@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{AppSpec, SecretKeySpec, TlsMode, scalars::SecretName};
 
-use super::{EDGE, secrets_mount, stop_grace};
+use super::{BACKEND, EDGE, FRONTEND, secrets_mount, stop_grace};
 use crate::{
     project::{
-        CertificatePair, CertificateProbe, Owner, Reload, SECRETS_FOLDER, Service, Validation, Volume,
-        VolumeRole,
+        CertificatePair, CertificateProbe, Expect, Owner, PublishedProbe, Reload, SECRETS_FOLDER, Service,
+        Validation, Volume, VolumeRole,
         compose::{self, Healthcheck, Limits, Mount, PublishedPort},
     },
     source::Stack,
@@ -69,8 +69,9 @@ pub(super) fn certificate(stack: &Stack, app: &AppSpec) -> Option<CertificatePro
 /// The name that its certificate is for.
 pub(super) fn name(app: &AppSpec) -> Option<String> {
     let origin = app.public_url.as_ref().filter(|_| app.tls.mode != TlsMode::Off)?;
-    let host = origin.as_str().strip_prefix("https://")?;
-    Some(host.split_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase())
+    let origin = origin.canonical();
+    let host = origin.strip_prefix("https://")?;
+    Some(host.split_once(':').map_or(host, |(name, _)| name).to_owned())
 }
 
 /// Whether it makes what outlives its container.
@@ -118,7 +119,29 @@ pub(super) fn edge(stack: &Stack, app: &AppSpec) -> Service {
         argv: words(&["caddy", "adapt", "--config", CONFIG, "--adapter", "caddyfile"]),
         limit: VALIDATION_LIMIT,
     };
-    Service { reload, validations: vec![validation], ..Service::new(compose) }
+    let published = published(stack, app);
+    Service { reload, validations: vec![validation], published, ..Service::new(compose) }
+}
+
+/// What users ask: the page, the API below it, and the API alone.
+fn published(stack: &Stack, app: &AppSpec) -> Vec<PublishedProbe> {
+    let ports = &stack.spec.ports;
+    let tls_name = name(app);
+    let page = if tls_name.is_some() { ports.https.0 } else { ports.page.0 };
+    let is_json = || Expect::JsonSubset(serde_json::json!({}));
+    let probes = [
+        (page, "/", FRONTEND, Expect::Status(200)),
+        (page, "/api/tasks?limit=1", BACKEND, is_json()),
+        (ports.api.0, "/tasks?limit=1", BACKEND, is_json()),
+    ];
+    let probe = |(port, path, behind, expect): (u16, &str, &str, Expect)| PublishedProbe {
+        port,
+        path: path.to_owned(),
+        tls_name: tls_name.clone(),
+        expect,
+        behind: Some(behind.to_owned()),
+    };
+    probes.map(probe).into()
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ const FRONTEND: &str = "frontend";
 /// The service that leads traffic to the others.
 const EDGE: &str = "edge";
 
+/// Services whose containers tell of themselves at `/metrics`, each with its port.
+pub(super) fn scraped() -> impl Iterator<Item = (&'static str, u16)> {
+    [(BACKEND, BACKEND_PORT)].into_iter()
+}
+
 /// The component.
 pub(super) struct App;
 
@@ -97,6 +102,7 @@ fn blue_green(name: &str, compose: compose::Service) -> Service {
     let strategy = Strategy::BlueGreen(BlueGreen {
         proxy: EDGE.to_owned(),
         upstreams: format!("files/{EDGE}/upstreams/{name}"),
+        addresses: format!("files/{EDGE}/addresses/{name}"),
         port,
         paths: paths.iter().map(|&path| path.to_owned()).collect(),
     });
@@ -194,7 +200,7 @@ fn backend(stack: &Stack, app: &AppSpec) -> compose::Service {
     environment.insert("LOG_LEVEL".to_owned(), log_level.as_str().to_owned());
     environment.entry("DRAIN_TIMEOUT".to_owned()).or_insert_with(|| drain_seconds(stack));
     if let Some(origin) = &app.public_url {
-        environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.to_string());
+        environment.entry("ALLOWED_ORIGINS".to_owned()).or_insert_with(|| origin.canonical());
     }
     let data = app.database.sqlite.iter().map(|_| Mount::volume(DATA, DATA_INSIDE));
     let seen = see_secrets(BACKEND, &backend_secrets(app), &mut environment);

@@ -76,7 +76,7 @@ impl Component for Echo {
             body: settings.object.clone(),
         };
         let password = SecretKeySpec { secret: super::fixed("echo"), key: "password".to_owned() };
-        let password = SecretFile { reference: password, mode: 0o400, owner: Some(USER) };
+        let password = SecretFile { reference: password.into(), mode: 0o400, owner: Some(USER) };
         let volume =
             Volume { name: format!("{}-data", empty.name), role: VolumeRole::Data, owner: Some(USER) };
         Project {

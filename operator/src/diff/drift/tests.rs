@@ -206,6 +206,29 @@ fn the_exit_status_that_inspect_tells_comes_before_that_of_the_list() {
 }
 
 #[test]
+fn folders_that_are_closed_to_the_edge_or_open_to_everybody_are_seen() {
+    let folder = |mode: u32| FileFact::Folder { mode, uid: 1500, gid: 1500 };
+    for (path, mode, is_seen) in [
+        ("files/edge/addresses/backend", 0o700, true),
+        ("files/edge/addresses", 0o700, true),
+        ("files/edge/addresses/backend", 0o755, false),
+    ] {
+        let seen = kinds(|observed| drop(observed.files.insert(path.to_owned(), folder(mode))));
+        let expected = is_seen.then(|| (DriftKind::FileMode, path.to_owned()));
+        assert_eq!(seen, Vec::from_iter(expected), "{path} {mode:o}");
+    }
+    for (mode, is_seen) in [(0o777, true), (0o775, false), (0o755, false)] {
+        let path = "/opt/tasktracker/staging/app";
+        let mut observed = in_sync();
+        observed.own_folders = vec![(path.to_owned(), folder(mode))];
+        let items = found(&observed);
+        let told: Vec<_> = items.iter().map(|item| (item.kind, item.path.as_deref(), item.answer)).collect();
+        let expected = is_seen.then_some((DriftKind::FileMode, Some(path), Answer::Report));
+        assert_eq!(told, Vec::from_iter(expected), "{mode:o}");
+    }
+}
+
+#[test]
 fn files_are_seen_by_mode_kind_and_place() {
     let path = "files/edge/Caddyfile".to_owned();
     let put =
@@ -312,17 +335,13 @@ fn a_folder_that_was_exchanged_is_not_what_the_container_sees() {
 #[test]
 fn the_host_itself_is_judged_even_where_nothing_was_applied() {
     let facts = crate::host::Facts {
-        user: "deploy".to_owned(),
         compose: "2.40.3".to_owned(),
-        engine: "26.1.5".to_owned(),
-        api: (1, 45),
         disks: vec![
             Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 50 },
             Disk { place: "/var/lib/docker".to_owned(), free_percent: 5, free_inodes_percent: 2 },
         ],
         forwarding: Some(false),
-        seconds: None,
-        taken: tokio::time::Instant::now(),
+        ..crate::host::Facts::for_tests()
     };
     let bad = |observed: &mut Observed| {
         observed.facts = Some(facts);
@@ -357,8 +376,14 @@ fn what_the_host_gives_every_container_is_no_drift() {
     let defaults = host_defaults(&observed);
     assert_eq!(defaults, BTreeMap::from([limit]));
     assert_eq!(found(&observed).len(), 4);
-    observed.ledger.as_mut().unwrap().host_defaults = defaults;
+    let ledger = observed.ledger.as_mut().unwrap();
+    ledger.host_defaults = defaults;
     assert_eq!(found(&observed).len(), 1);
+    // What was made while the daemon gave something is as it was made when the daemon gives something else.
+    let ledger = observed.ledger.as_mut().unwrap();
+    *ledger = ledger.clone().made_with([("init".to_owned(), "true".to_owned())]);
+    ledger.host_defaults = BTreeMap::from([("ulimits/nofile".to_owned(), "1:2".to_owned())]);
+    assert!(found(&observed).is_empty(), "{:?}", found(&observed));
 }
 
 #[test]

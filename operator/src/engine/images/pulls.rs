@@ -6,9 +6,10 @@ use tasktracker_crds::conditions::reasons;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Images, REST,
+    Images,
     background::spawn_recorded,
     credentials::{Credentials, credentials},
+    logins::Logins,
 };
 use crate::{
     engine::ProjectContext,
@@ -43,6 +44,8 @@ pub(super) struct Pull {
     pub(super) running: Option<watch::Receiver<()>>,
     /// Why it failed, and when.
     refused: Option<(Refusal, Instant)>,
+    /// How often in a row.
+    failures: u32,
     pub(super) used: Instant,
 }
 
@@ -55,7 +58,8 @@ impl Images {
                 return (refusal.reason(), refusal.message(&key.reference));
             }
         }
-        let message = format!("image {}: it is pulled before anything is touched", key.reference);
+        let message =
+            format!("image {}: not on the host; it is pulled before anything is touched", key.reference);
         (reasons::PULLING_IMAGES, message)
     }
 
@@ -70,7 +74,9 @@ impl Images {
             let key = PullKey::new(&context.stack.key, context.host, reference);
             let credentials = credentials(context, reference).await;
             let (host, image) = (context.host.clone(), reference.clone());
-            let pulled = async move { pull(&host, &image, &credentials).await };
+            let logins = self.logins.clone();
+            let namespace = key.namespace.clone();
+            let pulled = async move { pull(&host, &image, &credentials, (&namespace, &logins)).await };
             running.extend(self.begin_to_pull(key, context.host.clone(), Instant::now(), pulled));
         }
         running
@@ -87,13 +93,14 @@ impl Images {
         let (sender, receiver) = watch::channel(());
         {
             let mut state = self.state();
-            let new = || Pull { running: None, refused: None, used: now };
+            let new = || Pull { running: None, refused: None, failures: 0, used: now };
             let pull = state.pulls.entry(key.clone()).or_insert_with(new);
             pull.used = now;
             if pull.running.is_some() {
                 return pull.running.clone();
             }
-            if pull.refused.as_ref().is_some_and(|(_, when)| now < *when + REST) {
+            let failures = pull.failures;
+            if pull.refused.as_ref().is_some_and(|(refusal, when)| now < *when + refusal.pause(failures)) {
                 return None;
             }
             pull.running = Some(receiver.clone());
@@ -105,8 +112,10 @@ impl Images {
             match pulled {
                 Ok(()) => drop(state.pulls.remove(&key)),
                 Err(refusal) => {
-                    let now = Instant::now();
-                    state.pulls.insert(key, Pull { running: None, refused: Some((refusal, now)), used: now });
+                    let (now, before) = (Instant::now(), state.pulls.get(&key));
+                    let failures = before.map_or(0, |pull| pull.failures).saturating_add(1);
+                    let refused = Some((refusal, now));
+                    state.pulls.insert(key, Pull { running: None, refused, failures, used: now });
                 }
             }
         });
@@ -114,9 +123,19 @@ impl Images {
     }
 }
 
-async fn pull(host: &Host, reference: &str, credentials: &Credentials) -> Result<(), Refusal> {
-    let login = credentials.login(host, registry_of(reference)).await?;
-    host.pull(reference, login.as_ref()).await.unwrap_or_else(|error| Err(Refusal::unavailable(error)))?;
+async fn pull(
+    host: &Host,
+    reference: &str,
+    credentials: &Credentials,
+    (namespace, logins): (&str, &Logins),
+) -> Result<(), Refusal> {
+    let registry = registry_of(reference);
+    let login = credentials.login(host, registry).await?;
+    let pulled = async {
+        let pulled = host.pull(reference, login.as_ref()).await;
+        pulled.unwrap_or_else(|error| Err(Refusal::unavailable(error)))
+    };
+    logins.ask((namespace, registry), login.as_ref(), pulled).await?;
     let wanted = exact(reference);
     let image = host.image(&wanted).await.map_err(Refusal::unavailable)?;
     image

@@ -13,6 +13,8 @@ fn stack(namespace: &str) -> Stack {
 }
 
 const APP: ComponentName = ComponentName::App;
+/// The shortest pause after a registry did not answer, and the interval at which it is asked otherwise.
+const REST: Duration = Duration::from_secs(10);
 
 fn host() -> Arc<Host> {
     Arc::new(Host::new(Target::for_tests("app-1", "127.0.0.1", 22)))
@@ -57,10 +59,28 @@ async fn a_question_that_panics_is_asked_again() {
     over(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect())).await;
     assert!(images.state().tags[&key].refused.is_some());
     assert!(images.begin_to_ask(key.clone(), (REST, now), host.clone(), defect()).is_none(), "at once");
-    let said = async { Ok((ResolvedTag::Digest("sha256:a".to_owned()), true)) };
+    let meaning = ResolvedTag::Digest("sha256:a".to_owned());
+    let said = async { Ok(Resolved { meaning, by_registry: true, refused: None }) };
     over(images.begin_to_ask(key.clone(), (REST, now + REST), host, said)).await;
     let state = images.state();
     assert_eq!((state.tags[&key].found.as_deref(), &state.tags[&key].refused), (Some("sha256:a"), &None));
+}
+
+#[tokio::test]
+async fn a_registry_that_limits_requests_is_left_alone_where_the_image_that_is_there_stands_in_too() {
+    let (images, host, now) = (Arc::<Images>::default(), host(), Instant::now());
+    let key = (stack("a").key, "r.example/backend:r1".to_owned());
+    images.state().tags.insert(key.clone(), Tag::new(now));
+    let limited = Refusal::judge(Some(429), "toomanyrequests");
+    let stood_in = Resolved::here(ResolvedTag::Digest("sha256:a".to_owned()), Some(limited));
+    over(images.begin_to_ask(key.clone(), (REST, now), host, async { Ok(stood_in) })).await;
+    let state = images.state();
+    let tag = &state.tags[&key];
+    assert_eq!((&tag.refused, &tag.found, tag.failures), (&None, &None, 1));
+    let pause = Duration::from_mins(5);
+    assert!(REST < pause && !tag.is_due(REST, now + REST) && tag.is_due(REST, now + pause));
+    // What its stack asks for less often is not asked for more often because of it.
+    assert!(!tag.is_due(2 * pause, now + pause));
 }
 
 #[tokio::test]

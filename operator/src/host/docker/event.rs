@@ -19,6 +19,9 @@ const BURST: Duration = Duration::from_millis(2);
 const BURST_FRAMES: usize = 100;
 /// The label of a container that names its Compose project.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
+/// Those that name its service, and its number among those of the service.
+const SERVICE_LABEL: &str = "com.docker.compose.service";
+const NUMBER_LABEL: &str = "com.docker.compose.container-number";
 
 /// A stream of events.
 pub(in crate::host) struct Events {
@@ -42,6 +45,15 @@ pub(in crate::host) enum Origin {
 pub(in crate::host) enum Subject<'a> {
     /// A container of this Compose project.
     Project(&'a str),
+    /// A container of which the kernel ended a process for its memory.
+    OutOfMemory {
+        /// Its Compose project.
+        project: &'a str,
+        /// Its service.
+        service: &'a str,
+        /// Its number among those of the service.
+        replica: &'a str,
+    },
     /// A network by its name, and the container that joined or left it, by its ID.
     Network(&'a str, Option<&'a str>),
     /// A volume by its name.
@@ -75,7 +87,14 @@ impl Event {
     fn subject(&self) -> Subject<'_> {
         let attribute = |key: &str| self.actor.attributes.get(key).map(String::as_str);
         match self.r#type.as_str() {
-            "container" => attribute(PROJECT_LABEL).map_or(Subject::Other, Subject::Project),
+            "container" => {
+                let Some(project) = attribute(PROJECT_LABEL) else { return Subject::Other };
+                let service = attribute(SERVICE_LABEL).filter(|_| self.action == "oom");
+                match (service, attribute(NUMBER_LABEL)) {
+                    (Some(service), Some(replica)) => Subject::OutOfMemory { project, service, replica },
+                    _ => Subject::Project(project),
+                }
+            }
             "network" | "volume" if self.action == "prune" => Subject::Unknown,
             "network" => attribute("name")
                 .map_or(Subject::Other, |name| Subject::Network(name, attribute("container"))),
@@ -186,6 +205,26 @@ mod tests {
         let endless = vec![b'x'; LINE_LIMIT + 1];
         assert_eq!(take(&mut rest, &endless), Some(Origin::Foreign), "an endless line is a reason to check");
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn an_end_for_want_of_memory_names_the_replica() {
+        let event = |action: &str, number: &str| {
+            format!(
+                "{{\"Type\":\"container\",\"Action\":\"{action}\",\"Actor\":{{\"ID\":\"c\",\"Attributes\":{{\"com.docker.compose.project\":\"p\",\"com.docker.compose.service\":\"s\"{number}}}}}}}\n"
+            )
+        };
+        let number = ",\"com.docker.compose.container-number\":\"2\"";
+        for (text, expected) in
+            [(event("oom", number), true), (event("die", number), false), (event("oom", ""), false)]
+        {
+            let is_it = |subject: Subject<'_>| {
+                let wanted = Subject::OutOfMemory { project: "p", service: "s", replica: "2" };
+                if subject == wanted { Origin::Ours } else { Origin::Foreign }
+            };
+            let found = take_lines(&mut BytesMut::new(), text.as_bytes(), is_it);
+            assert_eq!(found == Some(Origin::Ours), expected, "{text}");
+        }
     }
 
     #[test]

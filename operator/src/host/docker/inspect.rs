@@ -31,6 +31,11 @@ pub struct Details {
     pub uptime: Option<Duration>,
     /// Exit status of its last run; nothing while it runs.
     pub exit_code: Option<i32>,
+    /// What its health check said last, where that failed.
+    pub health_output: Option<String>,
+    /// Whether Docker calls it unhealthy although no check of its health failed: it was paused, and is not checked again
+    /// before its next turn.
+    pub awaits_check: bool,
     /// IDs of its networks, by name; only of those it is really in.
     pub network_ids: BTreeMap<String, String>,
 }
@@ -43,6 +48,9 @@ pub struct ImageConfig {
     /// Folders that get a volume of their own unless they are given one.
     pub volumes: Vec<String>,
 }
+
+/// Characters of a health check's output that are kept.
+const MOST_OUTPUT: usize = 300;
 
 /// Fields with one value: where it is, what Compose calls it, and the texts that mean Docker's default.
 const FIELDS: &[(&str, &str, &[&str])] = &[
@@ -167,7 +175,20 @@ impl Details {
             answer["State"]["Pid"].as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id > 0);
         let started_at = started_at(&answer["State"]);
         let exit_code = exit_code(&answer["State"]).filter(|_| process.is_none() && started_at.is_some());
-        let details = Self { settings, process, restarts, started_at, uptime: None, exit_code, network_ids };
+        let health = &answer["State"]["Health"];
+        let health_output = failed_check(&health["Log"]);
+        let awaits_check = health["Status"] == "unhealthy" && health["FailingStreak"] == 0;
+        let details = Self {
+            settings,
+            process,
+            restarts,
+            started_at,
+            uptime: None,
+            exit_code,
+            health_output,
+            awaits_check,
+            network_ids,
+        };
         details.at(now)
     }
 
@@ -182,6 +203,14 @@ impl Details {
 fn started_at(state: &Value) -> Option<Timestamp> {
     let started = state["StartedAt"].as_str()?.parse::<Timestamp>().ok()?;
     (started > Timestamp::UNIX_EPOCH).then_some(started)
+}
+
+/// The output of the last health check, where that failed; on one line, and not a long one.
+fn failed_check(log: &Value) -> Option<String> {
+    let last = log.as_array()?.last().filter(|last| last["ExitCode"] != 0)?;
+    let words: Vec<&str> = last["Output"].as_str()?.split_whitespace().collect();
+    let output: String = words.join(" ").chars().take(MOST_OUTPUT).collect();
+    (!output.is_empty()).then_some(output)
 }
 
 fn exit_code(state: &Value) -> Option<i32> {

@@ -42,10 +42,12 @@ pub(super) const SOCKET: &str = "/var/run/docker.sock";
 const BODY_LIMIT: usize = 16 << 20;
 /// Largest answer about one thing, and largest entry of a list, in bytes: once read, it is many times as large.
 const THING_LIMIT: usize = 1 << 20;
-/// Lines of a container's log that are told.
-const LOG_LINES: usize = 20;
+/// The last lines of a container's log that are read.
+const LOG_LINES: usize = 200;
 /// The newest API version that was tested.
 const NEWEST_API: (u32, u32) = (1, 45);
+/// The first API version that tells where an image comes from.
+const API_WITH_ORIGINS: (u32, u32) = (1, 53);
 /// Requests that are under way at once, each in a channel of its own.
 const CHANNELS: usize = 6;
 /// Images whose configuration is remembered: an image never changes.
@@ -55,6 +57,8 @@ const CONTAINERS_KEPT: usize = 200;
 
 /// The read path: it has no way to send anything but GET, and in [`registry`] pulls of images.
 pub(super) struct DockerReader {
+    /// What the daemon speaks.
+    api: (u32, u32),
     prefix: String,
     answer_limit: Duration,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
@@ -75,8 +79,23 @@ struct Inspected {
 pub struct Image {
     /// ID, `sha256:` and 64 hexadecimal digits.
     pub id: String,
-    /// Digests under which it was pulled, each with its repository; none where it was loaded or built.
+    /// Digests under which it was pulled, each with its repository. Where it was loaded or built there is none, or, in the
+    /// image store of containerd, its ID.
     pub repo_digests: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct IdentityAnswer {
+    #[serde(rename = "Identity", default)]
+    identity: Option<Identity>,
+}
+
+/// Where an image comes from.
+#[derive(Deserialize)]
+struct Identity {
+    /// A value for each repository that it was pulled from.
+    #[serde(rename = "Pull", default)]
+    pulled: Option<Vec<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +154,7 @@ impl DockerReader {
     pub(super) fn new(api: (u32, u32), answer_limit: Duration) -> Self {
         let (major, minor) = api.min(NEWEST_API);
         Self {
+            api,
             prefix: format!("/v{major}.{minor}"),
             answer_limit,
             idle: Mutex::default(),
@@ -201,6 +221,23 @@ impl DockerReader {
         let answer: Option<ImageAnswer> = self.get(connection, &format!("/images/{reference}/json")).await?;
         Ok(answer
             .map(|answer| Image { id: answer.id, repo_digests: answer.repo_digests.unwrap_or_default() }))
+    }
+
+    /// Whether an image was pulled, or pushed, by the daemon; nothing where it cannot tell.
+    pub(super) async fn was_pulled(
+        &self,
+        connection: &Connection,
+        reference: &str,
+    ) -> Result<Option<bool>, Error> {
+        if self.api < API_WITH_ORIGINS {
+            return Ok(None);
+        }
+        let (major, minor) = API_WITH_ORIGINS;
+        let newer = Self { prefix: format!("/v{major}.{minor}"), ..Self::new(self.api, self.answer_limit) };
+        let answer: Option<IdentityAnswer> =
+            newer.get(connection, &format!("/images/{reference}/json")).await?;
+        let pulled = |answer: IdentityAnswer| answer.identity.and_then(|identity| identity.pulled);
+        Ok(answer.map(|answer| pulled(answer).is_some_and(|pulled| !pulled.is_empty())))
     }
 
     /// What an image brings along for its containers, by its ID; asked once.

@@ -62,6 +62,28 @@ mounts() {
     printf 'M %s %s %s\n' "$device" "$root" "$place"
   done <"/proc/$1/mountinfo"
 }
+# Lines of files, each with the file's name. $1: a folder; the rest: files in it.
+shown() {
+  at=$1
+  shift
+  for file do
+    while read -r line; do printf 'U %s %s\n' "$file" "$line"; done <"$at/$file"
+  done
+}
+# What the control groups of a process use, version 2 or 1. $1: the process.
+usage() {
+  groups=/sys/fs/cgroup
+  while IFS=: read -r _ of path; do
+    case $of in
+      '') shown "$groups$path" memory.current memory.max memory.stat cpu.stat pids.current pids.max io.stat ;;
+      memory) shown "$groups/memory$path" memory.usage_in_bytes memory.limit_in_bytes memory.stat ;;
+      *cpuacct*) shown "$groups/cpuacct$path" cpuacct.usage ;;
+      pids) shown "$groups/pids$path" pids.current pids.max ;;
+      blkio) shown "$groups/blkio$path" blkio.throttle.io_service_bytes_recursive ;;
+    esac
+    case ,$of, in *,cpu,*) shown "$groups/cpu$path" cpu.stat ;; esac
+  done <"/proc/$1/cgroup"
+}
 state= number=0
 while read -r verb asked; do
   case $verb in
@@ -79,6 +101,7 @@ while read -r verb asked; do
     locks) locks ;;
     ports) ports ;;
     mounts) mounts "$asked" ;;
+    usage) usage "$asked" ;;
   esac
   printf 'END %s\n' "$number"
 done 2>/dev/null

@@ -5,7 +5,8 @@
 # sets its mode; "P path mode" sets a mode; "R path" removes a file; "S" makes sure that files are on
 # the disk; "A path time" sets aside what stands at a path; "K releases…" removes every other stored release;
 # "I images…" removes images that no stored release names; "X destination number kind image (name attributes)…" extracts
-# a staged archive as root, into a folder ("f") or onto a volume ("v"); "D seconds words…" runs docker.
+# a staged archive as root, into a folder ("f"), over a folder itself ("o") or onto a volume ("v"); "D seconds words…"
+# runs docker.
 # Exit 75: a program of another writer still runs; 76: another writer took over; 73: cannot write; 1: docker failed.
 umask 022
 base=$1 project=$1${2:+/$2} epoch=$3 staging=$4
@@ -64,16 +65,26 @@ aside() { # $1: path; $2: time. Nothing is followed, and nothing but an empty fo
   [ ! -e "$at.moved-$2" ] && [ ! -L "$at.moved-$2" ] || fail 73 "$at.moved-$2 is there already"
   mv -T -- "$at" "$at.moved-$2" || fail 73 "$at cannot be set aside"
 }
+# The user's own configuration of the client may give every container an environment (`proxies`): this one has nothing
+# but the plugins, and logins are not needed, since nothing is pulled here.
+client=$staging/client plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
+mkdir -m 700 "$client" && printf '{}\n' >"$client/config.json" || fail 73 "$staging is full"
+[ ! -d "$plugins" ] || ln -s "$plugins" "$client/cli-plugins" || fail 73 "$staging is full"
 run() { # $1: seconds; the rest: arguments of docker. What it says is cut, its status is kept.
   limit=$1
   shift
   {
-    cd / && timeout -k 10 "$limit" env -i PATH="$PATH" HOME="$HOME" DOCKER_CONFIG="${DOCKER_CONFIG:-$HOME/.docker}" \
+    cd / && timeout -k 10 "$limit" env -i PATH="$PATH" HOME="$HOME" DOCKER_CONFIG="$client" \
       docker -H unix:///var/run/docker.sock "$@" <"$input" 2>&1
     echo "$?" >"$staging/status"
   } | { head -c 65536; cat >/dev/null; } >"$staging/output"
   status=$(cat "$staging/status" 2>/dev/null)
   [ "$status" = 0 ] && return
+  # What somebody else did meanwhile is done.
+  case "$1 $(head -c 4096 "$staging/output")" in
+    unpause*' is not paused'* | 'network '*' is not connected to '*) return ;;
+    rename*' same name as its current name'* | rm*'No such container'*) return ;;
+  esac
   say "docker $1: exit status ${status:-unknown}"
   cat "$staging/output" >>"$staging/said"
   discard "$staging"
@@ -85,6 +96,10 @@ extract() { # $1: folder or volume; $2: what was staged; $3: kind; $4: image; th
   mkdir -m 700 "$staging/extracted" || fail 73 "$staging is full"
   case $kind in
     f) mount=type=bind,src=$staging/extracted,dst=$inside ;;
+    o)
+      above "$destination/."
+      mount=type=bind,src=$project/$destination,dst=$inside/$(plain "$1")
+      ;;
     v)
       run 60 volume inspect "$destination" # Docker would make one without labels
       mount=type=volume,src=$destination,dst=$inside/$(plain "$1"),volume-nocopy
@@ -97,7 +112,7 @@ extract() { # $1: folder or volume; $2: what was staged; $3: kind; $4: image; th
   run 60 cp - "$container:$inside"
   input=/dev/null
   run 60 rm -f -v "$container"
-  [ "$kind" = v ] || place "$@"
+  [ "$kind" != f ] || place "$@"
   rm -rf -- "$staging/extracted"
 }
 verify() { # names of extracted files, each with owner, group, mode and size

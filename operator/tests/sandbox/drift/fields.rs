@@ -177,7 +177,7 @@ pub(super) fn each_field(bench: &Bench) -> usize {
     let told: Vec<String> = config_changes(bench).into_iter().map(|(path, ..)| path).collect();
     let expected = ["", "/aliases"].map(|part| format!("{CONTAINER}/networks/tt-staging{part}"));
     assert_eq!(told, expected);
-    // The recreation that the plan names ends it.
+    // The connection that the plan names ends it.
     bench.stage.apply();
     assert_eq!(bench.check().drift, Vec::new());
     fields().len() + COMMANDS.len() + 1
@@ -212,7 +212,10 @@ fn config_changes(bench: &Bench) -> Vec<(String, String, String)> {
         }
     }
     let actions: Vec<String> = evaluation.plan.repairs.iter().map(|repair| repair.action.words()).collect();
-    let repairs = |action: &String| action == "recreate frontend" || action.starts_with("rename ");
+    let in_place = ["rename ", "update ", "connect ", "disconnect "];
+    let repairs = |action: &String| {
+        action == "recreate frontend" || in_place.iter().any(|words| action.starts_with(words))
+    };
     assert_eq!(actions.iter().any(repairs), !told.is_empty(), "{told:?}: {actions:?}");
     told
 }

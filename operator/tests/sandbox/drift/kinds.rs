@@ -133,6 +133,29 @@ fn files() -> Vec<Case> {
             Back::Healed,
         ),
         case(
+            "a folder that services cannot enter",
+            "chmod 700 files/edge",
+            vec![told(FileMode, edge, "files/edge", "mode 0755", "mode 0700")],
+            &["set the mode of files/edge to 0755"],
+            Back::Healed,
+        ),
+        Case {
+            as_root: true,
+            ..case(
+                "a folder of somebody else, which nobody can enter",
+                "chown root:root files/edge/upstreams && chmod 700 files/edge/upstreams",
+                vec![told(
+                    FileMode,
+                    edge,
+                    "files/edge/upstreams",
+                    "mode 0755, owner 1500",
+                    "mode 0700, owner 0",
+                )],
+                &["give files/edge/upstreams to user 1500:1500, with the mode 0755"],
+                Back::Healed,
+            )
+        },
+        case(
             "a symbolic link in a file's place",
             "mv files/edge/Caddyfile /tmp/kept && ln -s /etc/passwd files/edge/Caddyfile",
             vec![told(NotAFile, edge, CADDYFILE, "a file", "a symbolic link")],
@@ -191,6 +214,10 @@ fn stale(found: &'static str) -> Expected {
     told(ContentStale, Some("edge"), "tt-staging-app-edge-1/etc/caddy", "the folder files/edge", found)
 }
 
+fn not_served(path: &'static str, found: &'static str) -> Expected {
+    told(NotServing, Some("edge"), path, "an answer for users", found)
+}
+
 fn containers() -> Vec<Case> {
     let backend = Some("backend");
     let other_image = "cd /tmp && old=$(docker image inspect --format '{{.Id}}' registry.example.com/tasktracker/frontend:r1)
@@ -231,6 +258,23 @@ fn containers() -> Vec<Case> {
             "cp -a files/edge files/new && mv files/edge /tmp/old && mv files/new files/edge && rm -r /tmp/old",
             vec![stale("a folder that is gone")],
             &["restart tt-staging-app-edge-1"],
+            Back::Healed,
+        ),
+        case(
+            "users get errors though every container is healthy",
+            r#"docker exec tt-staging-app-edge-1 wget -q -O - --header 'Content-Type: application/json' --post-data '{"admin":{"listen":"localhost:2019"},"apps":{"http":{"servers":{"x":{"listen":[":3500"],"routes":[{"handle":[{"handler":"static_response","status_code":500}]}]}}}}}' http://127.0.0.1:2019/load"#,
+            vec![
+                not_served(
+                    "3500/",
+                    "expected status 200, found 500; frontend itself answers: tt-staging-app-edge-1 does not lead there",
+                ),
+                not_served(
+                    "3500/api/tasks?limit=1",
+                    "expected status 200, found 500; backend itself answers: tt-staging-app-edge-1 does not lead there",
+                ),
+                not_served("8000/tasks?limit=1", "127.0.0.1:8000: …"),
+            ],
+            &["reload edge"],
             Back::Healed,
         ),
         case(
@@ -288,6 +332,13 @@ fn strangers() -> Vec<Case> {
             "a stranger in our network",
             "docker run -d --name stranger --network tt-staging caddy:2.6.2 sleep 600",
             rogue("is in the network tt-staging"),
+            &[],
+            gone(),
+        ),
+        case(
+            "a stranger that users are sent to",
+            "docker run -d --name stranger --network tt-staging --network-alias $(ls files/edge/upstreams/backend | head -n 1) caddy:2.6.2 sleep 600",
+            rogue("is in the network tt-staging, takes requests for backend, whose name it has there"),
             &[],
             gone(),
         ),
@@ -396,6 +447,13 @@ fn conditions(bench: &Bench) -> Vec<DriftKind> {
     stage.apply();
     bench.assert_quiet("the container was made anew");
 
+    let health = format!("docker inspect --format '{{{{.State.Health.Status}}}}' {BACKEND}");
+    let paused = stage.on_host(&format!("docker pause {BACKEND} && docker unpause {BACKEND} && {health}"));
+    assert!(paused.ends_with("unhealthy\n"), "Docker calls it so until its next check: {paused}");
+    assert_items("a pause that is over", &bench.told(Depth::Woken).0, &[]);
+    wait_until("it was checked", || stage.on_host(&health) == "healthy\n");
+    bench.assert_quiet("a pause that is over");
+
     let hung = "tt-staging-app-frontend-1";
     let process = format!("$(docker inspect --format '{{{{.State.Pid}}}}' {hung})");
     stage.as_root(&format!("kill -STOP {process}"));
@@ -406,9 +464,12 @@ fn conditions(bench: &Bench) -> Vec<DriftKind> {
         &items,
         &[told(Unhealthy, Some("frontend"), hung, "healthy", "unhealthy")],
     );
-    assert_eq!(actions, ["restart tt-staging-app-frontend-1"]);
+    assert_eq!(actions, ["replace tt-staging-app-frontend-1"]);
     stage.apply();
-    bench.assert_quiet("the container was restarted");
+    bench.assert_quiet("the container was replaced");
+    stage.on_host("docker rm -f $(docker ps -qf label=com.docker.compose.service=frontend)");
+    stage.apply();
+    bench.assert_quiet("the container has its usual name");
     vec![Restarting, Unhealthy]
 }
 

@@ -198,15 +198,15 @@ fn a_stack_lives_from_apply_to_delete() {
     // Metrics are for whom the API server lets read them.
     let metrics = scene.operator.metrics;
     assert_eq!(http(metrics, "GET /metrics").unwrap().0, 401);
-    assert_eq!(http_as(metrics, "nobody", "GET /metrics").unwrap().0, 401);
+    assert_eq!(http_as(metrics, "Bearer nobody", "GET /metrics").unwrap().0, 401);
     cluster.kubectl(&["create", "serviceaccount", "prometheus"]);
     let token = cluster.kubectl(&["create", "token", "prometheus"]);
-    assert_eq!(http_as(metrics, token.trim(), "GET /metrics").unwrap().0, 403);
+    assert_eq!(http_as(metrics, &format!("Bearer {}", token.trim()), "GET /metrics").unwrap().0, 403);
     let role = "--clusterrole=tasktracker-operator-metrics-reader";
     cluster.kubectl(&["create", "clusterrolebinding", "metrics", role, "--serviceaccount=default:reader"]);
     cluster.kubectl(&["create", "serviceaccount", "reader"]);
     let token = cluster.kubectl(&["create", "token", "reader"]);
-    let (status, text) = http_as(metrics, token.trim(), "GET /metrics").unwrap();
+    let (status, text) = http_as(metrics, &format!("Bearer {}", token.trim()), "GET /metrics").unwrap();
     assert_eq!(status, 200);
     assert!(text.contains("leader_election_master_status{name=\"tasktracker-operator\"} 1"), "{text}");
     for path in ["/livez", "/readyz"] {

@@ -137,7 +137,7 @@ fn bad() -> Vec<String> {
         spec("suspend: {until: '2030-01-01T00:00:00Z'}"),
         spec("interval: never"),
         spec("approvedPlan: yes!"),
-        spec("ports: {api: 8000, grafana: 8000}"),
+        spec("ports: {api: 8000, page: 8000}"),
         spec("ports: {page: 99999}"),
         spec("notifications: [{slack: {webhookSecret: slack}, events: []}]"),
         spec("notifications: [{slack: {webhookSecret: slack}, events: [Everything]}]"),

@@ -1,0 +1,117 @@
+//! What is made of the value of a secret before a service finds it in a file. The same value gives the same content.
+
+use std::{
+    collections::BTreeMap,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Secret;
+
+/// Rounds of bcrypt, as a power of two: what Prometheus' documentation shows.
+const COST: u32 = 10;
+/// Longest password that bcrypt takes in full, in bytes.
+const LONGEST: usize = 72;
+/// Bytes of a salt.
+const SALT: usize = 16;
+/// Contents that are kept, since making one takes long.
+const KEPT: usize = 1_000;
+
+/// What is made of a value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Form {
+    /// A configuration file of Prometheus' web toolkit that lets one user in with the value as password.
+    WebConfig {
+        /// The user.
+        user: String,
+        /// What the hash of the password is salted with: a text that nobody else has, such as the stack's name. It need not
+        /// be secret.
+        salt: String,
+    },
+}
+
+/// What was made lately, by digest of form and value.
+static MADE: LazyLock<Mutex<BTreeMap<[u8; 32], Secret>>> = LazyLock::new(Mutex::default);
+
+impl Form {
+    /// The content of the file.
+    ///
+    /// # Errors
+    /// When nothing can be made of the value: why.
+    pub fn of(&self, value: &Secret) -> Result<Secret, String> {
+        let digest = self.digest(value);
+        let known = MADE.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let made = self.make(value)?;
+        let mut all = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= KEPT {
+            all.clear();
+        }
+        all.insert(digest, made.clone());
+        Ok(made)
+    }
+
+    fn make(&self, value: &Secret) -> Result<Secret, String> {
+        let Self::WebConfig { user, salt } = self;
+        let password = value.reveal();
+        if password.is_empty() || password.len() > LONGEST || password.contains(&0) {
+            return Err(format!(
+                "expected a password of 1 to {LONGEST} bytes, none of them 0, found {} bytes",
+                password.len()
+            ));
+        }
+        let mut bytes = [0; SALT];
+        bytes.copy_from_slice(&Sha256::digest(format!("{salt}\0{user}"))[..SALT]);
+        let hash = bcrypt::hash_with_salt(password, COST, bytes).map_err(|error| error.to_string())?;
+        let text =
+            format!("basic_auth_users:\n  {user}: {}\n", hash.format_for_version(bcrypt::Version::TwoB));
+        Ok(Secret::new(text.into_bytes()))
+    }
+
+    fn digest(&self, value: &Secret) -> [u8; 32] {
+        let Self::WebConfig { user, salt } = self;
+        let mut digest = Sha256::new();
+        for part in [user.as_bytes(), salt.as_bytes(), value.reveal()] {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web(salt: &str) -> Form {
+        Form::WebConfig { user: "admin".to_owned(), salt: salt.to_owned() }
+    }
+
+    fn text(form: &Form, password: &[u8]) -> Result<String, String> {
+        let made = form.of(&Secret::new(password.to_vec()))?;
+        Ok(String::from_utf8(made.reveal().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_password_is_hashed_alike_each_time_and_otherwise_in_another_stack() {
+        let one = text(&web("default/staging"), b"canary").unwrap();
+        assert_eq!(text(&web("default/staging"), b"canary"), Ok(one.clone()));
+        assert_ne!(text(&web("default/production"), b"canary"), Ok(one.clone()));
+        let hash = one.strip_prefix("basic_auth_users:\n  admin: ").unwrap().trim_end();
+        assert!(hash.starts_with("$2b$10$") && !one.contains("canary"), "{one}");
+        assert!(bcrypt::verify(b"canary", hash).unwrap() && !bcrypt::verify(b"other", hash).unwrap());
+    }
+
+    #[test]
+    fn what_bcrypt_would_cut_is_refused() {
+        for wrong in [&b""[..], &[b'a'; 73], b"a\0b"] {
+            assert!(text(&web("x"), wrong).unwrap_err().starts_with("expected a password of 1 to 72 bytes"));
+        }
+        assert!(text(&web("x"), &[b'a'; 72]).is_ok());
+    }
+}
