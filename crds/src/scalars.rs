@@ -164,6 +164,21 @@ text_types! {
     /// A time of the day.
     ClockTime, r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", max 5,
     "a time of the day such as 06:30";
+    /// Which alerts a silence is about, as Alertmanager writes it.
+    AlertMatcher, r#"^[A-Za-z_][A-Za-z0-9_]*(=~|!~|!=|=)"[^"\\\x00-\x1F\x7F-\x9F]*"$"#, max 300,
+    "a matcher such as alertname=\"InstanceDown\" or host=~\"app-.*\", with one of =, !=, =~, !~";
+    /// A query in `PromQL`.
+    Query, r"^[^\x00-\x08\x0B-\x1F\x7F-\x9F]*[^\x00-\x20\x7F-\x9F][^\x00-\x08\x0B-\x1F\x7F-\x9F]*$", max 4096,
+    "a query in PromQL";
+    /// The name of a recording rule: its level, metric and operations.
+    RecordName, r"^[a-zA-Z_][a-zA-Z0-9_]*(:[a-zA-Z0-9_]+)+$", max 200,
+    "a name such as instance:node_cpu_usage:ratio_rate5m, with the level in front";
+    /// The name of a label.
+    LabelName, r"^[a-zA-Z_][a-zA-Z0-9_]*$", max 100,
+    "the name of a label: letters, digits, '_', no digit in front";
+    /// A URL without a password in it.
+    HttpUrl, r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[!-~]*)?$", max 1024,
+    "a URL such as https://metrics.example.com/api/v1/push";
     /// The name of an alert.
     AlertName, r"^[A-Z][A-Za-z0-9]*$", max 60,
     "the name of an alert such as InstanceDown";
@@ -178,6 +193,23 @@ impl Origin {
         let origin = self.0.to_ascii_lowercase();
         let port = if origin.starts_with("https:") { ":443" } else { ":80" };
         origin.strip_suffix(port).map_or(origin.clone(), str::to_owned)
+    }
+}
+
+impl AlertMatcher {
+    /// The label, whether its value must fit, whether the value is a pattern, and the value.
+    pub fn parts(&self) -> (&str, bool, bool, &str) {
+        let end = self.0.find(['=', '!']).unwrap_or(self.0.len());
+        let (label, rest) = self.0.split_at(end);
+        let (operator, value) = rest.split_once('"').unwrap_or_default();
+        (label, !operator.starts_with('!'), operator.ends_with('~'), value.trim_end_matches('"'))
+    }
+}
+
+impl Moment {
+    /// The moment; what the pattern lets through may be none, such as the 31st of February.
+    pub fn timestamp(&self) -> Option<jiff::Timestamp> {
+        self.0.parse().ok()
     }
 }
 
@@ -281,6 +313,22 @@ mod tests {
         }
         assert!("30".parse::<Span>().is_err());
         assert!("s".parse::<Span>().is_err());
+    }
+
+    #[test]
+    fn matchers_are_read_as_alertmanager_writes_them() {
+        for (text, parts) in [
+            (r#"alertname="InstanceDown""#, ("alertname", true, false, "InstanceDown")),
+            (r#"host=~"app-.*""#, ("host", true, true, "app-.*")),
+            (r#"severity!="critical""#, ("severity", false, false, "critical")),
+            (r#"a!~"=!""#, ("a", false, true, "=!")),
+            (r#"a="""#, ("a", true, false, "")),
+        ] {
+            assert_eq!(text.parse::<AlertMatcher>().unwrap().parts(), parts, "{text}");
+        }
+        for bad in ["a=b", r#"a=="b""#, r#""a"="b""#, r#"a="b" "#, r#"a="\d""#] {
+            assert!(bad.parse::<AlertMatcher>().is_err(), "{bad}");
+        }
     }
 
     #[test]

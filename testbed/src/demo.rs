@@ -21,6 +21,10 @@ pub trait DemoHost {
     fn known_hosts_file(&self) -> &Path;
     /// A folder on the host that the user owns, for projects.
     fn project_folder(&self) -> PathBuf;
+    /// Where the host reaches this machine, where that is another one to it.
+    fn machine(&self) -> Option<IpAddr> {
+        None
+    }
     /// Runs `docker` with the host's daemon and returns what it printed.
     ///
     /// # Errors

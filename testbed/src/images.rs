@@ -12,11 +12,15 @@ use std::process::Command;
 /// The tag of the image that [`caddy`] builds.
 pub const CADDY: &str = "caddy:2.6.2";
 /// The tag of the image that [`prometheus`] builds.
-pub const PROMETHEUS: &str = "prom/prometheus:v2.53.3";
+pub const PROMETHEUS: &str = "prom/prometheus:v3.16.0";
+/// The tag of the image that [`prometheus_2`] builds.
+pub const PROMETHEUS_2: &str = "prom/prometheus:v2.53.3";
 /// The tag of the image that [`alertmanager`] builds.
 pub const ALERTMANAGER: &str = "prom/alertmanager:v0.28.1";
 /// The tag of the image that [`node_exporter`] builds.
 pub const NODE_EXPORTER: &str = "prom/node-exporter:v1.9.0";
+/// The tag of the image that [`blackbox_exporter`] builds.
+pub const BLACKBOX_EXPORTER: &str = "prom/blackbox-exporter:v0.26.0";
 
 /// One `docker build`.
 #[derive(Debug, Clone, Copy)]
@@ -63,16 +67,24 @@ pub fn save(host: &dyn DemoHost, tag: &str, archive: &Path) -> Result<()> {
 /// When the packages cannot be downloaded or Docker refuses.
 pub fn caddy(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let tree = packages::ensure_caddy(say)?;
-    imported(host, CADDY, include_str!("images/caddy.sh"), &tree, say)
+    imported(host, CADDY, include_str!("images/caddy.sh"), &[&tree], say)
 }
 
-/// The same of Prometheus, with `promtool` and a shell.
+/// The same of today's Prometheus, with `promtool` and a shell: its programs are built with Go at their first use.
+///
+/// # Errors
+/// As [`caddy`], or when a build fails.
+pub fn prometheus(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let programs = packages::monitoring::prometheus(say)?;
+    of_prometheus(host, PROMETHEUS, Some(&programs), say)
+}
+
+/// The same of Debian's Prometheus, of the version before.
 ///
 /// # Errors
 /// As [`caddy`].
-pub fn prometheus(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let tree = packages::ensure_monitoring(say)?;
-    imported(host, PROMETHEUS, include_str!("images/prometheus.sh"), &tree, say)
+pub fn prometheus_2(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    of_prometheus(host, PROMETHEUS_2, None, say)
 }
 
 /// The same of Alertmanager, with `amtool`.
@@ -80,8 +92,7 @@ pub fn prometheus(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<Path
 /// # Errors
 /// As [`caddy`].
 pub fn alertmanager(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let tree = packages::ensure_monitoring(say)?;
-    imported(host, ALERTMANAGER, include_str!("images/prometheus.sh"), &tree, say)
+    of_prometheus(host, ALERTMANAGER, None, say)
 }
 
 /// The same of the node exporter.
@@ -89,16 +100,36 @@ pub fn alertmanager(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<Pa
 /// # Errors
 /// As [`caddy`].
 pub fn node_exporter(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let tree = packages::ensure_monitoring(say)?;
-    imported(host, NODE_EXPORTER, include_str!("images/prometheus.sh"), &tree, say)
+    of_prometheus(host, NODE_EXPORTER, None, say)
 }
 
-/// An archive of the image that a script makes of a tree of packages. What was kept is of this recipe.
+/// The same of the blackbox exporter.
+///
+/// # Errors
+/// As [`caddy`].
+pub fn blackbox_exporter(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    of_prometheus(host, BLACKBOX_EXPORTER, None, say)
+}
+
+/// An archive of an image of a program of Prometheus' project: Debian's, or one of the given folder.
+fn of_prometheus(
+    host: &dyn DemoHost,
+    tag: &str,
+    programs: Option<&Path>,
+    say: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let tree = packages::monitoring::of_debian(say)?;
+    let debian = tree.join("usr/bin");
+    let folders = [tree.as_path(), programs.unwrap_or(&debian)];
+    imported(host, tag, include_str!("images/prometheus.sh"), &folders, say)
+}
+
+/// An archive of the image that a script makes of folders. What was kept is of this recipe.
 fn imported(
     host: &dyn DemoHost,
     tag: &str,
     script: &str,
-    tree: &Path,
+    folders: &[&Path],
     say: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
     let mut recipe = DefaultHasher::new();
@@ -110,7 +141,7 @@ fn imported(
         let root = tempfile::tempdir_in(crate::cache_folder()?)?;
         let docker = host.docker_command();
         let mut command = Command::new("bash");
-        command.args(["-c", script, "bash"]).args([tree, root.path()]).arg(tag);
+        command.args(["-c", script, "bash"]).args(folders).arg(root.path()).arg(tag);
         command.arg(docker.get_program()).args(docker.get_args());
         run(&mut command).with_context(|| format!("building the image {tag}"))?;
         save(host, tag, &archive)?;

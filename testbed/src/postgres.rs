@@ -142,6 +142,14 @@ impl PostgresServer {
         Ok(format!("postgres://{USER}:{PASSWORD}@{}/{name}", self.address))
     }
 
+    /// Has a database do something, of which nothing is to be known but whether it did.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn execute(&self, url: &str, statements: &str) -> Result<()> {
+        process::run(self.program("psql").args([url, "-v", "ON_ERROR_STOP=1", "-c", statements])).map(drop)
+    }
+
     /// The whole log of the server.
     ///
     /// # Errors

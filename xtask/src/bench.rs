@@ -8,7 +8,7 @@ use crate::{
     progress::{cargo, run as run_program, say, step, target},
 };
 
-const NAMES: [&str; 5] = ["noop", "heal", "deploy", "rollout", "kubernetes"];
+const NAMES: [&str; 7] = ["noop", "heal", "deploy", "rollout", "kubernetes", "monitoring", "storm"];
 
 pub(crate) fn run(name: &str) -> Result<()> {
     ensure!(NAMES.contains(&name), "expected one of {}, found {name}", NAMES.join(", "));

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tasktracker_testbed::{
-    DemoHost, Forward, HostOptions, LocalHost, SandboxHost, forward, hostile, packages,
+    DemoHost, Forward, HostOptions, LocalHost, Recorder, SandboxHost, Taken, forward, hostile, packages,
 };
 
 use crate::{
@@ -31,12 +31,17 @@ const PACKAGES: &str = "packages";
 /// Where the operator serves its metrics, where the port is free.
 const METRICS_PORT: u16 = 9464;
 /// How long the first deployment and each thing to try may take.
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(4);
+/// Who is let in to the monitoring, and by which password.
+const MONITORING: (&str, &str) = ("admin", "demo");
+/// The secrets of the demo's stack beside its key, as `NAME/KEY`.
+const PASSWORD_FILE: &str = "monitoring/password";
+const WEBHOOK_FILE: &str = "recorder/url";
 
 /// Options of `cargo xtask demo`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Do the three things by itself, look at what comes of them, and end.
+    /// Do the four things by itself, look at what comes of them, and end.
     #[arg(long = "try")]
     pub(crate) try_things: bool,
     /// Start a sandbox host even where this machine has a Docker daemon.
@@ -54,6 +59,9 @@ struct Demo {
     metrics: SocketAddr,
     page: SocketAddr,
     api: SocketAddr,
+    prometheus: SocketAddr,
+    alertmanager: SocketAddr,
+    recorder: Recorder,
     _forwards: Vec<Forward>,
     host: Box<dyn DemoHost>,
 }
@@ -73,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.try_things {
         return demo.try_things(&stopped);
     }
-    let _: Result<(), _> = stopped.recv();
+    demo.show_alerts(&stopped);
     say("\nremoving everything");
     Ok(())
 }
@@ -103,7 +111,8 @@ fn packages_job(local: bool) -> Job {
         if !local {
             packages::ensure_docker_host(say)?;
         }
-        packages::ensure_caddy(say).map(drop)
+        packages::ensure_caddy(say)?;
+        packages::monitoring::of_debian(say).map(drop)
     })
 }
 
@@ -135,22 +144,46 @@ impl Demo {
         }
         let local = host.address().is_loopback();
         refuse_leftovers(host.as_ref())?;
-        let (page, api) = (published(local, 3500)?, published(local, 8000)?);
+        let ports = [3500, 8000, 9090, 9093];
+        let within = inner_address(host.as_ref())?;
+        let recorder = Recorder::start_at(gateway(host.as_ref())?)?;
+        let mut forwards = Vec::new();
+        let mut shown = Vec::new();
+        for port in ports {
+            // What is for people of the stack is not published on every address.
+            let is_public = port == 3500 || port == 8000;
+            let place =
+                if local && is_public { SocketAddr::from((Ipv4Addr::LOCALHOST, port)) } else { free(port)? };
+            if !(local && is_public) {
+                forwards.push(forward(place, SocketAddr::new(within, port))?);
+            }
+            shown.push(place);
+        }
+        let [page, api, prometheus, alertmanager] = shown[..] else { bail!("a place for each port") };
         let example = fs::read_to_string(root().join("examples/staging.yaml"))?;
-        let stack = for_host(&example, host.as_ref())?;
+        let stack = for_host(&example, host.as_ref(), within)?;
         write(&folder.join("stacks/staging.yaml"), &stack, 0o644)?;
         write(&folder.join("next.yaml"), &stack.replace(REVISIONS[0], REVISIONS[1]), 0o644)?;
         let key = fs::read_to_string(host.identity_file())?;
         write(&folder.join("secrets/staging-ssh/ssh-privatekey"), &key, 0o600)?;
+        write(&folder.join("secrets").join(PASSWORD_FILE), MONITORING.1, 0o600)?;
+        let webhook = format!("http://{}/alerts", recorder.address);
+        write(&folder.join("secrets").join(WEBHOOK_FILE), &webhook, 0o600)?;
         write(&folder.join("on-host"), &on_host(host.as_ref()), 0o755)?;
-        let mut forwards = Vec::new();
-        if !local {
-            forwards.push(forward(page, SocketAddr::new(host.address(), 3500))?);
-            forwards.push(forward(api, SocketAddr::new(host.address(), 8000))?);
-        }
         let metrics = free(METRICS_PORT)?;
         let operator = start_operator(&folder, metrics, host.as_ref())?;
-        Ok(Self { operator, folder, metrics, page, api, _forwards: forwards, host })
+        Ok(Self {
+            operator,
+            folder,
+            metrics,
+            page,
+            api,
+            prometheus,
+            alertmanager,
+            recorder,
+            _forwards: forwards,
+            host,
+        })
     }
 
     fn wait_until_ready(&self, stopped: &Receiver<()>) -> Result<()> {
@@ -171,15 +204,19 @@ impl Demo {
             "
 Ready. The operator reconciles this host with {shown}/stacks/staging.yaml.
 
-  page      http://{page}/
-  API docs  http://{api}/docs
-  metrics   http://{metrics}/metrics
+  page          http://{page}/
+  API docs      http://{api}/docs
+  Prometheus    http://{prometheus}/    user {user}, password {password}
+  Alertmanager  http://{alertmanager}/  the same
+  metrics       http://{metrics}/metrics
 
-Three things to try in another terminal; the operator says here what it sees and does:
+What Alertmanager sends to a chat is shown here. Four things to try in another terminal; the operator says here what it sees and does:
 
   1. take a container away     {shown}/on-host docker rm -f tt-staging-app-backend-1
   2. edit a file on the host   {shown}/on-host 'echo \"# mine\" >> {file}'
   3. roll out a new revision   cp {shown}/next.yaml {shown}/stacks/staging.yaml
+  4. be told of what is down   {shown}/on-host '{keep_down}'
+                               and after two minutes, with the alert: {shown}/on-host '{let_up}'
 
 Ctrl-C removes everything.
 ",
@@ -187,11 +224,51 @@ Ctrl-C removes everything.
             api = self.api,
             metrics = self.metrics,
             file = self.caddyfile(),
+            prometheus = self.prometheus,
+            alertmanager = self.alertmanager,
+            user = MONITORING.0,
+            password = MONITORING.1,
+            keep_down = self.keep_down(),
+            let_up = self.let_up(),
         ));
     }
 
     fn caddyfile(&self) -> String {
         format!("{}/staging/app/files/edge/Caddyfile", self.host.project_folder().display())
+    }
+
+    /// Stops the backend where the operator may not start it again.
+    fn keep_down(&self) -> String {
+        let hold = format!("{}/staging/app/HOLD", self.host.project_folder().display());
+        let of =
+            "-f label=com.docker.compose.project=tt-staging-app -f label=com.docker.compose.service=backend";
+        format!("echo demo >{hold}; docker stop $(docker ps -q {of})")
+    }
+
+    fn let_up(&self) -> String {
+        format!("rm {}/staging/app/HOLD", self.host.project_folder().display())
+    }
+
+    /// What was sent to the chat so far: title and text of each message.
+    fn messages(&self) -> Vec<String> {
+        let text = |taken: Taken| {
+            let message = &taken.body["attachments"][0];
+            let part = |name: &str| message[name].as_str().unwrap_or_default().trim().to_owned();
+            format!("{}\n{}", part("title"), part("text"))
+        };
+        self.recorder.taken().into_iter().map(text).collect()
+    }
+
+    /// Shows what comes to the chat until a person stops it.
+    fn show_alerts(&self, stopped: &Receiver<()>) {
+        let mut shown = 0;
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(500)) {
+            let messages = self.messages();
+            for message in &messages[shown..] {
+                say(&format!("\nto the chat: {message}"));
+            }
+            shown = messages.len();
+        }
     }
 
     /// Does what [`Demo::introduce`] proposes, with the same commands, and looks at what comes of it.
@@ -220,7 +297,17 @@ Ctrl-C removes everything.
             let new = get(self.page, "/api/health").is_ok_and(|health| health.contains(REVISIONS[1]));
             Ok(new && self.metric("tasktracker_stack_ready") == Some(1.0))
         })?;
-        say("all three came out as promised");
+        step("4. a backend that is down");
+        on_host(&self.keep_down())?;
+        wait_for("the chat is told", stopped, || {
+            Ok(self.messages().iter().any(|message| message.contains("ServiceDown")))
+        })?;
+        on_host(&self.let_up())?;
+        wait_for("it serves again", stopped, || Ok(get(self.page, "/api/health").is_ok()))?;
+        for message in self.messages() {
+            say(&format!("to the chat: {message}"));
+        }
+        say("all four came out as promised");
         Ok(())
     }
 }
@@ -291,8 +378,24 @@ fn remove_stack(host: &dyn DemoHost) -> Result<()> {
     Ok(())
 }
 
-/// The example with the address, keys and folder of a host, checked every second.
-fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
+/// Where containers of the host, and this machine, reach what is not for everybody.
+fn inner_address(host: &dyn DemoHost) -> Result<IpAddr> {
+    if host.address().is_loopback() { gateway(host) } else { Ok(host.address()) }
+}
+
+/// Where containers of the host reach this machine.
+fn gateway(host: &dyn DemoHost) -> Result<IpAddr> {
+    if let Some(machine) = host.machine() {
+        return Ok(machine);
+    }
+    let format = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
+    let told = host.docker(&["network", "inspect", "bridge", "--format", format])?;
+    let first = told.split_whitespace().next().context("Docker's network `bridge` has no gateway")?;
+    first.parse().with_context(|| format!("the gateway of Docker's network `bridge`: {first}"))
+}
+
+/// The example with the address, keys and folder of a host, checked every second, and with monitoring that tells a chat.
+fn for_host(example: &str, host: &dyn DemoHost, within: IpAddr) -> Result<String> {
     let mut text = String::new();
     for line in example.lines() {
         let trimmed = line.trim_start();
@@ -306,6 +409,9 @@ fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
                 ));
                 text.push_str(&format!("{indent}directory: {}\n", host.project_folder().display()));
             }
+            "roles" => text.push_str(&format!(
+                "{indent}roles: [app, monitoring]\n{indent}privateAddress: {within}\n{indent}bindAddress: {within}\n"
+            )),
             "hostKeys" => text.push_str(&format!("{indent}hostKeys: [\"{}\"]\n", host.host_key())),
             "ssh" => text.push_str(&format!(
                 "{indent}ssh: {{user: {}, identitySecrets: [staging-ssh]}}\n{indent}interval: 1s\n",
@@ -315,7 +421,15 @@ fn for_host(example: &str, host: &dyn DemoHost) -> Result<String> {
         }
     }
     ensure!(text.contains(&host.host_key()), "examples/staging.yaml has no line hostKeys");
-    Ok(text)
+    Ok(format!(
+        "{text}  monitoring:
+    prometheus: {{image: \"{}\"}}
+    nodeExporter: {{image: \"{}\"}}
+    alertmanager: {{receivers: {{slack: {{webhookSecretRef: {{name: recorder}}}}}}}}
+",
+        tasktracker_testbed::images::PROMETHEUS_2,
+        tasktracker_testbed::images::NODE_EXPORTER,
+    ))
 }
 
 /// A script that runs its arguments on the host.
@@ -353,11 +467,6 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     let mut file = fs::File::create(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Where a published port of the host is reached from this machine.
-fn published(local: bool, port: u16) -> Result<SocketAddr> {
-    if local { Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))) } else { free(port) }
 }
 
 /// A port of loopback that nobody uses, the wanted one where it is free.

@@ -97,11 +97,12 @@ pub(crate) fn folder() -> PathBuf {
 type OfPackages = (&'static str, fn(&dyn DemoHost, &mut dyn FnMut(&str)) -> Result<PathBuf>);
 
 /// Images that nobody here programs.
-const OF_PACKAGES: [OfPackages; 4] = [
+const OF_PACKAGES: [OfPackages; 5] = [
     ("caddy", images::caddy),
-    ("prometheus", images::prometheus),
+    ("prometheus-2", images::prometheus_2),
     ("alertmanager", images::alertmanager),
     ("node-exporter", images::node_exporter),
+    ("blackbox-exporter", images::blackbox_exporter),
 ];
 
 /// The archive of such an image.

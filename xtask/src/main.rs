@@ -30,7 +30,7 @@ enum Command {
     Test(test::Options),
     /// Measure; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// noop, heal, deploy, rollout or kubernetes.
+        /// noop, heal, deploy, rollout, kubernetes, monitoring or storm.
         name: String,
     },
     /// What takes too long for every run of the tests: many quiet checks, fuzzing.

@@ -36,6 +36,8 @@ enum Name {
     /// Twenty stacks of a real API server that nobody touches, for ten minutes; an API server that is away for minutes;
     /// operators whose clocks are hours apart.
     Kubernetes,
+    /// Fifty changes of Prometheus' configuration under load, and ten that it must refuse.
+    Monitoring,
     /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
     Fuzz,
 }
@@ -55,6 +57,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Name::Kubernetes => {
             packages::ensure_control_plane(&mut |line| say(line))?;
             scenarios("following stacks of an API server", "kubernetes", 1)
+        }
+        Name::Monitoring => {
+            packages::monitoring::prometheus(&mut |line| say(line))?;
+            scenarios("changing what Prometheus has loaded", "monitoring::", 1)
         }
         Name::Fuzz => fuzz(options.seconds),
     }

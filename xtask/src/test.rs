@@ -20,11 +20,15 @@ const REVISIONS: [&str; 2] = ["r1", "r2"];
 /// The background jobs.
 const PACKAGES: &str = "packages";
 const COMPOSE: &str = "Compose, with Go";
+const PROMETHEUS: &str = "Prometheus, with Go";
 const CONTROL_PLANE: &str = "Kubernetes control plane, with Go";
 const CLIPPY: &str = "clippy";
 const DOCUMENTATION: &str = "examples in the documentation";
-/// How long one test may take.
-const LIMIT: Duration = Duration::from_mins(10);
+/// What tests need of that, by a part of their names, the first that fits: whatever is not there yet, a test would build itself.
+const NEEDS: [(&str, &str); 3] =
+    [("kubernetes::", CONTROL_PLANE), ("monitoring::", PROMETHEUS), ("newer_engine", COMPOSE)];
+/// How long one test may take: one that hangs ends, on whatever machine.
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -75,6 +79,7 @@ fn needs() -> Vec<Job> {
     vec![
         Job::new(PACKAGES, packages::ensure_for_tests),
         Job::new(COMPOSE, |say| packages::newer::compose(say).map(drop)),
+        Job::new(PROMETHEUS, |say| packages::monitoring::prometheus(say).map(drop)),
         Job::new(CONTROL_PLANE, packages::ensure_control_plane),
     ]
 }
@@ -169,7 +174,7 @@ fn test_on_hosts(executable: &Executable, test: &str) -> Process {
     let mut command = executable.command();
     command.args([test, "--exact", "--nocapture"]);
     command.env("TASKTRACKER_IMAGES", images::folder()).env("INSTA_UPDATE", "no");
-    let needs = test.starts_with("kubernetes::").then_some(CONTROL_PLANE);
+    let needs = NEEDS.iter().find(|(part, _)| test.contains(part)).map(|(_, job)| *job);
     Process { name: format!("{} {test}", executable.name), command, needs }
 }
 

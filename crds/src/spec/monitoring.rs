@@ -7,13 +7,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ResourcesSpec, ServiceSpec, StackReference, UseSpec, fixed};
-use crate::scalars::{AlertName, ClockTime, ImageReference, Line, Port, SecretName, Span, TimeZone};
+use crate::scalars::{
+    AlertMatcher, AlertName, ClockTime, HttpUrl, ImageReference, LabelName, Line, Moment, Port, Query,
+    RecordName, SecretName, Span, TimeZone,
+};
 
 /// The alerts that come with every stack, by name.
 pub const ALERTS: &[&str] = &[
     "AbnormalTraffic",
     "AlertmanagersDisagree",
     "AuthenticationFailureSpike",
+    "CertificateExpiresSoon",
     "ClockSkew",
     "ContainerCrashLooping",
     "ContainerNearMemoryLimit",
@@ -25,6 +29,7 @@ pub const ALERTS: &[&str] = &[
     "ErrorBudgetBurnsSlowly",
     "HighErrorRate",
     "HighLatencyP95",
+    "InfoInhibitor",
     "InstanceDiskFullSoon",
     "InstanceDiskSpaceLow",
     "InstanceDown",
@@ -35,11 +40,14 @@ pub const ALERTS: &[&str] = &[
     "InstanceNetworkErrors",
     "InstanceNetworkSaturated",
     "MemoryLeakSuspected",
+    "MessageCeilingReached",
     "NotificationsFailing",
     "PrometheusReloadFailed",
+    "PublicUrlDown",
     "RuleEvaluationFailures",
     "SamplesNotSent",
     "ServiceDown",
+    "SilenceTooLong",
     "StoreFailing",
     "TargetDown",
     "TaskCreationFailureSpike",
@@ -81,6 +89,8 @@ pub struct MonitoringSpec {
     pub agent: AgentSpec,
     /// Host metrics.
     pub node_exporter: NodeExporterSpec,
+    /// Asks for the app's `publicUrl` as users do.
+    pub blackbox_exporter: BlackboxExporterSpec,
     /// What users may expect.
     pub slo: SloSpec,
     /// What it warns of.
@@ -101,6 +111,7 @@ impl Default for MonitoringSpec {
             prometheus: PrometheusSpec::default(),
             agent: AgentSpec::default(),
             node_exporter: NodeExporterSpec::default(),
+            blackbox_exporter: BlackboxExporterSpec::default(),
             slo: SloSpec::default(),
             rules: RulesSpec::default(),
             alertmanager: AlertmanagerSpec::default(),
@@ -116,10 +127,35 @@ pub struct SecretReference {
     pub name: SecretName,
 }
 
+/// A server that somebody else runs: it is used, and never changed.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.username) == has(self.passwordSecretRef)").message("username and passwordSecretRef are given together, or neither"))]
+pub struct ExternalServerSpec {
+    /// Where it is.
+    pub url: HttpUrl,
+    /// Who is let in there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<Line>,
+    /// Secret with the key `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretReference>,
+}
+
 /// The metrics store.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PrometheusSpec {
+    /// Whether it is deployed. Without it and without `external`, no samples are sent anywhere.
+    pub enabled: bool,
+    /// A store that somebody else runs, in its place: the URL is where it takes samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalServerSpec>,
+    /// Stores that get all of its samples, too: each URL is where one takes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["url"]))]
+    pub remote_write: Vec<ExternalServerSpec>,
     /// Its image.
     pub image: ImageReference,
     /// Its port on `bindAddress`; agents send to it, too.
@@ -130,10 +166,20 @@ pub struct PrometheusSpec {
     pub retention: PrometheusRetentionSpec,
 }
 
+impl PrometheusSpec {
+    /// Whether hosts with the role monitoring run it.
+    pub fn is_deployed(&self) -> bool {
+        self.enabled && self.external.is_none()
+    }
+}
+
 impl Default for PrometheusSpec {
     fn default() -> Self {
         Self {
-            image: fixed!("prom/prometheus:v3.14.0"),
+            enabled: true,
+            external: None,
+            remote_write: Vec::new(),
+            image: fixed!("prom/prometheus:v3.16.0"),
             port: Port(9090),
             resources: ContainerResourcesSpec::new("1Gi", "1"),
             retention: PrometheusRetentionSpec::default(),
@@ -177,6 +223,8 @@ impl Default for AgentSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeExporterSpec {
+    /// Whether it is deployed. Without it, alerts on hosts are left out.
+    pub enabled: bool,
     /// Its image.
     pub image: ImageReference,
     /// Its port on `bindAddress`.
@@ -188,8 +236,31 @@ pub struct NodeExporterSpec {
 impl Default for NodeExporterSpec {
     fn default() -> Self {
         Self {
+            enabled: true,
             image: fixed!("prom/node-exporter:v1.9.1"),
             port: Port(9100),
+            resources: ContainerResourcesSpec::new("64Mi", "0.25"),
+        }
+    }
+}
+
+/// What asks for the app's `publicUrl`.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlackboxExporterSpec {
+    /// Whether it is deployed, where the app has a `publicUrl`.
+    pub enabled: bool,
+    /// Its image.
+    pub image: ImageReference,
+    /// What it may use.
+    pub resources: ContainerResourcesSpec,
+}
+
+impl Default for BlackboxExporterSpec {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            image: fixed!("prom/blackbox-exporter:v0.26.0"),
             resources: ContainerResourcesSpec::new("64Mi", "0.25"),
         }
     }
@@ -199,6 +270,11 @@ impl Default for NodeExporterSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AlertmanagerSpec {
+    /// Whether it is deployed. Without it and without `external`, alerts call nobody.
+    pub enabled: bool,
+    /// One that somebody else runs, in its place: the URL is its own, without `/api`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalServerSpec>,
     /// Its image.
     pub image: ImageReference,
     /// Its port on `bindAddress`.
@@ -214,19 +290,48 @@ pub struct AlertmanagerSpec {
     #[schemars(length(max = 50))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub mute_times: Vec<MuteTimeSpec>,
+    /// Alerts of this stack of which nobody is told until a moment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub silences: Vec<SilenceSpec>,
+}
+
+impl AlertmanagerSpec {
+    /// Whether hosts with the role monitoring run it.
+    pub fn is_deployed(&self) -> bool {
+        self.enabled && self.external.is_none()
+    }
 }
 
 impl Default for AlertmanagerSpec {
     fn default() -> Self {
         Self {
+            enabled: true,
+            external: None,
             image: fixed!("prom/alertmanager:v0.28.1"),
             port: Port(9093),
             cluster_port: Port(9094),
             resources: ContainerResourcesSpec::new("128Mi", "0.25"),
             receivers: ReceiversSpec::default(),
             mute_times: Vec::new(),
+            silences: Vec::new(),
         }
     }
+}
+
+/// Alerts of which nobody is told until a moment.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SilenceSpec {
+    /// Which alerts of the stack: all of these must fit.
+    #[schemars(length(min = 1, max = 20))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub matchers: Vec<AlertMatcher>,
+    /// When it ends.
+    pub until: Moment,
+    /// Why.
+    pub reason: Line,
 }
 
 /// Times at which nobody is called but for what is critical.
@@ -370,6 +475,52 @@ pub struct RulesSpec {
     #[serde(rename = "override", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, RuleOverrideSpec>", extend("maxProperties" = 100))]
     pub overrides: BTreeMap<AlertName, RuleOverrideSpec>,
+    /// More alerts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["alert"]))]
+    pub extra: Vec<ExtraAlertSpec>,
+    /// More series that are made of others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["record"]))]
+    pub extra_records: Vec<ExtraRecordSpec>,
+}
+
+/// An alert of a stack's own.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtraAlertSpec {
+    /// Its name, which none of those that come with a stack has.
+    pub alert: AlertName,
+    /// It fires for each series that this has.
+    pub expr: Query,
+    /// How long it must hold.
+    #[serde(rename = "for")]
+    pub duration: Span,
+    /// Whom it calls.
+    pub severity: Severity,
+    /// What is wrong, in a sentence. Templates of Prometheus are filled in.
+    pub summary: Line,
+    /// How bad it is. Templates of Prometheus are filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Line>,
+    /// The page about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runbook_url: Option<HttpUrl>,
+    /// What it is about: the label `service`, unless its series have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<LabelName>,
+}
+
+/// A series that is made of others.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtraRecordSpec {
+    /// Its name.
+    pub record: RecordName,
+    /// What it is made of.
+    pub expr: Query,
 }
 
 /// What is otherwise about an alert.

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use regex::Regex;
+
 use crate::{
-    ALERTS, DockerAccess, RECONCILIATION_ALERTS, Role, TaskTrackerStackSpec,
+    ALERTS, DockerAccess, ExtraAlertSpec, RECONCILIATION_ALERTS, Role, SilenceSpec, TaskTrackerStackSpec,
     scalars::{AlertName, ClockTime},
 };
 
@@ -28,7 +30,56 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     found.extend(unknown_alerts(spec));
     found.extend(empty_mute_times(spec));
     found.extend(cluster_names(spec));
+    found.extend(bad_silences(spec));
+    found.extend(extra_rules(spec));
+    found.extend(unused_stores(spec));
     found
+}
+
+/// Silences that Alertmanager would refuse.
+fn bad_silences(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let silences =
+        spec.monitoring.iter().flat_map(|monitoring| &monitoring.alertmanager.silences).enumerate();
+    let mut found = Vec::new();
+    for (index, SilenceSpec { matchers, until, .. }) in silences {
+        let path = |field: &str| format!("spec.monitoring.alertmanager.silences[{index}].{field}");
+        if until.timestamp().is_none() {
+            found.push((path("until"), format!("expected a moment that exists, found '{until}'")));
+        }
+        for (place, matcher) in matchers.iter().enumerate() {
+            let (_, _, is_pattern, value) = matcher.parts();
+            if is_pattern && Regex::new(value).is_err() {
+                let told = format!("expected a regular expression after '~', found '{value}'");
+                found.push((path(&format!("matchers[{place}]")), told));
+            }
+        }
+    }
+    found
+}
+
+/// Alerts of a stack's own that have the name of one that comes with it: nobody could tell which one is meant.
+fn extra_rules(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let extra = spec.monitoring.iter().flat_map(|monitoring| &monitoring.rules.extra).enumerate();
+    let is_known =
+        |name: &AlertName| ALERTS.contains(&name.as_str()) || RECONCILIATION_ALERTS.contains(&name.as_str());
+    let told = |(index, alert): (usize, &ExtraAlertSpec)| {
+        let told = format!(
+            "expected another name, as an alert named '{0}' comes with every stack; change that one in rules.override.{0}",
+            alert.alert
+        );
+        (format!("spec.monitoring.rules.extra[{index}].alert"), told)
+    };
+    extra.filter(|(_, alert)| is_known(&alert.alert)).map(told).collect()
+}
+
+/// Stores that would get what a store of the stack has, where it has none.
+fn unused_stores(spec: &TaskTrackerStackSpec) -> Option<(String, String)> {
+    let prometheus = &spec.monitoring.as_ref()?.prometheus;
+    let is_unused = !prometheus.is_deployed() && !prometheus.remote_write.is_empty();
+    is_unused.then(|| {
+        let told = "expected none where the stack runs no Prometheus that could send to them; name one in prometheus.external";
+        ("spec.monitoring.prometheus.remoteWrite".to_owned(), told.to_owned())
+    })
 }
 
 /// Names in the place of addresses by which Alertmanagers are told to each other: they look none up.

@@ -111,6 +111,37 @@ fn alerts_and_times_that_mean_nothing_are_refused() {
         ),
         ("alertmanager: {muteTimes: [{from: \"7:00\"}]}", "a time of the day such as 06:30"),
         ("slo: {availability: 100}", "99.999"),
+        (
+            "alertmanager: {silences: [{matchers: ['severity!=\"critical\"'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
+            "",
+        ),
+        (
+            "alertmanager: {silences: [{matchers: ['host=app'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
+            "a matcher such as",
+        ),
+        (
+            "alertmanager: {silences: [{matchers: ['host=~\"app-(\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
+            "silences[0].matchers[0]: expected a regular expression",
+        ),
+        (
+            "alertmanager: {silences: [{matchers: ['a=\"b\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
+            "silences[0].until: expected a moment that exists",
+        ),
+        ("rules: {extra: [{alert: QueueLong, expr: a > 1, for: 5m, severity: info, summary: long}]}", ""),
+        (
+            "rules: {extra: [{alert: ServiceDown, expr: a > 1, for: 5m, severity: info, summary: long}]}",
+            "extra[0].alert: expected another name",
+        ),
+        ("rules: {extraRecords: [{record: queue, expr: a}]}", "with the level in front"),
+        ("prometheus: {external: {url: \"https://metrics.example.com/push\"}}", ""),
+        (
+            "prometheus: {external: {url: \"https://metrics.example.com/push\", username: a}}",
+            "username and passwordSecretRef are given together",
+        ),
+        (
+            "prometheus: {enabled: false, remoteWrite: [{url: \"https://metrics.example.com/push\"}]}",
+            "remoteWrite: expected none",
+        ),
     ] {
         let text = good_with("  ssh:", &format!("  monitoring: {{{monitoring}}}\n  ssh:"));
         let text = text.replace("roles: [app]", "roles: [app, monitoring]");

@@ -1,4 +1,5 @@
-//! Benchmarks on real hosts: `cargo xtask bench noop`, `heal`, `deploy`, `rollout` and `kubernetes`.
+//! Benchmarks on real hosts: `cargo xtask bench noop`, `heal`, `deploy`, `rollout`, `kubernetes`, `monitoring` and,
+//! without a host, `storm`.
 //!
 //! What is compared runs in turn, in one run. A table goes to standard output, the same figures as JSON to
 //! `TASKTRACKER_BENCH/NAME.json`.
@@ -6,7 +7,9 @@
 
 mod heal;
 mod kubernetes;
+mod monitoring;
 mod rollout;
+mod storm;
 mod table;
 
 use std::{
@@ -46,14 +49,19 @@ const RUNS: usize = 5;
 pub(crate) const TRIES: usize = 20;
 
 fn main() -> Result<()> {
-    let names = ["noop", "heal", "deploy", "rollout", "kubernetes"];
+    let names = ["noop", "heal", "deploy", "rollout", "kubernetes", "monitoring", "storm"];
     let name = std::env::args().find(|argument| names.contains(&argument.as_str()));
+    if name.as_deref() == Some("storm") {
+        let (rows, ratios) = storm::storm()?;
+        return report("storm", &rows, &ratios);
+    }
     let mut stage = Stage::start()?;
     let (rows, ratios) = match name.as_deref() {
         Some("noop") => noop(&stage)?,
         Some("heal") => heal::heal(&stage)?,
         Some("deploy") => deploy(&mut stage)?,
         Some("kubernetes") => kubernetes::kubernetes(&stage)?,
+        Some("monitoring") => monitoring::monitoring(&mut stage)?,
         Some("rollout") => rollout::rollout(&mut stage)?,
         _ => bail!("expected one of {}", names.join(", ")),
     };

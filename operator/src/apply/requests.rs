@@ -1,12 +1,16 @@
 //! Requests to services: reloads, and objects behind their APIs.
 
+use http::Method;
+use jiff::Timestamp;
+use serde_json::Value;
+
 use super::{Error, verify::Proof};
 use crate::{
     host::{Container, Host, HostLock, HttpAnswer, State, WriteMethod},
     json,
     model::Probe,
-    observe::is_ours,
-    project::{Reload, compose::COMPOSE_SERVICE},
+    observe::{ListDifferences, is_ours},
+    project::{ApiCollection, ListedObject, Reload, compose::COMPOSE_SERVICE},
 };
 
 /// Sends the reload request to services that have one.
@@ -57,6 +61,50 @@ pub(super) async fn put(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Makes what a service should list and does not, and removes what it lists of ours and should not.
+pub(super) async fn complete(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
+    let project = &proof.release.project;
+    let collections =
+        project.api_collections.iter().filter(|all| proof.services.contains(all.service.as_str()));
+    let collections: Vec<_> = collections.collect();
+    if collections.is_empty() {
+        return Ok(());
+    }
+    let prober = proof.prober();
+    for container in host.containers().await? {
+        for ApiCollection { service, endpoint, item, credentials, wanted } in &collections {
+            let is_it = is_ours(&container, project)
+                && container.has_label(COMPOSE_SERVICE, service)
+                && container.state == State::Running;
+            let Some(address) = prober.address(&container, endpoint).filter(|_| is_it) else { continue };
+            let Ok(credentials) = prober.credentials(credentials.as_ref()) else { continue };
+            let answer = host.http_get(address, &endpoint.path, credentials.as_ref()).await?;
+            let HttpAnswer::Answered { status: 200, body } = answer else { continue };
+            let Ok(found) = serde_json::from_slice(&body) else { continue };
+            let Some(differences) = ListDifferences::of(wanted, &found, Timestamp::now()) else { continue };
+            let made = differences.missing.iter();
+            let made =
+                made.map(|object| (WriteMethod::Post, endpoint.path.clone(), json::to_vec(&sent(object))));
+            let removed = differences.superfluous.iter();
+            let removed = removed.map(|id| (WriteMethod::Delete, format!("{item}{id}"), Vec::new()));
+            for (method, path, body) in made.chain(removed) {
+                let sent = host.http_send(lock, method, address, &path, credentials.as_ref(), &body).await?;
+                accepted(sent, || format!("{service}: {} {path}", Method::from(method)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What makes an object.
+fn sent(ListedObject { body, only_sent, .. }: &ListedObject) -> Value {
+    let mut sent = body.clone();
+    if let (Value::Object(sent), Value::Object(more)) = (&mut sent, only_sent) {
+        sent.extend(more.clone());
+    }
+    sent
 }
 
 /// Fails unless the service accepted the request. Where sshd forbids requests, nothing is known.

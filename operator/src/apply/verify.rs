@@ -161,6 +161,7 @@ pub(super) async fn serving(
     healthy(host, lock, proof, limit, soak).await?;
     requests::reload(host, lock, proof).await?;
     requests::put(host, lock, proof).await?;
+    requests::complete(host, lock, proof).await?;
     loaded(host, lock, proof, limit).await?;
     if proof.is_published {
         served(host, lock, proof).await?;

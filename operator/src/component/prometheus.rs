@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tasktracker_crds::{HostSpec, MonitoringSpec, SecretKeySpec};
+use tasktracker_crds::{ExternalServerSpec, HostSpec, MonitoringSpec, SecretKeySpec, scalars::Port};
 
 use crate::{
     model::sha256,
@@ -27,7 +27,7 @@ pub(super) const FOLDER: &str = "/etc/prometheus";
 /// Port inside the container.
 pub(super) const PORT: u16 = 9090;
 /// Where samples are taken.
-pub(super) const WRITE: &str = "/api/v1/write";
+const WRITE: &str = "/api/v1/write";
 /// How often targets are scraped.
 const SCRAPE_INTERVAL: &str = "15s";
 
@@ -53,15 +53,36 @@ pub(super) struct Alerting {
 
 #[derive(Debug, Serialize)]
 struct Alertmanagers {
-    basic_auth: BasicAuth,
+    scheme: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    path_prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    basic_auth: Option<BasicAuth>,
     static_configs: [StaticConfig; 1],
 }
 
 impl Alerting {
-    /// Each of them, as the administrator.
+    /// Each of the stack's own, as the administrator.
     pub(super) fn of(targets: Vec<String>) -> Self {
+        Self::with("http", "", Some(BasicAuth::admin()), targets)
+    }
+
+    /// One that somebody else runs; its password is a file of that name among the service's secrets.
+    pub(super) fn external(server: &ExternalServerSpec, file: &str) -> Self {
+        let (scheme, rest) = server.url.as_str().split_once("://").unwrap_or_default();
+        let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        Self::with(
+            scheme,
+            path.trim_end_matches('/'),
+            BasicAuth::external(server, file),
+            vec![address.to_owned()],
+        )
+    }
+
+    fn with(scheme: &str, path: &str, basic_auth: Option<BasicAuth>, targets: Vec<String>) -> Self {
         let all = StaticConfig { targets, labels: BTreeMap::new() };
-        Self { alertmanagers: [Alertmanagers { basic_auth: BasicAuth::admin(), static_configs: [all] }] }
+        let (scheme, path_prefix) = (scheme.to_owned(), path.to_owned());
+        Self { alertmanagers: [Alertmanagers { scheme, path_prefix, basic_auth, static_configs: [all] }] }
     }
 }
 
@@ -80,6 +101,10 @@ pub(super) struct ScrapeConfig {
     pub(super) sample_limit: u32,
     pub(super) label_limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) metrics_path: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) params: BTreeMap<&'static str, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) basic_auth: Option<BasicAuth>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) static_configs: Vec<StaticConfig>,
@@ -89,7 +114,7 @@ pub(super) struct ScrapeConfig {
 
 #[derive(Debug, Serialize)]
 pub(super) struct BasicAuth {
-    username: &'static str,
+    username: String,
     password_file: String,
 }
 
@@ -112,7 +137,21 @@ pub(super) struct DnsConfig {
 #[derive(Debug, Serialize)]
 pub(super) struct RemoteWrite {
     pub(super) url: String,
-    pub(super) basic_auth: BasicAuth,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) basic_auth: Option<BasicAuth>,
+}
+
+impl RemoteWrite {
+    /// To the store that a host of the stack runs.
+    pub(super) fn to(store: &HostSpec, port: Port) -> Self {
+        let url = format!("http://{}:{port}{WRITE}", private_address(store));
+        Self { url, basic_auth: Some(BasicAuth::admin()) }
+    }
+
+    /// To one that somebody else runs; its password is a file of that name among the service's secrets.
+    pub(super) fn external(server: &ExternalServerSpec, file: &str) -> Self {
+        Self { url: server.url.to_string(), basic_auth: BasicAuth::external(server, file) }
+    }
 }
 
 impl Global {
@@ -137,7 +176,12 @@ impl ScrapeConfig {
 impl BasicAuth {
     /// The administrator, with the password as a service sees it.
     pub(super) fn admin() -> Self {
-        Self { username: ADMIN, password_file: format!("{SECRETS_INSIDE}/{PASSWORD}") }
+        Self { username: ADMIN.to_owned(), password_file: format!("{SECRETS_INSIDE}/{PASSWORD}") }
+    }
+
+    fn external(server: &ExternalServerSpec, file: &str) -> Option<Self> {
+        let username = server.username.as_ref()?.to_string();
+        Some(Self { username, password_file: format!("{SECRETS_INSIDE}/{file}") })
     }
 }
 
@@ -196,6 +240,19 @@ pub(super) fn secrets(
     [(path(PASSWORD), SecretFile::new(source)), (path(WEB_CONFIG), SecretFile::new(web))].into_iter()
 }
 
+/// Passwords of servers that somebody else runs, each as a file of its name among the secrets of a service.
+pub(super) fn external_secrets<'a>(
+    service: &str,
+    servers: impl IntoIterator<Item = (String, &'a ExternalServerSpec)>,
+) -> BTreeMap<String, SecretFile> {
+    let file = |(name, server): (String, &ExternalServerSpec)| {
+        let secret = server.password_secret_ref.as_ref()?.name.clone();
+        let source = SecretKeySpec { secret, key: PASSWORD.to_owned() };
+        Some((format!("{SECRETS_FOLDER}/{service}/{name}"), SecretFile::new(source)))
+    };
+    servers.into_iter().filter_map(file).collect()
+}
+
 /// Whether an image is of Prometheus 2, which knows the agent by another flag.
 pub(super) fn is_version_2(image: &str) -> bool {
     let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
@@ -217,7 +274,7 @@ mod tests {
         for (image, expected) in [
             ("prom/prometheus:v2.53.3", true),
             ("registry.example.com:5000/prometheus:2.53.3", true),
-            ("prom/prometheus:v3.14.0", false),
+            ("prom/prometheus:v3.16.0", false),
             ("registry.example.com:5000/prometheus", false),
             ("prom/prometheus@sha256:22", false),
         ] {

@@ -3,6 +3,7 @@
 mod folder;
 mod hold;
 mod image_availability;
+mod listed;
 mod ports;
 mod probes;
 mod published;
@@ -35,6 +36,7 @@ use crate::{
 pub(crate) use folder::damaged;
 pub use hold::Hold;
 pub use image_availability::{ImageAvailability, MovedTag};
+pub use listed::ListDifferences;
 pub use probes::{Prober, probe};
 pub use published::{lost_answers, published};
 

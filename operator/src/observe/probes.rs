@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Depth, Observed};
+use super::{Depth, ListDifferences, Observed};
 use crate::{
     host::{BasicAuth, Container, Error, Host, HttpAnswer},
     model::{LastProbes, Probe, ProbeFailure, ProbeResults, sha256},
@@ -104,7 +104,16 @@ impl Prober<'_> {
             };
             (Probe::Object(object.endpoint.path.clone()), request)
         });
-        ready.into_iter().chain(gate).chain(loaded).chain(objects).collect()
+        let collections = self.release.project.api_collections.iter().filter(|all| all.service == service);
+        let collections = collections.map(|all| {
+            let request = HttpProbe {
+                endpoint: all.endpoint.clone(),
+                credentials: all.credentials.clone(),
+                expect: Expect::Listed(all.wanted.clone()),
+            };
+            (Probe::Object(all.endpoint.path.clone()), request)
+        });
+        ready.into_iter().chain(gate).chain(loaded).chain(objects).chain(collections).collect()
     }
 
     /// The result of one probe; none where it cannot be sent.
@@ -173,19 +182,28 @@ fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
     if status != expected {
         return Err(format!("expected status {expected}, found {status}"));
     }
-    let expected = match expect {
-        Expect::Status(_) => return Ok(()),
-        Expect::Text(expected) if contains(body, expected.as_bytes()) => return Ok(()),
-        Expect::Text(_) => return Err("expected what was rolled out, found something else".to_owned()),
-        Expect::JsonSubset(expected) => expected,
-    };
-    let Ok(found) = serde_json::from_slice::<Value>(body) else {
-        return Err("expected JSON, found something else".to_owned());
-    };
-    match other_field(expected, Some(&found), String::new()) {
-        Some((field, found)) => Err(format!("expected {field} as rolled out, found {found}")),
-        None => Ok(()),
+    match expect {
+        Expect::Status(_) => Ok(()),
+        Expect::Text(expected) if contains(body, expected.as_bytes()) => Ok(()),
+        Expect::Text(_) => Err("expected what was rolled out, found something else".to_owned()),
+        Expect::JsonSubset(expected) => match other_field(expected, Some(&json(body)?), String::new()) {
+            Some((field, found)) => Err(format!("expected {field} as rolled out, found {found}")),
+            None => Ok(()),
+        },
+        Expect::Listed(wanted) => {
+            let found = json(body)?;
+            let Some(differences) = ListDifferences::of(wanted, &found, Timestamp::now()) else {
+                return Err("expected a list, found something else".to_owned());
+            };
+            differences
+                .words()
+                .map_or(Ok(()), |words| Err(format!("expected what was rolled out, found {words}")))
+        }
     }
+}
+
+fn json(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body).map_err(|_| "expected JSON, found something else".to_owned())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -193,7 +211,11 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// The first field that differs, as a JSON pointer, and how. The message never contains its value, which may be a secret.
-fn other_field(wanted: &Value, found: Option<&Value>, place: String) -> Option<(String, &'static str)> {
+pub(super) fn other_field(
+    wanted: &Value,
+    found: Option<&Value>,
+    place: String,
+) -> Option<(String, &'static str)> {
     let Some(found) = found else { return Some((place, "nothing")) };
     match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => wanted

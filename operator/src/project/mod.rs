@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tasktracker_crds::HookSpec;
 
 pub use service::{
-    ApiObject, BlueGreen, Endpoint, Expect, HttpProbe, LoadedProbe, PublishedProbe, Readiness, Reload,
-    Service, Strategy, Validation,
+    ApiCollection, ApiObject, BlueGreen, Endpoint, Expect, HttpProbe, Listed, ListedObject, LoadedProbe,
+    PublishedProbe, Readiness, Reload, Service, Strategy, Validation,
 };
 
 use crate::{
@@ -79,6 +79,8 @@ pub struct Project {
     pub services: BTreeMap<String, Service>,
     /// Objects behind the API of a service, put in place once it serves.
     pub api_objects: Vec<ApiObject>,
+    /// The same, where the service gives them names.
+    pub api_collections: Vec<ApiCollection>,
     /// Certificate that a service shows to users.
     pub certificate: Option<CertificateProbe>,
     /// File whose presence takes the host out of service, by its path from the project's folder. It is no part of a release.
@@ -315,7 +317,9 @@ impl Project {
             let loaded = service.loaded.iter().map(|loaded| &loaded.probe);
             gate.into_iter().chain(ready).chain(loaded).filter_map(|probe| probe.credentials.as_ref())
         });
-        of_services.chain(self.api_objects.iter().filter_map(|object| object.credentials.as_ref()))
+        let objects = self.api_objects.iter().filter_map(|object| object.credentials.as_ref());
+        let collections = self.api_collections.iter().filter_map(|all| all.credentials.as_ref());
+        of_services.chain(objects).chain(collections)
     }
 
     /// Whether a service must never be down on two hosts at once.

@@ -137,6 +137,8 @@ pub enum Expect {
     Text(String),
     /// Status 200 and a JSON value that has at least these fields.
     JsonSubset(serde_json::Value),
+    /// Status 200 and a JSON list with these objects, and no others of ours.
+    Listed(Listed),
 }
 
 /// Proof that a service has loaded what was rolled out.
@@ -188,4 +190,45 @@ pub struct ApiObject {
     pub credentials: Option<(String, String)>,
     /// What is written; what is read must have at least these fields.
     pub body: serde_json::Value,
+}
+
+/// Objects behind the API of a service that gives them names itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiCollection {
+    /// The service whose API keeps them.
+    pub service: String,
+    /// Where they are listed with GET, and one is made with POST.
+    pub endpoint: Endpoint,
+    /// What stands before an identifier where that object is removed with DELETE.
+    pub item: String,
+    /// User, and secret file with the password, by its path from the project's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<(String, String)>,
+    /// Those that there should be.
+    pub wanted: Listed,
+}
+
+/// Objects that a service should list: JSON values with an `id` that the service made up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Fields of those that are ours: others are left alone.
+    pub ours: serde_json::Value,
+    /// Fields of those that ended, and are only remembered.
+    pub over: serde_json::Value,
+    /// The objects.
+    pub objects: Vec<ListedObject>,
+}
+
+/// An object that a service should list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedObject {
+    /// What is sent; what is listed must have at least these fields.
+    pub body: serde_json::Value,
+    /// Fields that are sent, too, and that the service may change.
+    pub only_sent: serde_json::Value,
+    /// From when on it is not wanted any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiObject, CertificateProbe, File, LoadedProbe, Owner, Project, PublishedProbe, Readiness, Reload,
-    SecretFile, Service, Strategy, Validation, Volume, VolumeRole, compose,
+    ApiCollection, ApiObject, CertificateProbe, File, LoadedProbe, Owner, Project, PublishedProbe, Readiness,
+    Reload, SecretFile, Service, Strategy, Validation, Volume, VolumeRole, compose,
 };
 use crate::{model::ComponentName, secret::SecretSource};
 
@@ -34,6 +34,8 @@ pub(crate) struct ProjectV1 {
     services: BTreeMap<String, ServiceV1>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     api_objects: Vec<ApiObject>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    api_collections: Vec<ApiCollection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateProbe>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +100,7 @@ impl From<&Project> for ProjectV1 {
             secrets,
             services,
             api_objects,
+            api_collections,
             certificate,
             drain_file,
             data_store,
@@ -119,6 +122,7 @@ impl From<&Project> for ProjectV1 {
             secrets: secrets.iter().map(|(path, file)| (path.clone(), file.into())).collect(),
             services: services.iter().map(|(name, service)| (name.clone(), service.into())).collect(),
             api_objects: api_objects.clone(),
+            api_collections: api_collections.clone(),
             certificate: certificate.clone(),
             drain_file: drain_file.clone(),
             data_store: data_store.clone(),
@@ -143,6 +147,7 @@ impl ProjectV1 {
             secrets: self.secrets.into_iter().map(|(path, file)| (path, file.into())).collect(),
             services: self.services.into_iter().map(|(name, service)| (name, service.into())).collect(),
             api_objects: self.api_objects,
+            api_collections: self.api_collections,
             certificate: self.certificate,
             drain_file: self.drain_file,
             data_store: self.data_store,

@@ -1,8 +1,8 @@
-# An image of a program of Prometheus' project: the upstream image's paths, user and entrypoint, with Debian's programs.
-# $1: tree of unpacked packages, $2: empty folder to fill, $3: tag, then: docker and its arguments
+# An image of a program of Prometheus' project: the upstream image's paths, user and entrypoint.
+# $1: tree of unpacked packages, $2: folder of the programs, $3: empty folder to fill, $4: tag, then: docker and its arguments
 set -euo pipefail
-tree=$1 root=$2 tag=$3
-shift 3
+tree=$1 built=$2 root=$3 tag=$4
+shift 4
 
 chmod 755 "$root"
 mkdir -p "$root"/{bin,etc/ssl/certs,tmp}
@@ -22,9 +22,10 @@ case $tag in
 prom/prometheus:*) programs="prometheus promtool" data=prometheus port=9090 entrypoint=prometheus ;;
 prom/alertmanager:*) programs="prometheus-alertmanager amtool" data=alertmanager port=9093 entrypoint=alertmanager ;;
 prom/node-exporter:*) programs=prometheus-node-exporter data= port=9100 entrypoint=node_exporter ;;
+prom/blackbox-exporter:*) programs=prometheus-blackbox-exporter data= port=9115 entrypoint=blackbox_exporter ;;
 esac
 for program in $programs; do
-  cp "$tree/usr/bin/$program" "$root/bin/"
+  cp "$built/$program" "$root/bin/"
 done
 case $entrypoint in
 alertmanager)
@@ -33,7 +34,7 @@ alertmanager)
   mkdir -p "$root/usr/share/prometheus"
   cp -r "$tree/usr/share/prometheus/alertmanager" "$root/usr/share/prometheus/"
   ;;
-node_exporter) ln -s prometheus-node-exporter "$root/bin/node_exporter" ;;
+node_exporter | blackbox_exporter) ln -s "$programs" "$root/bin/$entrypoint" ;;
 esac
 if [ -n "$data" ]; then
   mkdir "$root/$data"

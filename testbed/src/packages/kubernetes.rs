@@ -41,9 +41,6 @@ const KUBECONFORM: GoProgram = GoProgram {
     has_c: false,
 };
 
-pub(super) const ALERTMANAGER: super::Package =
-    super::Package { name: "prometheus-alertmanager/trixie", files: &["/usr/bin/prometheus-alertmanager"] };
-
 /// The API server itself: built with Go at its first use, which takes some ten minutes.
 ///
 /// # Errors
@@ -88,14 +85,6 @@ pub fn kubectl(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     Ok(unpack::unpacked("kubectl-trixie", &["kubernetes-client/trixie"], say)?.join("usr/bin/kubectl"))
 }
 
-/// Prometheus with `promtool`, unpacked and not installed: the folder of programs.
-///
-/// # Errors
-/// As [`etcd`].
-pub fn prometheus(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    Ok(unpack::unpacked("prometheus-trixie", &["prometheus/trixie", "promtool/trixie"], say)?.join("usr/bin"))
-}
-
 /// A library that gives a program another time, for `LD_PRELOAD`.
 ///
 /// # Errors
@@ -103,13 +92,4 @@ pub fn prometheus(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
 pub fn faketime(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let tree = unpack::unpacked("faketime", &["libfaketime"], say)?;
     Ok(tree.join(format!("usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)))
-}
-
-/// Alertmanager, installed: it reads templates that come with it from where they belong.
-///
-/// # Errors
-/// As [`super::ensure`].
-pub fn alertmanager(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    super::ensure(&[ALERTMANAGER], say)?;
-    Ok(PathBuf::from(ALERTMANAGER.files[0]))
 }

@@ -7,6 +7,7 @@ mod distribution;
 mod go;
 mod install;
 pub mod kubernetes;
+pub mod monitoring;
 pub mod newer;
 pub mod schemas;
 mod unpack;
@@ -92,23 +93,6 @@ pub fn ensure_caddy(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     unpack::unpacked("caddy", &["caddy", "libc6", "libzstd1", "busybox-static"], say)
 }
 
-/// Unpacks Debian 13's Prometheus, its tools and its exporter of hosts, with the C library that they need, into the cache
-/// folder and returns the root folder of that tree.
-///
-/// # Errors
-/// As [`ensure_caddy`].
-pub fn ensure_monitoring(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let packages = [
-        "prometheus/trixie",
-        "promtool/trixie",
-        "prometheus-alertmanager/trixie",
-        "prometheus-node-exporter/trixie",
-        "libc6/trixie",
-        "busybox-static",
-    ];
-    unpack::unpacked("monitoring-trixie", &packages, say)
-}
-
 /// The names of the missing packages.
 pub(crate) fn missing_for_docker_host() -> Vec<&'static str> {
     docker_host().iter().filter(|package| !package.is_there()).map(|package| package.name).collect()
@@ -139,22 +123,22 @@ pub fn ensure_registry(say: &mut dyn FnMut(&str)) -> Result<()> {
 }
 
 /// Installs and unpacks every package that any test needs. What is built from source comes after it:
-/// [`newer::compose`], [`ensure_control_plane`].
+/// [`newer::compose`], [`monitoring::prometheus`], [`ensure_control_plane`].
 ///
 /// # Errors
 /// As [`ensure`].
 pub fn ensure_for_tests(say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut packages = docker_host();
     packages.extend(BROWSER);
-    packages.extend([POSTGRES, REGISTRY, BUSYBOX, OPENSSL, TCSH, GO, kubernetes::ALERTMANAGER]);
+    packages.extend([POSTGRES, REGISTRY, BUSYBOX, OPENSSL, TCSH, GO, monitoring::ALERTMANAGER]);
     // In one call: each reads the package lists anew.
     ensure(&packages, say)?;
     ensure_caddy(say)?;
     newer::engine(say)?;
     kubernetes::etcd(say)?;
     kubernetes::kubectl(say)?;
-    ensure_monitoring(say)?;
-    kubernetes::prometheus(say).map(drop)
+    monitoring::of_debian(say)?;
+    monitoring::prometheus_2(say).map(drop)
 }
 
 /// Has what [`crate::ControlPlane`] starts, and what checks charts and alerts: some of it is built with Go, which takes a
@@ -169,8 +153,9 @@ pub fn ensure_control_plane(say: &mut dyn FnMut(&str)) -> Result<()> {
     kubernetes::api_server(say)?;
     kubernetes::helm(say)?;
     kubernetes::kubeconform(say)?;
-    kubernetes::prometheus(say)?;
-    kubernetes::alertmanager(say)?;
+    monitoring::prometheus_2(say)?;
+    monitoring::prometheus(say)?;
+    monitoring::alertmanager(say)?;
     schemas::schemas(say)?;
     Ok(())
 }

@@ -158,6 +158,10 @@ impl SandboxHost {
 }
 
 impl DemoHost for SandboxHost {
+    fn machine(&self) -> Option<IpAddr> {
+        Some(self.gateway())
+    }
+
     fn address(&self) -> IpAddr {
         self.port.address().into()
     }

@@ -20,6 +20,8 @@ const AGENT: &str = "prometheus-agent";
 const NODE_EXPORTER: &str = "node-exporter";
 /// The agent's configuration, from the project's folder.
 const CONFIG: &str = "files/prometheus-agent/prometheus.yml";
+/// Its file with the password of a store that somebody else runs, among its secrets.
+const EXTERNAL: &str = "external";
 /// Name inside the project of the volume with what is not sent yet.
 const DATA: &str = "agent";
 /// Where that is, inside the agent's container.
@@ -46,33 +48,37 @@ impl Component for Agents {
     }
 
     fn is_wanted(&self, stack: &Stack, host: &HostSpec) -> bool {
-        stack.spec.monitoring.is_some() && !host.roles.is_empty()
+        let runs_any = |monitoring: &MonitoringSpec| monitoring.node_exporter.enabled || sends(monitoring);
+        stack.spec.monitoring.as_ref().is_some_and(runs_any) && !host.roles.is_empty()
     }
 
     fn render(&self, stack: &Stack, host: &HostSpec) -> Project {
         let empty = empty(stack, ComponentName::Agents);
         let Some(monitoring) = &stack.spec.monitoring else { return empty };
-        let (config, token) = prometheus::render(config(stack, host, monitoring), "");
-        let volume = Volume {
-            name: format!("{}-{DATA}", empty.name),
-            role: VolumeRole::Cache,
-            owner: Some(prometheus::USER),
-        };
-        let services = [
-            (AGENT.to_owned(), agent(stack, monitoring, &token)),
-            (NODE_EXPORTER.to_owned(), node_exporter(stack, host, &monitoring.node_exporter)),
-        ];
-        Project {
-            volumes: BTreeMap::from([(DATA.to_owned(), volume)]),
-            files: BTreeMap::from([(CONFIG.to_owned(), File::new(config))]),
-            secrets: [AGENT, NODE_EXPORTER]
-                .into_iter()
-                .flat_map(|service| prometheus::secrets(stack, monitoring, service))
-                .collect(),
-            services: services.into(),
-            ..empty
+        let mut project = empty;
+        if monitoring.node_exporter.enabled {
+            let service = node_exporter(stack, host, &monitoring.node_exporter);
+            project.services.insert(NODE_EXPORTER.to_owned(), service);
         }
+        if sends(monitoring) {
+            let (config, token) = prometheus::render(config(stack, host, monitoring), "");
+            project.files.insert(CONFIG.to_owned(), File::new(config));
+            let name = format!("{}-{DATA}", project.name);
+            let volume = Volume { name, role: VolumeRole::Cache, owner: Some(prometheus::USER) };
+            project.volumes.insert(DATA.to_owned(), volume);
+            project.services.insert(AGENT.to_owned(), agent(stack, monitoring, &token));
+            let external = monitoring.prometheus.external.iter().map(|server| (EXTERNAL.to_owned(), server));
+            project.secrets = prometheus::external_secrets(AGENT, external);
+        }
+        let own = project.services.keys().flat_map(|service| prometheus::secrets(stack, monitoring, service));
+        project.secrets.extend(own);
+        project
     }
+}
+
+/// Whether there is a store that takes samples.
+fn sends(monitoring: &MonitoringSpec) -> bool {
+    monitoring.prometheus.is_deployed() || monitoring.prometheus.external.is_some()
 }
 
 /// Each replica is a target of its own, found by the name of its service in the stack's network; of the host, the node
@@ -86,6 +92,7 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     };
     let node = format!("{}:{}", node_address(host), monitoring.node_exporter.port);
     let agent = format!("localhost:{}", prometheus::PORT);
+    let node = monitoring.node_exporter.enabled.then(|| local("node", node));
     let replicas = stack.spec.app.iter().filter(|_| host.roles.contains(&Role::App));
     let replicas = replicas.flat_map(|_| app::scraped()).map(|(job, port)| prometheus::ScrapeConfig {
         dns_sd_configs: vec![prometheus::DnsConfig {
@@ -98,22 +105,14 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     });
     let mut global = prometheus::Global::of(stack);
     global.external_labels.insert("host", host.name.to_string());
+    let stores = stack.spec.hosts_with(Role::Monitoring).filter(|_| monitoring.prometheus.is_deployed());
+    let stores = stores.map(|store| prometheus::RemoteWrite::to(store, monitoring.prometheus.port));
+    let external = monitoring.prometheus.external.iter();
+    let external = external.map(|server| prometheus::RemoteWrite::external(server, EXTERNAL));
     prometheus::Config {
         global,
-        scrape_configs: [local("node", node), local("agent", agent)].into_iter().chain(replicas).collect(),
-        remote_write: stack
-            .spec
-            .hosts_with(Role::Monitoring)
-            .map(|store| prometheus::RemoteWrite {
-                url: format!(
-                    "http://{}:{}{}",
-                    prometheus::private_address(store),
-                    monitoring.prometheus.port,
-                    prometheus::WRITE
-                ),
-                basic_auth: prometheus::BasicAuth::admin(),
-            })
-            .collect(),
+        scrape_configs: node.into_iter().chain([local("agent", agent)]).chain(replicas).collect(),
+        remote_write: stores.chain(external).collect(),
         ..prometheus::Config::default()
     }
 }

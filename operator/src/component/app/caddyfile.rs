@@ -4,7 +4,7 @@ use tasktracker_crds::{AppSpec, TlsMode, scalars::Origin};
 
 use super::{
     BACKEND_PORT, FRONTEND_PORT, SECRETS_INSIDE,
-    edge::{self, API_PORT, HTTP_PORT, HTTPS_PORT, PAGE_PORT},
+    edge::{self, API_PORT, HTTP_PORT, HTTPS_PORT, METRICS_PORT, PAGE_PORT},
 };
 
 /// A proxy to the containers that serve. The name of a file tells which ones these are, for each request anew: traffic
@@ -58,15 +58,18 @@ fn proxy(service: &str, port: u16, depth: usize) -> String {
     lines.replace('\n', &format!("\n{}", "\t".repeat(depth)))
 }
 
-/// Renders the Caddyfile. The order within `route` is the order of evaluation: metrics are refused first.
-pub(super) fn render(app: &AppSpec) -> String {
+/// Renders the Caddyfile. The order within `route` is the order of evaluation: metrics are refused first. It counts requests
+/// where somebody asks for that.
+pub(super) fn render(app: &AppSpec, is_scraped: bool) -> String {
     let backend_below_api = proxy("backend", BACKEND_PORT, 4);
     let frontend = proxy("frontend", FRONTEND_PORT, 4);
     let backend = proxy("backend", BACKEND_PORT, 2);
     let (options, sites) = match app.tls.mode {
-        TlsMode::Off => ("\n\tauto_https off".to_owned(), plain_sites()),
-        mode => (tls_options(mode, app), tls_sites(mode, app)),
+        TlsMode::Off => (format!("\n\tauto_https off{}", servers(is_scraped, false)), plain_sites()),
+        mode => (tls_options(mode, app, is_scraped), tls_sites(mode, app)),
     };
+    let metrics = format!("\nhttp://:{METRICS_PORT} {{\n\tmetrics\n}}\n");
+    let metrics = if is_scraped { metrics.as_str() } else { "" };
     format!(
         "# Written by tasktracker-operator from the stack's spec; changes made here are taken back.
 {{{options}
@@ -103,7 +106,7 @@ pub(super) fn render(app: &AppSpec) -> String {
 	}}
 }}
 
-{sites}"
+{sites}{metrics}"
     )
 }
 
@@ -111,15 +114,21 @@ fn plain_sites() -> String {
     format!(":{PAGE_PORT} {{\n\timport page\n}}\n\n:{API_PORT} {{\n\timport api\n}}\n")
 }
 
-/// How certificates come about. HTTP/3 would need a port of its own, and is not announced.
-fn tls_options(mode: TlsMode, app: &AppSpec) -> String {
+/// What holds for every port. HTTP/3 would need one of its own, and is not announced.
+fn servers(is_scraped: bool, has_tls: bool) -> String {
+    let lines = [(is_scraped, "\n\t\tmetrics"), (has_tls, "\n\t\tprotocols h1 h2")];
+    let lines: String = lines.iter().filter(|(is_there, _)| *is_there).map(|(_, line)| *line).collect();
+    if lines.is_empty() { lines } else { format!("\n\tservers {{{lines}\n\t}}") }
+}
+
+/// How certificates come about.
+fn tls_options(mode: TlsMode, app: &AppSpec, is_scraped: bool) -> String {
     let name = edge::name(app).unwrap_or_default();
     let mut options = vec![
         format!("http_port {HTTP_PORT}"),
         format!("https_port {HTTPS_PORT}"),
         // Who tells no name, such as a balancer that asks by address, is shown the one certificate.
-        format!("default_sni {name}"),
-        "servers {\n\t\tprotocols h1 h2\n\t}".to_owned(),
+        format!("default_sni {name}{}", servers(is_scraped, true)),
     ];
     options.extend(match mode {
         TlsMode::Off | TlsMode::Secret => vec!["auto_https off".to_owned()],

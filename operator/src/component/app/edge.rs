@@ -22,6 +22,8 @@ pub(super) const API_PORT: u16 = 8000;
 pub(super) const HTTP_PORT: u16 = 8080;
 /// Port of the page with TLS, inside the container.
 pub(super) const HTTPS_PORT: u16 = 8443;
+/// Port inside the container where it tells of itself; it is not published.
+pub(super) const METRICS_PORT: u16 = 2020;
 
 /// File that is there while a host is drained: the edge then tells balancers that the host is not ready.
 pub(super) const DRAIN_FILE: &str = "files/edge/drained";

@@ -41,7 +41,7 @@ const EDGE: &str = "edge";
 
 /// Services whose containers tell of themselves at `/metrics`, each with its port.
 pub(super) fn scraped() -> impl Iterator<Item = (&'static str, u16)> {
-    [(BACKEND, BACKEND_PORT)].into_iter()
+    [(BACKEND, BACKEND_PORT), (EDGE, edge::METRICS_PORT)].into_iter()
 }
 
 /// The component.
@@ -76,10 +76,11 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         compose.labels = service_labels(stack, ComponentName::App, &compose.image);
     }
     let of_edge = secrets(EDGE, &edge::secrets(app));
+    let caddyfile = caddyfile::render(app, stack.spec.monitoring.is_some());
     let mut project = Project {
         revision: Some(stack.spec.revision.to_string()),
         volumes: volumes(app, &empty.name),
-        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), File::new(caddyfile::render(app)))]),
+        files: BTreeMap::from([("files/edge/Caddyfile".to_owned(), File::new(caddyfile))]),
         secrets: secrets(BACKEND, &backend_secrets(app)).into_iter().chain(of_edge).collect(),
         certificate: edge::certificate(stack, app),
         drain_file: Some(edge::DRAIN_FILE.to_owned()),

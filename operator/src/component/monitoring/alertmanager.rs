@@ -1,5 +1,7 @@
 //! Alertmanager: whom an alert calls, and which alerts say nothing new beside others.
 
+mod silences;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
@@ -12,7 +14,8 @@ use super::super::{prometheus, service_labels};
 use crate::{
     model::{ComponentName, sha256},
     project::{
-        Expect, HttpProbe, LoadedProbe, Readiness, Reload, SECRETS_FOLDER, SecretFile, Service, Validation,
+        Expect, File, HttpProbe, LoadedProbe, Project, Readiness, Reload, SECRETS_FOLDER, SecretFile,
+        Service, Validation,
         compose::{self, Limits, Mount, PublishedPort},
     },
     source::Stack,
@@ -21,13 +24,13 @@ use crate::{
 /// The service.
 pub(super) const ALERTMANAGER: &str = "alertmanager";
 /// Its configuration, from the project's folder.
-pub(super) const CONFIG: &str = "files/alertmanager/alertmanager.yml";
+const CONFIG: &str = "files/alertmanager/alertmanager.yml";
 /// What its messages say, from the project's folder.
-pub(super) const MESSAGES: &str = "files/alertmanager/messages.tmpl";
+const MESSAGES: &str = "files/alertmanager/messages.tmpl";
 /// The text of that.
-pub(super) const MESSAGES_TEXT: &str = include_str!("messages.tmpl");
+const MESSAGES_TEXT: &str = include_str!("messages.tmpl");
 /// Name inside the project of the volume with silences, and with what was sent.
-pub(super) const DATA: &str = "alertmanager";
+const DATA: &str = "alertmanager";
 /// Where that is, inside the container.
 const DATA_INSIDE: &str = "/alertmanager";
 /// Where it sees its configuration.
@@ -42,6 +45,9 @@ const RETENTION: &str = "168h";
 const VALIDATION_LIMIT: Duration = Duration::from_secs(30);
 /// Labels by which two alerts are about the same thing. Every alert of a stack has all of them.
 const SAME: [&str; 5] = ["namespace", "stack", "environment", "instance", "service"];
+/// Alerts that follow from requests which cannot be answered.
+const FAILING_REQUESTS: &str =
+    "HighErrorRate|HighLatencyP95|EndpointFailing|ErrorBudget.+|TaskCreationFailureSpike|AbnormalTraffic";
 /// What a message begins with.
 const TITLE: &str = r#"{{ template "tasktracker.title" . }}"#;
 /// The receiver of what calls nobody.
@@ -49,8 +55,25 @@ const NOBODY: &str = "nobody";
 /// The receiver that calls somebody where it is not called itself any more.
 const WATCHDOG: &str = "watchdog";
 
+/// The service with all that it has.
+pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) {
+    let spec = &monitoring.alertmanager;
+    let (routing, token) = config(spec);
+    let files = [(CONFIG, routing), (MESSAGES, MESSAGES_TEXT.to_owned())];
+    project.files.extend(files.map(|(path, text)| (path.to_owned(), File::new(text))));
+    project.volumes.extend([super::data(project, DATA)]);
+    project.secrets.extend(secrets(spec));
+    project.api_collections.push(silences::collection(stack, &spec.silences));
+    project.services.insert(ALERTMANAGER.to_owned(), service(stack, host, monitoring, &token));
+}
+
+/// Where what runs beside it reaches it.
+pub(super) fn beside() -> String {
+    format!("{ALERTMANAGER}:{PORT}")
+}
+
 /// The text of its configuration file, and what it shows once that is loaded.
-pub(super) fn config(spec: &AlertmanagerSpec) -> (String, String) {
+fn config(spec: &AlertmanagerSpec) -> (String, String) {
     let receivers = receivers(&spec.receivers);
     let named: Vec<&str> = receivers.iter().filter_map(|one| one["name"].as_str()).collect();
     // Where nobody was named for it, whoever is called for less is called.
@@ -73,7 +96,10 @@ pub(super) fn config(spec: &AlertmanagerSpec) -> (String, String) {
     let severities = ["critical", "warning", "info"];
     routes.extend(severities.map(|severity| {
         let mut route = route(format!("severity=\"{severity}\""), of_severity(severity));
-        if severity != "critical" && !muted.is_empty() {
+        if severity == "critical" {
+            // What joins a group is told of as soon as what began it.
+            route["group_interval"] = json!("30s");
+        } else if !muted.is_empty() {
             route["mute_time_intervals"] = json!(muted);
         }
         route
@@ -141,7 +167,8 @@ fn intervals_of(times: &MuteTimeSpec) -> Vec<Value> {
     }
 }
 
-/// What says nothing new: less of the same, what a host that is down takes with it, and what a service that is down does.
+/// What says nothing new: less of the same, what a host that is down takes with it, and what a service that is down does; what
+/// is only to be known while nothing else is wrong; and what is too much at once, unless it is critical.
 fn inhibitions() -> Value {
     let same_alert: Vec<&str> = ["alertname"].into_iter().chain(SAME).collect();
     json!([
@@ -155,12 +182,21 @@ fn inhibitions() -> Value {
             "target_matchers": ["alertname!=\"InstanceDown\"", "host!=\"\""],
             "equal": ["namespace", "stack", "environment", "host"],
         },
-        {
-            "source_matchers": ["alertname=\"ServiceDown\""],
-            "target_matchers": ["alertname=~\"HighErrorRate|HighLatencyP95|EndpointFailing\""],
-            "equal": ["namespace", "stack", "environment", "service"],
-        },
+        within_stack("ServiceDown", &format!("alertname=~\"{FAILING_REQUESTS}|DatabaseConnectionFailures|PublicUrlDown\"")),
+        within_stack("DatabaseConnectionFailures", &format!("alertname=~\"{FAILING_REQUESTS}\"")),
+        within_stack("HighErrorRate", "alertname=~\"EndpointFailing|ErrorBudget.+|TaskCreationFailureSpike\""),
+        within_stack("InfoInhibitor", "severity=\"info\""),
+        within_stack("MessageCeilingReached", "severity=~\"warning|info\""),
     ])
+}
+
+/// What an alert makes of no interest in its whole stack.
+fn within_stack(source: &str, target: &str) -> Value {
+    json!({
+        "source_matchers": [format!("alertname=\"{source}\"")],
+        "target_matchers": [format!("alertname!=\"{source}\""), target],
+        "equal": ["namespace", "stack", "environment"],
+    })
 }
 
 /// A file among the service's secrets, as the service sees it.
@@ -229,7 +265,7 @@ fn receivers(spec: &ReceiversSpec) -> Vec<Value> {
 }
 
 /// The secrets of its receivers.
-pub(super) fn secrets(spec: &AlertmanagerSpec) -> BTreeMap<String, SecretFile> {
+fn secrets(spec: &AlertmanagerSpec) -> BTreeMap<String, SecretFile> {
     let ReceiversSpec { pagerduty, slack, email, watchdog } = &spec.receivers;
     let of = [
         ("pagerduty", "routingKey", pagerduty.as_ref().map(|one| &one.routing_key_secret_ref)),
@@ -245,7 +281,7 @@ pub(super) fn secrets(spec: &AlertmanagerSpec) -> BTreeMap<String, SecretFile> {
 }
 
 /// The service on a host; with others it is a cluster.
-pub(super) fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &str) -> Service {
+fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &str) -> Service {
     let spec = &monitoring.alertmanager;
     let image = spec.image.to_string();
     let peers: Vec<&HostSpec> =
@@ -298,7 +334,7 @@ pub(super) fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpe
 pub(super) fn targets(stack: &Stack, host: &HostSpec, spec: &AlertmanagerSpec) -> Vec<String> {
     let address = |other: &HostSpec| {
         if other.name == host.name {
-            return format!("{ALERTMANAGER}:{PORT}");
+            return beside();
         }
         format!("{}:{}", prometheus::private_address(other), spec.port)
     };

@@ -1,11 +1,12 @@
 //! The component `monitoring`: the metrics store, and whom its alerts call.
 
 mod alertmanager;
+mod blackbox;
 mod rules;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use tasktracker_crds::{AlertmanagerSpec, HostSpec, MonitoringSpec, Role};
+use tasktracker_crds::{HostSpec, MonitoringSpec, Role};
 
 use super::{Component, empty, prometheus, service_labels};
 use crate::{
@@ -23,6 +24,8 @@ const PROMETHEUS: &str = "prometheus";
 const CONFIG: &str = "files/prometheus/prometheus.yml";
 /// Its rules, from the project's folder.
 const RULES: &str = "files/prometheus/rules.yml";
+/// Its file with the password of an Alertmanager that somebody else runs, among its secrets.
+const EXTERNAL: &str = "external";
 /// Name inside the project of the volume with its data.
 const DATA: &str = "prometheus";
 /// Where it keeps its data, inside its container.
@@ -48,45 +51,68 @@ impl Component for Monitoring {
     }
 
     fn is_wanted(&self, stack: &Stack, host: &HostSpec) -> bool {
-        stack.spec.monitoring.is_some() && host.roles.contains(&Role::Monitoring)
+        let runs_any = |monitoring: &MonitoringSpec| {
+            monitoring.prometheus.is_deployed() || monitoring.alertmanager.is_deployed()
+        };
+        stack.spec.monitoring.as_ref().is_some_and(runs_any) && host.roles.contains(&Role::Monitoring)
     }
 
     fn render(&self, stack: &Stack, host: &HostSpec) -> Project {
-        let empty = empty(stack, ComponentName::Monitoring);
-        let Some(monitoring) = &stack.spec.monitoring else { return empty };
-        let rules = rules::render(stack, &monitoring.rules);
-        let (config, token) = prometheus::render(config(stack, host, &monitoring.alertmanager), &rules);
-        let (routing, routing_token) = alertmanager::config(&monitoring.alertmanager);
-        let volume = |data: &str| {
-            let name = format!("{}-{data}", empty.name);
-            (data.to_owned(), Volume { name, role: VolumeRole::Data, owner: Some(prometheus::USER) })
-        };
-        let passwords = [PROMETHEUS, alertmanager::ALERTMANAGER].into_iter();
-        let passwords = passwords.flat_map(|service| prometheus::secrets(stack, monitoring, service));
-        Project {
-            volumes: [volume(DATA), volume(alertmanager::DATA)].into(),
-            files: BTreeMap::from([
-                (CONFIG.to_owned(), File::new(config)),
-                (RULES.to_owned(), File::new(rules)),
-                (alertmanager::CONFIG.to_owned(), File::new(routing)),
-                (alertmanager::MESSAGES.to_owned(), File::new(alertmanager::MESSAGES_TEXT.to_owned())),
-            ]),
-            secrets: passwords.chain(alertmanager::secrets(&monitoring.alertmanager)).collect(),
-            metrics_store: Some(prometheus::remote_write(PROMETHEUS)),
-            services: BTreeMap::from([
-                (PROMETHEUS.to_owned(), store(stack, host, monitoring, &token)),
-                (
-                    alertmanager::ALERTMANAGER.to_owned(),
-                    alertmanager::service(stack, host, monitoring, &routing_token),
-                ),
-            ]),
-            ..empty
+        let mut project = empty(stack, ComponentName::Monitoring);
+        let Some(monitoring) = &stack.spec.monitoring else { return project };
+        if monitoring.prometheus.is_deployed() {
+            add_store(&mut project, stack, host, monitoring);
         }
+        if monitoring.alertmanager.is_deployed() {
+            alertmanager::add(&mut project, stack, host, monitoring);
+        }
+        let own = project.services.keys().flat_map(|service| prometheus::secrets(stack, monitoring, service));
+        let own: Vec<_> = own.collect();
+        project.secrets.extend(own);
+        project
     }
 }
 
+/// A volume of a service, by its name inside the project.
+fn data(project: &Project, name: &str) -> (String, Volume) {
+    let volume = Volume {
+        name: format!("{}-{name}", project.name),
+        role: VolumeRole::Data,
+        owner: Some(prometheus::USER),
+    };
+    (name.to_owned(), volume)
+}
+
+/// The metrics store, its rules, and what asks for the public URL.
+fn add_store(project: &mut Project, stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) {
+    let rules = rules::render(stack, monitoring);
+    let mut config = config(stack, host, monitoring);
+    if let Some(url) = blackbox::url(stack, monitoring) {
+        let (text, module) = blackbox::config(stack);
+        let service = blackbox::service(stack, &monitoring.blackbox_exporter, &module);
+        project.services.insert(blackbox::BLACKBOX_EXPORTER.to_owned(), service);
+        project.files.insert(blackbox::CONFIG.to_owned(), File::new(text));
+        config.scrape_configs.push(blackbox::job(url, module, host));
+    }
+    let (config, token) = prometheus::render(config, &rules);
+    let files = [(CONFIG.to_owned(), File::new(config)), (RULES.to_owned(), File::new(rules))];
+    project.files.extend(files);
+    project.volumes.extend([data(project, DATA)]);
+    project.metrics_store = Some(prometheus::remote_write(PROMETHEUS));
+    project.services.insert(PROMETHEUS.to_owned(), store(stack, host, monitoring, &token));
+    let stores = monitoring.prometheus.remote_write.iter().enumerate();
+    let servers = stores.map(|(number, server)| (remote(number), server));
+    let alerted = monitoring.alertmanager.external.iter().map(|server| (EXTERNAL.to_owned(), server));
+    project.secrets.extend(prometheus::external_secrets(PROMETHEUS, servers.chain(alerted)));
+}
+
+/// File with the password of a store that gets all samples, too, among the secrets.
+fn remote(number: usize) -> String {
+    format!("remote-{number}")
+}
+
 /// What it scrapes itself: everything else comes from the agents.
-fn config(stack: &Stack, host: &HostSpec, spec: &AlertmanagerSpec) -> prometheus::Config {
+fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> prometheus::Config {
     // What is scraped here is not given the labels of what is sent.
     let global = prometheus::Global { evaluation_interval: Some("15s"), ..prometheus::Global::of(stack) };
     let own = [("host", host.name.to_string()), ("instance", host.name.to_string())];
@@ -96,15 +122,23 @@ fn config(stack: &Stack, host: &HostSpec, spec: &AlertmanagerSpec) -> prometheus
         static_configs: vec![prometheus::StaticConfig { targets: vec![address], labels: labels() }],
         ..prometheus::ScrapeConfig::new(name, SAMPLES)
     };
-    let alerted = alertmanager::targets(stack, host, spec);
-    let beside = alerted.iter().find(|target| target.starts_with(alertmanager::ALERTMANAGER)).cloned();
-    let jobs = [job("prometheus", format!("localhost:{}", prometheus::PORT))].into_iter();
-    let scrape_configs = jobs.chain(beside.map(|address| job("alertmanager", address))).collect();
+    let spec = &monitoring.alertmanager;
+    let beside = spec.is_deployed().then(|| job(alertmanager::ALERTMANAGER, alertmanager::beside()));
+    let alerting = match &spec.external {
+        Some(server) => Some(prometheus::Alerting::external(server, EXTERNAL)),
+        None => spec.enabled.then(|| prometheus::Alerting::of(alertmanager::targets(stack, host, spec))),
+    };
+    let stores = monitoring.prometheus.remote_write.iter().enumerate();
+    let stores = stores.map(|(number, server)| prometheus::RemoteWrite::external(server, &remote(number)));
     prometheus::Config {
-        global,
         rule_files: vec![format!("{}/rules.yml", prometheus::FOLDER)],
-        alerting: Some(prometheus::Alerting::of(alerted)),
-        scrape_configs,
+        alerting,
+        scrape_configs: [job("prometheus", format!("localhost:{}", prometheus::PORT))]
+            .into_iter()
+            .chain(beside)
+            .collect(),
+        remote_write: stores.collect(),
+        global,
         ..prometheus::Config::default()
     }
 }

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
-use tasktracker_crds::{Role, RuleOverrideSpec, RulesSpec, scalars::Span};
+use tasktracker_crds::{
+    ExtraAlertSpec, ExtraRecordSpec, MonitoringSpec, Role, RuleOverrideSpec, RulesSpec, scalars::Span,
+};
 
+use super::blackbox;
 use crate::source::Stack;
 
 /// Where the pages about alerts are.
@@ -35,6 +38,7 @@ static RECONCILIATION: LazyLock<File> = LazyLock::new(|| {
 struct Group {
     name: String,
     scope: Scope,
+    needs: Option<Needs>,
     records: Vec<Record>,
     alerts: Vec<Alert>,
 }
@@ -49,6 +53,23 @@ enum Scope {
     Host,
     /// The stack as a whole.
     Stack,
+}
+
+/// What an alert hears of things from: without it, it is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Needs {
+    NodeExporter,
+    BlackboxExporter,
+}
+
+impl Needs {
+    fn is_there(self, stack: &Stack, monitoring: &MonitoringSpec) -> bool {
+        match self {
+            Self::NodeExporter => monitoring.node_exporter.enabled,
+            Self::BlackboxExporter => blackbox::url(stack, monitoring).is_some(),
+        }
+    }
 }
 
 /// A series that others are made of.
@@ -75,6 +96,9 @@ struct Alert {
     #[serde(rename = "for")]
     duration: String,
     severity: String,
+    needs: Option<Needs>,
+    /// What it is about, where that is not what the group is about.
+    scope: Option<Scope>,
     /// What it is about, where its series do not say so.
     service: Option<String>,
     summary: String,
@@ -111,12 +135,16 @@ struct RenderedAlert {
 }
 
 /// The file with the rules of a stack.
-pub(super) fn render(stack: &Stack, spec: &RulesSpec) -> String {
+pub(super) fn render(stack: &Stack, monitoring: &MonitoringSpec) -> String {
+    let spec = &monitoring.rules;
     let hosts: Vec<&str> = crate::component::all_hosts(stack).map(|host| host.name.as_str()).collect();
-    let groups = GROUPS.iter().map(|group| {
+    let is_there = |needs: Option<Needs>| needs.is_none_or(|needs| needs.is_there(stack, monitoring));
+    let groups = GROUPS.iter().filter(|group| is_there(group.needs)).map(|group| {
         let records = group.records.iter().cloned().map(Rule::Record);
-        let alerts =
-            group.alerts.iter().filter(|alert| !spec.disable.iter().any(|name| name.as_str() == alert.name));
+        let is_wanted = |alert: &&Alert| {
+            is_there(alert.needs) && !spec.disable.iter().any(|name| name.as_str() == alert.name)
+        };
+        let alerts = group.alerts.iter().filter(is_wanted);
         let alerts = alerts.map(|alert| {
             let other = spec.overrides.iter().find(|(name, _)| name.as_str() == alert.name);
             let other = other.map(|(_, other)| other);
@@ -124,7 +152,7 @@ pub(super) fn render(stack: &Stack, spec: &RulesSpec) -> String {
         });
         RenderedGroup { name: group.name.clone(), rules: records.chain(alerts).collect() }
     });
-    let groups = groups.chain(reconciliation(stack, spec));
+    let groups = groups.chain(reconciliation(stack, spec)).chain(extra(stack, spec));
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let file = File { groups: groups.collect() };
     let text = crate::json::serialized(serde_saphyr::to_string_with_options(&file, options));
@@ -153,6 +181,38 @@ fn reconciliation(stack: &Stack, spec: &RulesSpec) -> impl Iterator<Item = Rende
         });
         RenderedGroup { name: group.name.clone(), rules: alerts.collect() }
     })
+}
+
+/// The rules of a stack's own. What is compared to find that an alert says nothing new, these have, too.
+fn extra(stack: &Stack, spec: &RulesSpec) -> Option<RenderedGroup> {
+    let record = |ExtraRecordSpec { record, expr }: &ExtraRecordSpec| {
+        Rule::Record(Record { name: record.to_string(), expr: expr.to_string() })
+    };
+    let alert = |alert: &ExtraAlertSpec| {
+        let own = |label: &str, or: &str| format!("{{{{ or $labels.{label} \"{or}\" }}}}");
+        let service = alert.service.as_ref().map_or(stack.key.name.as_str(), |service| service.as_str());
+        let description =
+            alert.description.as_ref().map_or("It is {{ $value | humanize }}.", |text| text.as_str());
+        let page = alert.runbook_url.as_ref().map_or(RUNBOOKS, |page| page.as_str());
+        Rule::Alert(RenderedAlert {
+            alert: alert.alert.to_string(),
+            expr: alert.expr.to_string(),
+            duration: seconds(&alert.duration),
+            labels: named([
+                ("severity", alert.severity.as_str().to_owned()),
+                ("instance", own("instance", &stack.key.name)),
+                ("service", own("service", service)),
+            ]),
+            annotations: named([
+                ("summary", alert.summary.to_string()),
+                ("description", description.to_owned()),
+                ("runbook_url", page.to_owned()),
+            ]),
+        })
+    };
+    let rules: Vec<Rule> =
+        spec.extra_records.iter().map(record).chain(spec.extra.iter().map(alert)).collect();
+    (!rules.is_empty()).then(|| RenderedGroup { name: "extra".to_owned(), rules })
 }
 
 fn seconds(duration: &Span) -> String {
@@ -193,7 +253,7 @@ impl Alert {
         let service = self.service.clone().map(|service| ("service", service));
         let labels = [("severity", severity)].into_iter().chain(service);
         // Every alert names an instance: what has none at all would pass for any other one of that kind.
-        let instance = match scope {
+        let instance = match self.scope.unwrap_or(scope) {
             Scope::Instance => None,
             Scope::Host => Some("{{ $labels.host }}".to_owned()),
             Scope::Stack => Some(stack.key.name.clone()),
@@ -236,7 +296,8 @@ mod tests {
         let text = include_str!("../../../../examples/staging.yaml");
         let stack =
             Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
-        let spec = "{disable: [HostUnreachable], override: {StackDrifted: {severity: info, for: 7m}}}";
+        let spec =
+            "{rules: {disable: [HostUnreachable], override: {StackDrifted: {severity: info, for: 7m}}}}";
         let rules = render(&stack, &serde_saphyr::from_str(spec).unwrap());
         let file: File = serde_saphyr::from_str(&rules).unwrap();
         let alerts = file.groups.iter().flat_map(|group| &group.rules).filter_map(|rule| match rule {

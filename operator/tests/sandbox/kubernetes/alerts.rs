@@ -9,13 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tasktracker_testbed::{ControlPlaneOptions, HostKeyKind, hostile, http, packages};
+use tasktracker_testbed::{ControlPlaneOptions, HostKeyKind, Recorder, hostile, http, packages};
 
 use super::cluster::{Cluster, chart};
-use crate::{
-    news::Webhook,
-    stage::{Running, Stage, phase, wait_until, wait_until_within},
-};
+use crate::stage::{Running, Stage, phase, wait_until, wait_until_within};
 
 /// How long an alert may take: rules wait for minutes before they fire.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -41,14 +38,14 @@ impl Drop for Server {
 /// A Prometheus that scrapes one operator as the chart's `ServiceMonitor` says, and an Alertmanager that tells a webhook.
 struct Monitoring {
     prometheus: SocketAddr,
-    webhook: Webhook,
+    webhook: Recorder,
     _servers: [Server; 2],
 }
 
 impl Monitoring {
     fn start(folder: &Path, operator: SocketAddr, token: &str) -> Self {
         let (prometheus, alertmanager) = (hostile::closed_port().unwrap(), hostile::closed_port().unwrap());
-        let webhook = Webhook::start();
+        let webhook = Recorder::start().unwrap();
         let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
         fs::copy(chart().join("files/alerts.yaml"), folder.join("alerts.yaml")).unwrap();
         write("token", token.to_owned());
@@ -68,7 +65,7 @@ impl Monitoring {
                 webhook.address
             ),
         );
-        let bin = packages::kubernetes::prometheus(&mut |_| {}).unwrap();
+        let bin = packages::monitoring::prometheus_2(&mut |_| {}).unwrap();
         let first = Server::start(
             Command::new(bin.join("prometheus"))
                 .arg(format!("--config.file={}", folder.join("prometheus.yaml").display()))
@@ -77,7 +74,7 @@ impl Monitoring {
             &folder.join("prometheus.log"),
         );
         let second = Server::start(
-            Command::new(packages::kubernetes::alertmanager(&mut |_| {}).unwrap())
+            Command::new(packages::monitoring::alertmanager(&mut |_| {}).unwrap())
                 .arg(format!("--config.file={}", folder.join("alertmanager.yaml").display()))
                 .arg(format!("--storage.path={}", folder.join("alertmanager").display()))
                 .arg(format!("--web.listen-address={alertmanager}"))
@@ -100,8 +97,8 @@ impl Monitoring {
 
     /// The alerts that a person was told of: name, whether it fires, and its summary.
     fn told(&self) -> Vec<(String, bool, String)> {
-        let taken = self.webhook.taken.lock().unwrap();
-        let alerts = taken.iter().flat_map(|(_, body)| body["alerts"].as_array().unwrap());
+        let taken = self.webhook.taken();
+        let alerts = taken.iter().flat_map(|taken| taken.body["alerts"].as_array().unwrap());
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         alerts
             .map(|alert| {

@@ -200,14 +200,16 @@ fn every_document_is_what_several_versions_of_kubernetes_take() {
 
 #[test]
 fn every_alert_says_what_to_do_and_is_tested() {
-    let bin = packages::kubernetes::prometheus(&mut |_| {}).unwrap();
-    let promtool = || Command::new(bin.join("promtool"));
-    succeeded(promtool().args(["check", "rules", "--lint-fatal"]).arg(chart().join("files/alerts.yaml")));
+    let rules = chart().join("files/alerts.yaml");
     let tests = chart().join("tests/alerts.yaml");
-    succeeded(promtool().current_dir(tests.parent().unwrap()).args(["test", "rules", "alerts.yaml"]));
+    for programs in [packages::monitoring::prometheus, packages::monitoring::prometheus_2] {
+        let promtool = programs(&mut |_| {}).unwrap().join("promtool");
+        succeeded(Command::new(&promtool).args(["check", "rules", "--lint-fatal"]).arg(&rules));
+        let mut test = Command::new(promtool);
+        succeeded(test.current_dir(tests.parent().unwrap()).args(["test", "rules", "alerts.yaml"]));
+    }
     let tests = fs::read_to_string(tests).unwrap();
-    let rules: Value =
-        serde_saphyr::from_str(&fs::read_to_string(chart().join("files/alerts.yaml")).unwrap()).unwrap();
+    let rules: Value = serde_saphyr::from_str(&fs::read_to_string(rules).unwrap()).unwrap();
     let mut names = BTreeSet::new();
     for rule in rules["groups"][0]["rules"].as_array().unwrap() {
         let name = rule["alert"].as_str().unwrap();

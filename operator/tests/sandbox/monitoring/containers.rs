@@ -119,6 +119,16 @@ fn told(operator: &Running) -> BTreeSet<String> {
     lines.map(|line| format!("{} {}", label(line, "service"), label(line, "replica"))).collect()
 }
 
+/// Runs a program in the control group of a service's container that takes all of its memory.
+pub(super) fn out_of_memory(service: &str) -> String {
+    format!(
+        r"pid=$(docker inspect -f '{{{{.State.Pid}}}}' $(docker ps -qf label=com.docker.compose.service={service} | head -n 1))
+        group=$(sed -n 's/^[0-9]*:memory:/memory/p; s/^0::/unified/p' /proc/$pid/cgroup | head -n 1)
+        case $group in memory*) at=/sys/fs/cgroup/memory${{group#memory}} ;; *) at=/sys/fs/cgroup${{group#unified}} ;; esac
+        sh -c 'echo $$ >'$at'/cgroup.procs; exec tail /dev/zero' || true"
+    )
+}
+
 #[test]
 fn series_of_containers_have_their_names_and_tell_of_restarts_and_want_of_memory() {
     let stage = Stage::new("container-series");
@@ -152,13 +162,7 @@ fn series_of_containers_have_their_names_and_tell_of_restarts_and_want_of_memory
     });
 
     phase("no memory left");
-    let backend = "$(docker ps -qf label=com.docker.compose.service=backend | head -n 1)";
-    stage.as_root(&format!(
-        r"pid=$(docker inspect -f '{{{{.State.Pid}}}}' {backend})
-        group=$(sed -n 's/^[0-9]*:memory:/memory/p; s/^0::/unified/p' /proc/$pid/cgroup | head -n 1)
-        case $group in memory*) at=/sys/fs/cgroup/memory${{group#memory}} ;; *) at=/sys/fs/cgroup${{group#unified}} ;; esac
-        sh -c 'echo $$ >'$at'/cgroup.procs; exec tail /dev/zero' || true"
-    ));
+    stage.as_root(&out_of_memory("backend"));
     wait_until(format_args!("it is counted: {}", operator.said()), || {
         of("oom_kills_total", "backend") >= 1.0
     });

@@ -1,31 +1,46 @@
 //! Metrics from every replica and host reach the store that the stack brings along.
 
+mod cluster;
 mod containers;
+mod faults;
+mod mailbox;
+mod reload;
 mod rules;
+mod runbooks;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
+use tasktracker_operator::component;
 use tasktracker_testbed::{DemoHost, http, http_as, images};
 
-use crate::{
-    news::Webhook,
-    stage::{Stage, phase, wait_until, wait_until_within},
-};
+use crate::stage::{Stage, phase, wait_until};
 
 /// `admin:secret-of-the-test`, as HTTP sends it.
 const ADMIN: &str = "Basic YWRtaW46c2VjcmV0LW9mLXRoZS10ZXN0";
 const PASSWORD: &[u8] = b"secret-of-the-test";
 const PROMETHEUS: &str = "tt-staging-monitoring-prometheus-1";
+/// How long an alert may take: until it is seen, until it has held, and until its group is told.
+const TOLD: Duration = Duration::from_mins(4);
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
 
-fn stack(stage: &Stage, revision: &str, backend: &str, alertmanager: &str) -> String {
-    let text = stage.stack("staging", revision, POLICY).replace("roles: [app]", "roles: [app, monitoring]");
+/// A stage with the images of monitoring, the current Prometheus among them.
+fn stage(name: &str) -> Stage {
+    let stage = Stage::new(name);
+    stage.load(&["alertmanager", "node-exporter", "blackbox-exporter"]);
+    let archive = images::prometheus(&stage.host, &mut |line| println!("{line}")).unwrap();
+    stage.host.load_image(&archive).unwrap();
+    stage.write_value("monitoring", "password", PASSWORD);
+    stage
+}
+
+fn stack(stage: &Stage, prometheus: &str, backend: &str, alertmanager: &str) -> String {
+    let text = stage.stack("staging", "r1", POLICY).replace("roles: [app]", "roles: [app, monitoring]");
     let app = format!("tasktracker, backend: {{{backend}}}}}");
     let text = text.replace("tasktracker}", &app);
     format!(
         "{text}  monitoring: {{prometheus: {{image: \"{}\"}}, nodeExporter: {{image: \"{}\"}}, alertmanager: {{{alertmanager}}}}}\n",
-        images::PROMETHEUS,
+        prometheus,
         images::NODE_EXPORTER
     )
 }
@@ -34,14 +49,19 @@ fn at(stage: &Stage, port: u16) -> SocketAddr {
     SocketAddr::new(stage.host.address(), port)
 }
 
-/// What the store answers to a query: labels and values.
-fn query(stage: &Stage, query: &str) -> Vec<(Value, f64)> {
+/// What the store answers to a query: status and body.
+fn query_answer(stage: &Stage, query: &str) -> Option<(u16, String)> {
     let encoded = query.bytes().map(|byte| match byte {
         byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
     });
     let path = format!("GET /api/v1/query?query={}", encoded.collect::<String>());
-    let Some((200, body)) = http_as(at(stage, 9090), ADMIN, &path) else { return Vec::new() };
+    http_as(at(stage, 9090), ADMIN, &path)
+}
+
+/// The same: labels and values.
+fn query(stage: &Stage, query: &str) -> Vec<(Value, f64)> {
+    let Some((200, body)) = query_answer(stage, query) else { return Vec::new() };
     let answer: Value = serde_json::from_str(&body).unwrap();
     let results = answer["data"]["result"].as_array().cloned().unwrap();
     let value = |one: &Value| one["value"][1].as_str().unwrap().parse().unwrap();
@@ -52,12 +72,31 @@ fn sum(stage: &Stage, of: &str) -> f64 {
     query(stage, of).iter().map(|(_, value)| value).sum()
 }
 
+/// The ports of a host that others reach.
+fn bound(stage: &Stage) -> BTreeSet<String> {
+    let shown = stage.as_root("ss -Hltun");
+    let words = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let all = words.filter(|words| !words[4].starts_with("127.") && !words[4].starts_with("[::1]"));
+    all.map(|words| format!("{}/{}", words[4].rsplit(':').next().unwrap(), words[0])).collect()
+}
+
+/// The ports that the stack asks for, with that of SSH.
+fn ports(stage: &Stage) -> BTreeSet<String> {
+    let (stack, _) = stage.managed();
+    let projects = component::for_host(&stack, &stack.spec.hosts[0]);
+    let published = projects.iter().flat_map(|project| project.services.values()).flat_map(|service| {
+        service.compose.ports.iter().map(|port| format!("{}/{}", port.published, port.protocol))
+    });
+    // The node exporter is in the host's own network.
+    published.chain(["9100/tcp".to_owned(), format!("{}/tcp", stage.host.port())]).collect()
+}
+
 #[test]
 fn samples_of_every_replica_and_host_reach_the_store_and_nobody_else_is_let_in() {
-    let stage = Stage::new("monitoring");
-    stage.load(&["prometheus", "alertmanager", "node-exporter"]);
-    stage.write_value("monitoring", "password", PASSWORD);
-    stage.write_stack("staging.yaml", &stack(&stage, "r1", "replicas: 3", ""));
+    let stage = stage("monitoring");
+    let text = stack(&stage, images::PROMETHEUS, "replicas: 3", "");
+    let url = format!("tasktracker, publicUrl: \"http://{}\",", stage.page());
+    stage.write_stack("staging.yaml", &text.replace("tasktracker,", &url));
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
 
@@ -72,9 +111,11 @@ fn samples_of_every_replica_and_host_reach_the_store_and_nobody_else_is_let_in()
         jobs.sort();
         jobs
     };
-    wait_until(format_args!("all are up: {:?}; {}", up(), operator.said()), || {
-        up() == ["agent", "alertmanager", "backend", "backend", "backend", "node", "prometheus"]
-    });
+    let all =
+        ["agent", "alertmanager", "backend", "backend", "backend", "edge", "node", "prometheus", "public"];
+    wait_until(format_args!("all are up: {:?}; {}", up(), operator.said()), || up() == all);
+    wait_until("users get the page", || sum(&stage, "probe_success{job=\"public\"}") > 0.0);
+    assert!(sum(&stage, "probe_duration_seconds{job=\"public\"}") > 0.0);
     assert!(sum(&stage, "node_memory_MemTotal_bytes") > 1e9);
     wait_until("the operator's own are there", || sum(&stage, "tasktracker_stack_ready") >= 1.0);
     assert!(!query(&stage, "node_filesystem_avail_bytes").is_empty());
@@ -89,6 +130,10 @@ fn samples_of_every_replica_and_host_reach_the_store_and_nobody_else_is_let_in()
     }
     wait_until("each is counted once", || count() >= Some(60.0));
     assert_eq!(count(), Some(60.0));
+    assert!(sum(&stage, "caddy_http_requests_total{job=\"edge\"}") >= 60.0);
+
+    phase("ports");
+    assert_eq!(bound(&stage), ports(&stage), "what is bound, and what the stack asks for");
 
     phase("nobody else is let in");
     for (port, path) in [
@@ -126,60 +171,7 @@ fn samples_of_every_replica_and_host_reach_the_store_and_nobody_else_is_let_in()
     });
     operator.wait_until_ready("staging");
     assert!(config().contains("scrape_interval: 15s"), "{}", config());
+    runbooks::assert_commands_work(&stage);
     assert_eq!(stage.on_host(&life), before, "it was reloaded, not started anew");
-    operator.stop();
-}
-
-/// How long an alert may take: until it is seen, until it has held, and until its group is told.
-const TOLD: Duration = Duration::from_mins(5);
-
-#[test]
-fn an_alert_calls_whoever_is_named_for_it_and_nobody_else() {
-    let stage = Stage::new("alerts");
-    stage.load(&["prometheus", "alertmanager", "node-exporter"]);
-    let (pager, slack) = (Webhook::start_at(stage.host.gateway()), Webhook::start_at(stage.host.gateway()));
-    stage.write_value("monitoring", "password", PASSWORD);
-    stage.write_value("pager", "routingKey", b"canary-of-the-pager");
-    stage.write_value("slack", "url", format!("http://{}/canary-of-slack", slack.address).as_bytes());
-    let receivers = format!(
-        "receivers: {{pagerduty: {{routingKeySecretRef: {{name: pager}}, url: \"http://{}/v2/enqueue\"}}, slack: {{webhookSecretRef: {{name: slack}}}}}}",
-        pager.address
-    );
-    stage.write_stack("staging.yaml", &stack(&stage, "r1", "replicas: 1", &receivers));
-    let operator = stage.start_operator();
-    operator.wait_until_ready("staging");
-    wait_until("the backend is known", || sum(&stage, "up{job=\"backend\"}") > 0.0);
-
-    phase("a backend that nobody may start again");
-    stage.on_host("echo 'a test' >/opt/tasktracker/staging/app/HOLD");
-    stage.on_host("docker stop -t 1 $(docker ps -qf label=com.docker.compose.service=backend)");
-    wait_until_within(TOLD, format_args!("it is told: {}", operator.said()), || {
-        !pager.taken.lock().unwrap().is_empty()
-    });
-    let (path, event) = pager.taken.lock().unwrap()[0].clone();
-    assert_eq!((path.as_str(), &event["event_action"]), ("/v2/enqueue", &"trigger".into()), "{event:#}");
-    assert_eq!(event["routing_key"], "canary-of-the-pager");
-    let payload = &event["payload"];
-    assert_eq!(payload["summary"], "[FIRING:1] ServiceDown (test)", "{event:#}");
-    assert_eq!(payload["severity"], "critical");
-    let told = payload["custom_details"]["alerts"].as_str().unwrap();
-    assert!(
-        told.contains("No instance of the backend answers.") && told.contains("/ServiceDown"),
-        "{event:#}"
-    );
-    assert_eq!(event["links"][0]["href"], "https://tasktracker.dev/runbooks/ServiceDown");
-    assert_eq!(pager.taken.lock().unwrap().len(), 1);
-    let others = slack.taken.lock().unwrap().clone();
-    assert!(others.is_empty(), "{others:#?}");
-    let shown = stage.on_host("ps -eo args; docker ps -aq | xargs docker inspect; cat /opt/tasktracker/staging/monitoring/files/*/*");
-    assert!(!shown.contains("canary"));
-
-    phase("it is over");
-    stage.on_host("rm /opt/tasktracker/staging/app/HOLD");
-    operator.wait_until_ready("staging");
-    let over = r#"count(ALERTS{alertname="ServiceDown", alertstate="firing"}) or vector(0)"#;
-    wait_until("it does not fire any more", || {
-        query(&stage, over).first().is_some_and(|(_, count)| *count == 0.0)
-    });
     operator.stop();
 }

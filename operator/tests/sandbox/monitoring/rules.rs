@@ -4,8 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
-    process::{Command, Output},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde::Deserialize;
@@ -36,6 +36,8 @@ struct Trial {
     labels: BTreeMap<String, String>,
     summary: String,
     description: String,
+    /// The page about it, where it is not the one of its name.
+    page: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -63,6 +65,7 @@ fn trials() -> Vec<Trial> {
 fn rules(wishes: &str) -> String {
     let text = include_str!("../../../../examples/staging.yaml");
     let text = text.replace("roles: [app]", "roles: [app, monitoring]");
+    let text = text.replace("tasktracker}", "tasktracker, publicUrl: https://tasks.example.com}");
     let stack = read_stack(&format!("{text}  monitoring: {{rules: {{{wishes}}}}}\n")).unwrap();
     let stack = Stack::new(stack, "staging.yaml".into());
     let project = component::project(&stack, &stack.spec.hosts[0], ComponentName::Monitoring).unwrap();
@@ -119,7 +122,7 @@ fn tests(trial: &Trial) -> [Value; 2] {
         let annotations = json!({
             "summary": trial.summary,
             "description": trial.description,
-            "runbook_url": format!("https://tasktracker.dev/runbooks/{}", trial.alert),
+            "runbook_url": trial.page.clone().unwrap_or_else(|| format!("https://tasktracker.dev/runbooks/{}", trial.alert)),
         });
         let alerts = if is_told {
             json!([{ "exp_labels": trial.labels, "exp_annotations": annotations }])
@@ -174,22 +177,31 @@ fn write_trials(folder: &Path, number: usize, rules: &Value, trials: &[&Trial]) 
     name
 }
 
-/// What promtool says of trials of rules.
-fn promtool(folder: &Path, rules: &str, trials: &[Trial]) -> Output {
-    let rules: Value = serde_saphyr::from_str(rules).unwrap();
-    let files = trials
-        .iter()
-        .enumerate()
-        .map(|(number, trial)| write_trials(folder, number, &group(&rules, &trial.alert).0, &[trial]));
-    let bin = packages::kubernetes::prometheus(&mut |_| {}).unwrap();
-    let mut command = Command::new(bin.join("promtool"));
-    command.current_dir(folder).args(["test", "rules"]).args(files).output().unwrap()
+/// promtool of the current Prometheus, and of the version before it.
+fn promtools() -> [PathBuf; 2] {
+    let current = packages::monitoring::prometheus(&mut |_| {}).unwrap();
+    let before = packages::monitoring::prometheus_2(&mut |_| {}).unwrap();
+    [current, before].map(|bin| bin.join("promtool"))
 }
 
-fn assert_passes(output: &Output) {
+/// Trials of rules pass with every version.
+fn assert_told(folder: &Path, rules: &str, trials: &[Trial]) {
+    let rules: Value = serde_saphyr::from_str(rules).unwrap();
+    let files: Vec<String> = trials
+        .iter()
+        .enumerate()
+        .map(|(number, trial)| write_trials(folder, number, &group(&rules, &trial.alert).0, &[trial]))
+        .collect();
+    for promtool in promtools() {
+        assert_passes(Command::new(promtool).current_dir(folder).args(["test", "rules"]).args(&files));
+    }
+}
+
+fn assert_passes(command: &mut Command) {
+    let output = command.output().unwrap();
     let said =
         [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned()).concat();
-    assert!(output.status.success(), "{said}");
+    assert!(output.status.success(), "{command:?}: {said}");
 }
 
 #[test]
@@ -198,11 +210,11 @@ fn every_alert_is_told_in_time_and_has_a_page() {
     let trials = trials();
     let rules = rules("");
     fs::write(folder.path().join("rules.yml"), &rules).unwrap();
-    let bin = packages::kubernetes::prometheus(&mut |_| {}).unwrap();
-    let mut check = Command::new(bin.join("promtool"));
-    check.current_dir(folder.path()).args(["check", "rules", "--lint-fatal", "rules.yml"]);
-    assert_passes(&check.output().unwrap());
-    assert_passes(&promtool(folder.path(), &rules, &trials));
+    for promtool in promtools() {
+        let mut check = Command::new(promtool);
+        assert_passes(check.current_dir(folder.path()).args(["check", "rules", "--lint-fatal", "rules.yml"]));
+    }
+    assert_told(folder.path(), &rules, &trials);
     let tried: BTreeSet<&str> = trials.iter().map(|trial| trial.alert.as_str()).chain(["Watchdog"]).collect();
     assert_eq!(tried.into_iter().collect::<Vec<_>>(), ALERTS);
     for alert in ALERTS {
@@ -285,8 +297,8 @@ fn an_alert_that_is_another_one_is_seen() {
         }
     }
     // One run for all of them; of each file it says whether its tests passed.
-    let bin = packages::kubernetes::prometheus(&mut |_| {}).unwrap();
-    let mut command = Command::new(bin.join("promtool"));
+    let [promtool, _] = promtools();
+    let mut command = Command::new(promtool);
     command.current_dir(folder.path()).args(["test", "rules"]);
     command.args((0..changed.len()).map(|number| format!("tests-{number}.yml")));
     let output = command.output().unwrap();
@@ -319,7 +331,20 @@ fn a_stack_says_what_is_otherwise_about_its_alerts() {
         }
     }
     trial.description = "Over five minutes 90.17% of their time was used.".to_owned();
-    assert_passes(&promtool(folder.path(), &other, &[trial]));
+    assert_told(folder.path(), &other, &[trial]);
+    let own = rules(
+        "extra: [{alert: QueueLong, expr: queue:length:sum > 5, for: 1m, severity: warning, summary: 'It is {{ $value }}'}], extraRecords: [{record: queue:length:sum, expr: sum by (queue) (queue_length)}]",
+    );
+    let mut trial = cpu.clone();
+    trial.alert = "QueueLong".to_owned();
+    trial.after = "1m".to_owned();
+    trial.series =
+        serde_json::from_value(json!({ "queue_length{queue=\"a\"}": { "quiet": 5, "fires": 6 } })).unwrap();
+    let labels = [("queue", "a"), ("instance", "staging"), ("service", "staging"), ("severity", "warning")];
+    trial.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    (trial.summary, trial.description) = ("It is 6".to_owned(), "It is 6.".to_owned());
+    trial.page = Some("https://tasktracker.dev/runbooks".to_owned());
+    assert_told(folder.path(), &own, &[trial]);
     let without = rules("disable: [InstanceHighCpuUsage, Watchdog]");
     assert!(!without.contains("alert: InstanceHighCpuUsage") && without.contains("alert: InstanceDown"));
 }
