@@ -56,8 +56,14 @@ pub(super) fn config(stack: &Stack) -> (String, String) {
 }
 
 /// The job that has it ask.
-pub(super) fn job(url: String, module: String, host: &HostSpec) -> prometheus::ScrapeConfig {
-    let labels = BTreeMap::from([("host", host.name.to_string()), ("instance", url.clone())]);
+pub(super) fn job(
+    url: String,
+    module: String,
+    host: &HostSpec,
+    global: &prometheus::Global,
+) -> prometheus::ScrapeConfig {
+    let mut labels = global.external_labels.clone();
+    labels.extend([("host", host.name.to_string()), ("instance", url.clone())]);
     let targets = vec![format!("{BLACKBOX_EXPORTER}:{PORT}")];
     prometheus::ScrapeConfig {
         basic_auth: Some(prometheus::BasicAuth::admin()),

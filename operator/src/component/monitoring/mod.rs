@@ -92,7 +92,8 @@ fn add_store(project: &mut Project, stack: &Stack, host: &HostSpec, monitoring: 
         let service = blackbox::service(stack, &monitoring.blackbox_exporter, &module);
         project.services.insert(blackbox::BLACKBOX_EXPORTER.to_owned(), service);
         project.files.insert(blackbox::CONFIG.to_owned(), File::new(text));
-        config.scrape_configs.push(blackbox::job(url, module, host));
+        let job = blackbox::job(url, module, host, &config.global);
+        config.scrape_configs.push(job);
     }
     let (config, token) = prometheus::render(config, &rules);
     let files = [(CONFIG.to_owned(), File::new(config)), (RULES.to_owned(), File::new(rules))];

@@ -24,12 +24,18 @@ struct Trial {
     case: String,
     /// By how much a threshold is another one that must be seen, where it counts things.
     step: Option<f64>,
+    /// How far samples and evaluations are apart, where it is about weeks.
+    #[serde(default = "a_minute")]
+    every: String,
     /// How long everything was as it was before.
     #[serde(default = "not_at_all")]
     begins: String,
     series: BTreeMap<String, Values>,
     /// When it is told at the earliest.
     after: String,
+    /// By how much it may be told earlier, as versions of Prometheus differ in what belongs to a range.
+    #[serde(default = "not_at_all")]
+    earlier: String,
     /// How long what made it fire is over, when it is ended at the latest.
     #[serde(default = "half_an_hour")]
     ends: String,
@@ -47,6 +53,10 @@ struct Values {
     before: Value,
     quiet: Value,
     fires: Value,
+}
+
+fn a_minute() -> String {
+    "1m".to_owned()
 }
 
 fn not_at_all() -> String {
@@ -116,7 +126,10 @@ fn input(series: &str, parts: &[(&Value, usize)]) -> Value {
 
 /// The two tests of a trial: always just beside the threshold; and beyond it, then beside it again.
 fn tests(trial: &Trial) -> [Value; 2] {
-    let (begins, after, ends) = (minutes(&trial.begins), minutes(&trial.after), minutes(&trial.ends));
+    let apart = minutes(&trial.every);
+    // From here on, one is as long as samples are apart.
+    let [begins, after, ends, earlier] =
+        [&trial.begins, &trial.after, &trial.ends, &trial.earlier].map(|text| minutes(text).div_ceil(apart));
     let lasts = after + 3;
     let told = |minute: usize, is_told: bool| {
         let annotations = json!({
@@ -129,13 +142,13 @@ fn tests(trial: &Trial) -> [Value; 2] {
         } else {
             json!([])
         };
-        let minute = begins + minute;
+        let minute = (begins + minute) * apart;
         json!({ "eval_time": format!("{minute}m"), "alertname": trial.alert, "exp_alerts": alerts })
     };
     let test = |name: &str, series: Vec<Value>, alerts: Vec<Value>| {
         json!({
             "name": format!("{} {} {name}", trial.alert, trial.case),
-            "interval": "1m",
+            "interval": trial.every,
             "input_series": series,
             "alert_rule_test": alerts,
         })
@@ -150,17 +163,20 @@ fn tests(trial: &Trial) -> [Value; 2] {
         input(series, &parts)
     });
     let mut alerts = vec![told(after, true), told(lasts + ends, false)];
-    if after > 0 {
-        alerts.insert(0, told(after - 1, false));
+    if after > earlier {
+        alerts.insert(0, told(after - earlier - 1, false));
     }
     [quiet, test("fires", changing.collect(), alerts)]
 }
 
-/// The file with the group of rules that has an alert, and where in it the alert is.
+/// A file with an alert and the series of its group that others are made of, and where in it the alert is.
 fn group(rules: &Value, name: &str) -> (Value, usize) {
     let groups = rules["groups"].as_array().unwrap().iter();
     let mut having = groups.filter_map(|group| {
-        let index = group["rules"].as_array().unwrap().iter().position(|rule| rule["alert"] == name)?;
+        let mut group = group.clone();
+        let rules = group["rules"].as_array_mut()?;
+        rules.retain(|rule| rule["alert"].is_null() || rule["alert"] == name);
+        let index = rules.iter().position(|rule| rule["alert"] == name)?;
         Some((json!({ "groups": [group] }), index))
     });
     having.next().unwrap_or_else(|| panic!("there is no {name}"))
@@ -171,7 +187,7 @@ fn write_trials(folder: &Path, number: usize, rules: &Value, trials: &[&Trial]) 
     let rules_file = format!("rules-{number}.yml");
     fs::write(folder.join(&rules_file), rules.to_string()).unwrap();
     let tests: Vec<Value> = trials.iter().flat_map(|trial| tests(trial)).collect();
-    let all = json!({ "rule_files": [rules_file], "evaluation_interval": "1m", "tests": tests });
+    let all = json!({ "rule_files": [rules_file], "evaluation_interval": trials[0].every, "tests": tests });
     let name = format!("tests-{number}.yml");
     fs::write(folder.join(&name), all.to_string()).unwrap();
     name
@@ -304,7 +320,7 @@ fn an_alert_that_is_another_one_is_seen() {
     let output = command.output().unwrap();
     let said =
         [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned()).concat();
-    let parts: Vec<&str> = said.split("Unit Testing:").skip(1).collect();
+    let parts: Vec<&str> = said.split("Processing test file:").skip(1).collect();
     assert_eq!(parts.len(), changed.len(), "{said}");
     let passed = parts.iter().filter(|part| part.contains("SUCCESS")).map(|part| {
         let file = part.split_whitespace().next().unwrap();
