@@ -36,7 +36,8 @@ enum Name {
     /// Twenty stacks of a real API server that nobody touches, for ten minutes; an API server that is away for minutes;
     /// operators whose clocks are hours apart.
     Kubernetes,
-    /// Fifty changes of Prometheus' configuration under load, and ten that it must refuse; an alert on a busy processor.
+    /// Ways to break an app, and whom each calls; two Alertmanagers of which one is away; fifty changes of Prometheus'
+    /// configuration under load, and ten that it must refuse.
     Monitoring,
     /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
     Fuzz,
@@ -60,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Name::Monitoring => {
             packages::monitoring::prometheus(&mut |line| say(line))?;
-            scenarios("changing what Prometheus has loaded, and a busy processor", "monitoring::", 1)
+            scenarios("what monitoring tells, and takes up", "monitoring::", 1)
         }
         Name::Fuzz => fuzz(options.seconds),
     }

@@ -22,9 +22,9 @@ const SPREADS: [(&str, Duration); 2] = [("fast", Duration::from_secs(8)), ("slow
 /// How long is listened after that: longer than any group waits.
 const AFTER: Duration = Duration::from_secs(330);
 /// How often Prometheus sends an alert again that still fires.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 /// A critical alert is told after this at the latest.
-const LATEST: Duration = Duration::from_secs(60);
+const LATEST: Duration = Duration::from_mins(1);
 /// Of what is compared, the least that must be saved.
 const LEAST_SAVED: f64 = 0.7;
 
@@ -139,7 +139,7 @@ impl Caller {
     }
 
     fn send(&self, alerts: &[&BTreeMap<&'static str, String>]) -> Result<()> {
-        let until = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(4);
+        let until = tasktracker_operator::engine::now() + jiff::SignedDuration::from_mins(4);
         let alerts: Vec<Value> =
             alerts.iter().map(|labels| json!({ "labels": labels, "endsAt": until.to_string() })).collect();
         let answer = http(self.address, &format!("POST /api/v2/alerts\n{}", Value::from(alerts)));
@@ -201,7 +201,8 @@ fn latest(caller: &Caller, alerts: &[BTreeMap<&'static str, String>], begun: &[I
     Ok(latest.as_secs_f64())
 }
 
-pub(crate) fn storm() -> Result<(Rows, BTreeMap<&'static str, f64>)> {
+/// A stack with a receiver for each severity, and the configuration of its Alertmanager.
+fn configured() -> Result<(Stack, Value)> {
     let text =
         include_str!("../../../examples/staging.yaml").replace("roles: [app]", "roles: [app, monitoring]");
     let receivers = "pagerduty: {routingKeySecretRef: {name: a}}, slack: {webhookSecretRef: {name: b}}, email: {to: [a@example.com], from: b@example.com, smarthost: \"localhost:25\"}";
@@ -213,6 +214,11 @@ pub(crate) fn storm() -> Result<(Rows, BTreeMap<&'static str, f64>)> {
     let project = project.context("the component is not there")?;
     let file = &project.files["files/alertmanager/alertmanager.yml"];
     let whole: Value = serde_saphyr::from_str(&file.content)?;
+    Ok((stack, whole))
+}
+
+pub(crate) fn storm() -> Result<(Rows, BTreeMap<&'static str, f64>)> {
+    let (stack, whole) = configured()?;
     let mut grouped = whole.clone();
     grouped["inhibit_rules"] = json!([]);
     let mut each = grouped.clone();

@@ -81,7 +81,7 @@ pub(super) fn steps(
 
 /// Renames what stands at a path to a name with the time in it.
 pub(super) fn set_aside(path: &str, context: &Context<'_>) -> Step {
-    let time = context.now.chars().filter(char::is_ascii_alphanumeric).collect();
+    let time = context.now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     Step::SetAside { path: path.to_owned(), time }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     diff::secrets,
     host::{self, Host},
     model::sha256,
-    observe::{Observed, Prober},
+    observe::{ANY_TIME, Observed, Prober},
     project::{compose::COMPOSE_SERVICE, service_of},
     release::Release,
     secret::{Secret, Values},
@@ -22,7 +22,7 @@ pub(super) async fn values<'a>(host: &Host, observed: &'a Observed) -> Result<Co
     let Some((applied, key)) = observed.applied.as_ref().zip(observed.seal_key.as_ref()) else {
         return Ok(values);
     };
-    let prober = Prober { release: applied, secrets: &observed.secrets, key: Some(key) };
+    let prober = Prober { release: applied, secrets: &observed.secrets, key: Some(key), now: ANY_TIME };
     for credentials in applied.project.credentials() {
         let path = &credentials.1;
         let Some(file) = applied.project.secrets.get(path) else { continue };

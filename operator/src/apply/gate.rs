@@ -6,7 +6,7 @@ use super::{Error, applied_secrets, rolling};
 use crate::{
     host::{Container, Host},
     model::{Probe, ProbeFailure},
-    observe::{Observed, Prober, is_ready},
+    observe::{ANY_TIME, Observed, Prober, is_ready},
     plan::Plan,
     project::compose::COMPOSE_SERVICE,
 };
@@ -86,7 +86,7 @@ async fn closed(
         return Ok(BTreeMap::new());
     }
     let secrets = applied_secrets::values(host, observed).await?;
-    let prober = Prober { release, secrets: &secrets, key: None };
+    let prober = Prober { release, secrets: &secrets, key: None, now: ANY_TIME };
     let is_gate = |service: &str, container: &Container, probe: &Probe| {
         *probe == Probe::Gate && gated.iter().any(|(one, gated)| *one == service && gated.id == container.id)
     };

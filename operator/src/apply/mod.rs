@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tasktracker_crds::{DriftItem, DriftKind, OnFailure, RolloutSpec, conditions::reasons};
 
 use crate::{
@@ -60,8 +61,8 @@ pub struct Context<'a> {
     pub stack: String,
     /// Who applies: the operator, or a person.
     pub who: String,
-    /// Now, in RFC 3339.
-    pub now: String,
+    /// Now.
+    pub now: Timestamp,
     /// Where a person goes back to an earlier release.
     pub back: Option<Back>,
 }
@@ -93,7 +94,7 @@ impl Context<'_> {
     fn signature(&self, why: &str) -> Signature {
         Signature {
             epoch: self.lock.epoch,
-            when: self.now.clone(),
+            when: self.now.to_string(),
             who: self.who.clone(),
             why: why.to_owned(),
         }
@@ -510,6 +511,7 @@ async fn prove(
     let soak = if plan.needs_soak() { limits.soak.duration() } else { Duration::ZERO };
     let secrets = &*applied_secrets::values(host, observed).await?;
     let proof = verify::Proof {
+        now: context.now,
         release: applied,
         services: &touched,
         without: &replaced,

@@ -1,7 +1,6 @@
 //! Requests to services: reloads, and objects behind their APIs.
 
 use http::Method;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Error, verify::Proof};
@@ -83,7 +82,7 @@ pub(super) async fn complete(host: &Host, lock: &HostLock, proof: &Proof<'_>) ->
             let answer = host.http_get(address, &endpoint.path, credentials.as_ref()).await?;
             let HttpAnswer::Answered { status: 200, body } = answer else { continue };
             let Ok(found) = serde_json::from_slice(&body) else { continue };
-            let Some(differences) = ListDifferences::of(wanted, &found, Timestamp::now()) else { continue };
+            let Some(differences) = ListDifferences::of(wanted, &found, proof.now) else { continue };
             let made = differences.missing.iter();
             let made =
                 made.map(|object| (WriteMethod::Post, endpoint.path.clone(), json::to_vec(&sent(object))));

@@ -357,6 +357,7 @@ impl<'a> Takeover<'a> {
         let Self { host, context, prepared, observed, proxy, .. } = self;
         let (release, secrets) = (&prepared.release, &observed.secrets);
         let proof = verify::Proof {
+            now: context.now,
             release,
             services,
             without,

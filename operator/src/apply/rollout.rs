@@ -333,6 +333,7 @@ async fn in_place(
     let services = project.services.keys().map(String::as_str).collect();
     let limits = context.rollout;
     let proof = verify::Proof {
+        now: context.now,
         release: &prepared.release,
         services: &services,
         without: &BTreeSet::new(),

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::{Error, actions, compose::Compose, requests};
@@ -52,6 +53,8 @@ pub(super) struct Proof<'a> {
     pub(super) services: &'a BTreeSet<&'a str>,
     /// Names of containers that do not count.
     pub(super) without: &'a BTreeSet<&'a str>,
+    /// Now.
+    pub(super) now: Timestamp,
     /// A service that is not judged, and started all the same where it stands still.
     pub(super) beside: Option<&'a str>,
     /// What nobody is told.
@@ -67,7 +70,7 @@ pub(super) struct Proof<'a> {
 impl Proof<'_> {
     /// Probes the release.
     pub(super) fn prober(&self) -> Prober<'_> {
-        Prober { release: self.release, secrets: self.secrets, key: None }
+        Prober { release: self.release, secrets: self.secrets, key: None, now: self.now }
     }
 
     /// The containers of the release's project, but those that do not count.

@@ -152,7 +152,7 @@ impl ProjectContext<'_> {
             owner: evaluation.project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: who.to_owned(),
-            now: now().to_string(),
+            now: now(),
             back: None,
         }
     }
@@ -164,7 +164,7 @@ impl ProjectContext<'_> {
         why: &'a str,
     ) -> Entry<'a> {
         Entry {
-            when: &context.now,
+            when: context.now,
             who: &context.who,
             why,
             stack: &context.stack,

@@ -97,7 +97,7 @@ impl ProjectContext<'_> {
         let facts = self.with_seen_ledger(project, facts).await?;
         let inputs = self.inputs(project, &facts, busy).await;
         let mut observed = facts.with(inputs, now());
-        observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth)).await?;
+        observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth, now())).await?;
         if !observed.busy && observed.restored.is_none() {
             observed.unserved =
                 Box::pin(observe::published(self.host, &observed, options.depth, options.lock.is_some()))

@@ -130,7 +130,7 @@ impl Retired<'_> {
             let before = State { release: Some(&deployed.release), revision: deployed.revision.as_deref() };
             // Nothing is written to the host that would have to wait for the line.
             drop(self.memory.audit(&Entry {
-                when: &now().to_string(),
+                when: now(),
                 who,
                 why: "the host is there no longer",
                 stack: &stack,
@@ -173,12 +173,12 @@ impl Retired<'_> {
             owner: project.owner.clone(),
             stack: self.stack.key.to_string(),
             who: removal.who.to_owned(),
-            now: now().to_string(),
+            now: now(),
             back: None,
         };
         let started = Instant::now();
         let entry = Entry {
-            when: &context.now,
+            when: context.now,
             who: removal.who,
             why: "nothing asks for it any more",
             stack: &context.stack,

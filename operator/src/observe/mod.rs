@@ -38,7 +38,7 @@ pub use hold::Hold;
 pub use image_availability::{ImageAvailability, MovedTag};
 pub use listed::ListDifferences;
 pub use probes::{Prober, probe};
-pub use published::{lost_answers, published};
+pub use published::{ANY_TIME, lost_answers, published};
 
 /// The seal key of a stack, from the folder of one of its projects.
 pub const KEY_FILE: &str = "../.key";

@@ -27,7 +27,12 @@ use crate::{
 ///
 /// # Errors
 /// When the host cannot be reached.
-pub async fn probe(host: &Host, observed: &Observed, depth: Depth) -> Result<ProbeResults, Error> {
+pub async fn probe(
+    host: &Host,
+    observed: &Observed,
+    depth: Depth,
+    now: Timestamp,
+) -> Result<ProbeResults, Error> {
     let Some(release) = &observed.applied else { return Ok(ProbeResults::new()) };
     let started: BTreeMap<String, Option<Timestamp>> =
         observed.containers.iter().map(|container| (container.id.clone(), container.started_at())).collect();
@@ -36,7 +41,7 @@ pub async fn probe(host: &Host, observed: &Observed, depth: Depth) -> Result<Pro
     known.retain(|(id, _), _| {
         depth < Depth::Whole && started.contains_key(id) && before.get(id) == started.get(id)
     });
-    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref() };
+    let prober = Prober { release, secrets: &observed.secrets, key: observed.seal_key.as_ref(), now };
     let is_new = |_: &str, container: &Container, probe: &Probe| {
         !known.contains_key(&(container.id.clone(), probe.clone()))
     };
@@ -55,6 +60,8 @@ pub struct Prober<'a> {
     pub secrets: &'a Values,
     /// Key that verifies that a current value is the one the release was applied with; none to skip that check.
     pub key: Option<&'a SealKey>,
+    /// Now: what was wanted until a moment before it is wanted no more.
+    pub now: Timestamp,
 }
 
 impl Prober<'_> {
@@ -129,7 +136,7 @@ impl Prober<'_> {
         };
         let Ok(credentials) = self.credentials(request.credentials.as_ref()) else { return Ok(None) };
         let answer = host.http_get(address, &request.endpoint.path, credentials.as_ref()).await?;
-        Ok(evaluate(&request.expect, answer))
+        Ok(evaluate(&request.expect, answer, self.now))
     }
 
     /// The container's address as its host reaches it.
@@ -168,16 +175,20 @@ impl Prober<'_> {
 pub struct UnknownPassword;
 
 /// The result that an answer means; none where sshd forbids to ask.
-pub(super) fn evaluate(expect: &Expect, answer: HttpAnswer) -> Option<Result<(), ProbeFailure>> {
+pub(super) fn evaluate(
+    expect: &Expect,
+    answer: HttpAnswer,
+    now: Timestamp,
+) -> Option<Result<(), ProbeFailure>> {
     let (status, body) = match answer {
         HttpAnswer::Forbidden => return None,
         HttpAnswer::NoAnswer(found) => return Some(Err(ProbeFailure::NoAnswer(found))),
         HttpAnswer::Answered { status, body } => (status, body),
     };
-    Some(compare(expect, status, &body).map_err(ProbeFailure::Unexpected))
+    Some(compare(expect, status, &body, now).map_err(ProbeFailure::Unexpected))
 }
 
-fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
+fn compare(expect: &Expect, status: u16, body: &[u8], now: Timestamp) -> Result<(), String> {
     let expected = if let Expect::Status(expected) = expect { *expected } else { 200 };
     if status != expected {
         return Err(format!("expected status {expected}, found {status}"));
@@ -192,7 +203,7 @@ fn compare(expect: &Expect, status: u16, body: &[u8]) -> Result<(), String> {
         },
         Expect::Listed(wanted) => {
             let found = json(body)?;
-            let Some(differences) = ListDifferences::of(wanted, &found, Timestamp::now()) else {
+            let Some(differences) = ListDifferences::of(wanted, &found, now) else {
                 return Err("expected a list, found something else".to_owned());
             };
             differences
@@ -286,10 +297,10 @@ mod tests {
         for (expect, answer, wanted) in table {
             let unexpected = |found: &str| ProbeFailure::Unexpected(found.to_owned());
             let wanted = wanted.map(|wanted: Result<(), &str>| wanted.map_err(unexpected));
-            assert_eq!(evaluate(&expect, answer), wanted, "{expect:?}");
+            assert_eq!(evaluate(&expect, answer, Timestamp::UNIX_EPOCH), wanted, "{expect:?}");
         }
         let refused = HttpAnswer::NoAnswer("refused".to_owned());
         let no_answer = Some(Err(ProbeFailure::NoAnswer("refused".to_owned())));
-        assert_eq!(evaluate(&Expect::Status(200), refused), no_answer);
+        assert_eq!(evaluate(&Expect::Status(200), refused, Timestamp::UNIX_EPOCH), no_answer);
     }
 }

@@ -6,6 +6,7 @@
 use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use futures::future::{try_join, try_join_all};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Depth, Observed, Prober, is_ready, probes::evaluate};
@@ -17,6 +18,8 @@ use crate::{
     secret::Values,
 };
 
+/// Where no list is asked for, for which alone it counts what time it is.
+pub const ANY_TIME: Timestamp = Timestamp::UNIX_EPOCH;
 /// How long what was found before the lock still holds under it: an answer that never comes is waited for once less.
 const HOLDS: Duration = Duration::from_secs(5);
 
@@ -135,7 +138,7 @@ fn all_serve(release: &Release, containers: &[Container]) -> bool {
 async fn ask(host: &Host, probe: &PublishedProbe) -> Result<Option<ProbeFailure>, Error> {
     let endpoint = (Ipv4Addr::LOCALHOST, probe.port).into();
     let answer = host.published_get(endpoint, &probe.path, probe.tls_name.as_deref()).await?;
-    Ok(evaluate(&probe.expect, answer).and_then(Result::err))
+    Ok(evaluate(&probe.expect, answer, ANY_TIME).and_then(Result::err))
 }
 
 /// Finds the hop at which an answer is lost, from the containers behind to the port in front.
@@ -159,12 +162,12 @@ async fn ask_container(
     endpoint: Endpoint,
     expect: &Expect,
 ) -> Result<Option<Result<(), String>>, Error> {
-    let prober = Prober { release, secrets: &Values::default(), key: None };
+    let prober = Prober { release, secrets: &Values::default(), key: None, now: ANY_TIME };
     let Some(address) = prober.address(container, &endpoint) else {
         return Ok(Some(Err("no address in the stack's network".to_owned())));
     };
     let answer = host.http_get(address, &endpoint.path, None).await?;
-    Ok(evaluate(expect, answer).map(|result| result.map_err(|failure| failure.to_string())))
+    Ok(evaluate(expect, answer, ANY_TIME).map(|result| result.map_err(|failure| failure.to_string())))
 }
 
 /// The container behind a proxy that does not answer.

@@ -29,8 +29,8 @@ pub(crate) const BEGAN: &str = "Began";
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry<'a> {
-    /// When it began, in RFC 3339.
-    pub(crate) when: &'a str,
+    /// When it began.
+    pub(crate) when: jiff::Timestamp,
     /// The operator, or a person.
     pub(crate) who: &'a str,
     /// Why: a revision, or the differences that were repaired.

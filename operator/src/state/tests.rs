@@ -476,7 +476,7 @@ async fn a_line_of_the_audit_log_is_in_the_file_before_anything_is_written_to_a_
     let folder = folder();
     let memory = Memory::share(folder.path()).unwrap();
     let entry = audit::Entry {
-        when: "now",
+        when: jiff::Timestamp::UNIX_EPOCH,
         who: "a person",
         why: "",
         stack: KEY,

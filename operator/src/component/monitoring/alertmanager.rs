@@ -63,7 +63,10 @@ pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, monitor
     project.files.extend(files.map(|(path, text)| (path.to_owned(), File::new(text))));
     project.volumes.extend([super::data(project, DATA)]);
     project.secrets.extend(secrets(spec));
-    project.api_collections.push(silences::collection(stack, &spec.silences));
+    // One host is asked for them, and tells the others: two that are changed one after the other would undo each other's.
+    if stack.spec.hosts_with(Role::Monitoring).next().is_some_and(|first| first.name == host.name) {
+        project.api_collections.push(silences::collection(stack, &spec.silences));
+    }
     project.services.insert(ALERTMANAGER.to_owned(), service(stack, host, monitoring, &token));
 }
 

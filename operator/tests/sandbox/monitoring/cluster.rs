@@ -78,7 +78,8 @@ impl Pair {
 }
 
 #[test]
-fn two_alertmanagers_call_once_and_one_alone_calls_too() {
+#[ignore = "takes long: `cargo xtask soak monitoring`"]
+fn soak_two_alertmanagers_call_once_and_one_alone_calls_too() {
     let stage = stage("pair");
     let second = Stage::another_host("pair-2");
     load(&second, &["alertmanager", "node-exporter", "blackbox-exporter"]);
