@@ -381,7 +381,7 @@ const FAULTS: [HostFault; 6] = [
         begins: |host| {
             as_root(
                 host,
-                r"of=$(docker inspect -f '{{.State.Pid}}' tt-staging-app-frontend-1)
+                r"of=$(docker inspect -f '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=frontend))
                 printf '#!/bin/sh\nexit 127\n' >/tmp/runc; chmod 755 /tmp/runc; mount --bind /tmp/runc $(command -v runc)
                 kill -KILL $of",
             );
