@@ -202,11 +202,11 @@ impl Host {
                     Err(_) => HttpAnswer::NoAnswer(late(endpoint, "TLS handshake", limit)),
                 },
             },
-            Tunnel::Refused => HttpAnswer::NoAnswer(format!("{endpoint}: connection refused")),
-            Tunnel::Forbidden => HttpAnswer::Forbidden,
+            Tunnel::Refused => return Ok(HttpAnswer::NoAnswer(format!("{endpoint}: connection refused"))),
+            Tunnel::Forbidden => return Ok(HttpAnswer::Forbidden),
         };
         // The end of the SSH connection says nothing about the service.
-        if matches!(answer, HttpAnswer::NoAnswer(_)) && link.connection.is_closed() {
+        if matches!(answer, HttpAnswer::NoAnswer(_)) && link.connection.is_ending().await {
             return Err(Error::ConnectionLost);
         }
         Ok(answer)

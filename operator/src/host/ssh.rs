@@ -36,6 +36,9 @@ pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// After so much silence, it did not answer that either.
 pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(13);
+/// How long the end of a connection may come after that of its channels, and how often it is looked for.
+const ENDING: Duration = Duration::from_millis(200);
+const ENDING_POLL: Duration = Duration::from_millis(5);
 
 /// How long an address may stay silent before the next one of the same name is tried beside it.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -152,6 +155,16 @@ impl Connection {
 
     pub(super) fn is_closed(&self) -> bool {
         self.handle.is_closed()
+    }
+
+    /// Whether it is closed, or is known to be within a moment: the end of a channel is seen before that of its connection.
+    pub(super) async fn is_ending(&self) -> bool {
+        let ended = async {
+            while !self.is_closed() {
+                sleep(ENDING_POLL).await;
+            }
+        };
+        timeout(ENDING, ended).await.is_ok()
     }
 
     /// The user on the host.
