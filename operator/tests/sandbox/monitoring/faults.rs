@@ -13,7 +13,7 @@ use std::{
 use tasktracker_testbed::{PostgresServer, Recorder, Taken, http, images};
 
 use super::{TOLD, mailbox::Mailbox, query, stage, sum};
-use crate::stage::{Running, Stage, phase, wait_until, wait_until_within};
+use crate::stage::{Running, Stage, elapse, phase, wait_until, wait_until_within};
 
 /// A full disk, for root to make on a host.
 pub(super) const SMALL_DISK: &str =
@@ -242,7 +242,7 @@ const ERRORS: [Way; 1] = [Way {
 
 const SLOW: [Way; 1] = [Way {
     name: "slow answers",
-    begins: |scene| whenever_a_task_is_made(scene, "PERFORM pg_sleep(1.5);"),
+    begins: |scene| whenever_a_task_is_made(scene, "PERFORM pg_sleep_for('1500 ms');"),
     ends: as_ever,
     told: (Receiver::Chat, "HighLatencyP95"),
 }];
@@ -332,7 +332,7 @@ fn soak_faults_of_the_app_call_whoever_is_named_for_them() {
             let title = if number.is_multiple_of(15) { "often" } else { "task" };
             let _: Option<(u16, String)> =
                 http(page, &format!("POST /api/tasks\n{{\"title\": \"{title} {number}\"}}"));
-            thread::sleep(PAUSE);
+            elapse(PAUSE);
         }
     });
     scene.go_through(&[&ERRORS, &SLOW, &DATABASE, &OPERATOR]);

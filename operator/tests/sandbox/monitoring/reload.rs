@@ -20,16 +20,20 @@ fn loaded(stage: &Stage) -> String {
     http_as(at(stage, 9090), ADMIN, "GET /api/v1/rules").map(|(_, body)| body).unwrap_or_default()
 }
 
-/// The longest time between two samples of a job's `up`, in seconds, over the last hour.
-fn longest_gap(stage: &Stage, job: &str) -> f64 {
+/// When a job's `up` was stored within the last hour, in seconds.
+fn samples(stage: &Stage, job: &str) -> Vec<f64> {
     let (_, body) = query_answer(stage, &format!("up{{job=\"{job}\"}}[1h]")).unwrap();
     let answer: Value = serde_json::from_str(&body).unwrap();
     let series = answer["data"]["result"].as_array().unwrap();
     assert_eq!(series.len(), 1, "{job}: {body}");
-    let times: Vec<f64> =
-        series[0]["values"].as_array().unwrap().iter().map(|sample| sample[0].as_f64().unwrap()).collect();
-    assert!(times.len() > 2, "{job}: {body}");
-    times.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max)
+    series[0]["values"].as_array().unwrap().iter().map(|sample| sample[0].as_f64().unwrap()).collect()
+}
+
+/// The longest time between two of them; a scrape that comes after the last change is waited for.
+fn longest_gap(stage: &Stage, job: &str) -> f64 {
+    let before = samples(stage, job).len();
+    wait_until(format_args!("{job} is scraped again"), || samples(stage, job).len() > before.max(3));
+    samples(stage, job).windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max)
 }
 
 fn change(name: &str, (good, bad): (u32, u32)) {
