@@ -73,6 +73,8 @@ pub mod reasons {
     pub const FROZEN: &str = "Frozen";
     /// A repair was carried out three times and did not hold.
     pub const NOT_CONVERGING: &str = "NotConverging";
+    /// A service is OOM-killed whenever it starts, and nothing is left that would help by itself.
+    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
     /// A service would begin without the data that it had.
     pub const DATA_WOULD_BE_LEFT: &str = "DataWouldBeLeft";
     /// What the operator keeps on the host is gone, though it was there.

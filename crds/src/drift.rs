@@ -153,6 +153,8 @@ drift_kinds! {
     Paused: Containers, Heal;
     /// A container restarts again and again.
     Restarting: Containers, Heal;
+    /// A container is OOM-killed whenever it starts, before it serves.
+    OutOfMemory: Containers, Heal;
     /// A container's health check fails.
     Unhealthy: Containers, Heal;
     /// A container runs another image.
@@ -196,7 +198,12 @@ impl DriftKind {
             Self::ImageTagMoved => {
                 "another revision, or policy.tags with `moved: Follow`, rolls out what it means now"
             }
-            Self::Rogue => "end it, or give it another name, network or port; policy.ignore leaves it be",
+            Self::OutOfMemory => {
+                "raise its resources.limits.memory; a metrics store may help itself by its outOfMemory"
+            }
+            Self::Rogue => {
+                "end it or take it away, or give it another name, network or port; policy.ignore leaves it be"
+            }
             Self::VolumeMissing => {
                 "bring the volume back from a backup; `apply --leave-data` goes on without it"
             }

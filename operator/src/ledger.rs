@@ -14,7 +14,7 @@ use tasktracker_crds::{DriftItem, DriftKind};
 use crate::{
     host::Placement,
     json,
-    project::VolumeRole,
+    project::{Project, VolumeRole},
     release::{Release, inline},
 };
 
@@ -88,6 +88,9 @@ pub struct Ledger {
     /// Differences that were still there after they were repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// What was done about services that were OOM-killed whenever they started, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub memory: BTreeMap<String, MemoryHelp>,
     /// A desired state that was tried and failed; it is not tried again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failed>,
@@ -141,6 +144,19 @@ pub struct Attempt {
     /// How often the host refused a step of its repair.
     #[serde(default)]
     pub refused: u32,
+}
+
+/// What was done about a service that was OOM-killed whenever it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryHelp {
+    /// Its limit as the release has it, in bytes: another one there ends what was done.
+    pub limit: u64,
+    /// Its limit by now, in bytes.
+    pub raised: u64,
+    /// Whether what it reads when it starts was moved aside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moved_aside: bool,
 }
 
 /// What came of repairs, where differences are still there.
@@ -323,6 +339,7 @@ impl Ledger {
             former_defaults: BTreeMap::new(),
             intent: None,
             attempts: Vec::new(),
+            memory: BTreeMap::new(),
             failed: None,
             held: None,
             approved: None,
@@ -401,6 +418,8 @@ impl Ledger {
     /// more.
     #[must_use]
     pub fn succeeded(self, release: &Release, course: &Course, signature: &Signature) -> Self {
+        let raised = self.raised_memory(&release.project);
+        let memory = self.memory.into_iter().filter(|(name, _)| raised.contains_key(name)).collect();
         let previous = if self.current.as_ref() == Some(&release.id) { self.previous } else { self.current };
         let mut releases = vec![release.id.clone()];
         releases.extend(self.releases.into_iter().filter(|id| *id != release.id));
@@ -417,6 +436,7 @@ impl Ledger {
             caches,
             intent: None,
             attempts: Vec::new(),
+            memory: moved_aside_no_more(memory),
             failed: None,
             held: None,
             approved: None,
@@ -457,6 +477,7 @@ impl Ledger {
             caches,
             intent: None,
             attempts: Vec::new(),
+            memory: BTreeMap::new(),
             failed: None,
             held: None,
             approved: None,
@@ -464,6 +485,14 @@ impl Ledger {
             ..self
         }
         .signed(signature)
+    }
+
+    /// What failed, and what did not hold, is forgotten: both are tried again, and what was moved aside may be so again.
+    #[must_use]
+    pub fn retried(self, signature: &Signature) -> Self {
+        let memory = moved_aside_no_more(self.memory);
+        Self { attempts: Vec::new(), memory, failed: None, held: None, intent: None, ..self }
+            .signed(signature)
     }
 
     /// The same, written by somebody else, or for another reason.
@@ -490,6 +519,34 @@ impl Ledger {
             }
         }
         Self { host_defaults: learned, ..self }
+    }
+
+    /// Limits of memory, in bytes, that services have instead of those of a project, by name.
+    pub fn raised_memory(&self, project: &Project) -> BTreeMap<String, u64> {
+        let limit = |name: &String| Some(project.services.get(name)?.compose.limits.mem_limit);
+        let raised = self.memory.iter().filter(|(name, help)| limit(name) == Some(help.limit));
+        raised.map(|(name, help)| (name.clone(), help.raised)).collect()
+    }
+
+    /// A release with the limits of memory that its services have by now.
+    #[must_use]
+    pub fn with_raised_memory(&self, mut release: Release) -> Release {
+        for (name, raised) in self.raised_memory(&release.project) {
+            if let Some(service) = release.project.services.get_mut(&name) {
+                service.compose.limits.set_memory(raised);
+            }
+        }
+        release
+    }
+
+    /// Something is done about the memory of a service, whose limit is this one so far.
+    #[must_use]
+    pub fn with_memory_help(mut self, service: &str, limit: u64, raised: u64, moved_aside: bool) -> Self {
+        let known = self.memory.get(service).filter(|known| known.raised == limit);
+        let known = known.copied().unwrap_or(MemoryHelp { limit, raised: limit, moved_aside: false });
+        let moved_aside = known.moved_aside || moved_aside;
+        self.memory.insert(service.to_owned(), MemoryHelp { raised, moved_aside, ..known });
+        self
     }
 
     /// Another owner has the project from now on: what Docker made for those before stays labelled so.
@@ -533,7 +590,11 @@ impl Ledger {
         };
         let mut attempts = self.attempts.clone();
         attempts.retain(|attempt| is_left(attempt.kind, &attempt.path));
-        for (kind, path) in repaired.iter().filter(|(kind, subject)| is_left(*kind, subject)) {
+        // What helps against want of memory is another thing each time, and comes to an end by itself.
+        let counts = |kind: DriftKind, subject: &Option<String>| {
+            kind != DriftKind::OutOfMemory && is_left(kind, subject)
+        };
+        for (kind, path) in repaired.iter().filter(|(kind, subject)| counts(*kind, subject)) {
             let known = attempts.iter().position(|attempt| attempt.kind == *kind && attempt.path == *path);
             let index = known.unwrap_or_else(|| {
                 attempts.push(Attempt { kind: *kind, path: path.clone(), count: 0, refused: 0 });
@@ -550,6 +611,11 @@ impl Ledger {
         }
         attempts
     }
+}
+
+/// What was done about memory, where the next time moves aside again.
+fn moved_aside_no_more(memory: BTreeMap<String, MemoryHelp>) -> BTreeMap<String, MemoryHelp> {
+    memory.into_iter().map(|(service, help)| (service, MemoryHelp { moved_aside: false, ..help })).collect()
 }
 
 fn remembered(

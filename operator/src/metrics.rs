@@ -316,6 +316,10 @@ impl Metrics {
         let (waited, waits) = (before.waits_for(), report.waits_for());
         Self::set_reason(&self.change_waiting, labels, place, waited, waits);
         self.host_reachable.with_label_values(&host).set(i64::from(report.reachable()));
+        if !report.reachable() {
+            // What was seen last says nothing of now.
+            self.containers.forget_host(labels, &report.host, report.component);
+        }
         let component = labels.with(&[place.0, place.1]);
         self.component_healthy.with_label_values(&component).set(i64::from(report.healthy));
         self.set_drift(labels, report);

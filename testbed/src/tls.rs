@@ -54,6 +54,15 @@ impl TlsClient {
         exchange(self.connect(address)?, &self.name.to_str(), "", request)
     }
 
+    /// The same by whoever has these credentials, as for [`crate::http_as`].
+    ///
+    /// # Errors
+    /// As for [`TlsClient::ask`].
+    pub fn ask_as(&self, address: SocketAddr, credentials: &str, request: &str) -> io::Result<String> {
+        let headers = format!("Authorization: {credentials}\r\n");
+        exchange(self.connect(address)?, &self.name.to_str(), &headers, request)
+    }
+
     /// The certificate that is shown, in DER form.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ResourcesSpec, ServiceSpec, StackReference, UseSpec, fixed};
 use crate::scalars::{
-    AlertMatcher, AlertName, ClockTime, HttpUrl, ImageReference, LabelName, Line, Moment, Port, Query,
-    RecordName, SecretName, Span, TimeZone,
+    Address, AlertMatcher, AlertName, ClockTime, HttpUrl, ImageReference, LabelName, Line, Moment, Port,
+    Query, RecordName, SecretName, Span, TimeZone,
 };
 
 /// The alerts that come with every stack, by name.
@@ -61,6 +61,7 @@ pub const RECONCILIATION_ALERTS: &[&str] = &[
     "DriftNotHealing",
     "HostKeyChanged",
     "HostUnreachable",
+    "OutOfMemoryLoop",
     "ReconcileStale",
     "RolloutRolledBack",
     "StackDrifted",
@@ -83,6 +84,9 @@ pub struct MonitoringSpec {
     pub accepts: Vec<StackReference>,
     /// Secret with the key `password`: the password of the user `admin`, without whom nothing here answers.
     pub credentials_secret_ref: SecretReference,
+    /// TLS wherever something here is reached over the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<MonitoringTlsSpec>,
     /// Metrics store.
     pub prometheus: PrometheusSpec,
     /// Prometheus in agent mode, which finds each replica on its host and sends what it scrapes to the store.
@@ -108,6 +112,7 @@ impl Default for MonitoringSpec {
             use_stack: None,
             accepts: Vec::new(),
             credentials_secret_ref: SecretReference { name: fixed!("monitoring") },
+            tls: None,
             prometheus: PrometheusSpec::default(),
             agent: AgentSpec::default(),
             node_exporter: NodeExporterSpec::default(),
@@ -118,6 +123,17 @@ impl Default for MonitoringSpec {
             grafana: None,
         }
     }
+}
+
+/// TLS between the parts of the monitoring, and to people.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringTlsSpec {
+    /// Secret with the keys `tls.crt`, `tls.key` and `ca.crt`: the certificate that each of them shows, its key, and who vouches
+    /// for it.
+    pub secret_ref: SecretReference,
+    /// The name in that certificate by which they know each other, whatever their addresses are.
+    pub server_name: Address,
 }
 
 /// A Secret, whose keys are fixed.
@@ -164,6 +180,8 @@ pub struct PrometheusSpec {
     pub resources: ContainerResourcesSpec,
     /// How long it keeps what it has.
     pub retention: PrometheusRetentionSpec,
+    /// What is done where it is OOM-killed whenever it starts.
+    pub out_of_memory: OutOfMemorySpec,
 }
 
 impl PrometheusSpec {
@@ -183,7 +201,26 @@ impl Default for PrometheusSpec {
             port: Port(9090),
             resources: ContainerResourcesSpec::new("1Gi", "1"),
             retention: PrometheusRetentionSpec::default(),
+            out_of_memory: OutOfMemorySpec::default(),
         }
+    }
+}
+
+/// What is done where Prometheus is OOM-killed whenever it starts, as it reads its write-ahead log: first the one,
+/// then the other. Nothing is removed.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutOfMemorySpec {
+    /// Share of the host's memory, in percent, up to which its limit is raised, as far as that is free; 0 leaves it as it is.
+    #[schemars(range(min = 0, max = 90))]
+    pub max_memory_percent: u32,
+    /// Whether its write-ahead log, with the samples of the last hours, may be moved aside, to `wal.moved-TIME` in its volume.
+    pub move_wal_aside: bool,
+}
+
+impl Default for OutOfMemorySpec {
+    fn default() -> Self {
+        Self { max_memory_percent: 50, move_wal_aside: false }
     }
 }
 
@@ -416,6 +453,7 @@ pub struct SlackReceiverSpec {
 /// People who get mail.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.username) == has(self.passwordSecretRef)").message("username and passwordSecretRef are given together, or neither"))]
 pub struct EmailReceiverSpec {
     /// Their addresses.
     #[schemars(length(min = 1, max = 20))]

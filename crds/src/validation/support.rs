@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use regex::Regex;
 
 use crate::{
-    ALERTS, DockerAccess, ExtraAlertSpec, RECONCILIATION_ALERTS, Role, SilenceSpec, TaskTrackerStackSpec,
+    ALERTS, DockerAccess, ExtraAlertSpec, RECONCILIATION_ALERTS, ReceiversSpec, Role, RulesSpec, SilenceSpec,
+    SloSpec, TaskTrackerStackSpec,
     scalars::{AlertName, ClockTime},
 };
 
@@ -32,7 +33,8 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     found.extend(cluster_names(spec));
     found.extend(bad_silences(spec));
     found.extend(extra_rules(spec));
-    found.extend(unused_stores(spec));
+    found.extend(unused_parts(spec));
+    found.extend(addresses_without_agents(spec));
     found
 }
 
@@ -72,14 +74,78 @@ fn extra_rules(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
     extra.filter(|(_, alert)| is_known(&alert.alert)).map(told).collect()
 }
 
-/// Stores that would get what a store of the stack has, where it has none.
-fn unused_stores(spec: &TaskTrackerStackSpec) -> Option<(String, String)> {
-    let prometheus = &spec.monitoring.as_ref()?.prometheus;
-    let is_unused = !prometheus.is_deployed() && !prometheus.remote_write.is_empty();
-    is_unused.then(|| {
-        let told = "expected none where the stack runs no Prometheus that could send to them; name one in prometheus.external";
-        ("spec.monitoring.prometheus.remoteWrite".to_owned(), told.to_owned())
-    })
+/// What a Prometheus or an Alertmanager of the stack would do, where it has none: ignored, it would be an alert that nobody
+/// gets.
+fn unused_parts(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let Some(monitoring) = &spec.monitoring else { return Vec::new() };
+    let (prometheus, alertmanager) = (&monitoring.prometheus, &monitoring.alertmanager);
+    let [stores, own] = [
+        "expected none where the stack runs no Prometheus",
+        "expected none where the stack runs no Alertmanager",
+    ];
+    let there = [
+        (
+            prometheus.is_deployed(),
+            prometheus.remote_write.is_empty(),
+            "prometheus.remoteWrite",
+            stores,
+            "that could send to them; name one in prometheus.external",
+        ),
+        (
+            prometheus.is_deployed(),
+            monitoring.rules == RulesSpec::default(),
+            "rules",
+            stores,
+            "that evaluates them; they belong to whoever runs prometheus.external",
+        ),
+        (
+            prometheus.is_deployed(),
+            monitoring.slo == SloSpec::default(),
+            "slo",
+            stores,
+            "that watches over it; it belongs to whoever runs prometheus.external",
+        ),
+        (
+            alertmanager.is_deployed(),
+            alertmanager.receivers == ReceiversSpec::default(),
+            "alertmanager.receivers",
+            own,
+            "that calls them; they belong to whoever runs alertmanager.external",
+        ),
+        (
+            alertmanager.is_deployed(),
+            alertmanager.mute_times.is_empty(),
+            "alertmanager.muteTimes",
+            own,
+            "that keeps to them; they belong to whoever runs alertmanager.external",
+        ),
+        (
+            alertmanager.is_deployed(),
+            alertmanager.silences.is_empty(),
+            "alertmanager.silences",
+            own,
+            "that has them; they belong to whoever runs alertmanager.external",
+        ),
+    ];
+    let unused = there.into_iter().filter(|(is_deployed, is_empty, ..)| !is_deployed && !is_empty);
+    unused
+        .map(|(_, _, path, what, why)| (format!("spec.monitoring.{path}"), format!("{what} {why}")))
+        .collect()
+}
+
+/// Addresses by which agents of a host could not be reached: they listen at the loopback address anyway.
+fn addresses_without_agents(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let hosts = spec.hosts.iter().enumerate().filter(|_| spec.monitoring.is_some());
+    let unusable = hosts.filter_map(|(index, host)| {
+        let address = host.bind_address.as_ref()?;
+        let parsed: IpAddr = address.as_str().parse().ok()?;
+        let told = format!(
+            "expected an address of the host where its agents are reached, found '{address}'; leave it out for every address"
+        );
+        let is_usable = !parsed.is_unspecified() && !parsed.is_loopback();
+        (!is_usable).then(|| (format!("spec.hosts[{index}].bindAddress"), told))
+    });
+    unusable.collect()
 }
 
 /// Names in the place of addresses by which Alertmanagers are told to each other: they look none up.

@@ -92,57 +92,78 @@ fn parts_that_are_not_built_are_refused() {
     insta::assert_snapshot!(mistakes(&text));
 }
 
+/// `spec.monitoring`, and what is said of it; nothing where it is good.
+const MONITORING: &[(&str, &str)] = &[
+    ("rules: {disable: [InstanceDwon]}", "spec.monitoring.rules.disable[0]: expected the name of an alert"),
+    ("rules: {override: {StackDrifted: {for: 1m}}}", ""),
+    (
+        "rules: {override: {StackDrifted: {threshold: 1}}}",
+        "override.StackDrifted.threshold: expected `for` or",
+    ),
+    ("alertmanager: {muteTimes: [{days: [Sunday]}]}", ""),
+    (
+        "alertmanager: {muteTimes: [{from: \"07:00\", to: \"07:00\"}]}",
+        "muteTimes[0].to: expected another time",
+    ),
+    ("alertmanager: {muteTimes: [{from: \"7:00\"}]}", "a time of the day such as 06:30"),
+    ("slo: {availability: 100}", "99.999"),
+    (
+        "alertmanager: {silences: [{matchers: ['severity!=\"critical\"'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
+        "",
+    ),
+    (
+        "alertmanager: {silences: [{matchers: ['host=app'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
+        "a matcher such as",
+    ),
+    (
+        "alertmanager: {silences: [{matchers: ['host=~\"app-(\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
+        "silences[0].matchers[0]: expected a regular expression",
+    ),
+    (
+        "alertmanager: {silences: [{matchers: ['a=\"b\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
+        "silences[0].until: expected a moment that exists",
+    ),
+    ("rules: {extra: [{alert: QueueLong, expr: a > 1, for: 5m, severity: info, summary: long}]}", ""),
+    (
+        "rules: {extra: [{alert: ServiceDown, expr: a > 1, for: 5m, severity: info, summary: long}]}",
+        "extra[0].alert: expected another name",
+    ),
+    ("rules: {extraRecords: [{record: queue, expr: a}]}", "with the level in front"),
+    ("prometheus: {external: {url: \"https://metrics.example.com/push\"}}", ""),
+    (
+        "prometheus: {external: {url: \"https://metrics.example.com/push\", username: a}}",
+        "username and passwordSecretRef are given together",
+    ),
+    (
+        "prometheus: {enabled: false, remoteWrite: [{url: \"https://metrics.example.com/push\"}]}",
+        "remoteWrite: expected none",
+    ),
+    (
+        "prometheus: {enabled: false}, rules: {disable: [ClockSkew]}, slo: {availability: 99}",
+        "rules: expected none where the stack runs no Prometheus that evaluates them; they belong to whoever runs",
+    ),
+    ("prometheus: {enabled: false}, slo: {availability: 99}", "monitoring.slo: expected none"),
+    (
+        "alertmanager: {enabled: false, muteTimes: [{days: [Sunday]}]}",
+        "muteTimes: expected none where the stack runs no Alertmanager",
+    ),
+    (
+        "alertmanager: {enabled: false, silences: [{matchers: ['a=\"b\"'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
+        "silences: expected none",
+    ),
+    (
+        "alertmanager: {external: {url: \"https://alerts.example.com\"}, receivers: {slack: {webhookSecretRef: {name: a}}}}",
+        "receivers: expected none",
+    ),
+    (
+        "alertmanager: {receivers: {email: {to: [a@example.com], from: b@example.com, smarthost: \"c:25\", username: a}}}",
+        "username and passwordSecretRef are given together",
+    ),
+];
+
 #[test]
 fn alerts_and_times_that_mean_nothing_are_refused() {
-    for (monitoring, words) in [
-        (
-            "rules: {disable: [InstanceDwon]}",
-            "spec.monitoring.rules.disable[0]: expected the name of an alert",
-        ),
-        ("rules: {override: {StackDrifted: {for: 1m}}}", ""),
-        (
-            "rules: {override: {StackDrifted: {threshold: 1}}}",
-            "override.StackDrifted.threshold: expected `for` or",
-        ),
-        ("alertmanager: {muteTimes: [{days: [Sunday]}]}", ""),
-        (
-            "alertmanager: {muteTimes: [{from: \"07:00\", to: \"07:00\"}]}",
-            "muteTimes[0].to: expected another time",
-        ),
-        ("alertmanager: {muteTimes: [{from: \"7:00\"}]}", "a time of the day such as 06:30"),
-        ("slo: {availability: 100}", "99.999"),
-        (
-            "alertmanager: {silences: [{matchers: ['severity!=\"critical\"'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
-            "",
-        ),
-        (
-            "alertmanager: {silences: [{matchers: ['host=app'], until: \"2026-12-01T00:00:00Z\", reason: moving}]}",
-            "a matcher such as",
-        ),
-        (
-            "alertmanager: {silences: [{matchers: ['host=~\"app-(\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
-            "silences[0].matchers[0]: expected a regular expression",
-        ),
-        (
-            "alertmanager: {silences: [{matchers: ['a=\"b\"'], until: \"2026-02-30T00:00:00Z\", reason: moving}]}",
-            "silences[0].until: expected a moment that exists",
-        ),
-        ("rules: {extra: [{alert: QueueLong, expr: a > 1, for: 5m, severity: info, summary: long}]}", ""),
-        (
-            "rules: {extra: [{alert: ServiceDown, expr: a > 1, for: 5m, severity: info, summary: long}]}",
-            "extra[0].alert: expected another name",
-        ),
-        ("rules: {extraRecords: [{record: queue, expr: a}]}", "with the level in front"),
-        ("prometheus: {external: {url: \"https://metrics.example.com/push\"}}", ""),
-        (
-            "prometheus: {external: {url: \"https://metrics.example.com/push\", username: a}}",
-            "username and passwordSecretRef are given together",
-        ),
-        (
-            "prometheus: {enabled: false, remoteWrite: [{url: \"https://metrics.example.com/push\"}]}",
-            "remoteWrite: expected none",
-        ),
-    ] {
+    for (monitoring, words) in MONITORING {
         let text = good_with("  ssh:", &format!("  monitoring: {{{monitoring}}}\n  ssh:"));
         let text = text.replace("roles: [app]", "roles: [app, monitoring]");
         if words.is_empty() {
@@ -151,6 +172,17 @@ fn alerts_and_times_that_mean_nothing_are_refused() {
             let told = mistakes(&text);
             assert!(told.contains(words), "{told}");
         }
+    }
+    for (address, is_good) in [("127.0.0.1", false), ("\"::\"", false), ("10.0.0.11", true)] {
+        let text = good_with(
+            "      roles: [app]",
+            &format!("      bindAddress: {address}\n      roles: [app, monitoring]"),
+        );
+        assert!(read_stack(&text).is_ok(), "{address}");
+        let text = text.replacen("  ssh:", "  monitoring: {}\n  ssh:", 1);
+        let told = if is_good { String::new() } else { mistakes(&text) };
+        assert_eq!(read_stack(&text).is_ok(), is_good, "{address}");
+        assert!(is_good || told.contains("bindAddress: expected an address of the host"), "{told}");
     }
 }
 

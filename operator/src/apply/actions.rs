@@ -13,10 +13,14 @@ use crate::{
     model::sha256,
     observe::Observed,
     plan::{Action, UpdatedLimits},
-    project::{Owner, Reload, SecretFile, labels, service_of},
+    project::{Owner, ReadAtStart, Reload, SecretFile, labels, service_of},
     release::Release,
     secret::Secret,
 };
+
+/// Gives folders of a volume names with the time ($1) in them.
+const MOVE_ASIDE: &str = r#"time=$1; shift; cd /aside || exit
+for folder; do [ ! -e "$folder" ] || mv "$folder" "$folder.moved-$time" || exit; done"#;
 
 /// The steps of one action.
 pub(super) fn steps(
@@ -43,6 +47,13 @@ pub(super) fn steps(
         Action::Restart { container, .. } => docker(&["restart", "-t", "0", container]),
         Action::Update { container, limits, .. } => {
             vec![Step::Docker { arguments: update(container, limits), limit: QUICK_LIMIT }]
+        }
+        Action::RaiseMemory { container, limits, .. } => {
+            let update = Step::Docker { arguments: update(container, limits), limit: QUICK_LIMIT };
+            vec![update, Step::docker(&["restart", "-t", "0", container], ACTION_LIMIT)]
+        }
+        Action::MoveAside { service, container, what, .. } => {
+            move_aside(service, container, what, applied, context)
         }
         Action::Connect { container, network, aliases, .. } => {
             let aliases = aliases.iter().flat_map(|alias| ["--alias", alias.as_str()]);
@@ -74,15 +85,63 @@ pub(super) fn steps(
             let volumes = caches(applied, service, observed, context);
             let how =
                 if matches!(action, Action::Create { .. }) { "--no-recreate" } else { "--force-recreate" };
-            volumes.into_iter().chain([compose.up(&["--no-deps", how, service])]).collect()
+            let made = [compose.up(&["--no-deps", how, service])];
+            volumes.into_iter().chain(made).chain(raise_memory(service, applied, observed)).collect()
         }
     }
 }
 
 /// Renames what stands at a path to a name with the time in it.
 pub(super) fn set_aside(path: &str, context: &Context<'_>) -> Step {
-    let time = context.now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
-    Step::SetAside { path: path.to_owned(), time }
+    Step::SetAside { path: path.to_owned(), time: time(context) }
+}
+
+/// The time as part of a name.
+fn time(context: &Context<'_>) -> String {
+    context.now.to_string().chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// Renames folders in a volume of a service, as that service's user, while it is stopped.
+fn move_aside(
+    service: &str,
+    container: &str,
+    what: &ReadAtStart,
+    applied: &Release,
+    context: &Context<'_>,
+) -> Vec<Step> {
+    let definition = applied.project.services.get(service);
+    let volume = applied.project.volumes.get(&what.volume);
+    let Some(((image, definition), volume)) = applied.images.get(service).zip(definition).zip(volume) else {
+        return Vec::new();
+    };
+    let mount = format!("type=volume,src={},dst=/aside", volume.name);
+    let name = format!("{}-aside", applied.project.name);
+    let user = definition.compose.user.as_deref().unwrap_or("0");
+    let fixed = "run --rm --pull never --network none --read-only --no-healthcheck \
+                 --security-opt no-new-privileges:true --cap-drop ALL --entrypoint /bin/sh";
+    let time = time(context);
+    let words = fixed.split_whitespace();
+    let words = words.chain(["--name", &name, "--user", user, "--mount", &mount, image, "-c", MOVE_ASIDE]);
+    let words: Vec<&str> =
+        words.chain(["sh", &time]).chain(what.folders.iter().map(String::as_str)).collect();
+    vec![
+        Step::docker(&["stop", "-t", "0", container], ACTION_LIMIT),
+        Step::docker(&words, ACTION_LIMIT),
+        start([container]),
+    ]
+}
+
+/// Gives new containers of a service the memory that its containers have by now: the file that they are made by may be from
+/// before.
+fn raise_memory(service: &str, applied: &Release, observed: &Observed) -> Vec<Step> {
+    let helped = observed.ledger.as_ref().is_some_and(|ledger| ledger.memory.contains_key(service));
+    let Some(definition) = applied.project.services.get(service).filter(|_| helped) else {
+        return Vec::new();
+    };
+    let limits = UpdatedLimits::of(&definition.compose);
+    let names =
+        (1..=definition.compose.scale).map(|number| format!("{}-{service}-{number}", applied.project.name));
+    names.map(|name| Step::Docker { arguments: update(&name, &limits), limit: QUICK_LIMIT }).collect()
 }
 
 /// `docker update` with everything that it can change of what the release has.

@@ -7,6 +7,8 @@ mod applied_secrets;
 mod compose;
 mod gate;
 mod hooks;
+mod lost;
+mod memory;
 mod one_off;
 mod record;
 mod reload;
@@ -30,8 +32,8 @@ use tasktracker_crds::{DriftItem, DriftKind, OnFailure, RolloutSpec, conditions:
 use crate::{
     diff::{self, certificate, secrets},
     failpoint,
-    host::{self, FileFact, Host, HostLock, Step},
-    ledger::{Cause, Intent, LEDGER_FILE, Ledger, Signature, Tried},
+    host::{self, Host, HostLock, Step},
+    ledger::{Cause, Intent, Ledger, Signature, Tried},
     observe::Observed,
     plan::{Action, PeerFailure, Plan},
     project::Project,
@@ -294,16 +296,13 @@ pub async fn apply(
         }
         (_, Some(ledger)) if plan.clear_intent => {
             let ledger = Ledger { attempts: plan.attempts.clone(), ..ledger.clone() };
-            let why = match observed.restored {
-                Some(_) => "it was gone or damaged: as it was seen last",
-                None => "nothing is left of what was cut",
+            let why = if plan.put_back.is_empty() {
+                "nothing is left of what was cut".to_owned()
+            } else {
+                format!("it was gone or damaged, and is as it was seen last: {}", plan.put_back.join(", "))
             };
-            let done = ledger.without_intent(&context.signature(why));
-            let in_place = observed.files.get(LEDGER_FILE);
-            if in_place.is_some_and(|fact| !matches!(fact, FileFact::File { .. })) {
-                let aside = actions::set_aside(LEDGER_FILE, context);
-                host.carry_out(context.lock, &context.project.folder, &[aside]).await?;
-            }
+            let done = ledger.without_intent(&context.signature(&why));
+            lost::put_back(host, observed, context).await?;
             write_ledger(host, &done, forget_kept(observed), context).await?;
         }
         (Some(applied), Some(_)) if plan.moved_containers => {
@@ -342,8 +341,7 @@ pub async fn remember(
 /// # Errors
 /// When the ledger cannot be written.
 pub async fn retry(host: &Host, ledger: &Ledger, context: &Context<'_>) -> Result<(), Error> {
-    let ledger = Ledger { attempts: Vec::new(), failed: None, held: None, ..ledger.clone() };
-    write_ledger(host, &ledger.without_intent(&context.signature("retry")), [], context).await
+    write_ledger(host, &ledger.clone().retried(&context.signature("retry")), [], context).await
 }
 
 /// Records on the host that a request was acknowledged, as its ledger says already.
@@ -414,6 +412,7 @@ async fn repair(
     let intent = Intent { plan: plan.hash(), desired_hash: None, stopped: BTreeMap::new() };
     let defaults = observed.facts.as_ref().map(diff::configured_defaults).into_iter().flatten();
     let ledger = Ledger { attempts: plan.attempts.clone(), ..ledger.clone().made_with(defaults) };
+    let ledger = repairs.iter().fold(ledger, |ledger, action| memory::known_to(ledger, action));
     let begin = vec![Step::Place(ledger.clone().with_intent(intent, &signature).placement()), Step::Sync];
     let groups = grouped(host, &repairs, applied, observed, context);
     let is_refused = |(kind, subject): &Cause| ledger.was_refused(*kind, subject.as_ref());
@@ -428,7 +427,15 @@ async fn repair(
             (repairs.clone(), None)
         };
         failpoint::reached("applied");
-        prove(host, plan, &carried_out, applied, observed, context).await?;
+        let helped = memory::helped(&carried_out, observed);
+        for (service, replica) in &helped {
+            host.reset_oom_kills(&applied.project.name, service, replica);
+        }
+        let proved = Box::pin(prove(host, plan, &carried_out, applied, observed, context));
+        tokio::select! {
+            proved = proved => proved?,
+            again = memory::ended_again(host, &applied.project.name, &helped) => return Err(again),
+        }
         refused.map_or(Ok(()), |error| Err(Error::Host(error)))
     }
     .await;

@@ -30,8 +30,13 @@ pub(super) async fn reload(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> R
     Ok(())
 }
 
-/// Puts the API objects that differ from the release.
+/// Puts the API objects that differ from the release, and those that a service gives names itself.
 pub(super) async fn put(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
+    put_objects(host, lock, proof).await?;
+    complete(host, lock, proof).await
+}
+
+async fn put_objects(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
     let project = &proof.release.project;
     let objects =
         project.api_objects.iter().filter(|object| proof.services.contains(object.service.as_str()));
@@ -63,7 +68,7 @@ pub(super) async fn put(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Resu
 }
 
 /// Makes what a service should list and does not, and removes what it lists of ours and should not.
-pub(super) async fn complete(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
+async fn complete(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<(), Error> {
     let project = &proof.release.project;
     let collections =
         project.api_collections.iter().filter(|all| proof.services.contains(all.service.as_str()));

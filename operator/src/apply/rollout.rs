@@ -27,7 +27,7 @@ use crate::{
     ledger::{Course, Failed, Intent, Ledger},
     observe::{self, KEY_FILE, Observed},
     plan::Plan,
-    project::{Hooks, Owner, Volume, VolumeRole, compose::COMPOSE_SERVICE, labels},
+    project::{Hooks, Owner, Project, Volume, VolumeRole, compose::COMPOSE_SERVICE, labels},
     registry::exact,
     release::{Prepared, Release},
     secret::{SealKey, Seals},
@@ -57,7 +57,9 @@ pub(super) async fn rollout(
     let references = context.project.references();
     let secrets = observed.secrets.of(&references);
     let (key, seals) = sealed(observed, context)?;
-    let prepared = Prepared::new(context.project.clone(), images, seals);
+    let raised = observed.ledger.as_ref().map(|ledger| ledger.raised_memory(context.project));
+    let project = Project { raised_memory: raised.unwrap_or_default(), ..context.project.clone() };
+    let prepared = Prepared::new(project, images, seals);
     let release = &prepared.release;
     let ledger = ledger_before(release, observed, context);
     let why = if context.back.is_some() { "back to revision" } else { "revision" };

@@ -25,7 +25,7 @@ use crate::{
     text::printable,
 };
 
-/// How long a container may be missing until it is made once more.
+/// How long a container, or an object behind an API, may be missing until it is made once more.
 const MISSING: Duration = Duration::from_secs(1);
 /// Interval between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -164,7 +164,6 @@ pub(super) async fn serving(
     healthy(host, lock, proof, limit, soak).await?;
     requests::reload(host, lock, proof).await?;
     requests::put(host, lock, proof).await?;
-    requests::complete(host, lock, proof).await?;
     loaded(host, lock, proof, limit).await?;
     if proof.is_published {
         served(host, lock, proof).await?;
@@ -177,9 +176,11 @@ pub(super) async fn serving(
     }
 }
 
-/// Waits until the probes of services other than readiness succeed: loaded configuration, API objects, gates.
+/// Waits until the probes of services other than readiness succeed: loaded configuration, API objects, gates. Objects that
+/// somebody changes meanwhile are put once more.
 async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration) -> Result<(), Error> {
     let started = Instant::now();
+    let mut last_put = started;
     loop {
         lock.check()?;
         let containers = proof.containers(host).await?;
@@ -201,6 +202,11 @@ async fn loaded(host: &Host, lock: &HostLock, proof: &Proof<'_>, limit: Duration
             let has_failed = |one: &&Container| results.keys().any(|(id, _)| *id == one.id);
             let logs = proof.logs_of(host, containers.iter().filter(has_failed));
             return Err(Error::Unhealthy { faults, logs: logs.await, limit });
+        }
+        let is_object = |probe: &Probe| matches!(probe, Probe::Object(_));
+        if last_put.elapsed() > MISSING && results.keys().any(|(_, probe)| is_object(probe)) {
+            requests::put(host, lock, proof).await?;
+            last_put = Instant::now();
         }
         sleep(PAUSE).await;
     }

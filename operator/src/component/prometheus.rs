@@ -22,6 +22,12 @@ const PASSWORD: &str = "password";
 pub(super) const SECRETS_INSIDE: &str = "/run/secrets";
 /// File of the web configuration, among the secrets of a service.
 pub(super) const WEB_CONFIG: &str = "web.yml";
+/// Chain of the certificate that a service shows, among its secrets, and key of the Secret with it.
+pub(super) const CERTIFICATE: &str = "tls.crt";
+/// The certificate's key, likewise.
+pub(super) const KEY: &str = "tls.key";
+/// Who vouches for it, likewise.
+pub(super) const CA: &str = "ca.crt";
 /// Where Prometheus sees its configuration.
 pub(super) const FOLDER: &str = "/etc/prometheus";
 /// Port inside the container.
@@ -54,6 +60,8 @@ pub(super) struct Alerting {
 #[derive(Debug, Serialize)]
 struct Alertmanagers {
     scheme: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_config: Option<TlsConfig>,
     #[serde(skip_serializing_if = "String::is_empty")]
     path_prefix: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,8 +71,10 @@ struct Alertmanagers {
 
 impl Alerting {
     /// Each of the stack's own, as the administrator.
-    pub(super) fn of(targets: Vec<String>) -> Self {
-        Self::with("http", "", Some(BasicAuth::admin()), targets)
+    pub(super) fn of(targets: Vec<String>, monitoring: &MonitoringSpec) -> Self {
+        let mut own = Self::with(scheme(monitoring), "", Some(BasicAuth::admin()), targets);
+        own.alertmanagers[0].tls_config = TlsConfig::of(monitoring);
+        own
     }
 
     /// One that somebody else runs; its password is a file of that name among the service's secrets.
@@ -82,7 +92,8 @@ impl Alerting {
     fn with(scheme: &str, path: &str, basic_auth: Option<BasicAuth>, targets: Vec<String>) -> Self {
         let all = StaticConfig { targets, labels: BTreeMap::new() };
         let (scheme, path_prefix) = (scheme.to_owned(), path.to_owned());
-        Self { alertmanagers: [Alertmanagers { scheme, path_prefix, basic_auth, static_configs: [all] }] }
+        let one = Alertmanagers { scheme, tls_config: None, path_prefix, basic_auth, static_configs: [all] };
+        Self { alertmanagers: [one] }
     }
 }
 
@@ -102,6 +113,10 @@ pub(super) struct ScrapeConfig {
     pub(super) label_limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) metrics_path: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scheme: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_config: Option<TlsConfig>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) params: BTreeMap<&'static str, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +125,20 @@ pub(super) struct ScrapeConfig {
     pub(super) static_configs: Vec<StaticConfig>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) dns_sd_configs: Vec<DnsConfig>,
+}
+
+/// Who is believed to be one of the monitoring.
+#[derive(Debug, Serialize)]
+pub(super) struct TlsConfig {
+    ca_file: String,
+    server_name: String,
+}
+
+impl TlsConfig {
+    fn of(monitoring: &MonitoringSpec) -> Option<Self> {
+        let name = &monitoring.tls.as_ref()?.server_name;
+        Some(Self { ca_file: format!("{SECRETS_INSIDE}/{CA}"), server_name: name.to_string() })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -138,19 +167,41 @@ pub(super) struct DnsConfig {
 pub(super) struct RemoteWrite {
     pub(super) url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tls_config: Option<TlsConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) basic_auth: Option<BasicAuth>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) write_relabel_configs: Vec<Relabel>,
+}
+
+/// A label that every series gets.
+#[derive(Debug, Serialize)]
+pub(super) struct Relabel {
+    target_label: &'static str,
+    replacement: String,
 }
 
 impl RemoteWrite {
     /// To the store that a host of the stack runs.
-    pub(super) fn to(store: &HostSpec, port: Port) -> Self {
-        let url = format!("http://{}:{port}{WRITE}", private_address(store));
-        Self { url, basic_auth: Some(BasicAuth::admin()) }
+    pub(super) fn to(store: &HostSpec, monitoring: &MonitoringSpec) -> Self {
+        Self {
+            url: format!("{}{WRITE}", url(store, monitoring.prometheus.port, monitoring)),
+            tls_config: TlsConfig::of(monitoring),
+            basic_auth: Some(BasicAuth::admin()),
+            write_relabel_configs: Vec::new(),
+        }
     }
 
-    /// To one that somebody else runs; its password is a file of that name among the service's secrets.
-    pub(super) fn external(server: &ExternalServerSpec, file: &str) -> Self {
-        Self { url: server.url.to_string(), basic_auth: BasicAuth::external(server, file) }
+    /// To one that somebody else runs; its password is a file of that name among the service's secrets. Where others send
+    /// the same series, `replica` is the host whose they are.
+    pub(super) fn external(server: &ExternalServerSpec, file: &str, replica: Option<&HostSpec>) -> Self {
+        let label = |host: &HostSpec| Relabel { target_label: "replica", replacement: host.name.to_string() };
+        Self {
+            url: server.url.to_string(),
+            tls_config: None,
+            basic_auth: BasicAuth::external(server, file),
+            write_relabel_configs: replica.map(label).into_iter().collect(),
+        }
     }
 }
 
@@ -167,6 +218,20 @@ impl Global {
 }
 
 impl ScrapeConfig {
+    /// A job whose targets are of the monitoring itself: they let the administrator in.
+    pub(super) fn of_monitoring(
+        job_name: &'static str,
+        sample_limit: u32,
+        monitoring: &MonitoringSpec,
+    ) -> Self {
+        Self {
+            scheme: monitoring.tls.is_some().then_some("https"),
+            tls_config: TlsConfig::of(monitoring),
+            basic_auth: Some(BasicAuth::admin()),
+            ..Self::new(job_name, sample_limit)
+        }
+    }
+
     /// A job without targets.
     pub(super) fn new(job_name: &'static str, sample_limit: u32) -> Self {
         Self { job_name, sample_limit, label_limit: 40, ..Self::default() }
@@ -197,17 +262,17 @@ pub(super) fn render(mut config: Config, rules: &str) -> (String, String) {
 }
 
 /// That what is loaded is what was rendered.
-pub(super) fn loaded(service: &str, file: &str, token: &str) -> LoadedProbe {
-    let probe =
-        HttpProbe { expect: Expect::Text(token.to_owned()), ..ready(service, PORT, "/api/v1/status/config") };
+pub(super) fn loaded(monitoring: &MonitoringSpec, service: &str, file: &str, token: &str) -> LoadedProbe {
+    let expect = Expect::Text(token.to_owned());
+    let probe = HttpProbe { expect, ..ready(monitoring, service, PORT, "/api/v1/status/config") };
     LoadedProbe { what: file.to_owned(), probe }
 }
 
 /// Where a service takes samples.
-pub(super) fn remote_write(service: &str) -> MetricsStore {
+pub(super) fn remote_write(monitoring: &MonitoringSpec, service: &str) -> MetricsStore {
     MetricsStore {
         service: service.to_owned(),
-        endpoint: Endpoint { port: PORT, path: WRITE.to_owned() },
+        endpoint: endpoint(monitoring, PORT, WRITE),
         credentials: credentials(service),
     }
 }
@@ -217,16 +282,22 @@ fn credentials(service: &str) -> (String, String) {
     (ADMIN.to_owned(), format!("{SECRETS_FOLDER}/{service}/{PASSWORD}"))
 }
 
+/// A path of a service of the monitoring.
+pub(super) fn endpoint(monitoring: &MonitoringSpec, port: u16, path: &str) -> Endpoint {
+    let tls_name = monitoring.tls.as_ref().map(|tls| tls.server_name.to_string());
+    Endpoint { tls_name, ..Endpoint::new(port, path) }
+}
+
 /// A request of the administrator that must succeed.
-pub(super) fn ready(service: &str, port: u16, path: &str) -> HttpProbe {
+pub(super) fn ready(monitoring: &MonitoringSpec, service: &str, port: u16, path: &str) -> HttpProbe {
     HttpProbe {
-        endpoint: Endpoint { port, path: path.to_owned() },
+        endpoint: endpoint(monitoring, port, path),
         credentials: Some(credentials(service)),
         expect: Expect::Status(200),
     }
 }
 
-/// Password and web configuration of a service.
+/// Password and web configuration of a service, and the certificate that it shows.
 pub(super) fn secrets(
     stack: &Stack,
     monitoring: &MonitoringSpec,
@@ -234,10 +305,17 @@ pub(super) fn secrets(
 ) -> impl Iterator<Item = (String, SecretFile)> {
     let secret = monitoring.credentials_secret_ref.name.clone();
     let source = SecretSource::from(SecretKeySpec { secret, key: PASSWORD.to_owned() });
-    let form = Form::WebConfig { user: ADMIN.to_owned(), salt: stack.key.to_string() };
+    let tls = monitoring.tls.is_some();
+    let form = Form::WebConfig { user: ADMIN.to_owned(), salt: stack.key.to_string(), tls };
     let web = SecretSource { form: Some(form), ..source.clone() };
     let path = |name: &str| format!("{SECRETS_FOLDER}/{service}/{name}");
-    [(path(PASSWORD), SecretFile::new(source)), (path(WEB_CONFIG), SecretFile::new(web))].into_iter()
+    let own = [(path(PASSWORD), SecretFile::new(source)), (path(WEB_CONFIG), SecretFile::new(web))];
+    let of_tls = monitoring.tls.iter().flat_map(|tls| {
+        let secret = &tls.secret_ref.name;
+        [CERTIFICATE, KEY, CA].map(|key| (key, SecretKeySpec { secret: secret.clone(), key: key.to_owned() }))
+    });
+    let of_tls: Vec<_> = of_tls.map(|(key, source)| (path(key), SecretFile::new(source))).collect();
+    own.into_iter().chain(of_tls)
 }
 
 /// Passwords of servers that somebody else runs, each as a file of its name among the secrets of a service.
@@ -257,6 +335,16 @@ pub(super) fn external_secrets<'a>(
 pub(super) fn is_version_2(image: &str) -> bool {
     let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
     tag.trim_start_matches('v').starts_with("2.")
+}
+
+/// What a URL of the monitoring begins with.
+fn scheme(monitoring: &MonitoringSpec) -> &'static str {
+    if monitoring.tls.is_some() { "https" } else { "http" }
+}
+
+/// Where others reach a part of the monitoring on a host.
+pub(super) fn url(host: &HostSpec, port: Port, monitoring: &MonitoringSpec) -> String {
+    format!("{}://{}:{port}", scheme(monitoring), private_address(host))
 }
 
 /// Where other hosts reach a host.

@@ -63,6 +63,12 @@ pub fn change(desired: &Project, observed: &Observed) -> Option<Change> {
     compare(desired, applied.map(|release| &release.project), &mut items);
     secrets::compare(desired, observed, &mut items);
     adoption::compare(desired, observed, &mut items);
+    // What a service got beyond what the release says it keeps.
+    let raised = observed.ledger.as_ref().map(|ledger| ledger.raised_memory(desired)).unwrap_or_default();
+    items.retain(|item| {
+        let is_raised = item.service.as_ref().is_some_and(|service| raised.contains_key(service));
+        !is_raised || !["mem_limit", "memswap_limit"].contains(&item.path.as_str())
+    });
     let adopted = adopted_containers(desired, observed);
     Some(Change {
         desired_hash,

@@ -10,13 +10,14 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind, Layer};
 use super::{
     faults::{failed_probes, is_serving},
     files::file_drift,
-    host, secrets, settings,
+    host,
+    memory::out_of_memory,
+    secrets, settings,
 };
 use crate::{
-    host::{Container, Facts, Health, NetworkOrVolume, State},
-    ledger::LEDGER_FILE,
+    host::{Container, Error, Facts, Health, NetworkOrVolume, State},
     model::{Probe, ProbeFailure, Unserved},
-    observe::{MovedTag, Observed},
+    observe::{Lost, MovedTag, Observed},
     project::{
         Project,
         compose::{COMPOSE_NUMBER, COMPOSE_ONE_OFF, COMPOSE_SERVICE},
@@ -37,30 +38,11 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
     if observed.busy {
         return Vec::new();
     }
-    if let Some(found) = observed.restored {
-        // With it, the next check sees everything.
-        let mut ledger =
-            item(DriftKind::FileMissing, None, Some(LEDGER_FILE), "the ledger as it was seen last", found);
-        host.clone_into(&mut ledger.host);
-        project.component.as_str().clone_into(&mut ledger.component);
-        return vec![ledger];
+    // With what is lost there, the next check sees everything.
+    let mut items = lost(observed);
+    if items.is_empty() {
+        items = differences(project, observed);
     }
-    let desired = project;
-    let project = observed.applied.as_ref().map_or(desired, |applied| &applied.project);
-    let mut items = host::host_drift(project, observed);
-    items.extend(secrets::missing(desired, observed));
-    if let Some(applied) = &observed.applied {
-        items.extend(file_drift(applied, observed));
-        items.extend(secrets::secret_drift(applied, observed));
-        for (service, definition) in &applied.project.services {
-            items.extend(service_drift(applied, service, definition.compose.scale as usize, observed));
-        }
-        items.extend(orphans(applied, observed));
-        items.extend(made_drift(applied, observed));
-    }
-    items.extend(not_serving(observed, &items));
-    items.extend(moved_tags(observed));
-    items.extend(host::rogues(project, desired, observed));
     for item in &mut items {
         host.clone_into(&mut item.host);
         project.component.as_str().clone_into(&mut item.component);
@@ -68,9 +50,53 @@ pub fn drift(host: &str, project: &Project, observed: &Observed) -> Vec<DriftIte
     items
 }
 
+/// What the operator keeps there and knows still.
+fn lost(observed: &Observed) -> Vec<DriftItem> {
+    let lost = observed.lost.iter().map(|Lost { path, found }| {
+        let kind = if found.is_some() { DriftKind::FileChanged } else { DriftKind::FileMissing };
+        item(kind, None, Some(path), "as it was seen last", found.unwrap_or("nothing"))
+    });
+    lost.collect()
+}
+
+/// What the operator keeps there and does not know any more.
+fn damaged(project: &Project, observed: &Observed) -> Option<DriftItem> {
+    let Some(Error::ReleaseDamaged { path, found }) = &observed.damaged else { return None };
+    let folder = format!("{}/{}/", observed.directory, project.folder);
+    let path = path.strip_prefix(&folder).unwrap_or(path);
+    let is_there = observed.files.contains_key(path);
+    let kind = if is_there { DriftKind::FileChanged } else { DriftKind::FileMissing };
+    Some(item(kind, None, Some(path), "as it was written", found))
+}
+
+fn differences(desired: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let project = observed.applied.as_ref().map_or(desired, |applied| &applied.project);
+    let mut items = host::host_drift(project, observed);
+    items.extend(damaged(project, observed));
+    items.extend(secrets::missing(desired, observed));
+    if let Some(applied) = &observed.applied {
+        items.extend(file_drift(applied, observed));
+        items.extend(secrets::secret_drift(applied, observed));
+        for (service, definition) in &applied.project.services {
+            let scale = definition.compose.scale as usize;
+            items.extend(service_drift(applied, desired, service, scale, observed));
+        }
+        items.extend(orphans(applied, observed));
+        items.extend(made_drift(applied, observed));
+    }
+    items.extend(not_serving(observed, &items));
+    items.extend(moved_tags(observed));
+    items.extend(host::rogues(project, desired, observed));
+    items
+}
+
+/// Whether a difference is healed and may be why users do not get what they should: beside it, that is not told.
+pub(crate) fn is_cause(item: &DriftItem) -> bool {
+    item.answer == Answer::Heal && item.kind.layer() != Layer::Host && item.kind != DriftKind::NotServing
+}
+
 /// What users do not get, where nothing else that is healed may be the cause.
 fn not_serving(observed: &Observed, others: &[DriftItem]) -> Vec<DriftItem> {
-    let is_cause = |item: &DriftItem| item.answer == Answer::Heal && item.kind.layer() != Layer::Host;
     if others.iter().any(is_cause) {
         return Vec::new();
     }
@@ -110,11 +136,17 @@ pub(super) fn item(
     }
 }
 
-fn service_drift(applied: &Release, service: &str, scale: usize, observed: &Observed) -> Vec<DriftItem> {
+fn service_drift(
+    applied: &Release,
+    desired: &Project,
+    service: &str,
+    scale: usize,
+    observed: &Observed,
+) -> Vec<DriftItem> {
     let containers = kept_of(applied, observed, service);
     let mut items = Vec::new();
     for container in &containers {
-        items.extend(container_drift(applied, service, container, observed));
+        items.extend(container_drift(applied, desired, service, container, observed));
         items.extend(stale_content(applied, service, container, observed));
         items.extend(not_loaded(applied, service, container, observed));
     }
@@ -206,6 +238,7 @@ fn orphans(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
 /// Every difference of one container. What runs another image is not compared any further.
 fn container_drift(
     applied: &Release,
+    desired: &Project,
     service: &str,
     container: &Container,
     observed: &Observed,
@@ -237,9 +270,10 @@ fn container_drift(
         let path = format!("{name}/labels/{}", labels::SERVICE_HASH);
         items.push(found(DriftKind::ConfigChanged, &path, wanted, there));
     }
-    if let Some((kind, wanted, there)) = condition(container) {
-        items.push(found(kind, name, wanted.to_owned(), there));
-    }
+    let condition =
+        || condition(container).map(|(kind, wanted, there)| found(kind, name, wanted.to_owned(), there));
+    // That it restarts follows from that.
+    items.extend(out_of_memory(service, container, &applied.project, desired, observed).or_else(condition));
     items
 }
 

@@ -61,7 +61,7 @@ pub fn faults(release: &Release, observed: &Observed) -> Vec<Fault> {
 }
 
 /// Whether a container is ready according to Docker and to its readiness probe.
-pub(super) fn is_serving(service: &Service, container: &Container, observed: &Observed) -> bool {
+pub fn is_serving(service: &Service, container: &Container, observed: &Observed) -> bool {
     is_ready(service, container) && readiness_failure(container, observed).is_none()
 }
 

@@ -6,7 +6,7 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{drift::item, files::foreign_to};
 use crate::{
-    host::{Container, Disk, FileFact},
+    host::{Container, Disk, FileFact, ProjectResource},
     observe::{Observed, adopted_containers},
     project::{
         Project,
@@ -147,7 +147,32 @@ pub(super) fn rogues(project: &Project, desired: &Project, observed: &Observed) 
     let foreign =
         observed.others.iter().filter(|container| !container.has_label(labels::OWNER, &project.owner));
     let foreign = foreign.filter(|container| !adopted.contains(&container.id.as_str()));
-    foreign.filter_map(|container| rogue(project, observed, container)).collect()
+    let containers = foreign.filter_map(|container| rogue(project, observed, container));
+    containers.chain(foreign_resources(project, desired, observed)).collect()
+}
+
+/// Networks and volumes that are labelled with our Compose project and are not ours: `docker compose` made them, most likely.
+fn foreign_resources(project: &Project, desired: &Project, observed: &Observed) -> Vec<DriftItem> {
+    let done = observed.ledger.as_ref().and_then(|ledger| ledger.adopted.as_ref());
+    // What is to be taken over is labelled so until that is done, and its volumes ever after.
+    let adopted = desired.adopt.as_ref().map(|adopt| &adopt.project).filter(|adopted| Some(*adopted) != done);
+    let adopts_its_own = adopted.is_some_and(|adopted| adopted.as_str() == project.name);
+    let of_ledger = observed.ledger.iter().flat_map(|ledger| ledger.all_volumes().into_values());
+    let of_ledger: BTreeSet<String> = of_ledger.collect();
+    let is_known =
+        |name: &str| of_ledger.contains(name) || project.volumes.values().any(|volume| volume.name == name);
+    let foreign =
+        observed.project_resources.iter().filter(|_| !adopts_its_own).filter_map(|resource| match resource {
+            ProjectResource::Network(name) if *name != project.network => Some(("network", name)),
+            ProjectResource::Volume(name) if !is_known(name) => Some(("volume", name)),
+            _ => None,
+        });
+    foreign
+        .map(|(what, name)| {
+            let found = format!("is a {what} of the Compose project {}", project.name);
+            item(DriftKind::Rogue, None, Some(name), "nothing of ours", found)
+        })
+        .collect()
 }
 
 fn rogue(project: &Project, observed: &Observed, container: &Container) -> Option<DriftItem> {

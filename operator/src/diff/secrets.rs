@@ -91,8 +91,15 @@ pub(crate) fn has_applied_value(applied: &Release, path: &str, observed: &Observ
 /// Files that are not as the release left them. Where the source has the applied value no longer, nothing can be put
 /// back: that is told as a secret that moved on.
 pub(super) fn secret_drift(applied: &Release, observed: &Observed) -> Vec<DriftItem> {
-    let Some(key) = observed.seal_key.as_ref().filter(|_| !applied.seals.is_empty()) else {
+    if applied.seals.is_empty() {
         return Vec::new();
+    }
+    let Some(key) = &observed.seal_key else {
+        // Of the files nothing can be told: a rollout writes them under a new key.
+        let found = observed.files.get(KEY_FILE);
+        let kind = if found.is_some() { DriftKind::FileChanged } else { DriftKind::FileMissing };
+        let found = if found.is_some() { "something that is no key" } else { "nothing" };
+        return vec![item(kind, None, Some(KEY_FILE), "the key of the applied release's secrets", found)];
     };
     let mut items = Vec::new();
     let octal = |mode: u32| format!("mode {mode:04o}");

@@ -1,6 +1,6 @@
 //! One stack on one host, and what is needed to check and repair its projects there.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tasktracker_crds::HostSpec;
 use tokio::time::Instant;
@@ -13,8 +13,9 @@ use super::{
 use crate::{
     diff::{self, certificate},
     host::{self, Host, HostLock},
+    ledger::LEDGER_FILE,
     model::Hold,
-    observe::{self, Depth, HostFacts, Inputs, Observed, Remembered},
+    observe::{self, Depth, HostFacts, Inputs, KEY_FILE, Lost, Observed, Remembered},
     plan::Approval,
     project::{Project, labels},
     release::Release,
@@ -94,15 +95,19 @@ impl ProjectContext<'_> {
         busy: bool,
         options: CheckOptions<'_>,
     ) -> Result<Evaluation, host::Error> {
-        let facts = self.with_seen_ledger(project, facts).await?;
+        let facts = self.with_lost(project, facts).await?;
         let inputs = self.inputs(project, &facts, busy).await;
         let mut observed = facts.with(inputs, now());
+        if observed.lost.is_empty() {
+            self.memory.keep_seen(&self.key(project), &observed);
+        }
         observed.probe_results = Box::pin(observe::probe(self.host, &observed, options.depth, now())).await?;
-        if !observed.busy && observed.restored.is_none() {
+        if !observed.busy && observed.lost.is_empty() {
             observed.unserved =
                 Box::pin(observe::published(self.host, &observed, options.depth, options.lock.is_some()))
                     .await?;
         }
+        observed.oom_kills = self.oom_kills(&project.name, &observed);
         let observed = certificate::without_unusable(project, observed, now());
         let project = self.resolve_volumes(project, &observed, options.approval)?;
         let resolved = Box::pin(self.resolve_images(project, observed)).await?;
@@ -120,6 +125,20 @@ impl ProjectContext<'_> {
         self.evaluate(resolved, terms)
     }
 
+    /// How often containers were OOM-killed and do not serve since.
+    fn oom_kills(&self, project: &str, observed: &Observed) -> BTreeMap<String, u64> {
+        let Some(applied) = &observed.applied else { return BTreeMap::new() };
+        let kills = observed.containers.iter().filter_map(|container| {
+            let (service, replica) = container.replica()?;
+            if diff::is_serving(applied.project.services.get(service)?, container, observed) {
+                self.host.reset_oom_kills(project, service, replica);
+            }
+            let kills = self.host.oom_kills_since_serving(project, service, replica);
+            (kills > 0).then(|| (container.id.clone(), kills))
+        });
+        kills.collect()
+    }
+
     /// The key of a project on this host.
     pub fn key(&self, project: &Project) -> ProjectKey {
         ProjectKey {
@@ -129,24 +148,47 @@ impl ProjectContext<'_> {
         }
     }
 
-    /// Where a ledger that this operator saw is gone or damaged, and the host's own copy of the release that it names agrees
-    /// with it, and so does everything that runs: what was seen counts, and is put back.
-    async fn with_seen_ledger(&self, project: &Project, facts: HostFacts) -> Result<HostFacts, host::Error> {
-        let (key, observed) = (self.key(project), facts.as_observed());
-        if let Some(ledger) = &observed.ledger {
-            self.memory.keep_ledger(&key, ledger);
-            return Ok(facts);
-        }
-        let seen = self.memory.seen_ledger(&key).filter(|seen| seen.intent.is_none());
-        let Some((seen, id)) = seen.and_then(|seen| seen.current.clone().map(|id| (seen, id))) else {
+    /// Where something of the operator's own is gone from a host or damaged there, and this operator saw it: what was seen
+    /// counts, and is put back. A ledger does where everything that runs is of the release that it names.
+    async fn with_lost(&self, project: &Project, facts: HostFacts) -> Result<HostFacts, host::Error> {
+        let observed = facts.as_observed();
+        let seen = self.memory.seen(&self.key(project));
+        let ledger = observed.ledger.as_ref().or(seen.ledger.as_ref());
+        let ledger = ledger.filter(|ledger| ledger.intent.is_none());
+        let Some((ledger, id)) = ledger.and_then(|ledger| Some((ledger, ledger.current.clone()?))) else {
             return Ok(facts);
         };
+        let is_unchanged = seen.ledger.as_ref() == Some(ledger);
+        // Where both are lost, it is for a person to say that what is there is ours. Whoever wrote the ledger may have
+        // written the manifest anew.
+        let (there, seen_release) = match (&observed.ledger, &observed.applied) {
+            (Some(_), Some(there)) if !is_unchanged => (Some(there.clone()), None),
+            (Some(_), there) => (there.clone(), seen.release.filter(|seen| seen.id == id)),
+            (None, _) => (self.release(project, &id).await?.filter(|release| runs(release, observed)), None),
+        };
+        let Some(release) = seen_release.or_else(|| there.clone()) else { return Ok(facts) };
+        // All components of the stack have the one key: another one in its place may be what a rollout of theirs needed.
+        let seal_key = seen.seal_key.filter(|_| observed.seal_key.is_none() && !release.seals.is_empty());
+        let file = |path: &str| observed.files.get(path).map(|_| "a damaged one");
+        let is_lost = [
+            (LEDGER_FILE.to_owned(), observed.ledger.is_none()),
+            (release.manifest_path(), there.as_ref() != Some(&release)),
+            (KEY_FILE.to_owned(), seal_key.is_some()),
+        ];
+        let lost = is_lost.into_iter().filter(|(_, is_lost)| *is_lost);
+        let lost: Vec<Lost> = lost.map(|(path, _)| Lost { found: file(&path), path }).collect();
+        if lost.is_empty() {
+            return Ok(facts);
+        }
+        let (ledger, seal_key) = (ledger.clone(), seal_key.or_else(|| observed.seal_key.clone()));
+        Ok(facts.with_lost(lost, ledger, release, seal_key))
+    }
+
+    /// A release that a host stores; none where it does not, or that is damaged.
+    async fn release(&self, project: &Project, id: &str) -> Result<Option<Release>, host::Error> {
         let path = format!("{}/releases/{id}/manifest.json", project.folder);
         let kept = self.host.content(std::slice::from_ref(&path)).await?.remove(&path);
-        let release = kept.and_then(|text| Release::read(&text).ok()).filter(|release| release.id == id);
-        let Some(release) = release.filter(|release| runs(release, observed)) else { return Ok(facts) };
-        tracing::warn!(project = %key, release = id, "the ledger is gone or damaged: it is put back as it was seen last");
-        Ok(facts.with_restored(seen, release))
+        Ok(kept.and_then(|text| Release::read(&text).ok()).filter(|release| release.id == id))
     }
 
     /// What is known from elsewhere than the host.
@@ -215,7 +257,10 @@ fn runs(release: &Release, observed: &Observed) -> bool {
 /// A manifest that is another one than was seen first for the same release.
 fn changed_manifest(project: &Project, observed: &Observed, here: &Deployed) -> Option<host::Error> {
     let applied = observed.applied.as_ref().filter(|applied| applied.id == here.release)?;
-    let path = applied.stored("manifest.json");
+    let path = applied.manifest_path();
+    if observed.lost.iter().any(|lost| lost.path == path) {
+        return None;
+    }
     let found = observed.files.get(&path).and_then(host::FileFact::sha256);
     let is_other = here.manifest_hash.as_deref().zip(found).is_some_and(|(wanted, found)| wanted != found);
     let found = "another content than was seen first";

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use serde_json::json;
-use tasktracker_crds::{DriftItem, DriftKind, Heal, HistoryEntry, Layer, PolicySpec, conditions::reasons};
+use tasktracker_crds::{
+    Answer, DriftItem, DriftKind, Heal, HistoryEntry, Layer, PolicySpec, conditions::reasons,
+};
 
 use super::ProjectContext;
 use crate::{
@@ -189,7 +191,8 @@ impl Evaluation {
             interrupted: self.observed.has_open_intent(),
             drained: self.project.drain_file.as_ref().is_some_and(is_drained),
             failure: not_converging(&self.plan.given_up)
-                .or_else(|| rollback_failed(self.plan.rollback_failed.as_deref())),
+                .or_else(|| rollback_failed(self.plan.rollback_failed.as_deref()))
+                .or_else(|| out_of_memory(&self.drift)),
             release: applied.map(|release| release.id.clone()),
             revision: applied.and_then(|release| release.project.revision.clone()),
             version: applied.map(|release| release.project.version().to_owned()),
@@ -251,6 +254,19 @@ fn not_converging(given_up: &[String]) -> Option<Failure> {
     );
     let failure = Failure { reason: reasons::NOT_CONVERGING, message, reachable: true, stalled: true };
     (!given_up.is_empty()).then_some(failure)
+}
+
+/// What is OOM-killed whenever it starts, where nothing is left that would help by itself.
+fn out_of_memory(drift: &[DriftItem]) -> Option<Failure> {
+    let is_it = |item: &&DriftItem| item.kind == DriftKind::OutOfMemory && item.answer == Answer::Report;
+    let item = drift.iter().find(is_it)?;
+    let message = format!(
+        "{}: expected it to serve, found it {}; {}",
+        item.subject()?,
+        item.found,
+        item.kind.remedy().unwrap_or_default()
+    );
+    Some(Failure { reason: reasons::OUT_OF_MEMORY, message, reachable: true, stalled: true })
 }
 
 #[cfg(test)]

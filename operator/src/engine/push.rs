@@ -11,7 +11,7 @@ use tokio::{
 use super::{now, worker::Shared};
 use crate::{
     component,
-    host::{BasicAuth, Host, HttpAnswer, State},
+    host::{BasicAuth, Host, HttpAnswer, ServiceAddress, State},
     metrics::remote_write,
     observe::is_ours,
     project::{MetricsStore, Project, compose::COMPOSE_SERVICE},
@@ -74,9 +74,10 @@ async fn send(
     let password = password.ok_or_else(|| format!("the password in {path} is not known"))?;
     let credentials = BasicAuth { user: user.clone(), password };
     let body = remote_write(&shared.watcher.metrics().families(), stack, &shared.writer, now());
-    let endpoint = std::net::SocketAddr::new(*address, store.endpoint.port);
+    let address = std::net::SocketAddr::new(*address, store.endpoint.port);
+    let service = ServiceAddress { address, tls_name: store.endpoint.tls_name.as_deref() };
     let answer =
-        host.send_samples(endpoint, &store.endpoint.path, &credentials, &body).await.map_err(words)?;
+        host.send_samples(service, &store.endpoint.path, &credentials, &body).await.map_err(words)?;
     match answer {
         HttpAnswer::Answered { status: 200..=299, .. } => Ok(()),
         HttpAnswer::Answered { status, body } => {

@@ -8,12 +8,14 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tasktracker_crds::{Answer, DriftItem, Heal, HostState, TaskTrackerStackStatus, conditions::reasons};
+use tasktracker_crds::{
+    Answer, DriftItem, DriftKind, Heal, HostState, TaskTrackerStackStatus, conditions::reasons,
+};
 use tokio::time::Instant;
 
 use super::{Memory, notifier::Notifier, now, requests};
 use crate::{
-    component,
+    component, diff,
     metrics::{Metrics, StackLabels},
     model::ComponentName,
     plan,
@@ -242,10 +244,16 @@ impl Watcher {
             item.first_seen = Some(first.to_string());
             seen.since.insert(key, first);
         }
-        if report.failure.as_ref().is_some_and(|failure| failure.reason != reasons::NOT_CONVERGING) {
+        let seen_all = [reasons::NOT_CONVERGING, reasons::OUT_OF_MEMORY];
+        if report.failure.as_ref().is_some_and(|failure| !seen_all.contains(&failure.reason)) {
             // What cannot be seen is not over.
             seen.since.extend(since.clone());
         } else {
+            if report.drift.iter().any(diff::is_cause) {
+                // Nor is what users do not get, which is not told beside what may be the cause of it.
+                let unserved = since.iter().filter(|(key, _)| key.0 == DriftKind::NotServing);
+                seen.since.extend(unserved.map(|(key, first)| (key.clone(), *first)));
+            }
             // What went away while no operator was there, or while nothing is written, was mended by somebody else.
             if !seen.remembered && report.hold.is_none() {
                 let over = since.iter().filter(|(key, _)| !seen.since.contains_key(*key));
@@ -469,15 +477,56 @@ mod tests {
         assert!(!metrics.text().contains("stack=\"staging\""), "{}", metrics.text());
     }
 
-    #[test]
-    fn what_a_repair_ended_is_healed_and_what_went_away_by_itself_or_moved_on_is_not() {
-        let stack = Stack::new(
-            tasktracker_crds::validation::read_stack(include_str!("../../../examples/staging.yaml")).unwrap(),
-            "staging.yaml".into(),
-        );
+    /// A stack, and a watcher that follows it.
+    fn following(text: &str) -> (Stack, Arc<Metrics>, Watcher) {
+        let stack = tasktracker_crds::validation::read_stack(text).unwrap();
+        let stack = Stack::new(stack, "staging.yaml".into());
         let metrics = Arc::new(Metrics::new().unwrap());
         let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
         watcher.begin(&stack, None, Timestamp::UNIX_EPOCH);
+        (stack, metrics, watcher)
+    }
+
+    #[test]
+    fn what_users_do_not_get_is_not_healed_while_its_cause_is_there() {
+        let (stack, metrics, watcher) = following(include_str!("../../../examples/staging.yaml"));
+        let item = |kind: DriftKind, path: &str| DriftItem {
+            host: "app-1".to_owned(),
+            component: "app".to_owned(),
+            service: Some("backend".to_owned()),
+            kind,
+            path: Some(path.to_owned()),
+            wanted: String::new(),
+            found: String::new(),
+            first_seen: None,
+            answer: kind.answer(),
+        };
+        let (unserved, ill) =
+            (item(DriftKind::NotServing, "3500/"), item(DriftKind::Unhealthy, "tt-staging-app-backend-1"));
+        let extra = item(DriftKind::FileExtra, "notes");
+        let healed = |kind: &str| {
+            let (text, kind) = (metrics.text(), format!("kind=\"{kind}\""));
+            let mut lines = text.lines().filter(|line| line.starts_with("tasktracker_drift_healed_total{"));
+            let line = lines.find(|line| line.contains(&kind)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        let steps: [(&[&DriftItem], [&str; 2]); 4] = [
+            (&[&unserved], ["0", "0"]),
+            (&[&ill], ["0", "0"]),
+            (&[&unserved, &extra], ["0", "1"]),
+            (&[&extra], ["1", "1"]),
+        ];
+        for (index, (drift, expected)) in steps.into_iter().enumerate() {
+            let drift = drift.iter().map(|item| (*item).clone()).collect();
+            let report = ProjectReport { host: "app-1".to_owned(), drift, ..ProjectReport::default() };
+            watcher.publish(&stack, report, Timestamp::UNIX_EPOCH, None);
+            assert_eq!(["NotServing", "Unhealthy"].map(healed), expected, "step {index}");
+        }
+    }
+
+    #[test]
+    fn what_a_repair_ended_is_healed_and_what_went_away_by_itself_or_moved_on_is_not() {
+        let (stack, metrics, watcher) = following(include_str!("../../../examples/staging.yaml"));
         let total = |name: &str| -> u32 {
             let name = format!("tasktracker_drift_{name}_total{{");
             let text = metrics.text();
@@ -489,7 +538,7 @@ mod tests {
                 host: "app-1".to_owned(),
                 component: "app".to_owned(),
                 service: Some("backend".to_owned()),
-                kind: tasktracker_crds::DriftKind::ConfigChanged,
+                kind: DriftKind::ConfigChanged,
                 path: Some((*path).to_owned()),
                 wanted: "1".to_owned(),
                 found: "2".to_owned(),
@@ -521,11 +570,7 @@ mod tests {
     fn a_suspended_stack_is_told_so_even_where_its_host_is_away() {
         let suspend = "  suspend: {until: 2026-01-31T18:00:00Z, reason: audit}\n  ssh:";
         let text = include_str!("../../../examples/staging.yaml").replace("  ssh:", suspend);
-        let stack =
-            Stack::new(tasktracker_crds::validation::read_stack(&text).unwrap(), "staging.yaml".into());
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let watcher = Watcher::new(metrics.clone(), Arc::new(Memory::none()), None, None);
-        watcher.begin(&stack, None, Timestamp::UNIX_EPOCH);
+        let (stack, metrics, watcher) = following(&text);
         let report = away("app-1");
         for (now, told) in [("2026-01-31T17:59:59Z", " 1"), ("2026-01-31T18:00:00Z", " 0")] {
             watcher.publish(&stack, report.clone(), now.parse().unwrap(), None);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::docker::{NetworkOrVolume, Subject};
+use super::docker::{NetworkOrVolume, ProjectResource, Subject};
 
 /// A network or volume; nothing where there is none of that name.
 type Answer = Option<NetworkOrVolume>;
@@ -14,6 +14,8 @@ pub(super) struct Cache {
     is_subscribed: bool,
     version: Version,
     entries: BTreeMap<Name, Answer>,
+    /// By Compose project. No event tells the labels of a new network or volume.
+    project_resources: BTreeMap<String, Vec<ProjectResource>>,
 }
 
 /// What was asked for.
@@ -50,11 +52,13 @@ impl Cache {
         };
         self.version.0 += 1;
         self.entries.remove(&name);
+        self.project_resources.clear();
     }
 
     fn clear(&mut self) {
         self.version.0 += 1;
         self.entries.clear();
+        self.project_resources.clear();
     }
 
     /// The version before a request; [`Cache::insert`] takes it.
@@ -67,6 +71,23 @@ impl Cache {
         if self.is_subscribed && self.version == version {
             self.entries.insert(name, answer);
         }
+    }
+
+    /// As [`Cache::insert`], of the networks and volumes labelled with a Compose project.
+    pub(super) fn insert_project_resources(
+        &mut self,
+        project: String,
+        project_resources: Vec<ProjectResource>,
+        version: Version,
+    ) {
+        if self.is_subscribed && self.version == version {
+            self.project_resources.insert(project, project_resources);
+        }
+    }
+
+    /// The networks and volumes labelled with a Compose project, where they are cached.
+    pub(super) fn project_resources(&self, project: &str) -> Option<&Vec<ProjectResource>> {
+        self.project_resources.get(project)
     }
 
     /// The cached answer.

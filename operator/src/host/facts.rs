@@ -39,6 +39,8 @@ pub struct Facts {
     pub api: (u32, u32),
     /// The file systems of the operator's folder and of Docker's.
     pub disks: Vec<Disk>,
+    /// The host's memory, where it tells.
+    pub memory: Option<Memory>,
     /// Whether the kernel forwards packets, as published ports need it; unknown where it does not tell.
     pub forwarding: Option<bool>,
     /// The host's clock, in seconds since 1970.
@@ -46,6 +48,15 @@ pub struct Facts {
     /// When that was.
     #[serde(skip)]
     pub taken: Instant,
+}
+
+/// The memory of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// What programs may still get, in bytes.
+    pub available: u64,
 }
 
 /// How full a file system is.
@@ -98,6 +109,9 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
     let words = all("dockerd").collect::<Vec<_>>();
     let daemon_defaults = DaemonDefaults::read(&words, &one("daemon"));
     let number = |key| one(key).parse().ok();
+    let kibibytes = |key| Some(one(key).parse::<u64>().ok()?.saturating_mul(1024));
+    let memory = kibibytes("memory").zip(kibibytes("unused"));
+    let memory = memory.map(|(total, available)| Memory { total, available });
     let (uid, gid) = (number("uid"), number("gid"));
     let disks = all("disk").filter_map(|line| disk(&line)).take(DISKS).collect();
     let seconds = one("seconds").parse().ok();
@@ -111,6 +125,7 @@ pub(super) fn read(output: &Output, target: &Target, taken: Instant) -> Result<F
         engine,
         api,
         disks,
+        memory,
         forwarding,
         seconds,
         taken,
@@ -180,6 +195,7 @@ impl Facts {
             engine: String::new(),
             api: OLDEST_API,
             disks: Vec::new(),
+            memory: None,
             forwarding: None,
             seconds: None,
             taken: Instant::now(),
@@ -197,7 +213,7 @@ mod tests {
     }
 
     const GOOD: &str = "user deploy\nuid 1500\ngid 1501\ndocker present\ncompose 2.26.1-4\nsocket open\napi 1.41 20.10.24\nfolder ok\n\
-        disk 1000 40 0 0 /opt\ndisk  /nowhere\nforwarding 1\nseconds 1700000000\n";
+        disk 1000 40 0 0 /opt\ndisk  /nowhere\nmemory 2048\nunused 1024\nforwarding 1\nseconds 1700000000\n";
 
     #[test]
     fn a_good_host_gives_facts() {
@@ -210,6 +226,7 @@ mod tests {
         assert_eq!((facts.api, facts.forwarding, facts.seconds), ((1, 41), Some(true), Some(1_700_000_000)));
         let disk = Disk { place: "/opt".to_owned(), free_percent: 4, free_inodes_percent: 100 };
         assert_eq!(facts.disks, [disk]);
+        assert_eq!(facts.memory, Some(Memory { total: 2 << 20, available: 1 << 20 }));
     }
 
     #[test]

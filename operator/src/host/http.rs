@@ -28,6 +28,22 @@ const SAMPLES: [(&str, &str); 3] = [
 /// Largest head of an answer, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
+/// Where a service is.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceAddress<'a> {
+    /// As the host reaches it: a container's in a Docker network, or `127.0.0.1`.
+    pub address: SocketAddr,
+    /// Name of the host that is asked for over TLS; none where it is asked without. Who vouches for the certificate is not
+    /// asked: the way there is the SSH connection's.
+    pub tls_name: Option<&'a str>,
+}
+
+impl From<SocketAddr> for ServiceAddress<'_> {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls_name: None }
+    }
+}
+
 /// What a service answers.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HttpAnswer {
@@ -101,36 +117,19 @@ impl From<WriteMethod> for Method {
 impl Host {
     /// Sends a GET request to a service.
     ///
-    /// `endpoint` is an address as the host reaches it: a container's in a Docker network, or `127.0.0.1`. `path` may
-    /// have a query. The answer has a body of at most 1 MiB. Connecting and answering have a deadline each,
+    /// `path` may have a query. The answer has a body of at most 1 MiB. Connecting and answering have a deadline each,
     /// [`Limits::service`](super::Limits::service).
     ///
     /// # Errors
     /// When the host cannot be reached. A service that does not answer is no error: see [`HttpAnswer`].
     pub async fn http_get(
         &self,
-        endpoint: SocketAddr,
+        service: impl Into<ServiceAddress<'_>>,
         path: &str,
         credentials: Option<&BasicAuth>,
     ) -> Result<HttpAnswer, Error> {
-        let request = request(Method::GET, &endpoint.to_string(), path, credentials, &[]);
-        self.exchange(endpoint, request, None).await
-    }
-
-    /// Sends a GET request to a published port of the host, as a user does: over TLS where `tls_name` names a host. Who
-    /// vouches for the certificate is not asked.
-    ///
-    /// # Errors
-    /// When the host cannot be reached.
-    pub async fn published_get(
-        &self,
-        endpoint: SocketAddr,
-        path: &str,
-        tls_name: Option<&str>,
-    ) -> Result<HttpAnswer, Error> {
-        let name = tls_name.map_or_else(|| endpoint.to_string(), str::to_owned);
-        let request = request(Method::GET, &name, path, None, &[]);
-        self.exchange(endpoint, request, tls_name).await
+        let service = service.into();
+        self.exchange(service, request(Method::GET, service, path, credentials, &[])).await
     }
 
     /// Sends a request that changes something to a service, under the host's lock.
@@ -143,14 +142,14 @@ impl Host {
         &self,
         lock: &HostLock,
         method: WriteMethod,
-        endpoint: SocketAddr,
+        service: impl Into<ServiceAddress<'_>>,
         path: &str,
         credentials: Option<&BasicAuth>,
         body: &[u8],
     ) -> Result<HttpAnswer, Error> {
         lock.check()?;
-        let request = request(method.into(), &endpoint.to_string(), path, credentials, body);
-        self.exchange(endpoint, request, None).await
+        let service = service.into();
+        self.exchange(service, request(method.into(), service, path, credentials, body)).await
     }
 
     /// Sends samples to a service that takes them by Prometheus' remote write protocol: nothing of the stack is changed by
@@ -160,27 +159,28 @@ impl Host {
     /// When the host cannot be reached.
     pub async fn send_samples(
         &self,
-        endpoint: SocketAddr,
+        service: impl Into<ServiceAddress<'_>>,
         path: &str,
         credentials: &BasicAuth,
         body: &[u8],
     ) -> Result<HttpAnswer, Error> {
-        let request = request(Method::POST, &endpoint.to_string(), path, Some(credentials), body);
+        let service = service.into();
+        let request = request(Method::POST, service, path, Some(credentials), body);
         let request = request.map(|mut request| {
             for (name, value) in SAMPLES {
                 request.headers_mut().insert(name, HeaderValue::from_static(value));
             }
             request
         });
-        self.exchange(endpoint, request, None).await
+        self.exchange(service, request).await
     }
 
     async fn exchange(
         &self,
-        endpoint: SocketAddr,
+        service: ServiceAddress<'_>,
         request: Result<Request<Full<Bytes>>, String>,
-        tls_name: Option<&str>,
     ) -> Result<HttpAnswer, Error> {
+        let ServiceAddress { address: endpoint, tls_name } = service;
         let request = match request {
             Ok(request) => request,
             Err(reason) => return Ok(HttpAnswer::NoAnswer(reason)),
@@ -220,7 +220,7 @@ fn late(endpoint: SocketAddr, step: &str, limit: Duration) -> String {
 /// A request, or why there can be none.
 fn request(
     method: Method,
-    name: &str,
+    service: ServiceAddress<'_>,
     path: &str,
     credentials: Option<&BasicAuth>,
     body: &[u8],
@@ -228,6 +228,7 @@ fn request(
     if !path.starts_with('/') {
         return Err(format!("path: expected a `/` at the beginning of {}", printable(path)));
     }
+    let name = service.tls_name.map_or_else(|| service.address.to_string(), str::to_owned);
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -318,7 +319,7 @@ mod tests {
             String::from_utf8(head).unwrap()
         };
         let request =
-            request(Method::GET, &endpoint().to_string(), "/_cat?h=a", Some(&credentials()), &[]).unwrap();
+            request(Method::GET, endpoint().into(), "/_cat?h=a", Some(&credentials()), &[]).unwrap();
         tokio::join!(answer(near, endpoint(), request, LIMIT), serve)
     }
 
@@ -367,7 +368,7 @@ mod tests {
     fn a_request_that_cannot_be_sent_is_not_made() {
         let made = |path: &str, user: &str| {
             let credentials = BasicAuth { user: user.to_owned(), ..credentials() };
-            request(Method::GET, &endpoint().to_string(), path, Some(&credentials), &[]).map(drop)
+            request(Method::GET, endpoint().into(), path, Some(&credentials), &[]).map(drop)
         };
         assert_eq!(made("/a?b=c", "elastic"), Ok(()));
         for (path, user, wanted) in [
@@ -383,7 +384,7 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_credentials_nor_bodies() {
-        let request = request(Method::GET, &endpoint().to_string(), "/", Some(&credentials()), &[]).unwrap();
+        let request = request(Method::GET, endpoint().into(), "/", Some(&credentials()), &[]).unwrap();
         let shown = format!("{request:?} {:?} {:?}", credentials(), body("canary", 200));
         assert!(!shown.contains("canary") && !shown.contains("Y2FuYXJ5"), "{shown}");
         assert!(!shown.contains("ZWxhc3RpYzpjYW5hcnk="), "{shown}");

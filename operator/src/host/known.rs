@@ -27,8 +27,10 @@ pub(super) struct Known {
     pub(super) published: Recent<String, LastPublished>,
     /// Certificates by port and name.
     pub(super) certificates: Recent<(u16, String), PresentedCertificate>,
-    /// How often a process was ended for its memory, by Compose project, service and number of the container.
+    /// How often a process was OOM-killed, by Compose project, service and number of the container.
     pub(super) oom_kills: BTreeMap<(String, String, String), u64>,
+    /// How often that was when it last served, or something was done about it.
+    pub(super) oom_kills_before: BTreeMap<(String, String, String), u64>,
 }
 
 impl Known {

@@ -37,16 +37,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::http::{BasicAuth, HttpAnswer, WriteMethod};
+pub use self::http::{BasicAuth, HttpAnswer, ServiceAddress, WriteMethod};
 use crate::model::{LastProbes, LastPublished};
 pub use archive::ArchivedFile;
 pub use defaults::DaemonDefaults;
 pub use docker::{
-    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, NetworkOrVolume, Published,
-    Settings, State,
+    Container, Details, DockerFault, Engine, Health, Image, ImageConfig, NetworkOrVolume, ProjectResource,
+    Published, Settings, State,
 };
 pub use error::Error;
-pub use facts::{Disk, Facts};
+pub use facts::{Disk, Facts, Memory};
 pub use files::{FileFact, Listing};
 pub use helper::Mounted;
 pub use session::{Exit, HostLock, Output};
@@ -264,6 +264,24 @@ impl Host {
         self.network_or_volume(Name::Volume(name.to_owned()), anew).await
     }
 
+    /// The networks and volumes labelled with a Compose project: as cached while the host is watched, unless they are to
+    /// be read `anew`.
+    ///
+    /// # Errors
+    /// When Docker cannot be asked.
+    pub async fn project_resources(&self, project: &str, anew: bool) -> Result<Vec<ProjectResource>, Error> {
+        let link = self.link().await?;
+        let cached = if anew { None } else { link.cache().project_resources(project).cloned() };
+        if let Some(cached) = cached {
+            return Ok(cached);
+        }
+        let version = link.cache().version();
+        let answer = link.docker.project_resources(&link.connection, project).await;
+        let answer = self.forget_broken(&link, answer).await?;
+        link.cache().insert_project_resources(project.to_owned(), answer.clone(), version);
+        Ok(answer)
+    }
+
     async fn network_or_volume(&self, name: Name, anew: bool) -> Result<Option<NetworkOrVolume>, Error> {
         let link = self.link().await?;
         let cached = if anew { None } else { link.cache().get(&name).cloned() };
@@ -381,6 +399,23 @@ impl Host {
     pub fn oom_kills(&self, project: &str, service: &str, replica: &str) -> u64 {
         let replica = (project.to_owned(), service.to_owned(), replica.to_owned());
         self.known().oom_kills.get(&replica).copied().unwrap_or_default()
+    }
+
+    /// As [`Self::oom_kills`], since it served, or something was done about it.
+    pub fn oom_kills_since_serving(&self, project: &str, service: &str, replica: &str) -> u64 {
+        let replica = (project.to_owned(), service.to_owned(), replica.to_owned());
+        let known = self.known();
+        let of = |counts: &BTreeMap<_, u64>| counts.get(&replica).copied().unwrap_or_default();
+        of(&known.oom_kills).saturating_sub(of(&known.oom_kills_before))
+    }
+
+    /// A service's replica serves, or something was done about its memory: what comes is counted anew.
+    pub fn reset_oom_kills(&self, project: &str, service: &str, replica: &str) {
+        let replica = (project.to_owned(), service.to_owned(), replica.to_owned());
+        let mut known = self.known();
+        if let Some(kills) = known.oom_kills.get(&replica).copied() {
+            known.oom_kills_before.insert(replica, kills);
+        }
     }
 
     /// Asks the helper, which is started where it does not run yet, or not for this stack.

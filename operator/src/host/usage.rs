@@ -87,7 +87,8 @@ fn seconds(count: u64, of_one: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// As a kernel with version 2 shows them: the group of a container with limits, on two disks.
+    /// As a kernel with version 2 shows them: the group of a container with limits, on two disks; by hand, beside the recorded
+    /// ones.
     const UNIFIED: &str = "U memory.current 52428800
 U memory.max 268435456
 U memory.stat anon 31457280
@@ -127,6 +128,79 @@ U blkio.throttle.io_service_bytes_recursive 259:0 Write 8194
 U blkio.throttle.io_service_bytes_recursive 259:0 Total 12291
 U blkio.throttle.io_service_bytes_recursive Total 12291
 ";
+
+    /// What the helper read of a container on a kernel with version 2, and what Docker said of that container before and after
+    /// it: while the container was at work, and while all its processes stood still.
+    macro_rules! recorded {
+        ($($kernel:literal: $engine:literal),*) => {
+            [$((
+                concat!("Linux ", $kernel, ", Docker ", $engine),
+                [
+                    [
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-busy-usage.txt")),
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-busy-before.json")),
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-busy-after.json")),
+                    ],
+                    [
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-stopped-usage.txt")),
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-stopped-before.json")),
+                        include_str!(concat!("../../tests/golden/usage/linux-", $kernel, "-stopped-before.json")),
+                    ],
+                ],
+            )),*]
+        };
+    }
+
+    /// What Docker said of a container, in the order of what is compared: memory, its limit, nanoseconds of the processor,
+    /// periods, throttled periods, nanoseconds of throttling, processes, their limit, bytes read and written.
+    fn said(stats: &str) -> [u64; 10] {
+        let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
+        let at = |pointer: &str| stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap();
+        let moved = |operation: &str| {
+            let all = stats["blkio_stats"]["io_service_bytes_recursive"].as_array().unwrap().iter();
+            all.filter(|one| one["op"] == operation).filter_map(|one| one["value"].as_u64()).sum()
+        };
+        [
+            at("/memory_stats/usage") - at("/memory_stats/stats/inactive_file"),
+            at("/memory_stats/limit"),
+            at("/cpu_stats/cpu_usage/total_usage"),
+            at("/cpu_stats/throttling_data/periods"),
+            at("/cpu_stats/throttling_data/throttled_periods"),
+            at("/cpu_stats/throttling_data/throttled_time"),
+            at("/pids_stats/current"),
+            at("/pids_stats/limit"),
+            moved("read"),
+            moved("write"),
+        ]
+    }
+
+    #[test]
+    fn what_is_read_with_version_2_is_what_docker_said() {
+        let nanoseconds = |seconds: f64| format!("{:.0}", seconds * 1e9).parse::<u64>().unwrap();
+        for (where_from, rounds) in recorded!("6.1": "20.10", "6.12": "26.1") {
+            for [read, before, after] in rounds {
+                let usage = Usage::read(read).unwrap();
+                let ours = [
+                    usage.memory,
+                    usage.memory_limit.unwrap(),
+                    nanoseconds(usage.cpu),
+                    usage.periods,
+                    usage.throttled_periods,
+                    nanoseconds(usage.throttled),
+                    usage.processes,
+                    usage.processes_limit.unwrap(),
+                    usage.read,
+                    usage.written,
+                ];
+                for (at, (ours, between)) in
+                    ours.iter().zip(said(before).into_iter().zip(said(after))).enumerate()
+                {
+                    assert!((between.0..=between.1).contains(ours), "{where_from}: {at}: {ours} {between:?}");
+                    assert!(*ours > 0, "{where_from}: {at}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn both_versions_tell_the_same() {

@@ -136,3 +136,53 @@ fn a_file_that_differs_again_was_repaired_in_vain_whatever_docker_refused_after_
     let gave_up = |(kind, subject): (DriftKind, &str)| ledger.gave_up(kind, Some(&subject.to_owned()));
     assert_eq!([gave_up(file), gave_up(missing)], [true, false]);
 }
+
+#[test]
+fn a_raised_limit_of_memory_counts_until_the_release_has_another_one() {
+    let text = include_str!("../../../examples/staging.yaml");
+    let stack = Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "s".into());
+    let project = crate::component::app_project(&stack, stack.spec.app.as_ref().unwrap());
+    let release = Prepared::new(project, BTreeMap::new(), BTreeMap::new()).release;
+    let limits = |release: &Release| {
+        let limits = &release.project.services["backend"].compose.limits;
+        (limits.mem_limit, limits.memswap_limit)
+    };
+    let (limit, _) = limits(&release);
+    let raised = |ledger: &Ledger| limits(&ledger.with_raised_memory(release.clone())).0 / limit;
+    let signature = Signature { epoch: 7, when: String::new(), who: String::new(), why: String::new() };
+    let twice = Ledger::empty("o", "default/a")
+        .with_memory_help("backend", limit, 2 * limit, false)
+        .with_memory_help("backend", 2 * limit, 4 * limit, false)
+        .with_memory_help("backend", 4 * limit, 4 * limit, true);
+    assert_eq!(limits(&twice.with_raised_memory(release.clone())), (4 * limit, 4 * limit));
+    let help = MemoryHelp { limit, raised: 4 * limit, moved_aside: true };
+    assert_eq!(twice.memory["backend"], help);
+    let read = Ledger::read(&serde_json::to_vec(&twice).unwrap()).unwrap();
+    assert_eq!(read.memory, twice.memory);
+    // Another rollout and a person's `retry` leave the limit, and let what is read be moved aside again.
+    let again = MemoryHelp { moved_aside: false, ..help };
+    for ledger in
+        [twice.clone().succeeded(&release, &Course::default(), &signature), twice.clone().retried(&signature)]
+    {
+        assert_eq!((ledger.memory["backend"], raised(&ledger)), (again, 4));
+    }
+    // Another limit there ends it, and begins anew.
+    let mut other = release.clone();
+    other.project.services.get_mut("backend").unwrap().compose.limits.set_memory(3 * limit);
+    assert_eq!(limits(&twice.with_raised_memory(other.clone())).0, 3 * limit);
+    let ended = twice.clone().succeeded(&other, &Course::default(), &signature);
+    assert_eq!(ended.memory, BTreeMap::new());
+    // What is rolled out has it in its Compose file, and is the same release all the same.
+    let raised_memory = twice.raised_memory(&release.project);
+    let project = Project { raised_memory, ..release.project.clone() };
+    let prepared = Prepared::new(project, BTreeMap::new(), BTreeMap::new());
+    assert_eq!((&prepared.release.id, &prepared.release.project), (&release.id, &release.project));
+    assert_eq!(prepared.release.service_hashes, release.service_hashes);
+    let bytes = format!("mem_limit: {}", 4 * limit);
+    assert!(prepared.contents["compose.yaml"].contains(&bytes), "{}", prepared.contents["compose.yaml"]);
+    let anew = twice.with_memory_help("backend", 3 * limit, 6 * limit, false);
+    assert_eq!(
+        anew.memory["backend"],
+        MemoryHelp { limit: 3 * limit, raised: 6 * limit, moved_aside: false }
+    );
+}

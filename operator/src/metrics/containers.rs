@@ -165,6 +165,11 @@ impl Containers {
         known.is_some_and(|known| known.iter().map(without_usage).eq(samples.iter().map(without_usage)))
     }
 
+    /// Removes the series of a project on a host of which nothing is known now.
+    pub(super) fn forget_host(&self, labels: &StackLabels, host: &str, component: ComponentName) {
+        self.samples().remove(&(labels.0.clone(), host.to_owned(), component));
+    }
+
     /// Removes the series of a stack, or those of one project of it.
     pub(super) fn forget(&self, key: &StackKey, project: Option<(&str, ComponentName)>) {
         let is_it = |([namespace, stack, _], host, component): &Place| {

@@ -50,7 +50,13 @@ pub(super) fn read_folder(host: &Host, project: &Project, listing: &Listing) -> 
     let in_place = at.filter(|fact| !matches!(fact, FileFact::File { .. }));
     let (ledger, applied, damaged) = match kept_ledger(project, in_place, text, &directory) {
         Ok(ledger) => match kept_release(project, ledger.as_ref(), text, &directory) {
-            Ok(applied) => (ledger, applied, None),
+            Ok(applied) => {
+                let applied = applied.map(|applied| match &ledger {
+                    Some(ledger) => ledger.with_raised_memory(applied),
+                    None => applied,
+                });
+                (ledger, applied, None)
+            }
             Err(error) => (ledger, None, Some(error)),
         },
         Err(error) => (None, None, Some(error)),

@@ -20,7 +20,7 @@ use crate::{
     certificate::Certificate,
     host::{
         Container, Details, Engine, Error, Facts, FileFact, Health, Host, ImageConfig, Mounted,
-        NetworkOrVolume, PresentedCertificate, State,
+        NetworkOrVolume, PresentedCertificate, ProjectResource, State,
     },
     ledger::{Cause, Ledger},
     model::{ProbeResults, Unserved, sha256},
@@ -70,8 +70,8 @@ pub struct Observed {
     pub ledger: Option<Ledger>,
     /// Owners from whom projects of the stack were taken over: networks and volumes still name them.
     pub former_owners: BTreeSet<String>,
-    /// What was found in the place of the ledger, where that is as this operator saw it last.
-    pub restored: Option<&'static str>,
+    /// What of the operator's own is lost there, and is here as it saw it last: everything else is left until that is back.
+    pub lost: Vec<Lost>,
     /// The release that was last rolled out.
     pub applied: Option<Release>,
     /// The operator's folder on the host.
@@ -92,6 +92,8 @@ pub struct Observed {
     pub networks: BTreeMap<String, Option<NetworkOrVolume>>,
     /// The volumes that were checked, by name.
     pub volumes: BTreeMap<String, Option<NetworkOrVolume>>,
+    /// The networks and volumes labelled with the Compose project; the operator's own are not.
+    pub project_resources: Vec<ProjectResource>,
     /// What the engine says of itself.
     pub engine: Engine,
     /// What was found when the host was last probed.
@@ -110,6 +112,8 @@ pub struct Observed {
     pub files_state: u64,
     /// Results of the HTTP probes of the applied release.
     pub probe_results: ProbeResults,
+    /// How often containers, by ID, were OOM-killed since they served, or since something was done about it.
+    pub oom_kills: BTreeMap<String, u64>,
     /// The key by which secrets are remembered there.
     pub seal_key: Option<SealKey>,
     /// What the source of secrets has now, for the desired state and the applied release.
@@ -131,6 +135,15 @@ impl Observed {
         let intent = self.ledger.as_ref().and_then(|ledger| ledger.intent.as_ref());
         intent.is_some_and(|intent| intent.desired_hash.is_some())
     }
+}
+
+/// What the operator keeps in a project's folder, and what was found in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Path from the project's folder.
+    pub path: String,
+    /// Nothing, where it is gone; else what is there.
+    pub found: Option<&'static str>,
 }
 
 /// What the operator's own folder tells of a project, beside what is on the host.
@@ -174,12 +187,17 @@ impl HostFacts {
         &self.0
     }
 
-    /// The same with a ledger that is gone from the host, or damaged there, and the release that it names.
+    /// The same with what is lost on the host: a ledger, the release that it names, a key.
     #[must_use]
-    pub fn with_restored(self, ledger: Ledger, applied: Release) -> Self {
-        let found = if self.0.damaged.is_some() { "a damaged one" } else { "nothing" };
-        let restored = Some(found);
-        Self(Observed { ledger: Some(ledger), applied: Some(applied), damaged: None, restored, ..self.0 })
+    pub fn with_lost(
+        self,
+        lost: Vec<Lost>,
+        ledger: Ledger,
+        applied: Release,
+        seal_key: Option<SealKey>,
+    ) -> Self {
+        let (ledger, applied) = (Some(ledger), Some(applied));
+        Self(Observed { ledger, applied, seal_key, damaged: None, lost, ..self.0 })
     }
 
     /// Joins what the host says with what is known from elsewhere.
@@ -233,10 +251,11 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
             containers(host, project),
             networks(host, project, anew),
             volumes(host, project, anew),
+            host.project_resources(&project.name, anew),
             host.engine(),
         )
     };
-    let (listing, containers, networks, volumes, engine) = Box::pin(asked).await?;
+    let (listing, containers, networks, volumes, project_resources, engine) = Box::pin(asked).await?;
     let facts = host.facts().await?;
     let mut observed = folder::read_folder(host, project, &listing)?;
     let mut volumes = volumes;
@@ -256,7 +275,7 @@ pub async fn observe(host: &Host, project: &Project, depth: Depth) -> Result<Hos
     read_owned_secrets(host, &mut observed).await?;
     observed.taken_ports = ports::taken_ports(host, project, &observed).await?;
     observed.certificate = certificate(host, observed.applied.as_ref(), depth).await?;
-    Ok(HostFacts(Observed { networks, volumes, engine, facts: Some(facts), ..observed }))
+    Ok(HostFacts(Observed { networks, volumes, project_resources, engine, facts: Some(facts), ..observed }))
 }
 
 /// What `inspect` says of containers that are to be taken over, and of those of strangers in the project's network, whose

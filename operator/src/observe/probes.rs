@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Depth, ListDifferences, Observed};
 use crate::{
-    host::{BasicAuth, Container, Error, Host, HttpAnswer},
+    host::{BasicAuth, Container, Error, Host, HttpAnswer, ServiceAddress},
     model::{LastProbes, Probe, ProbeFailure, ProbeResults, sha256},
     project::{
         Endpoint, Expect, HttpProbe, Readiness, Service, Strategy,
@@ -139,15 +139,16 @@ impl Prober<'_> {
         Ok(evaluate(&request.expect, answer, self.now))
     }
 
-    /// The container's address as its host reaches it.
-    pub fn address(&self, container: &Container, endpoint: &Endpoint) -> Option<SocketAddr> {
+    /// Where a service of a container is, as its host reaches it.
+    pub fn address<'b>(&self, container: &Container, endpoint: &'b Endpoint) -> Option<ServiceAddress<'b>> {
         let service = container.labels.get(COMPOSE_SERVICE)?;
         let definition = self.release.project.services.get(service)?;
         let address = match &definition.compose.network_mode {
             Some(Namespace::Host) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             None => *container.addresses.get(&self.release.project.network)?,
         };
-        Some(SocketAddr::new(address, endpoint.port))
+        let address = SocketAddr::new(address, endpoint.port);
+        Some(ServiceAddress { address, tls_name: endpoint.tls_name.as_deref() })
     }
 
     /// User and password, where the service requires them.

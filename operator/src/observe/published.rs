@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Depth, Observed, Prober, is_ready, probes::evaluate};
 use crate::{
-    host::{Container, Error, Host},
+    host::{Container, Error, Host, ServiceAddress},
     model::{LastPublished, ProbeFailure, Unserved},
     project::{BlueGreen, Endpoint, Expect, PublishedProbe},
     release::Release,
@@ -137,7 +137,8 @@ fn all_serve(release: &Release, containers: &[Container]) -> bool {
 /// Why users get no answer; nothing where they do, or nobody can ask.
 async fn ask(host: &Host, probe: &PublishedProbe) -> Result<Option<ProbeFailure>, Error> {
     let endpoint = (Ipv4Addr::LOCALHOST, probe.port).into();
-    let answer = host.published_get(endpoint, &probe.path, probe.tls_name.as_deref()).await?;
+    let service = ServiceAddress { address: endpoint, tls_name: probe.tls_name.as_deref() };
+    let answer = host.http_get(service, &probe.path, None).await?;
     Ok(evaluate(&probe.expect, answer, ANY_TIME).and_then(Result::err))
 }
 
@@ -181,7 +182,7 @@ async fn locate_behind(
     let Some((service, BlueGreen { port, paths, .. })) = behind else { return Ok(None) };
     for container in release.running(service, containers) {
         let path = paths.last().map_or("/", String::as_str).to_owned();
-        let endpoint = Endpoint { port: *port, path };
+        let endpoint = Endpoint::new(*port, path);
         let answer = ask_container(host, release, container, endpoint, &Expect::Status(200)).await?;
         if let Some(Err(found)) = answer {
             return Ok(Some(Unserved {
@@ -209,7 +210,7 @@ async fn locate_in_front(
     // What speaks TLS is not asked behind its port: its names are checked apart.
     let inside = release.project.services.get(*service).and_then(|definition| {
         let port = definition.compose.ports.iter().find(|port| port.number() == Some(probe.port))?;
-        probe.tls_name.is_none().then(|| Endpoint { port: port.target, path: probe.path.clone() })
+        probe.tls_name.is_none().then(|| Endpoint::new(port.target, probe.path.clone()))
     });
     let container = release.running(service, containers).next();
     let itself = async {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::{Placement, Source},
-    project::service_of,
+    project::{ReadAtStart, compose, service_of},
     secret::Secret,
 };
 
@@ -22,6 +22,14 @@ pub struct UpdatedLimits {
     pub pids_limit: u32,
     /// Restart policy.
     pub restart: String,
+}
+
+impl UpdatedLimits {
+    /// Those of a service.
+    pub fn of(service: &compose::Service) -> Self {
+        let compose::Limits { mem_limit, memswap_limit, cpus, pids_limit, .. } = service.limits;
+        Self { mem_limit, memswap_limit, cpus, pids_limit, restart: service.restart.clone() }
+    }
 }
 
 // Limits come from a spec, which has no number that is none.
@@ -153,6 +161,32 @@ pub enum Action {
         /// What the release has.
         limits: UpdatedLimits,
     },
+    /// Give a container more memory than the release has for it, and start it anew: it is OOM-killed whenever it
+    /// starts.
+    #[serde(rename_all = "camelCase")]
+    RaiseMemory {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+        /// Its limit so far, in bytes.
+        from: u64,
+        /// What it has from now on.
+        limits: UpdatedLimits,
+    },
+    /// Move what a service reads when it starts to another name beside it, and start the service anew: it is ended for its
+    /// memory whenever it starts.
+    #[serde(rename_all = "camelCase")]
+    MoveAside {
+        /// Compose service.
+        service: String,
+        /// Name of the container.
+        container: String,
+        /// Its limit of memory, in bytes.
+        limit: u64,
+        /// What it reads.
+        what: ReadAtStart,
+    },
     /// Connect a running container to the project's network.
     Connect {
         /// Compose service.
@@ -218,6 +252,16 @@ impl Action {
             Self::Restart { container, .. } => format!("restart {container} at once"),
             Self::Replace { container, .. } => format!("replace {container}"),
             Self::Update { container, .. } => format!("update {container}"),
+            Self::RaiseMemory { container, from, limits, .. } => {
+                format!(
+                    "raise the memory of {container} from {}Mi to {}Mi",
+                    from >> 20,
+                    limits.mem_limit >> 20
+                )
+            }
+            Self::MoveAside { container, what, .. } => {
+                format!("move {} of {container} aside", what.folders.join(", "))
+            }
             Self::Connect { container, network, .. } => format!("connect {container} to {network}"),
             Self::Disconnect { container, network, .. } => format!("disconnect {container} from {network}"),
             Self::Create { service } => format!("create {service}"),
@@ -252,6 +296,10 @@ impl Action {
             }
             Self::Replace { .. } => "only this container does not serve: another one comes up before it goes",
             Self::Update { .. } => "Docker changes limits and the restart policy while the container runs",
+            Self::RaiseMemory { .. } => "it loses nothing by it, and the host has the memory",
+            Self::MoveAside { .. } => {
+                "it has no more memory to get; nothing is removed, and what is older stays"
+            }
             Self::Connect { .. } => "the container is as the release wants it, but for its network",
             Self::Disconnect { .. } => {
                 "the container is as the release wants it, and in one network too many"
@@ -282,6 +330,8 @@ impl Action {
             | Self::Restart { service, .. }
             | Self::Replace { service, .. }
             | Self::Update { service, .. }
+            | Self::RaiseMemory { service, .. }
+            | Self::MoveAside { service, .. }
             | Self::Connect { service, .. }
             | Self::Disconnect { service, .. }
             | Self::Create { service }
@@ -307,7 +357,12 @@ impl Action {
     pub fn takes_down(&self) -> bool {
         matches!(
             self,
-            Self::Restart { .. } | Self::Recreate { .. } | Self::Replace { .. } | Self::ReplaceNetwork { .. }
+            Self::Restart { .. }
+                | Self::Recreate { .. }
+                | Self::Replace { .. }
+                | Self::ReplaceNetwork { .. }
+                | Self::RaiseMemory { .. }
+                | Self::MoveAside { .. }
         )
     }
 

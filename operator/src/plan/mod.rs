@@ -59,6 +59,9 @@ pub struct Plan {
     /// Whether the ledger holds what is over: an apply that was interrupted, or a repair that holds by now.
     #[serde(skip)]
     pub clear_intent: bool,
+    /// Paths of what the operator keeps in the project's folder and is lost there, to be put back as it was seen last.
+    #[serde(skip)]
+    pub put_back: Vec<String>,
     /// What was tried in vain about differences that are still there.
     #[serde(skip)]
     pub attempts: Vec<Attempt>,
@@ -186,7 +189,10 @@ impl Plan {
         let drain = self.drain.map(|drain| if drain { "drain" } else { "take up serving" }.to_owned());
         let approve = self.approve.as_ref().map(|_| format!("keep that plan {} is approved", self.hash()));
         let clear_intent = self.clear_intent && rollout.is_none() && self.repairs_now().next().is_none();
-        let clear_intent = clear_intent.then(|| "write the ledger".to_owned());
+        let clear_intent = clear_intent.then(|| match self.put_back.join(", ") {
+            nothing if nothing.is_empty() => "write the ledger".to_owned(),
+            paths => format!("put back {paths} as it was seen last"),
+        });
         let repairs = self.repairs_now().map(|repair| repair.action.words());
         let is_alone = rollout.is_none() && clear_intent.is_none() && self.repairs_now().next().is_none();
         let moved = (self.moved_containers && is_alone)
@@ -212,8 +218,10 @@ impl Plan {
         let causes: Vec<String> = state.into_iter().chain(self.approve.clone()).chain(causes).collect();
         if !causes.is_empty() {
             causes.join(", ")
+        } else if !self.put_back.is_empty() {
+            "it is gone or damaged".to_owned()
         } else if self.clear_intent {
-            "the ledger is gone, or names work that is over".to_owned()
+            "the ledger names work that is over".to_owned()
         } else {
             "containers have other addresses than these files say".to_owned()
         }
@@ -320,6 +328,13 @@ impl From<Approval> for RolloutGate {
     }
 }
 
+/// What the operator keeps there comes first: nothing else is done before the host has it again.
+fn put_back(observed: &Observed, plan: Plan) -> Plan {
+    let attempts = observed.ledger.as_ref().map(|ledger| ledger.attempts.clone()).unwrap_or_default();
+    let put_back = observed.lost.iter().map(|lost| lost.path.clone()).collect();
+    Plan { clear_intent: true, put_back, attempts, ..plan }
+}
+
 /// What to do about drift and change.
 pub fn plan(
     drift: &[DriftItem],
@@ -340,10 +355,8 @@ pub fn plan(
         return plan;
     }
     let ledger = observed.ledger.as_ref();
-    if observed.restored.is_some() {
-        // Nothing else is done before the host has it again.
-        let attempts = ledger.map(|ledger| ledger.attempts.clone()).unwrap_or_default();
-        return Plan { clear_intent: true, attempts, ..plan };
+    if !observed.lost.is_empty() {
+        return put_back(observed, plan);
     }
     let (attempts, clear_intent) = what_is_over(ledger, drift);
     // What was kept for a way back is not needed any more.

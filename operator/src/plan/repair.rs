@@ -7,15 +7,12 @@ use tasktracker_crds::{Answer, DriftItem, DriftKind};
 
 use super::{Action, Approval, action::UpdatedLimits};
 use crate::{
-    diff::{self, secrets},
+    diff::{self, MemoryRemedy, secrets},
     host::{Container, FileFact, Source},
     ledger::{Attempt, Cause, Ledger},
     model::{Unserved, sha256},
     observe::{KEY_FILE, Observed},
-    project::{
-        Project, SECRETS_FOLDER, VolumeRole,
-        compose::{COMPOSE_SERVICE, Limits},
-    },
+    project::{Project, SECRETS_FOLDER, VolumeRole, compose::COMPOSE_SERVICE},
     release::{COMPOSE_FILE, Prepared, Release},
 };
 
@@ -64,6 +61,13 @@ fn action(
         }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
+        // What does not serve is not waited for: another one comes up beside it where that can be. Where that one does not
+        // serve either, nothing is gained by ending the first, which may recover by itself: its database may be away.
+        DriftKind::Unhealthy
+            if applied.project.blue_green().any(|(name, _)| Some(name) == item.service.as_ref()) =>
+        {
+            Action::Replace { service: service()?, container: container()? }
+        }
         // What the smallest action did not mend is made anew. What was refused once may have been beside it: it is tried
         // again, by itself.
         DriftKind::Stopped
@@ -76,6 +80,7 @@ fn action(
         {
             Action::Recreate { service: service()? }
         }
+        DriftKind::OutOfMemory => more_memory(item, applied, desired, observed)?,
         DriftKind::NotServing => next_step(item, applied, observed)?,
         DriftKind::ConfigNotLoaded if item.path.as_deref().is_some_and(|path| path.starts_with('/')) => {
             Action::PutObject { service: service()?, path: path()? }
@@ -83,12 +88,6 @@ fn action(
         DriftKind::ConfigNotLoaded => Action::Reload { service: service()?, anew: true },
         DriftKind::Stopped => Action::Start { service: service()?, container: container()? },
         DriftKind::Paused => Action::Unpause { service: service()?, container: container()? },
-        // What does not serve is not waited for: another one comes up beside it where that can be.
-        DriftKind::Unhealthy
-            if applied.project.blue_green().any(|(name, _)| Some(name) == item.service.as_ref()) =>
-        {
-            Action::Replace { service: service()?, container: container()? }
-        }
         DriftKind::Unhealthy => {
             Action::Restart { service: service()?, container: container()?, at_once: true }
         }
@@ -175,9 +174,7 @@ fn in_place(item: &DriftItem, applied: &Release) -> Option<Action> {
         return Some(Action::Rename { service, container, to: item.wanted.clone() });
     }
     if UPDATED.contains(&field) && item.wanted != "not set" {
-        let Limits { mem_limit, memswap_limit, cpus, pids_limit, .. } = definition.compose.limits;
-        let restart = definition.compose.restart.clone();
-        let limits = UpdatedLimits { mem_limit, memswap_limit, cpus, pids_limit, restart };
+        let limits = UpdatedLimits::of(&definition.compose);
         return Some(Action::Update { service, container, limits });
     }
     let network = field.strip_prefix("networks/")?;
@@ -192,8 +189,28 @@ fn in_place(item: &DriftItem, applied: &Release) -> Option<Action> {
         return Some(Action::Disconnect { service, container, network });
     }
     let is_missing = item.found == "not set";
-    let aliases = applied.aliases(&service);
-    is_missing.then_some(Action::Connect { service, container, network, aliases })
+    is_missing.then(|| connect(&service, &container, applied))
+}
+
+/// What helps next where a container is OOM-killed whenever it starts.
+fn more_memory(
+    item: &DriftItem,
+    applied: &Release,
+    desired: &Project,
+    observed: &Observed,
+) -> Option<Action> {
+    let (service, container) = (item.service.clone()?, item.path.clone()?);
+    let limits = UpdatedLimits::of(&applied.project.services.get(&service)?.compose);
+    let from = limits.mem_limit;
+    Some(match diff::memory_remedy(&service, &applied.project, desired, observed)? {
+        MemoryRemedy::Raise(to) => {
+            let limits = UpdatedLimits { mem_limit: to, memswap_limit: to, ..limits };
+            Action::RaiseMemory { service, container, from, limits }
+        }
+        MemoryRemedy::MoveAside(what) => {
+            Action::MoveAside { service, container, limit: from, what: what.clone() }
+        }
+    })
 }
 
 /// Settings that `docker update` changes, as the release has them all.
@@ -278,7 +295,7 @@ pub(super) fn repairs(
         let actions = action(item, applied, desired, observed, networkless)
             .into_iter()
             .chain(files_behind(item, applied, desired, observed))
-            .chain(services_inside(item, applied));
+            .chain(joined_anew(item, applied, observed));
         for action in actions.chain(reload(item, &applied.project)) {
             let cause = (item.kind, item.subject().cloned());
             if let Some(repair) = repairs.iter_mut().find(|repair| repair.action == action) {
@@ -297,9 +314,24 @@ pub(super) fn repairs(
 }
 
 /// Whoever was in a network that is made anew is in the old one no longer, and not in the new one.
-fn services_inside(item: &DriftItem, applied: &Release) -> Vec<Action> {
-    let services = applied.project.services.keys().filter(|_| item.kind == DriftKind::NetworkChanged);
-    services.map(|service| Action::Recreate { service: service.clone() }).collect()
+fn joined_anew(item: &DriftItem, applied: &Release, observed: &Observed) -> Vec<Action> {
+    if item.kind != DriftKind::NetworkChanged {
+        return Vec::new();
+    }
+    let joined = observed.containers.iter().filter_map(|container| {
+        let service = container.labels.get(COMPOSE_SERVICE)?;
+        let definition = applied.project.services.get(service)?;
+        let is_inside = definition.compose.network_mode.is_none() && !container.is("removing");
+        is_inside.then(|| connect(service, &container.name, applied))
+    });
+    joined.collect()
+}
+
+/// Brings a container into the project's network, under the names that its service has there.
+fn connect(service: &str, container: &str, applied: &Release) -> Action {
+    let network = applied.project.network.clone();
+    let aliases = applied.aliases(service);
+    Action::Connect { service: service.to_owned(), container: container.to_owned(), network, aliases }
 }
 
 /// The files that cannot be there while something else stands in their place.
@@ -364,7 +396,7 @@ fn order(action: &Action) -> (u8, bool) {
         | Action::Reload { .. } => 4,
         Action::Unpause { .. } => 5,
         Action::Start { .. } => 6,
-        Action::Restart { .. } => 7,
+        Action::Restart { .. } | Action::RaiseMemory { .. } | Action::MoveAside { .. } => 7,
         // The others know the container by the name that it has.
         Action::Rename { .. } => 8,
         Action::Create { .. } => 9,
@@ -403,13 +435,8 @@ fn set_mode(path: &str, applied: &Release, observed: &Observed) -> Option<Action
 /// The spec's own rendering where it is the same release's; the copy stored on the host otherwise.
 fn write_file(path: &str, applied: &Release, desired: &Project) -> Option<Action> {
     let record = applied.files.get(path)?;
-    let rendered = if (Project {
-        adopt: None,
-        hooks: None,
-        generation: applied.project.generation.clone(),
-        ..desired.clone()
-    }) == applied.project
-    {
+    let generation = applied.project.generation.clone();
+    let rendered = if (Project { generation, ..desired.clone().as_stored() }) == applied.project {
         Prepared::new(desired.clone(), applied.images.clone(), applied.seals.clone()).contents.remove(path)
     } else {
         desired.files.get(path).map(|file| file.content.clone())

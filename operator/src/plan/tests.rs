@@ -81,8 +81,17 @@ fn each_kind_gets_its_smallest_action() {
         assert_eq!(words(&[item], "a", "a"), [expected]);
     }
     let network = item(DriftKind::NetworkChanged, None, Some("tt-a/driver"));
-    let expected = ["replace network tt-a", "recreate backend", "recreate edge", "recreate frontend"];
-    assert_eq!(words(&[network], "a", "a"), expected);
+    let mut there = observed("a");
+    let container = |service: &str| {
+        let labels = [(COMPOSE_SERVICE.to_owned(), service.to_owned())].into();
+        Container { name: format!("{service}-1"), labels, ..Container::default() }
+    };
+    there.containers = ["backend", "edge", "unknown"].map(container).into();
+    let joined = plan(&[network], None, &project("a"), &there, &PolicySpec::default(), Approval::Policy);
+    let joined: Vec<String> = joined.repairs.iter().map(|repair| repair.action.words()).collect();
+    let network = &there.applied.as_ref().unwrap().project.network;
+    let connect = |service: &str| format!("connect {service}-1 to {network}");
+    assert_eq!(joined, ["replace network tt-a".to_owned(), connect("backend"), connect("edge")]);
     let name = DriftItem {
         wanted: "tt-b-1".to_owned(),
         ..item(DriftKind::ConfigChanged, Some("backend"), Some("0a_tt-b-1/container_name"))
@@ -102,6 +111,22 @@ fn what_the_smallest_action_did_not_mend_is_made_anew() {
     let plan = plan(&drift, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
     let words: Vec<String> = plan.repairs.iter().map(|repair| repair.action.words()).collect();
     assert_eq!(words, ["start tt-e-1", "recreate backend"]);
+}
+
+#[test]
+fn what_is_ill_is_not_ended_where_another_one_beside_it_was_ill_too() {
+    for (service, container, expected) in
+        [("backend", "tt-b-1", "replace tt-b-1"), ("edge", "tt-e-1", "recreate edge")]
+    {
+        let (desired, mut observed) = (project("a"), observed("a"));
+        let ill = [item(DriftKind::Unhealthy, Some(service), Some(container))];
+        let ledger = observed.ledger.as_mut().unwrap();
+        let cause = [(DriftKind::Unhealthy, ill[0].path.clone())].into();
+        ledger.attempts = ledger.attempts_after(&cause, Tried::Done, &ill);
+        let plan = plan(&ill, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+        let words: Vec<String> = plan.repairs.iter().map(|repair| repair.action.words()).collect();
+        assert_eq!(words, [expected]);
+    }
 }
 
 #[test]

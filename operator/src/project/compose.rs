@@ -416,6 +416,11 @@ impl Limits {
             security_opt: vec!["no-new-privileges:true".to_owned()],
         }
     }
+
+    /// Gives another amount of memory, in bytes.
+    pub fn set_memory(&mut self, bytes: u64) {
+        (self.mem_limit, self.memswap_limit) = (bytes, bytes);
+    }
 }
 
 /// Where a container's log goes.

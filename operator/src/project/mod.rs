@@ -89,6 +89,10 @@ pub struct Project {
     pub data_store: Option<String>,
     /// Where the operator's own metrics of the stack are sent; no part of a release.
     pub metrics_store: Option<MetricsStore>,
+    /// What helps services that are OOM-killed whenever they start, by name; no part of a release.
+    pub out_of_memory: BTreeMap<String, OutOfMemory>,
+    /// Limits of memory, in bytes, that services have on a host instead of their own, by name; no part of a release.
+    pub raised_memory: BTreeMap<String, u64>,
     /// Commands run around a rollout.
     pub hooks: Option<Hooks>,
     /// What it takes over when it is rolled out first; no part of what it is from then on.
@@ -194,6 +198,24 @@ pub struct MetricsStore {
     pub credentials: (String, String),
 }
 
+/// What helps a service that is OOM-killed whenever it starts: first more memory, then less to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Share of the host's memory, in percent, up to which its limit is raised.
+    pub max_memory_percent: u32,
+    /// What it reads when it starts, where that may be moved aside.
+    pub read_at_start: Option<ReadAtStart>,
+}
+
+/// What a service reads when it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadAtStart {
+    /// Name of the volume, inside the project.
+    pub volume: String,
+    /// Folders in it.
+    pub folders: Vec<String>,
+}
+
 /// Commands run around a rollout, in a container like those of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hooks {
@@ -251,6 +273,19 @@ impl Project {
             }
         }
         self
+    }
+
+    /// What a release keeps of it: what happens around a rollout, and beside one, is no part of that.
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        Self {
+            adopt: None,
+            hooks: None,
+            metrics_store: None,
+            out_of_memory: BTreeMap::new(),
+            raised_memory: BTreeMap::new(),
+            ..self
+        }
     }
 
     /// Whether the operator made a volume of this name: one that was adopted has another.

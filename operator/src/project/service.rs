@@ -100,6 +100,16 @@ pub struct Endpoint {
     pub port: u16,
     /// Path and query.
     pub path: String,
+    /// Name of the certificate that it shows; none where it speaks without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_name: Option<String>,
+}
+
+impl Endpoint {
+    /// One without TLS.
+    pub fn new(port: u16, path: impl Into<String>) -> Self {
+        Self { port, path: path.into(), tls_name: None }
+    }
 }
 
 /// When a running container serves.

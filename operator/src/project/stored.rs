@@ -106,6 +106,8 @@ impl From<&Project> for ProjectV1 {
             data_store,
             // What happens around a rollout is no part of what is rolled out.
             metrics_store: _,
+            out_of_memory: _,
+            raised_memory: _,
             hooks: _,
             adopt: _,
         } = project;
@@ -152,6 +154,8 @@ impl ProjectV1 {
             drain_file: self.drain_file,
             data_store: self.data_store,
             metrics_store: None,
+            out_of_memory: BTreeMap::new(),
+            raised_memory: BTreeMap::new(),
             hooks: None,
             adopt: None,
         }

@@ -86,6 +86,10 @@ impl Prepared {
                 definition.image.clone_from(image);
             }
             let hash = service_hash(name, &definition, &project, &seals);
+            // What a host gives it beyond that makes nothing anew.
+            if let Some(raised) = project.raised_memory.get(name) {
+                definition.limits.set_memory(*raised);
+            }
             definition.labels.insert(labels::SERVICE_HASH.to_owned(), hash.clone());
             if project.blue_green().any(|(other, _)| other == name) {
                 let joined = compose::Joined { aliases: vec![alias(name, &hash)] };
@@ -113,7 +117,7 @@ impl Prepared {
             service_hashes,
             files: records.collect(),
             seals,
-            project: Project { adopt: None, hooks: None, ..project },
+            project: project.as_stored(),
         };
         let contents = files.into_iter().map(|(path, (content, _))| (path, content)).collect();
         Self { release, contents }
@@ -125,7 +129,7 @@ impl Prepared {
             let mode = self.mode(path);
             Placement { mode, ..inline(&self.release.stored(path), content) }
         });
-        let manifest = inline(&self.release.stored("manifest.json"), &self.release.manifest());
+        let manifest = inline(&self.release.manifest_path(), &self.release.manifest());
         copies.chain([manifest]).collect()
     }
 
@@ -203,6 +207,11 @@ impl Release {
         let all = [service.to_owned()].into_iter().chain(hash.map(|hash| alias(service, hash))).chain(own);
         let all: std::collections::BTreeSet<String> = all.collect();
         all.into_iter().collect()
+    }
+
+    /// Path of its manifest, from the project's folder.
+    pub fn manifest_path(&self) -> String {
+        self.stored("manifest.json")
     }
 
     /// Path of the stored copy of a file, from the project's folder.

@@ -30,8 +30,14 @@ pub enum Form {
         /// What the hash of the password is salted with: a text that nobody else has, such as the stack's name. It need not
         /// be secret.
         salt: String,
+        /// Whether everybody comes over TLS: certificate and key are `tls.crt` and `tls.key` beside the file.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
     },
 }
+
+/// What makes Prometheus' web toolkit speak TLS.
+const TLS: &str = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n";
 
 /// What was made lately, by digest of form and value.
 static MADE: LazyLock<Mutex<BTreeMap<[u8; 32], Secret>>> = LazyLock::new(Mutex::default);
@@ -57,7 +63,7 @@ impl Form {
     }
 
     fn make(&self, value: &Secret) -> Result<Secret, String> {
-        let Self::WebConfig { user, salt } = self;
+        let Self::WebConfig { user, salt, tls } = self;
         let password = value.reveal();
         if password.is_empty() || password.len() > LONGEST || password.contains(&0) {
             return Err(format!(
@@ -70,13 +76,14 @@ impl Form {
         let hash = bcrypt::hash_with_salt(password, COST, bytes).map_err(|error| error.to_string())?;
         let text =
             format!("basic_auth_users:\n  {user}: {}\n", hash.format_for_version(bcrypt::Version::TwoB));
+        let text = if *tls { text + TLS } else { text };
         Ok(Secret::new(text.into_bytes()))
     }
 
     fn digest(&self, value: &Secret) -> [u8; 32] {
-        let Self::WebConfig { user, salt } = self;
+        let Self::WebConfig { user, salt, tls } = self;
         let mut digest = Sha256::new();
-        for part in [user.as_bytes(), salt.as_bytes(), value.reveal()] {
+        for part in [user.as_bytes(), salt.as_bytes(), &[u8::from(*tls)], value.reveal()] {
             digest.update(part.len().to_be_bytes());
             digest.update(part);
         }
@@ -89,7 +96,7 @@ mod tests {
     use super::*;
 
     fn web(salt: &str) -> Form {
-        Form::WebConfig { user: "admin".to_owned(), salt: salt.to_owned() }
+        Form::WebConfig { user: "admin".to_owned(), salt: salt.to_owned(), tls: false }
     }
 
     fn text(form: &Form, password: &[u8]) -> Result<String, String> {
@@ -105,6 +112,14 @@ mod tests {
         let hash = one.strip_prefix("basic_auth_users:\n  admin: ").unwrap().trim_end();
         assert!(hash.starts_with("$2b$10$") && !one.contains("canary"), "{one}");
         assert!(bcrypt::verify(b"canary", hash).unwrap() && !bcrypt::verify(b"other", hash).unwrap());
+    }
+
+    #[test]
+    fn over_tls_it_names_the_certificate_beside_it() {
+        let form =
+            Form::WebConfig { user: "admin".to_owned(), salt: "default/staging".to_owned(), tls: true };
+        let plain = text(&web("default/staging"), b"canary").unwrap();
+        assert_eq!(text(&form, b"canary"), Ok(format!("{plain}{TLS}")));
     }
 
     #[test]

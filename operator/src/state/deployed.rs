@@ -86,7 +86,7 @@ pub struct Volume {
 impl Deployed {
     /// The release of a project, with the hash of its manifest where that was observed.
     pub(super) fn of_release(release: &Release, observed: Option<&Observed>) -> Self {
-        let manifest = observed.and_then(|observed| observed.files.get(&release.stored("manifest.json")));
+        let manifest = observed.and_then(|observed| observed.files.get(&release.manifest_path()));
         Self {
             release: release.id.clone(),
             desired_hash: release.desired_hash.clone(),

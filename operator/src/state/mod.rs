@@ -41,6 +41,7 @@ use crate::{
     project::Project,
     release::Release,
     report::notifications::NotificationState,
+    secret::SealKey,
     source::{ProjectKey, Stack},
 };
 
@@ -106,12 +107,20 @@ struct State {
     pending: Pending,
 }
 
+/// What the operator keeps of a project in its folder on the host, as it was seen there last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) ledger: Option<Ledger>,
+    pub(crate) release: Option<Release>,
+    pub(crate) seal_key: Option<SealKey>,
+}
+
 /// The operator's own state, and the folder that keeps it.
 pub struct Memory {
     shared: Arc<Shared>,
     folder: Option<PathBuf>,
-    /// Ledgers as they were seen last, by project; for as long as this operator runs.
-    ledgers: Mutex<BTreeMap<String, Ledger>>,
+    /// What was seen of projects on their hosts; for as long as this operator runs.
+    seen: Mutex<BTreeMap<String, Seen>>,
     /// When what was repaired last, by project.
     repaired: Mutex<BTreeMap<String, Repaired>>,
     // The thread ends before the folder is given to another operator: fields are dropped in this order.
@@ -131,22 +140,26 @@ impl Memory {
         Self {
             shared: Shared::new(State::default()),
             folder: None,
-            ledgers: Mutex::default(),
+            seen: Mutex::default(),
             repaired: Mutex::default(),
             writer: None,
             _lock: None,
         }
     }
 
-    /// Keeps the ledger of a project as it was seen on its host.
-    pub(crate) fn keep_ledger(&self, key: &ProjectKey, ledger: &Ledger) {
-        let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        ledgers.insert(key.to_string(), ledger.clone());
+    /// Keeps what is seen of a project on its host. What is not there now stays as it was seen.
+    pub(crate) fn keep_seen(&self, key: &ProjectKey, observed: &Observed) {
+        let mut projects = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = projects.entry(key.to_string()).or_default();
+        seen.ledger = observed.ledger.clone().or(seen.ledger.take());
+        seen.release = observed.applied.clone().or(seen.release.take());
+        seen.seal_key = observed.seal_key.clone().or(seen.seal_key.take());
     }
 
-    /// The ledger of a project as it was seen last.
-    pub(crate) fn seen_ledger(&self, key: &ProjectKey) -> Option<Ledger> {
-        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).get(&key.to_string()).cloned()
+    /// What was seen of a project last.
+    pub(crate) fn seen(&self, key: &ProjectKey) -> Seen {
+        let projects = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        projects.get(&key.to_string()).cloned().unwrap_or_default()
     }
 
     /// Keeps that differences of a project were repaired.
@@ -198,9 +211,9 @@ impl Memory {
         });
         let writer = Writer::start(shared.clone(), folder.to_owned(), stamp)
             .map_err(|source| StateError::Unwritable { path: folder.to_owned(), source })?;
-        let (ledgers, repaired) = (Mutex::default(), Mutex::default());
+        let (seen, repaired) = (Mutex::default(), Mutex::default());
         let folder = Some(folder.to_owned());
-        Ok(Self { shared, folder, ledgers, repaired, writer: Some(writer), _lock: lock })
+        Ok(Self { shared, folder, seen, repaired, writer: Some(writer), _lock: lock })
     }
 
     /// The writer's ID: the same for every run with this folder, another for each that has none.

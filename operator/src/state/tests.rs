@@ -37,7 +37,7 @@ fn notified(in_force: &str) -> NotificationState {
 
 fn observed(release: &Release, sha256: &str) -> Observed {
     let fact = FileFact::File { mode: 0o644, uid: 0, gid: 0, size: 1, sha256: Some(sha256.to_owned()) };
-    Observed { files: [(release.stored("manifest.json"), fact)].into(), ..Observed::default() }
+    Observed { files: [(release.manifest_path(), fact)].into(), ..Observed::default() }
 }
 
 fn since(second: i64) -> Since {

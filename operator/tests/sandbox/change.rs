@@ -233,6 +233,51 @@ fn what_another_writer_is_about_is_neither_drift_nor_change() {
     }
 }
 
+/// Ways to damage what the operator keeps in a project's folder, and as what each is told.
+const DAMAGES: [(&str, &str); 8] = [
+    ("echo x >$(echo releases/*/manifest.json)", "FileChanged"),
+    // It reads well and asks for something else.
+    ("sed -i s/134217728/134217729/g releases/*/manifest.json", "FileChanged"),
+    ("rm releases/*/manifest.json", "FileMissing"),
+    ("rm -r releases", "FileMissing"),
+    ("echo x >ledger.json", "FileChanged"),
+    ("rm ledger.json", "FileMissing"),
+    ("rm ../.key", "FileMissing"),
+    ("echo x >../.key", "FileChanged"),
+];
+
+#[test]
+fn what_the_operator_keeps_on_a_host_is_drift_and_put_back_and_nothing_is_rolled_out() {
+    let stage = Stage::new("kept");
+    stage.write_value("api", "TOKEN", b"canary");
+    let secret = "tasktracker, backend: {secretEnv: {TOKEN: {secret: api, key: TOKEN}}}}";
+    let stack =
+        stage.stack("staging", "r1", "  policy: {rollout: {soak: 1s}}\n").replace("tasktracker}", secret);
+    stage.write_stack("staging.yaml", &stack);
+    stage.apply();
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    let state = || {
+        (
+            stage.snapshot(),
+            stage.on_host("cd /opt/tasktracker/staging; cat .key app/releases/*/manifest.json"),
+        )
+    };
+    let before = state();
+    let healed =
+        |kind: &str| operator.metric("tasktracker_drift_healed_total", &[&format!("kind=\"{kind}\"")]);
+    for (damage, kind) in DAMAGES {
+        let counted = healed(kind);
+        stage.on_host(&format!("cd /opt/tasktracker/staging/app; {damage}"));
+        wait_until(format_args!("{damage}: {}", operator.said()), || healed(kind) > counted);
+        operator.wait_for_ended_checks("staging", "app-1", 1);
+        assert_eq!(state(), before, "{damage}");
+        let rollouts = operator.total("tasktracker_rollout_total", &[]);
+        assert_eq!(rollouts, Some(0.0), "{damage}");
+    }
+    assert!(operator.is_ready("staging"));
+}
+
 #[test]
 fn a_damaged_release_comes_back_from_the_spec_where_that_is_the_same_and_waits_otherwise() {
     let stage = Stage::new("damaged");
@@ -242,17 +287,18 @@ fn a_damaged_release_comes_back_from_the_spec_where_that_is_the_same_and_waits_o
     };
     write("r1");
     stage.apply();
-    let operator = stage.start_operator();
-    operator.wait_until_ready("staging");
+    stage.start_operator().wait_until_ready("staging");
     let manifest = || stage.on_host("cat /opt/tasktracker/staging/app/releases/*/manifest.json | sha256sum");
     let before = manifest();
-    // Unreadable, or a manifest that reads well and asks for something else.
+    // Unreadable, or a manifest that reads well and asks for something else: to an operator that has not seen it before.
     for damage in ["echo x >", "sed -i s/134217728/134217729/g "] {
         stage.on_host(&format!("{damage}/opt/tasktracker/staging/app/releases/*/manifest.json"));
+        let operator = stage.start_operator();
         wait_until("the manifest is as it was", || manifest() == before);
         wait_until("and told so", || operator.is_ready("staging"));
+        let told = operator.metric("tasktracker_drift_detected_total", &["kind=\"FileChanged\""]);
+        assert_eq!(told, Some(1.0), "{damage}");
     }
-    operator.stop();
     write("r2");
     stage.on_host("echo x >/opt/tasktracker/staging/app/releases/*/manifest.json");
     let (code, plan) = stage.json(&["plan"]);

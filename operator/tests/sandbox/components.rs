@@ -88,13 +88,18 @@ fn on(host: &SandboxHost, script: &str) -> String {
     succeeded(&mut host.command_as_deploy(script))
 }
 
-/// An HTTP request to the container of `echo` on a host, and the whole answer; nothing where it does not answer.
-fn ask(host: &SandboxHost, method: &str, path: &str, body: &str) -> String {
+/// An HTTP request of who is let in, as `printf` writes it.
+fn request(method: &str, path: &str, body: &str) -> String {
     let user = "YWRtaW46Y2FuYXJ5LXBhc3N3b3Jk";
-    let request = format!(
+    format!(
         "{method} {path} HTTP/1.0\\r\\nAuthorization: Basic {user}\\r\\nContent-Type: application/json\\r\\nContent-Length: {}\\r\\n\\r\\n{body}",
         body.len()
-    );
+    )
+}
+
+/// An HTTP request to the container of `echo` on a host, and the whole answer; nothing where it does not answer.
+fn ask(host: &SandboxHost, method: &str, path: &str, body: &str) -> String {
+    let request = request(method, path, body);
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     on(
         host,
@@ -406,6 +411,22 @@ fn a_secret_belongs_to_whom_its_service_insists_on() {
         assert_eq!(fleet.stage.as_root(&format!("cat {file}")), PASSWORD);
         assert_eq!(fleet.drift(), []);
     }
+
+    phase("an object that somebody changes while it is put");
+    let other = json!({ "image": "registry.example.com/tasktracker/echo:r1", "config": "two" });
+    let with = |settings: &Value| json!(settings.to_string()).to_string();
+    fleet.stage.write_stack("staging.yaml", &text.replace(&with(&settings), &with(&other)));
+    let request = request("PUT", "/objects/greeting", "{\"greeting\": \"bye\"}");
+    on(
+        host,
+        &format!(
+            "address=$(docker inspect -f '{{{{range .NetworkSettings.Networks}}}}{{{{.IPAddress}}}}{{{{end}}}}' {ECHO}); end=$(($(date +%s) + 8)); \
+            (while [ $(date +%s) -lt $end ]; do exec 3<>/dev/tcp/$address/7000 && printf '{request}' >&3 && cat <&3; done) >/dev/null 2>&1 </dev/null &"
+        ),
+    );
+    fleet.stage.apply();
+    assert!(ask(host, "GET", "/objects/greeting", "").ends_with("{\"greeting\":\"hello\"}"));
+    assert_eq!(fleet.drift(), []);
 
     phase("another value from its source, with a release that does not serve");
     write("second-canary");

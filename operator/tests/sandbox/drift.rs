@@ -129,12 +129,13 @@ fn every_kind(name: &str, options: HostOptions) {
     let unseen: Vec<DriftKind> = DriftKind::ALL
         .iter()
         .filter(|kind| !seen.contains(kind))
-        // Seen with secrets (`secrets.rs`), with a registry (`registry.rs`), and field by field; no service has a
-        // configuration of its own to be asked for yet.
+        // Seen with secrets (`secrets.rs`), with a registry (`registry.rs`), with a store (`monitoring/memory.rs`), and field
+        // by field; no service of the app has a configuration of its own to be asked for.
         .filter(|kind| {
             ![
                 DriftKind::SecretMoved,
                 DriftKind::ImageTagMoved,
+                DriftKind::OutOfMemory,
                 DriftKind::ConfigNotLoaded,
                 DriftKind::ConfigChanged,
             ]

@@ -35,18 +35,23 @@ fn edge_runs(stage: &Stage) -> bool {
 }
 
 /// An authority of a test's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     /// A certificate that holds until the first day of a year, and its key.
-    fn issue(&self, name: &str, until: i32) -> (String, String) {
+    pub(crate) fn issue(&self, name: &str, until: i32) -> (String, String) {
         self.issue_from(name, 2020, until)
+    }
+
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     fn issue_from(&self, name: &str, from: i32, until: i32) -> (String, String) {
@@ -58,7 +63,7 @@ impl Authority {
     }
 }
 
-fn write_pair(stage: &Stage, secret: &str, (chain, key): &(String, String)) {
+pub(crate) fn write_pair(stage: &Stage, secret: &str, (chain, key): &(String, String)) {
     stage.write_value(secret, "tls.crt", chain.as_bytes());
     stage.write_value(secret, "tls.key", key.as_bytes());
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tasktracker_crds::{HostSpec, MonitoringSpec, NodeExporterSpec, Role};
+use tasktracker_crds::{HostSpec, MonitoringSpec, Role};
 
 use super::{Component, app, empty, prometheus, service_labels};
 use crate::{
@@ -57,7 +57,7 @@ impl Component for Agents {
         let Some(monitoring) = &stack.spec.monitoring else { return empty };
         let mut project = empty;
         if monitoring.node_exporter.enabled {
-            let service = node_exporter(stack, host, &monitoring.node_exporter);
+            let service = node_exporter(stack, host, monitoring);
             project.services.insert(NODE_EXPORTER.to_owned(), service);
         }
         if sends(monitoring) {
@@ -86,9 +86,8 @@ fn sends(monitoring: &MonitoringSpec) -> bool {
 fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> prometheus::Config {
     let itself = || BTreeMap::from([("instance", host.name.to_string())]);
     let local = |job, address: String| prometheus::ScrapeConfig {
-        basic_auth: Some(prometheus::BasicAuth::admin()),
         static_configs: vec![prometheus::StaticConfig { targets: vec![address], labels: itself() }],
-        ..prometheus::ScrapeConfig::new(job, SAMPLES)
+        ..prometheus::ScrapeConfig::of_monitoring(job, SAMPLES, monitoring)
     };
     let node = format!("{}:{}", node_address(host), monitoring.node_exporter.port);
     let agent = format!("localhost:{}", prometheus::PORT);
@@ -106,9 +105,9 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     let mut global = prometheus::Global::of(stack);
     global.external_labels.insert("host", host.name.to_string());
     let stores = stack.spec.hosts_with(Role::Monitoring).filter(|_| monitoring.prometheus.is_deployed());
-    let stores = stores.map(|store| prometheus::RemoteWrite::to(store, monitoring.prometheus.port));
+    let stores = stores.map(|store| prometheus::RemoteWrite::to(store, monitoring));
     let external = monitoring.prometheus.external.iter();
-    let external = external.map(|server| prometheus::RemoteWrite::external(server, EXTERNAL));
+    let external = external.map(|server| prometheus::RemoteWrite::external(server, EXTERNAL, None));
     prometheus::Config {
         global,
         scrape_configs: node.into_iter().chain([local("agent", agent)]).chain(replicas).collect(),
@@ -140,15 +139,16 @@ fn agent(stack: &Stack, monitoring: &MonitoringSpec, token: &str) -> Service {
     let check = ["/bin/promtool", "check", "config", "--agent", "/etc/prometheus/prometheus.yml"];
     Service {
         reload: Reload::Signal("SIGHUP".to_owned()),
-        readiness: Readiness::Http(prometheus::ready(AGENT, prometheus::PORT, "/-/ready")),
+        readiness: Readiness::Http(prometheus::ready(monitoring, AGENT, prometheus::PORT, "/-/ready")),
         validations: vec![Validation { argv: check.map(str::to_owned).to_vec(), limit: VALIDATION_LIMIT }],
-        loaded: vec![prometheus::loaded(AGENT, CONFIG, token)],
+        loaded: vec![prometheus::loaded(monitoring, AGENT, CONFIG, token)],
         ..Service::new(compose)
     }
 }
 
 /// Where the node exporter listens: at the host's `bindAddress`, where it has one, and for the operator's own questions.
-fn node_exporter(stack: &Stack, host: &HostSpec, spec: &NodeExporterSpec) -> Service {
+fn node_exporter(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> Service {
+    let spec = &monitoring.node_exporter;
     let image = spec.image.to_string();
     let addresses = match &host.bind_address {
         Some(address) => {
@@ -177,7 +177,7 @@ fn node_exporter(stack: &Stack, host: &HostSpec, spec: &NodeExporterSpec) -> Ser
         ..compose::Service::new(image, Limits::new(&spec.resources.limits))
     };
     Service {
-        readiness: Readiness::Http(prometheus::ready(NODE_EXPORTER, spec.port.0, "/")),
+        readiness: Readiness::Http(prometheus::ready(monitoring, NODE_EXPORTER, spec.port.0, "/")),
         ..Service::new(compose)
     }
 }

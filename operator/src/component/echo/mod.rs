@@ -99,7 +99,7 @@ fn credentials() -> (String, String) {
 }
 
 fn endpoint(path: &str) -> Endpoint {
-    Endpoint { port: PORT, path: path.to_owned() }
+    Endpoint::new(PORT, path)
 }
 
 fn probe(path: &str, expect: Expect) -> HttpProbe {

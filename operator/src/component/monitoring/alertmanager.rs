@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use tasktracker_crds::{
-    AlertmanagerSpec, HostSpec, MonitoringSpec, MuteTimeSpec, ReceiversSpec, Role, SecretKeySpec, Weekday,
-    scalars::Line,
+    AlertmanagerSpec, HostSpec, MonitoringSpec, MonitoringTlsSpec, MuteTimeSpec, ReceiversSpec, Role,
+    SecretKeySpec, Weekday, scalars::Line,
 };
 
 use super::super::{prometheus, service_labels};
@@ -29,6 +29,8 @@ const CONFIG: &str = "files/alertmanager/alertmanager.yml";
 const MESSAGES: &str = "files/alertmanager/messages.tmpl";
 /// The text of that.
 const MESSAGES_TEXT: &str = include_str!("messages.tmpl");
+/// How those of a cluster talk to each other over TLS, in the folder with its configuration.
+const CLUSTER_TLS: &str = "cluster-tls.yml";
 /// Name inside the project of the volume with silences, and with what was sent.
 const DATA: &str = "alertmanager";
 /// Where that is, inside the container.
@@ -48,6 +50,12 @@ const SAME: [&str; 5] = ["namespace", "stack", "environment", "instance", "servi
 /// Alerts that follow from requests which cannot be answered.
 const FAILING_REQUESTS: &str =
     "HighErrorRate|HighLatencyP95|EndpointFailing|ErrorBudget.+|TaskCreationFailureSpike|AbnormalTraffic";
+/// What is told of a host that does not tell of itself: why that is, that it may be another one, that nobody is called.
+const IN_ANY_CASE: &str = "HostKeyChanged|SamplesNotSent|NotificationsFailing";
+/// What is only to be known, and waits for a person while nothing else is wrong.
+const FOR_A_PERSON: &str = "ApprovalWaiting|SilenceTooLong";
+/// How often silences, and what was sent, are written down: a container that is killed has lost no more than that.
+const WRITTEN_EVERY: &str = "1m";
 /// What a message begins with.
 const TITLE: &str = r#"{{ template "tasktracker.title" . }}"#;
 /// The receiver of what calls nobody.
@@ -61,11 +69,15 @@ pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, monitor
     let (routing, token) = config(spec);
     let files = [(CONFIG, routing), (MESSAGES, MESSAGES_TEXT.to_owned())];
     project.files.extend(files.map(|(path, text)| (path.to_owned(), File::new(text))));
+    if let Some(tls) = &monitoring.tls {
+        let path = format!("files/{ALERTMANAGER}/{CLUSTER_TLS}");
+        project.files.insert(path, File::new(cluster_tls(tls)));
+    }
     project.volumes.extend([super::data(project, DATA)]);
     project.secrets.extend(secrets(spec));
     // One host is asked for them, and tells the others: two that are changed one after the other would undo each other's.
     if stack.spec.hosts_with(Role::Monitoring).next().is_some_and(|first| first.name == host.name) {
-        project.api_collections.push(silences::collection(stack, &spec.silences));
+        project.api_collections.push(silences::collection(stack, monitoring));
     }
     project.services.insert(ALERTMANAGER.to_owned(), service(stack, host, monitoring, &token));
 }
@@ -73,6 +85,27 @@ pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, monitor
 /// Where what runs beside it reaches it.
 pub(super) fn beside() -> String {
     format!("{ALERTMANAGER}:{PORT}")
+}
+
+/// How those of a cluster know each other: each shows the certificate of the monitoring, and asks the other for it.
+fn cluster_tls(tls: &MonitoringTlsSpec) -> String {
+    let own = |name| secret(name);
+    let (certificate, key, ca) = (own(prometheus::CERTIFICATE), own(prometheus::KEY), own(prometheus::CA));
+    let config = json!({
+        "tls_server_config": {
+            "cert_file": certificate,
+            "key_file": key,
+            "client_ca_file": ca,
+            "client_auth_type": "RequireAndVerifyClientCert",
+        },
+        "tls_client_config": {
+            "cert_file": certificate,
+            "key_file": key,
+            "ca_file": ca,
+            "server_name": tls.server_name.as_str(),
+        },
+    });
+    crate::json::serialized(serde_saphyr::to_string(&config))
 }
 
 /// The text of its configuration file, and what it shows once that is loaded.
@@ -182,13 +215,17 @@ fn inhibitions() -> Value {
         },
         {
             "source_matchers": ["alertname=\"InstanceDown\""],
-            "target_matchers": ["alertname!=\"InstanceDown\"", "host!=\"\""],
+            "target_matchers": [format!("alertname!~\"InstanceDown|{IN_ANY_CASE}\""), "host!=\"\"".to_owned()],
             "equal": ["namespace", "stack", "environment", "host"],
         },
         within_stack("ServiceDown", &format!("alertname=~\"{FAILING_REQUESTS}|DatabaseConnectionFailures|PublicUrlDown\"")),
         within_stack("DatabaseConnectionFailures", &format!("alertname=~\"{FAILING_REQUESTS}\"")),
         within_stack("HighErrorRate", "alertname=~\"EndpointFailing|ErrorBudget.+|TaskCreationFailureSpike\""),
-        within_stack("InfoInhibitor", "severity=\"info\""),
+        {
+            "source_matchers": ["alertname=\"InfoInhibitor\""],
+            "target_matchers": ["severity=\"info\"".to_owned(), format!("alertname!~\"{FOR_A_PERSON}\"")],
+            "equal": ["namespace", "stack", "environment"],
+        },
         within_stack("MessageCeilingReached", "severity=~\"warning|info\""),
     ])
 }
@@ -254,7 +291,7 @@ fn receivers(spec: &ReceiversSpec) -> Vec<Value> {
             "html": r#"{{ template "tasktracker.html" . }}"#,
             "text": r#"{{ template "tasktracker.plain" . }}"#,
         });
-        if let (Some(user), Some(_)) = (&email.username, &email.password_secret_ref) {
+        if let Some(user) = &email.username {
             one["auth_username"] = user.as_str().into();
             one["auth_password_file"] = secret("email").into();
         }
@@ -293,8 +330,9 @@ fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &
         format!("--config.file={FOLDER}/alertmanager.yml"),
         format!("--storage.path={DATA_INSIDE}"),
         format!("--data.retention={RETENTION}"),
+        format!("--data.maintenance-interval={WRITTEN_EVERY}"),
         format!("--web.config.file={}", secret(prometheus::WEB_CONFIG)),
-        format!("--web.external-url=http://{}:{}", prometheus::private_address(host), spec.port),
+        format!("--web.external-url={}", prometheus::url(host, spec.port, monitoring)),
     ];
     let cluster = |host: &HostSpec| format!("{}:{}", prometheus::private_address(host), spec.cluster_port);
     let mut ports = vec![PublishedPort::tcp(spec.port.0, PORT)];
@@ -305,7 +343,12 @@ fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &
         command.push(format!("--cluster.advertise-address={}", cluster(host)));
         command.extend(peers.into_iter().map(|peer| format!("--cluster.peer={}", cluster(peer))));
         let gossip = spec.cluster_port.0;
-        ports.extend([PublishedPort::tcp(gossip, CLUSTER_PORT), PublishedPort::udp(gossip, CLUSTER_PORT)]);
+        ports.push(PublishedPort::tcp(gossip, CLUSTER_PORT));
+        if monitoring.tls.is_some() {
+            command.push(format!("--cluster.tls-config={FOLDER}/{CLUSTER_TLS}"));
+        } else {
+            ports.push(PublishedPort::udp(gossip, CLUSTER_PORT));
+        }
     }
     let compose = compose::Service {
         command: Some(command),
@@ -322,11 +365,11 @@ fn service(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &
     let check = ["/bin/amtool", "check-config", "/etc/alertmanager/alertmanager.yml"];
     let loaded = HttpProbe {
         expect: Expect::Text(token.to_owned()),
-        ..prometheus::ready(ALERTMANAGER, PORT, "/api/v2/status")
+        ..prometheus::ready(monitoring, ALERTMANAGER, PORT, "/api/v2/status")
     };
     Service {
         reload: Reload::Signal("SIGHUP".to_owned()),
-        readiness: Readiness::Http(prometheus::ready(ALERTMANAGER, PORT, "/-/ready")),
+        readiness: Readiness::Http(prometheus::ready(monitoring, ALERTMANAGER, PORT, "/-/ready")),
         validations: vec![Validation { argv: check.map(str::to_owned).to_vec(), limit: VALIDATION_LIMIT }],
         loaded: vec![LoadedProbe { what: CONFIG.to_owned(), probe: loaded }],
         ..Service::new(compose)

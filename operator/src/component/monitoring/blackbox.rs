@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use tasktracker_crds::{BlackboxExporterSpec, HostSpec, MonitoringSpec, TlsMode, scalars::Origin};
+use tasktracker_crds::{HostSpec, MonitoringSpec, TlsMode, scalars::Origin};
 
 use super::super::{prometheus, service_labels};
 use crate::{
@@ -61,21 +61,22 @@ pub(super) fn job(
     module: String,
     host: &HostSpec,
     global: &prometheus::Global,
+    monitoring: &MonitoringSpec,
 ) -> prometheus::ScrapeConfig {
     let mut labels = global.external_labels.clone();
     labels.extend([("host", host.name.to_string()), ("instance", url.clone())]);
     let targets = vec![format!("{BLACKBOX_EXPORTER}:{PORT}")];
     prometheus::ScrapeConfig {
-        basic_auth: Some(prometheus::BasicAuth::admin()),
         metrics_path: Some("/probe"),
         params: BTreeMap::from([("module", vec![module]), ("target", vec![url])]),
         static_configs: vec![prometheus::StaticConfig { targets, labels }],
-        ..prometheus::ScrapeConfig::new("public", SAMPLES)
+        ..prometheus::ScrapeConfig::of_monitoring("public", SAMPLES, monitoring)
     }
 }
 
 /// The service.
-pub(super) fn service(stack: &Stack, spec: &BlackboxExporterSpec, module: &str) -> Service {
+pub(super) fn service(stack: &Stack, monitoring: &MonitoringSpec, module: &str) -> Service {
+    let spec = &monitoring.blackbox_exporter;
     let image = spec.image.to_string();
     let command = vec![
         format!("--config.file={FOLDER}/blackbox.yml"),
@@ -93,7 +94,7 @@ pub(super) fn service(stack: &Stack, spec: &BlackboxExporterSpec, module: &str) 
     };
     let check =
         ["/bin/blackbox_exporter", "--config.check", "--config.file=/etc/blackbox_exporter/blackbox.yml"];
-    let ready = |path| prometheus::ready(BLACKBOX_EXPORTER, PORT, path);
+    let ready = |path| prometheus::ready(monitoring, BLACKBOX_EXPORTER, PORT, path);
     let loaded = HttpProbe { expect: Expect::Text(module.to_owned()), ..ready("/config") };
     Service {
         reload: Reload::Signal("SIGHUP".to_owned()),

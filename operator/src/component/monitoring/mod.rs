@@ -6,13 +6,14 @@ mod rules;
 
 use std::time::Duration;
 
-use tasktracker_crds::{HostSpec, MonitoringSpec, Role};
+use tasktracker_crds::{HostSpec, MonitoringSpec, OutOfMemorySpec, Role};
 
 use super::{Component, empty, prometheus, service_labels};
 use crate::{
     model::ComponentName,
     project::{
-        File, Project, Readiness, Reload, SECRETS_FOLDER, Service, Strategy, Validation, Volume, VolumeRole,
+        File, OutOfMemory, Project, ReadAtStart, Readiness, Reload, SECRETS_FOLDER, Service, Strategy,
+        Validation, Volume, VolumeRole,
         compose::{self, Limits, Mount, PublishedPort},
     },
     source::Stack,
@@ -30,6 +31,8 @@ const EXTERNAL: &str = "external";
 const DATA: &str = "prometheus";
 /// Where it keeps its data, inside its container.
 const DATA_INSIDE: &str = "/prometheus";
+/// Folders there that it reads whole when it starts: what is younger than its newest block.
+const READ_AT_START: [&str; 3] = ["wal", "wbl", "chunks_head"];
 /// Series of one target, at most.
 const SAMPLES: u32 = 20_000;
 /// How long the check of a configuration may take.
@@ -89,22 +92,32 @@ fn add_store(project: &mut Project, stack: &Stack, host: &HostSpec, monitoring: 
     let mut config = config(stack, host, monitoring);
     if let Some(url) = blackbox::url(stack, monitoring) {
         let (text, module) = blackbox::config(stack);
-        let service = blackbox::service(stack, &monitoring.blackbox_exporter, &module);
+        let service = blackbox::service(stack, monitoring, &module);
         project.services.insert(blackbox::BLACKBOX_EXPORTER.to_owned(), service);
         project.files.insert(blackbox::CONFIG.to_owned(), File::new(text));
-        let job = blackbox::job(url, module, host, &config.global);
+        let job = blackbox::job(url, module, host, &config.global, monitoring);
         config.scrape_configs.push(job);
     }
     let (config, token) = prometheus::render(config, &rules);
     let files = [(CONFIG.to_owned(), File::new(config)), (RULES.to_owned(), File::new(rules))];
     project.files.extend(files);
     project.volumes.extend([data(project, DATA)]);
-    project.metrics_store = Some(prometheus::remote_write(PROMETHEUS));
+    project.metrics_store = Some(prometheus::remote_write(monitoring, PROMETHEUS));
+    project.out_of_memory.insert(PROMETHEUS.to_owned(), out_of_memory(&monitoring.prometheus.out_of_memory));
     project.services.insert(PROMETHEUS.to_owned(), store(stack, host, monitoring, &token));
     let stores = monitoring.prometheus.remote_write.iter().enumerate();
     let servers = stores.map(|(number, server)| (remote(number), server));
     let alerted = monitoring.alertmanager.external.iter().map(|server| (EXTERNAL.to_owned(), server));
     project.secrets.extend(prometheus::external_secrets(PROMETHEUS, servers.chain(alerted)));
+}
+
+/// What helps the store where it is OOM-killed as it reads what it had in memory before.
+fn out_of_memory(spec: &OutOfMemorySpec) -> OutOfMemory {
+    let folders = READ_AT_START.map(str::to_owned).to_vec();
+    OutOfMemory {
+        max_memory_percent: spec.max_memory_percent,
+        read_at_start: spec.move_wal_aside.then(|| ReadAtStart { volume: DATA.to_owned(), folders }),
+    }
 }
 
 /// File with the password of a store that gets all samples, too, among the secrets.
@@ -119,18 +132,21 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     let own = [("host", host.name.to_string()), ("instance", host.name.to_string())];
     let labels = || global.external_labels.clone().into_iter().chain(own.clone()).collect();
     let job = |name, address: String| prometheus::ScrapeConfig {
-        basic_auth: Some(prometheus::BasicAuth::admin()),
         static_configs: vec![prometheus::StaticConfig { targets: vec![address], labels: labels() }],
-        ..prometheus::ScrapeConfig::new(name, SAMPLES)
+        ..prometheus::ScrapeConfig::of_monitoring(name, SAMPLES, monitoring)
     };
     let spec = &monitoring.alertmanager;
     let beside = spec.is_deployed().then(|| job(alertmanager::ALERTMANAGER, alertmanager::beside()));
     let alerting = match &spec.external {
         Some(server) => Some(prometheus::Alerting::external(server, EXTERNAL)),
-        None => spec.enabled.then(|| prometheus::Alerting::of(alertmanager::targets(stack, host, spec))),
+        None => spec
+            .enabled
+            .then(|| prometheus::Alerting::of(alertmanager::targets(stack, host, spec), monitoring)),
     };
     let stores = monitoring.prometheus.remote_write.iter().enumerate();
-    let stores = stores.map(|(number, server)| prometheus::RemoteWrite::external(server, &remote(number)));
+    let replica = (stack.spec.hosts_with(Role::Monitoring).count() > 1).then_some(host);
+    let stores =
+        stores.map(|(number, server)| prometheus::RemoteWrite::external(server, &remote(number), replica));
     prometheus::Config {
         rule_files: vec![format!("{}/rules.yml", prometheus::FOLDER)],
         alerting,
@@ -155,7 +171,7 @@ fn store(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &st
         format!("--storage.tsdb.retention.time={}d", retention.days),
         format!("--web.config.file={}/{}", prometheus::SECRETS_INSIDE, prometheus::WEB_CONFIG),
         "--web.enable-remote-write-receiver".to_owned(),
-        format!("--web.external-url=http://{}:{}", prometheus::private_address(host), spec.port),
+        format!("--web.external-url={}", prometheus::url(host, spec.port, monitoring)),
     ];
     let start = ["-c", START, "prometheus"].map(compose::literal).into_iter();
     let port = PublishedPort::tcp(spec.port.0, prometheus::PORT).private(host.bind_address.as_ref());
@@ -177,9 +193,9 @@ fn store(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec, token: &st
     Service {
         strategy: Strategy::Recreate,
         reload: Reload::Signal("SIGHUP".to_owned()),
-        readiness: Readiness::Http(prometheus::ready(PROMETHEUS, prometheus::PORT, "/-/ready")),
+        readiness: Readiness::Http(prometheus::ready(monitoring, PROMETHEUS, prometheus::PORT, "/-/ready")),
         validations: vec![Validation { argv: check.map(str::to_owned).to_vec(), limit: VALIDATION_LIMIT }],
-        loaded: vec![prometheus::loaded(PROMETHEUS, CONFIG, token)],
+        loaded: vec![prometheus::loaded(monitoring, PROMETHEUS, CONFIG, token)],
         ..Service::new(compose)
     }
 }

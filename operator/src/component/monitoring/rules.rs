@@ -59,6 +59,7 @@ enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Needs {
+    App,
     NodeExporter,
     BlackboxExporter,
 }
@@ -66,6 +67,7 @@ enum Needs {
 impl Needs {
     fn is_there(self, stack: &Stack, monitoring: &MonitoringSpec) -> bool {
         match self {
+            Self::App => stack.spec.app.is_some(),
             Self::NodeExporter => monitoring.node_exporter.enabled,
             Self::BlackboxExporter => blackbox::url(stack, monitoring).is_some(),
         }
@@ -90,7 +92,7 @@ struct Alert {
     /// An expression with `{threshold}` in it. `{budget}` is the share of requests that may fail, `{monitors}` how many hosts
     /// have the monitoring.
     expr: String,
-    /// An expression with `{host}` in it, for each host from which something is expected: it fires, too.
+    /// An expression with `{host}` in it, for each host from which something was heard: it fires, too.
     for_each_host: Option<String>,
     threshold: f64,
     #[serde(rename = "for")]

@@ -2,11 +2,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
-    diff::{faults, serving},
+    diff::{MemoryRemedy, faults, serving},
     host::{Details, Disk, FileFact, ImageConfig, Mounted, Published},
     ledger::Ledger,
     observe::Mounts,
-    project::{Project, compose},
+    project::{OutOfMemory, Project, ReadAtStart, compose},
     release::{FileRecord, Prepared},
     source::Stack,
 };
@@ -20,6 +20,10 @@ use fixtures::*;
 fn found(observed: &Observed) -> Vec<DriftItem> {
     drift("app-1", &project(), observed)
 }
+
+/// What the backend of a test reads when it starts.
+static ASIDE: std::sync::LazyLock<ReadAtStart> =
+    std::sync::LazyLock::new(|| ReadAtStart { volume: "data".to_owned(), folders: vec!["wal".to_owned()] });
 
 /// Port 3500 of the host, at every address or one.
 fn published(protocol: &str, address: Option<[u8; 4]>) -> Published {
@@ -449,6 +453,24 @@ fn the_rendered_file_runs_images_by_id() {
     );
 }
 
+#[test]
+fn a_damaged_manifest_is_told_by_its_path_in_the_projects_folder() {
+    let path = "releases/aa/manifest.json";
+    let damaged = |directory: &str| crate::observe::damaged(directory, &project(), path, "nothing");
+    let gone = Observed {
+        directory: "/opt/tasktracker".to_owned(),
+        damaged: Some(damaged("/opt/tasktracker")),
+        ..Observed::default()
+    };
+    let there = FileFact::File { mode: 0o644, uid: 0, gid: 0, size: 1, sha256: None };
+    let other = Observed { files: [(path.to_owned(), there)].into(), ..gone.clone() };
+    for (observed, kind) in [(gone, DriftKind::FileMissing), (other, DriftKind::FileChanged)] {
+        let told = drift("app-1", &project(), &observed);
+        let told: Vec<_> = told.iter().map(|item| (item.kind, item.path.as_deref())).collect();
+        assert!(told.contains(&(kind, Some(path))), "{told:?}");
+    }
+}
+
 /// The results of the probes of the example's backend.
 fn probed(observed: &mut Observed, probe: Probe, failure: ProbeFailure) {
     let id = of(observed, "backend").id.clone();
@@ -477,4 +499,58 @@ fn failed_probes_are_drift_of_a_serving_container_and_faults_of_its_readiness() 
     probed(&mut observed, Probe::Ready, ProbeFailure::NoAnswer("connection refused".to_owned()));
     assert_eq!(found(&observed), []);
     assert_eq!(fault_words(&release(), &observed), ["backend: expected ready, found connection refused"]);
+}
+
+#[test]
+fn what_is_oom_killed_whenever_it_starts_is_helped_within_the_spec_and_the_host() {
+    let limit = project().services["backend"].compose.limits.mem_limit;
+    // What was done, the share that the spec gives, whether something may be moved aside, and what is free: what helps next.
+    let table = [
+        (None, 50, true, 8 * limit, Some(MemoryRemedy::Raise(2 * limit))),
+        (Some((2 * limit, false)), 50, true, 8 * limit, Some(MemoryRemedy::Raise(4 * limit))),
+        (Some((3 * limit, false)), 50, true, 8 * limit, Some(MemoryRemedy::Raise(4 * limit))),
+        (Some((4 * limit, false)), 50, false, 8 * limit, None),
+        (Some((4 * limit, false)), 50, true, 8 * limit, Some(MemoryRemedy::MoveAside(&ASIDE))),
+        (Some((4 * limit, true)), 50, true, 8 * limit, None),
+        (None, 0, true, 8 * limit, Some(MemoryRemedy::MoveAside(&ASIDE))),
+        (None, 0, false, 8 * limit, None),
+        (None, 50, false, limit + limit / 8, None),
+        (None, 50, false, limit + limit / 4, Some(MemoryRemedy::Raise(limit + limit / 4))),
+    ];
+    for (done, max_memory_percent, may_move, available, expected) in table {
+        let mut desired = project();
+        let read_at_start = may_move.then(|| ASIDE.clone());
+        desired.out_of_memory.insert("backend".to_owned(), OutOfMemory { max_memory_percent, read_at_start });
+        let mut observed = in_sync();
+        let memory = Some(crate::host::Memory { total: 8 * limit, available });
+        observed.facts = Some(crate::host::Facts { memory, ..crate::host::Facts::for_tests() });
+        let mut ledger = observed.ledger.take().unwrap();
+        if let Some((raised, moved_aside)) = done {
+            ledger = ledger.with_memory_help("backend", limit, raised, moved_aside);
+            let details = of(&mut observed, "backend").details.as_mut().unwrap();
+            for field in ["mem_limit", "memswap_limit"] {
+                details.settings.insert(field.to_owned(), raised.to_string());
+            }
+        }
+        observed.applied = observed.applied.map(|applied| ledger.with_raised_memory(applied));
+        observed.ledger = Some(ledger);
+        assert_eq!(drift("app-1", &desired, &observed), [], "a raised limit is no drift");
+        let backend = of(&mut observed, "backend");
+        backend.state = State::Other("restarting".to_owned());
+        let details = backend.details.as_mut().unwrap();
+        (details.restarts, details.process) = (5, None);
+        let id = backend.id.clone();
+        observed.oom_kills.insert(id.clone(), 1);
+        let once = drift("app-1", &desired, &observed);
+        assert_eq!(once.iter().map(|item| item.kind).collect::<Vec<_>>(), [DriftKind::Restarting]);
+        observed.oom_kills.insert(id, 2);
+        let applied = &observed.applied.as_ref().unwrap().project;
+        assert_eq!(crate::diff::memory_remedy("backend", applied, &desired, &observed), expected);
+        let told = drift("app-1", &desired, &observed);
+        let answer = if expected.is_some() { Answer::Heal } else { Answer::Report };
+        let told: Vec<_> = told.iter().map(|item| (item.kind, item.answer, item.found.as_str())).collect();
+        let by_now = done.map_or(limit, |(raised, _)| raised) >> 20;
+        let found = format!("OOM-killed whenever it starts, with a limit of {by_now}Mi");
+        assert_eq!(told, [(DriftKind::OutOfMemory, answer, found.as_str())]);
+    }
 }

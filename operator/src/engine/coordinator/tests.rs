@@ -227,7 +227,7 @@ fn components_are_in_order_apart_from_one_another() {
 /// A project of which no two instances may be down; in force, and serving where `serves`.
 fn serial(stack: &Stack, serves: bool) -> Evaluation {
     let mut serial = evaluation(stack, plan::Plan::default());
-    let endpoint = crate::project::Endpoint { port: 1, path: "/".to_owned() };
+    let endpoint = crate::project::Endpoint::new(1, "/");
     let gate = crate::project::HttpProbe {
         endpoint,
         credentials: None,

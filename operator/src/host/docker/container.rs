@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use super::{Details, THING_LIMIT};
+use super::{
+    Details, THING_LIMIT,
+    event::{NUMBER_LABEL, SERVICE_LABEL},
+};
 
 /// Containers of a host, at most: of more, nothing is known.
 const MOST: usize = 20_000;
@@ -117,6 +120,11 @@ impl Container {
     /// When it was started last, by the daemon's clock; none where that is not known.
     pub fn started_at(&self) -> Option<Timestamp> {
         self.details.as_ref()?.started_at
+    }
+
+    /// The Compose service that it is of, and its number among the containers of that.
+    pub fn replica(&self) -> Option<(&String, &String)> {
+        self.labels.get(SERVICE_LABEL).zip(self.labels.get(NUMBER_LABEL))
     }
 
     /// Whether a label has a value.

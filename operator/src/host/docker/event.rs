@@ -17,11 +17,11 @@ const LINE_LIMIT: usize = 64 << 10;
 const BURST: Duration = Duration::from_millis(2);
 /// How much of it is taken at most before the check.
 const BURST_FRAMES: usize = 100;
-/// The label of a container that names its Compose project.
-const PROJECT_LABEL: &str = "com.docker.compose.project";
+/// The label that names a Compose project.
+pub(super) const PROJECT_LABEL: &str = "com.docker.compose.project";
 /// Those that name its service, and its number among those of the service.
-const SERVICE_LABEL: &str = "com.docker.compose.service";
-const NUMBER_LABEL: &str = "com.docker.compose.container-number";
+pub(super) const SERVICE_LABEL: &str = "com.docker.compose.service";
+pub(super) const NUMBER_LABEL: &str = "com.docker.compose.container-number";
 
 /// A stream of events.
 pub(in crate::host) struct Events {

@@ -23,9 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
+use self::event::PROJECT_LABEL;
 use super::{Error, ssh::Connection};
 use crate::{model::sha256, text::printable};
 
@@ -113,6 +114,15 @@ pub struct NetworkOrVolume {
     pub id: String,
     /// Settings, as field and text; what is as Docker has it by default is left out.
     pub settings: Settings,
+}
+
+/// A network or volume labelled with a Compose project, by its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProjectResource {
+    /// A network.
+    Network(String),
+    /// A volume.
+    Volume(String),
 }
 
 /// The body of an answer, and when it was given.
@@ -284,6 +294,32 @@ impl DockerReader {
     ) -> Result<Option<NetworkOrVolume>, Error> {
         let answer: Option<Value> = self.get(connection, &format!("/volumes/{name}")).await?;
         Ok(answer.map(|answer| NetworkOrVolume::volume(&answer)))
+    }
+
+    /// The networks and volumes labelled with a Compose project.
+    pub(super) async fn project_resources(
+        &self,
+        connection: &Connection,
+        project: &str,
+    ) -> Result<Vec<ProjectResource>, Error> {
+        let filter = json!({"label": [format!("{PROJECT_LABEL}={project}")]}).to_string();
+        let paths = ["/networks", "/volumes"].map(|path| format!("{path}?filters={}", encoded(&filter)));
+        let [networks, volumes] = &paths;
+        let (networks, volumes) = futures::try_join!(
+            self.get::<Value>(connection, networks),
+            self.get::<Value>(connection, volumes)
+        )?;
+        let named = |list: &Value, made: fn(String) -> ProjectResource| -> Vec<ProjectResource> {
+            let names = list.as_array().into_iter().flatten().filter_map(|one| one["Name"].as_str());
+            names.map(|name| made(name.to_owned())).collect()
+        };
+        let mut project_resources =
+            networks.map(|list| named(&list, ProjectResource::Network)).unwrap_or_default();
+        project_resources.extend(
+            volumes.into_iter().flat_map(|answer| named(&answer["Volumes"], ProjectResource::Volume)),
+        );
+        project_resources.sort();
+        Ok(project_resources)
     }
 
     pub(super) async fn engine(&self, connection: &Connection) -> Result<Engine, Error> {

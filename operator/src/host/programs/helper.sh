@@ -70,10 +70,27 @@ shown() {
     while read -r line; do printf 'U %s %s\n' "$file" "$line"; done <"$at/$file"
   done
 }
+# The group that Docker made, and not one that the container made for itself below it: the last part with an ID in it.
+# $1: a path of groups. Sets $path.
+made_by_docker() {
+  path= whole= rest=$1/
+  while [ -n "$rest" ]; do
+    part=${rest%%/*}
+    rest=${rest#*/}
+    [ -n "$part" ] || continue
+    whole=$whole/$part
+    part=${part#docker-}
+    part=${part%.scope}
+    case $part in *[!0-9a-f]*) continue ;; esac
+    [ ${#part} != 64 ] || path=$whole
+  done
+  path=${path:-$whole}
+}
 # What the control groups of a process use, version 2 or 1. $1: the process.
 usage() {
   groups=/sys/fs/cgroup
   while IFS=: read -r _ of path; do
+    made_by_docker "$path"
     case $of in
       '') shown "$groups$path" memory.current memory.max memory.stat cpu.stat pids.current pids.max io.stat ;;
       memory) shown "$groups/memory$path" memory.usage_in_bytes memory.limit_in_bytes memory.stat ;;

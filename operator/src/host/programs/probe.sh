@@ -62,5 +62,7 @@ for process in "/proc/$first" /proc/[0-9]*; do
   break
 done
 [ ! -r "$file" ] || printf 'daemon %s\n' "$(head -c 65536 -- "$file" | tr -s '\n\t ' '   ')"
+printf 'memory %s\n' "$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo 2>/dev/null)"
+printf 'unused %s\n' "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo 2>/dev/null)"
 printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward 2>/dev/null)"
 printf 'seconds %s\n' "$(date +%s)"

@@ -57,6 +57,14 @@ compose() { docker compose -p tt-staging-app -f compose.yaml "$@"; }
 up() { compose up -d --wait "$@"; }
 "#;
 
+/// What is done about a network that somebody else made.
+const REPLACED: [&str; 4] = [
+    "replace network tt-staging",
+    "connect tt-staging-app-backend-1 to tt-staging",
+    "connect tt-staging-app-edge-1 to tt-staging",
+    "connect tt-staging-app-frontend-1 to tt-staging",
+];
+
 const CADDYFILE: &str = "files/edge/Caddyfile";
 const BACKEND: &str = "tt-staging-app-backend-1";
 const EDGE: &str = "tt-staging-app-edge-1";
@@ -220,6 +228,7 @@ fn not_served(path: &'static str, found: &'static str) -> Expected {
 
 fn containers() -> Vec<Case> {
     let backend = Some("backend");
+    let left = |service, path| told(ConfigChanged, service, path, "…", "not set");
     let other_image = "cd /tmp && old=$(docker image inspect --format '{{.Id}}' registry.example.com/tasktracker/frontend:r1)
         new=$(docker image inspect --format '{{.Id}}' registry.example.com/tasktracker/frontend:r2)
         sed \"s/$old/$new/\" /opt/tasktracker/staging/app/compose.yaml >/tmp/other.yaml
@@ -306,7 +315,29 @@ fn containers() -> Vec<Case> {
             "the network was made by somebody else",
             "compose down && docker network rm tt-staging && ours network --internal tt-staging && up",
             vec![told(NetworkChanged, None, "tt-staging/internal", "not set", "true")],
-            &["replace network tt-staging", "recreate backend", "recreate edge", "recreate frontend"],
+            &REPLACED,
+            Back::Healed,
+        ),
+        case(
+            "the network was made anew by hand",
+            "for one in backend edge frontend; do docker network disconnect -f tt-staging tt-staging-app-$one-1; done && docker network rm tt-staging && docker network create tt-staging",
+            vec![
+                left(backend, "tt-staging-app-backend-1/networks/tt-staging"),
+                left(backend, "tt-staging-app-backend-1/networks/tt-staging/aliases"),
+                left(Some("edge"), "tt-staging-app-edge-1/networks/tt-staging"),
+                left(Some("edge"), "tt-staging-app-edge-1/networks/tt-staging/aliases"),
+                left(Some("frontend"), "tt-staging-app-frontend-1/networks/tt-staging"),
+                left(Some("frontend"), "tt-staging-app-frontend-1/networks/tt-staging/aliases"),
+                told(NetworkChanged, None, "tt-staging/labels/tasktracker.dev/owner", "…", "not set"),
+                told(
+                    NetworkChanged,
+                    None,
+                    "tt-staging/labels/tasktracker.dev/stack",
+                    "default/staging",
+                    "not set",
+                ),
+            ],
+            &REPLACED,
             Back::Healed,
         ),
         case(
@@ -362,6 +393,28 @@ fn strangers() -> Vec<Case> {
             rogue("is in the Compose project tt-staging-app as edge"),
             &[],
             gone(),
+        ),
+        case(
+            "a network and a volume labelled with our project",
+            "docker network create --label com.docker.compose.project=tt-staging-app tt-staging-app_default && docker volume create --label com.docker.compose.project=tt-staging-app tt-staging-app_cache",
+            vec![
+                told(
+                    Rogue,
+                    None,
+                    "tt-staging-app_cache",
+                    "nothing of ours",
+                    "is a volume of the Compose project tt-staging-app",
+                ),
+                told(
+                    Rogue,
+                    None,
+                    "tt-staging-app_default",
+                    "nothing of ours",
+                    "is a network of the Compose project tt-staging-app",
+                ),
+            ],
+            &[],
+            Back::Script("docker network rm tt-staging-app_default && docker volume rm tt-staging-app_cache"),
         ),
         case(
             "a stranger on our port",

@@ -15,7 +15,7 @@ use super::cluster::{Cluster, chart};
 use crate::stage::{Running, Stage, phase, wait_until, wait_until_within};
 
 /// How long an alert may take: rules wait for minutes before they fire.
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_mins(8);
 
 /// A server that ends with this.
 struct Server(Child);

@@ -81,7 +81,7 @@ impl Cluster {
         let waited = self
             .plane
             .kubectl()
-            .args(["wait", "--for=condition=Ready", &format!("tts/{stack}"), "--timeout=300s"])
+            .args(["wait", "--for=condition=Ready", &format!("tts/{stack}"), "--timeout=900s"])
             .output()
             .unwrap();
         assert!(

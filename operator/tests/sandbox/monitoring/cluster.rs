@@ -9,14 +9,25 @@ use super::{ADMIN, stage};
 use crate::stage::{Running, Stage, load, phase, succeeded, wait_until, wait_until_within};
 
 /// Both hosts, and whom they call.
-struct Pair {
-    stage: Stage,
-    second: SandboxHost,
+pub(super) struct Pair {
+    pub(super) stage: Stage,
+    pub(super) second: SandboxHost,
     pager: Recorder,
 }
 
 impl Pair {
-    fn write(&self, silences: &str) {
+    pub(super) fn start(name: &str) -> Self {
+        let stage = stage(name);
+        let second = Stage::another_host(&format!("{name}-2"));
+        load(&second, &["alertmanager", "node-exporter", "blackbox-exporter"]);
+        second.load_image(&images::prometheus(&second, &mut |_| {}).unwrap()).unwrap();
+        stage.write_value("pager", "routingKey", b"key");
+        let pager = Recorder::start_at(stage.host.gateway()).unwrap();
+        Self { stage, second, pager }
+    }
+
+    /// Asks for silences, and for something more of the monitoring.
+    pub(super) fn write(&self, silences: &str, more: &str) {
         let receivers = format!(
             "silences: [{silences}], receivers: {{pagerduty: {{routingKeySecretRef: {{name: pager}}, url: \"http://{}/v2/enqueue\"}}}}",
             self.pager.address
@@ -28,8 +39,9 @@ impl Pair {
             self.second.port(),
             self.second.host_key()
         );
-        let rules = "monitoring: {rules: {override: {ServiceDown: {for: 15s}}, disable: [InstanceHighCpuUsage, InstanceHighMemoryUsage, InstanceHighDiskIo, ClockSkew]}, ";
-        let text = text.replace("  ssh:", &host).replace("monitoring: {", rules);
+        let rules = "rules: {override: {ServiceDown: {for: 15s}, InstanceDiskSpaceLow: {for: 15s}}, disable: [InstanceHighCpuUsage, InstanceHighMemoryUsage, InstanceHighDiskIo, InstanceDiskFullSoon, ClockSkew]}";
+        let monitoring = format!("monitoring: {{{more}{rules}, ");
+        let text = text.replace("  ssh:", &host).replace("monitoring: {", &monitoring);
         self.stage.write_stack("staging.yaml", &text);
     }
 
@@ -80,19 +92,13 @@ impl Pair {
 #[test]
 #[ignore = "takes long: `cargo xtask soak monitoring`"]
 fn soak_two_alertmanagers_call_once_and_one_alone_calls_too() {
-    let stage = stage("pair");
-    let second = Stage::another_host("pair-2");
-    load(&second, &["alertmanager", "node-exporter", "blackbox-exporter"]);
-    second.load_image(&images::prometheus(&second, &mut |_| {}).unwrap()).unwrap();
-    stage.write_value("pager", "routingKey", b"key");
-    let pager = Recorder::start_at(stage.host.gateway()).unwrap();
-    let pair = Pair { stage, second, pager };
+    let pair = Pair::start("pair");
     let silence = |reason: &str| {
         format!(
             "{{matchers: ['alertname=\"TargetDown\"'], until: \"2100-01-01T00:00:00Z\", reason: {reason}}}"
         )
     };
-    pair.write(&silence("moving"));
+    pair.write(&silence("moving"), "");
     let operator = pair.stage.start_operator();
     operator.wait_until_ready("staging");
     for host in 0..2 {
@@ -106,8 +112,11 @@ fn soak_two_alertmanagers_call_once_and_one_alone_calls_too() {
     pair.wait_for_silences(&operator, &[ours("moving")]);
     let person = r#"{"matchers": [{"name": "a", "value": "b", "isRegex": false, "isEqual": true}], "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z", "createdBy": "jane", "comment": "mine"}"#;
     pair.ask(1, &format!("POST /api/v2/silences\n{person}"));
-    pair.write(&silence("other"));
+    pair.write(&silence("other"), "");
     pair.wait_for_silences(&operator, &[("jane", "mine"), ours("other")]);
+    wait_until(format_args!("the rollout is over: {}", operator.said()), || {
+        operator.metric("tasktracker_stack_in_sync", &[]) == Some(1.0)
+    });
     // Somebody ends one of the spec.
     let all: Value = serde_json::from_str(&pair.ask(0, "GET /api/v2/silences")).unwrap();
     let is_ours = |one: &&Value| one["comment"] == "other" && one["status"]["state"] == "active";
@@ -121,11 +130,18 @@ fn soak_two_alertmanagers_call_once_and_one_alone_calls_too() {
     });
     pair.wait_for_silences(&operator, &[("jane", "mine"), ours("other")]);
     let container = "tt-staging-monitoring-alertmanager-1";
+    wait_until("each has written down what it knows", || {
+        [&pair.stage.host, &pair.second].into_iter().all(|host| {
+            let written =
+                format!("docker cp {container}:/alertmanager/silences - 2>/dev/null | grep -ac mine || true");
+            succeeded(&mut host.command_as_deploy(&written)).trim() != "0"
+        })
+    });
     for host in [&pair.stage.host, &pair.second] {
         succeeded(&mut host.command_as_deploy(&format!("docker rm -f {container}")));
     }
-    operator.wait_until_ready("staging");
     pair.wait_for_silences(&operator, &[("jane", "mine"), ours("other")]);
+    operator.wait_until_ready("staging");
 
     phase("both are there");
     let before = [pair.decisions(0), pair.decisions(1)];

@@ -84,6 +84,16 @@ async fn what_containers_use_is_what_docker_says_of_them() {
     }
     assert_eq!(users.stop().failures, [""; 0]);
 
+    phase("a group that a container made for itself");
+    // As a container does that has systemd or Docker in it.
+    let process = processes[0];
+    let at = format!("/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/{process}/cgroup)");
+    let before = host.usage(&stack.key.name, process).await.unwrap().unwrap();
+    stage.as_root(&format!("at={at}; mkdir $at/init && echo {process} >$at/init/cgroup.procs"));
+    let within = host.usage(&stack.key.name, process).await.unwrap().unwrap();
+    assert_eq!((within.memory_limit, before.memory_limit.is_some()), (before.memory_limit, true));
+    stage.as_root(&format!("at={at}; at=${{at%/init}}; echo {process} >$at/cgroup.procs && rmdir $at/init"));
+
     phase("what that costs");
     let spent = || -> f64 {
         let script = "cat /proc/$(pgrep -f tasktracker-helper | head -n 1)/stat; getconf CLK_TCK";

@@ -4,9 +4,11 @@ mod cluster;
 mod containers;
 mod faults;
 mod mailbox;
+mod memory;
 mod reload;
 mod rules;
 mod runbooks;
+mod tls;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -21,7 +23,7 @@ const ADMIN: &str = "Basic YWRtaW46c2VjcmV0LW9mLXRoZS10ZXN0";
 const PASSWORD: &[u8] = b"secret-of-the-test";
 const PROMETHEUS: &str = "tt-staging-monitoring-prometheus-1";
 /// How long an alert may take: until it is seen, until it has held, and until its group is told.
-const TOLD: Duration = Duration::from_mins(4);
+const TOLD: Duration = Duration::from_mins(8);
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
 
 /// A stage with the images of monitoring, the current Prometheus among them.

@@ -1,12 +1,12 @@
 //! The silences of the spec: Alertmanager gives them names itself, and people make others beside them.
 
 use serde_json::{Value, json};
-use tasktracker_crds::{SilenceSpec, scalars::AlertMatcher};
+use tasktracker_crds::{MonitoringSpec, SilenceSpec, scalars::AlertMatcher};
 
 use super::{ALERTMANAGER, PORT};
 use crate::{
     component::prometheus,
-    project::{ApiCollection, Endpoint, Listed, ListedObject},
+    project::{ApiCollection, HttpProbe, Listed, ListedObject},
     source::Stack,
 };
 
@@ -16,11 +16,13 @@ const AUTHOR: &str = "tasktracker-operator";
 const BEGIN: &str = "2000-01-01T00:00:00Z";
 
 /// Those that there should be, beside whatever people made.
-pub(super) fn collection(stack: &Stack, silences: &[SilenceSpec]) -> ApiCollection {
-    let endpoint = Endpoint { port: PORT, path: "/api/v2/silences".to_owned() };
+pub(super) fn collection(stack: &Stack, monitoring: &MonitoringSpec) -> ApiCollection {
+    let HttpProbe { endpoint, credentials, .. } =
+        prometheus::ready(monitoring, ALERTMANAGER, PORT, "/api/v2/silences");
+    let silences = &monitoring.alertmanager.silences;
     ApiCollection {
         service: ALERTMANAGER.to_owned(),
-        credentials: prometheus::ready(ALERTMANAGER, PORT, &endpoint.path).credentials,
+        credentials,
         endpoint,
         item: "/api/v2/silence/".to_owned(),
         wanted: Listed {
@@ -64,7 +66,8 @@ mod tests {
             Stack::new(tasktracker_crds::validation::read_stack(text).unwrap(), "staging.yaml".into());
         let silence =
             r#"{matchers: ['host=~"app-.*"'], until: "2027-01-31T18:00:00+01:00", reason: new disks}"#;
-        let all = collection(&stack, &[serde_saphyr::from_str(silence).unwrap()]);
+        let spec = format!("alertmanager: {{silences: [{silence}]}}");
+        let all = collection(&stack, &serde_saphyr::from_str(&spec).unwrap());
         let object = &all.wanted.objects[0];
         assert_eq!(object.body["endsAt"], "2027-01-31T17:00:00.000Z");
         assert_eq!(object.until, Some("2027-01-31T17:00:00Z".parse().unwrap()));
