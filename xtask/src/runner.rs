@@ -30,6 +30,8 @@ pub(crate) struct Process {
     pub(crate) command: Command,
     /// The background job that it needs.
     pub(crate) needs: Option<&'static str>,
+    /// Whether it takes so much of the machine that it never runs beside another such one.
+    pub(crate) is_heavy: bool,
 }
 
 /// How processes are run.
@@ -48,6 +50,7 @@ pub(crate) struct Runner<'a> {
 
 struct Running {
     name: String,
+    is_heavy: bool,
     log: PathBuf,
     started: Instant,
     child: KilledOnDrop,
@@ -76,7 +79,7 @@ impl Runner<'_> {
         let (mut running, mut finished): (Vec<Running>, Vec<Finished>) = Default::default();
         while finished.len() < count {
             while running.len() < self.slots
-                && let Some(next) = self.next(&mut waiting)?
+                && let Some(next) = self.next(&mut waiting, running.iter().any(|process| process.is_heavy))?
             {
                 running.push(start(next, &self.logs)?);
             }
@@ -91,12 +94,13 @@ impl Runner<'_> {
         report(&finished, &self.record)
     }
 
-    /// The first whose background job is done.
-    fn next(&mut self, waiting: &mut Vec<Process>) -> Result<Option<Process>> {
+    /// The first whose background job is done, and that may run beside what runs.
+    fn next(&mut self, waiting: &mut Vec<Process>, a_heavy_one_runs: bool) -> Result<Option<Process>> {
         for index in 0..waiting.len() {
-            let needs = waiting[index].needs;
+            let Process { needs, is_heavy, .. } = waiting[index];
             // The job is asked for also where none is needed: a failure is reported at once.
-            if (self.is_done)(needs.unwrap_or_default())? || needs.is_none() {
+            let is_ready = (self.is_done)(needs.unwrap_or_default())? || needs.is_none();
+            if is_ready && !(is_heavy && a_heavy_one_runs) {
                 return Ok(Some(waiting.remove(index)));
             }
         }
@@ -136,15 +140,16 @@ impl Finished {
 }
 
 fn start(process: Process, logs: &Path) -> Result<Running> {
-    let Process { name, mut command, .. } = process;
+    let Process { name, mut command, is_heavy, .. } = process;
     let log = logs.join(format!("{}.log", name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")));
     let file = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-    Ok(Running { name, log, started: Instant::now(), child: KilledOnDrop(child) })
+    Ok(Running { name, is_heavy, log, started: Instant::now(), child: KilledOnDrop(child) })
 }
 
-/// Those that took longest in the last run come first, so that none of them is the last one to end.
+/// Those that took longest in the last run come first, so that none of them is the last one to end; and heavy ones of
+/// which no run is known, as they go one by one.
 fn longest_first(mut processes: Vec<Process>, record: Option<&Value>) -> Vec<Process> {
     let seconds: HashMap<&str, f64> = record
         .and_then(|record| record["tests"].as_array())
@@ -152,7 +157,9 @@ fn longest_first(mut processes: Vec<Process>, record: Option<&Value>) -> Vec<Pro
         .flatten()
         .filter_map(|test| Some((test["name"].as_str()?, test["seconds"].as_f64()?)))
         .collect();
-    let of = |process: &Process| seconds.get(process.name.as_str()).copied().unwrap_or_default();
+    let unknown = |process: &Process| if process.is_heavy { f64::INFINITY } else { 0.0 };
+    let of =
+        |process: &Process| seconds.get(process.name.as_str()).copied().unwrap_or_else(|| unknown(process));
     processes.sort_by(|one, other| of(other).total_cmp(&of(one)));
     processes
 }
@@ -193,7 +200,7 @@ mod tests {
     fn process(name: &str, script: &str, needs: Option<&'static str>) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Process { name: name.to_owned(), command, needs }
+        Process { name: name.to_owned(), command, needs, is_heavy: false }
     }
 
     fn run(
@@ -248,6 +255,21 @@ mod tests {
     }
 
     #[test]
+    fn heavy_ones_run_one_by_one_and_others_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (claim, mark) = (path("claim"), path("mark"));
+        // Each waits for the light one, which comes last: with two slots it runs only beside a heavy one.
+        let script = format!(
+            "mkdir {claim} && until test -e {mark}; do sleep 0.01; done && sleep 0.1 && rmdir {claim}"
+        );
+        let heavy = |name: &str| Process { is_heavy: true, ..process(name, &script, None) };
+        let light = process("light", &format!("touch {mark}"), None);
+        let (result, _logs) = run(vec![heavy("one"), heavy("other"), light], LONG, &mut |_| Ok(true));
+        result.unwrap();
+    }
+
+    #[test]
     fn a_failed_background_job_ends_the_run() {
         let (result, _logs) =
             run(vec![process("one", "exec sleep 600", None)], LONG, &mut |_| bail!("go: no network"));
@@ -257,9 +279,10 @@ mod tests {
     #[test]
     fn the_longest_of_the_last_run_come_first() {
         let record = json!({"tests": [{"name": "b", "seconds": 2.0}, {"name": "c", "seconds": 90.5}]});
-        let processes = ["a", "b", "c", "d"].map(|name| process(name, "", None)).into();
+        let mut processes = ["a", "b", "c", "d", "e"].map(|name| process(name, "", None));
+        processes[4].is_heavy = true;
         let order: Vec<String> =
-            longest_first(processes, Some(&record)).into_iter().map(|process| process.name).collect();
-        assert_eq!(order, ["c", "b", "a", "d"]);
+            longest_first(processes.into(), Some(&record)).into_iter().map(|process| process.name).collect();
+        assert_eq!(order, ["e", "c", "b", "a", "d"]);
     }
 }

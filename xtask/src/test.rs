@@ -27,6 +27,8 @@ const DOCUMENTATION: &str = "examples in the documentation";
 /// What tests need of that, by a part of their names, the first that fits: whatever is not there yet, a test would build itself.
 const NEEDS: [(&str, &str); 3] =
     [("kubernetes::", CONTROL_PLANE), ("monitoring::", PROMETHEUS), ("newer_engine", COMPOSE)];
+/// Tests on three hosts, by a part of their names: two of them at a time would wait for the machine.
+const HEAVY: [&str; 2] = ["fleet::", "components::"];
 /// How long one test may take: one that hangs ends, on whatever machine.
 const LIMIT: Duration = Duration::from_mins(20);
 
@@ -158,14 +160,14 @@ fn processes(executables: &[Executable], filter: Option<&str>) -> Result<Vec<Pro
         } else if !tests.is_empty() {
             let mut command = executable.command();
             command.args(filter).env("INSTA_UPDATE", "no");
-            processes.push(Process { name: executable.name.clone(), command, needs: None });
+            processes.push(Process { name: executable.name.clone(), command, needs: None, is_heavy: false });
         }
     }
     if filter.is_none() {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(env::current_exe()?);
         command.args(["demo", "--try", "--sandbox", "--built"]);
-        processes.push(Process { name: "demo".to_owned(), command, needs: None });
+        processes.push(Process { name: "demo".to_owned(), command, needs: None, is_heavy: false });
     }
     Ok(processes)
 }
@@ -175,7 +177,8 @@ fn test_on_hosts(executable: &Executable, test: &str) -> Process {
     command.args([test, "--exact", "--nocapture"]);
     command.env("TASKTRACKER_IMAGES", images::folder()).env("INSTA_UPDATE", "no");
     let needs = NEEDS.iter().find(|(part, _)| test.contains(part)).map(|(_, job)| *job);
-    Process { name: format!("{} {test}", executable.name), command, needs }
+    let is_heavy = HEAVY.iter().any(|part| test.contains(part));
+    Process { name: format!("{} {test}", executable.name), command, needs, is_heavy }
 }
 
 fn run_tests(
