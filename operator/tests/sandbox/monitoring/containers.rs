@@ -15,6 +15,9 @@ use crate::{
 const LOAD: usize = 200;
 /// How often everything is read to know what that costs.
 const ROUNDS: u32 = 50;
+/// How often memory is compared at most: the kernel counts it for each processor in batches of 32 pages, which is more than
+/// 2 % of a small container's from one moment to the next.
+const TRIES: usize = 20;
 
 /// What Docker's engine says of a container, at once.
 fn stats(stage: &Stage, container: &str) -> Value {
@@ -58,12 +61,19 @@ async fn what_containers_use_is_what_docker_says_of_them() {
     for container in ["tt-staging-app-backend-1", "tt-staging-app-frontend-1", "tt-staging-app-edge-1"] {
         let process = stage.on_host(&format!("docker inspect -f '{{{{.State.Pid}}}}' {container}"));
         let process: u32 = process.trim().parse().unwrap();
-        let before = stats(&stage, container);
-        let usage = host.usage(&stack.key.name, process).await.unwrap().unwrap();
-        let after = stats(&stage, container);
-        let (least, most) =
-            (memory(&before).min(memory(&after)) * 0.98, memory(&before).max(memory(&after)) * 1.02);
-        assert!((least..=most).contains(&float(usage.memory)), "{container}: {usage:?} {before:#}");
+        let mut tries = 0;
+        let (before, usage, after) = loop {
+            let before = stats(&stage, container);
+            let usage = host.usage(&stack.key.name, process).await.unwrap().unwrap();
+            let after = stats(&stage, container);
+            let (least, most) =
+                (memory(&before).min(memory(&after)) * 0.98, memory(&before).max(memory(&after)) * 1.02);
+            if (least..=most).contains(&float(usage.memory)) {
+                break (before, usage, after);
+            }
+            tries += 1;
+            assert!(tries < TRIES, "{container}: {usage:?} {before:#}");
+        };
         assert_eq!(usage.memory_limit, before["memory_stats"]["limit"].as_u64(), "{container}");
         let cpu = |stats: &Value| stats["cpu_stats"]["cpu_usage"]["total_usage"].as_f64().unwrap() / 1e9;
         assert!((cpu(&before)..=cpu(&after)).contains(&usage.cpu), "{container}: {usage:?} {before:#}");

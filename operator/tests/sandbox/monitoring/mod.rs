@@ -2,6 +2,7 @@
 
 mod cluster;
 mod containers;
+mod external;
 mod faults;
 mod mailbox;
 mod memory;

@@ -10,7 +10,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tasktracker_crds::{ALERTS, validation::read_stack};
+use tasktracker_crds::{ALERTS, RECONCILIATION_ALERTS, validation::read_stack};
 use tasktracker_operator::{component, model::ComponentName, source::Stack};
 use tasktracker_testbed::packages;
 
@@ -67,8 +67,21 @@ fn half_an_hour() -> String {
     "30m".to_owned()
 }
 
+impl Trial {
+    /// Whether a rule is the one that is tried: several of one name differ in their cause.
+    fn is_about(&self, rule: &Value) -> bool {
+        let cause = self.labels.get("cause").map_or(Value::Null, |cause| cause.as_str().into());
+        rule["alert"] == self.alert.as_str() && rule["labels"]["cause"] == cause
+    }
+}
+
 fn trials() -> Vec<Trial> {
     serde_saphyr::from_str(include_str!("rules.yaml")).unwrap()
+}
+
+/// Those of the alerts that the operator's chart has, too.
+fn reconciliation_trials() -> Vec<Trial> {
+    serde_saphyr::from_str(include_str!("reconciliation.yaml")).unwrap()
 }
 
 /// The rules of a stack of two hosts, with its own wishes about them.
@@ -84,41 +97,57 @@ fn rules(wishes: &str) -> String {
 
 fn minutes(text: &str) -> usize {
     let (number, unit) = text.split_at(text.len() - 1);
-    number.parse::<usize>().unwrap() * if unit == "h" { 60 } else { 1 }
+    let unit = match unit {
+        "d" => 24 * 60,
+        "h" => 60,
+        _ => 1,
+    };
+    number.parse::<usize>().unwrap() * unit
 }
 
-/// A value for each minute of one part of a trial, going on from the one before.
-fn values(of: &Value, minutes: usize, before: f64) -> Vec<Option<f64>> {
-    if minutes == 0 {
+/// A value for each step of one part of a trial, going on from the one before; steps are so many minutes `apart`.
+fn values(of: &Value, steps: usize, apart: usize, before: f64) -> Vec<Option<f64>> {
+    if steps == 0 {
         return Vec::new();
     }
     let text = match of {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    if text == "_" {
-        return vec![None; minutes];
+    let mut all = Vec::new();
+    for way in text.split(", ") {
+        let (way, so_long) = way.split_once(" for ").unwrap_or((way, ""));
+        let left = steps - all.len();
+        let so_many = if so_long.is_empty() { left } else { left.min(minutes(so_long) / apart) };
+        let before = all.iter().rev().find_map(|value| *value).unwrap_or(before);
+        all.extend(values_of_one_way(way, so_many, before));
     }
-    let minutes = u32::try_from(minutes).unwrap();
-    let steps =
-        |first: f64, step: f64| (0..minutes).map(move |minute| Some(step.mul_add(minute.into(), first)));
-    if let Some(step) = text.strip_prefix("by ") {
+    all
+}
+
+fn values_of_one_way(way: &str, steps: usize, before: f64) -> Vec<Option<f64>> {
+    if way == "_" {
+        return vec![None; steps];
+    }
+    let steps = u32::try_from(steps).unwrap();
+    let each = |first: f64, step: f64| (0..steps).map(move |number| Some(step.mul_add(number.into(), first)));
+    if let Some(step) = way.strip_prefix("by ") {
         let step: f64 = step.parse().unwrap();
-        return steps(before + step, step).collect();
+        return each(before + step, step).collect();
     }
-    let sign = text.rfind(['+', '-']).filter(|place| *place > 0);
+    let sign = way.rfind(['+', '-']).filter(|place| *place > 0);
     match sign {
-        Some(place) => steps(text[..place].parse().unwrap(), text[place..].parse().unwrap()).collect(),
-        None => steps(text.parse().unwrap(), 0.0).collect(),
+        Some(place) => each(way[..place].parse().unwrap(), way[place..].parse().unwrap()).collect(),
+        None => each(way.parse().unwrap(), 0.0).collect(),
     }
 }
 
 /// A series over several parts, as promtool reads it.
-fn input(series: &str, parts: &[(&Value, usize)]) -> Value {
+fn input(series: &str, apart: usize, parts: &[(&Value, usize)]) -> Value {
     let mut all: Vec<Option<f64>> = Vec::new();
-    for (part, minutes) in parts {
+    for (part, steps) in parts {
         let before = all.iter().rev().find_map(|value| *value).unwrap_or_default();
-        all.extend(values(part, *minutes, before));
+        all.extend(values(part, *steps, apart, before));
     }
     let words = all.iter().map(|value| value.map_or("_".to_owned(), |value| format!("{value:.6}")));
     json!({ "series": series, "values": words.collect::<Vec<_>>().join(" ") })
@@ -153,14 +182,13 @@ fn tests(trial: &Trial) -> [Value; 2] {
             "alert_rule_test": alerts,
         })
     };
-    let quiet = trial
-        .series
-        .iter()
-        .map(|(series, values)| input(series, &[(&values.before, begins), (&values.quiet, lasts + 60)]));
+    let quiet = trial.series.iter().map(|(series, values)| {
+        input(series, apart, &[(&values.before, begins), (&values.quiet, lasts + 60)])
+    });
     let quiet = test("is quiet", quiet.collect(), vec![told(after, false), told(lasts + 59, false)]);
     let changing = trial.series.iter().map(|(series, values)| {
         let parts = [(&values.before, begins), (&values.fires, lasts), (&values.quiet, ends + 1)];
-        input(series, &parts)
+        input(series, apart, &parts)
     });
     let mut alerts = vec![told(after, true), told(lasts + ends, false)];
     if after > earlier {
@@ -169,17 +197,29 @@ fn tests(trial: &Trial) -> [Value; 2] {
     [quiet, test("fires", changing.collect(), alerts)]
 }
 
-/// A file with an alert and the series of its group that others are made of, and where in it the alert is.
-fn group(rules: &Value, name: &str) -> (Value, usize) {
+/// A file with an alert and those series of its group that it is made of, and where in it the alert is.
+fn group(rules: &Value, trial: &Trial) -> (Value, usize) {
     let groups = rules["groups"].as_array().unwrap().iter();
     let mut having = groups.filter_map(|group| {
         let mut group = group.clone();
         let rules = group["rules"].as_array_mut()?;
-        rules.retain(|rule| rule["alert"].is_null() || rule["alert"] == name);
-        let index = rules.iter().position(|rule| rule["alert"] == name)?;
+        rules.retain(|rule| rule["alert"].is_null() || trial.is_about(rule));
+        let alert = rules.iter().find(|rule| trial.is_about(rule))?;
+        let mut used = alert["expr"].as_str()?.to_owned();
+        // Each is made of those before it.
+        let mut is_kept: Vec<bool> = Vec::new();
+        for rule in rules.iter().rev() {
+            let name = rule["record"].as_str().unwrap_or_default();
+            is_kept.push(rule["record"].is_null() || used.contains(name));
+            if is_kept.last() == Some(&true) {
+                used.push_str(rule["expr"].as_str()?);
+            }
+        }
+        rules.retain(|_| is_kept.pop().unwrap_or_default());
+        let index = rules.iter().position(|rule| trial.is_about(rule))?;
         Some((json!({ "groups": [group] }), index))
     });
-    having.next().unwrap_or_else(|| panic!("there is no {name}"))
+    having.next().unwrap_or_else(|| panic!("there is no {}", trial.alert))
 }
 
 /// Writes trials of an alert beside the rules that they try, under a number; tells the name of the file with them.
@@ -206,7 +246,7 @@ fn assert_told(folder: &Path, rules: &str, trials: &[Trial]) {
     let files: Vec<String> = trials
         .iter()
         .enumerate()
-        .map(|(number, trial)| write_trials(folder, number, &group(&rules, &trial.alert).0, &[trial]))
+        .map(|(number, trial)| write_trials(folder, number, &group(&rules, trial).0, &[trial]))
         .collect();
     for promtool in promtools() {
         assert_passes(Command::new(promtool).current_dir(folder).args(["test", "rules"]).args(&files));
@@ -223,19 +263,22 @@ fn assert_passes(command: &mut Command) {
 #[test]
 fn every_alert_is_told_in_time_and_has_a_page() {
     let folder = tempfile::tempdir().unwrap();
-    let trials = trials();
     let rules = rules("");
     fs::write(folder.path().join("rules.yml"), &rules).unwrap();
     for promtool in promtools() {
         let mut check = Command::new(promtool);
         assert_passes(check.current_dir(folder.path()).args(["check", "rules", "--lint-fatal", "rules.yml"]));
     }
-    assert_told(folder.path(), &rules, &trials);
-    let tried: BTreeSet<&str> = trials.iter().map(|trial| trial.alert.as_str()).chain(["Watchdog"]).collect();
-    assert_eq!(tried.into_iter().collect::<Vec<_>>(), ALERTS);
-    for alert in ALERTS {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/runbooks/{alert}.md"));
-        assert!(page.exists(), "there is no page about {alert}");
+    for (trials, alerts) in [(trials(), ALERTS), (reconciliation_trials(), RECONCILIATION_ALERTS)] {
+        assert_told(folder.path(), &rules, &trials);
+        let tried: BTreeSet<&str> = trials.iter().map(|trial| trial.alert.as_str()).collect();
+        // Watchdog fires always.
+        let all: BTreeSet<&str> = alerts.iter().copied().filter(|name| *name != "Watchdog").collect();
+        assert_eq!(tried, all);
+        for alert in alerts {
+            let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/runbooks/{alert}.md"));
+            assert!(page.exists(), "there is no page about {alert}");
+        }
     }
     let labels = |name: &str| {
         let rules: Value = serde_saphyr::from_str(&rules).unwrap();
@@ -249,66 +292,95 @@ fn every_alert_is_told_in_time_and_has_a_page() {
     assert_eq!(labels("Watchdog")["severity"], "none");
 }
 
-/// The comparison that makes an alert: its operator and its threshold.
-fn comparison(expression: &str) -> (&str, f64) {
-    let words: Vec<&str> = expression.split_whitespace().collect();
-    let place = words.windows(2).find_map(|two| {
-        let is_operator = ["<", ">", "<=", ">="].contains(&two[0]);
-        let threshold: f64 = two[1].trim_matches(['(', ')']).parse().ok().filter(|_| is_operator)?;
-        Some((two[0], threshold))
+/// What else may be in the place of a word of an expression: of an operator the opposite, of a number a higher and a lower one.
+fn others(word: &str, step: Option<f64>) -> Vec<String> {
+    let opposite = match word {
+        "<" | "<=" => Some(">"),
+        ">" | ">=" => Some("<"),
+        "==" => Some("!="),
+        _ => None,
+    };
+    let written = word.trim_matches(['(', ')']);
+    let number = written.parse::<f64>().into_iter().flat_map(|number| {
+        let step = step.unwrap_or_else(|| (number.abs() * 0.02).max(0.02));
+        [number + step, number - step].map(|other| word.replace(written, &other.to_string()))
     });
-    place.unwrap_or_else(|| panic!("nothing is compared in {expression}"))
+    opposite.map(str::to_owned).into_iter().chain(number).collect()
 }
 
-/// The group of an alert, with another one in its place, each with what is other about it.
-fn mutants(rules: &Value, name: &str, step: Option<f64>) -> Vec<(String, Value)> {
+/// The group of an alert, with another one in its place, each with what is other about it, and whether that is its
+/// expression.
+fn mutants(rules: &Value, trial: &Trial) -> Vec<(String, bool, Value)> {
     let mut found = Vec::new();
-    let (rules, index) = group(rules, name);
+    let (rules, index) = group(rules, trial);
     let rule = &rules["groups"][0]["rules"][index];
-    let mut add = |what: String, change: &dyn Fn(&mut Value)| {
+    let mut add = |what: String, is_expression: bool, change: &dyn Fn(&mut Value)| {
         let mut changed = rules.clone();
         change(&mut changed["groups"][0]["rules"][index]);
-        assert_ne!(changed, rules, "{name}: {what}");
-        found.push((format!("{name}: {what}"), changed));
+        assert_ne!(changed, rules, "{}: {what}", trial.alert);
+        found.push((format!("{} {}: {what}", trial.alert, trial.case), is_expression, changed));
     };
-    let expression = rule["expr"].as_str().unwrap();
-    let (operator, threshold) = comparison(expression);
-    let written = format!(" {operator} {threshold}");
-    assert!(expression.contains(&written), "{name}: {written}");
-    let flipped = if operator.starts_with('<') { ">" } else { "<" };
-    let step = step.unwrap_or_else(|| (threshold.abs() * 0.02).max(0.02));
-    for (what, other) in [
-        ("the other way round", format!(" {flipped} {threshold}")),
-        ("a higher threshold", format!(" {operator} {}", threshold + step)),
-        ("a lower threshold", format!(" {operator} {}", threshold - step)),
-    ] {
-        add(what.to_owned(), &|rule| rule["expr"] = expression.replace(&written, &other).into());
+    let words: Vec<&str> = rule["expr"].as_str().unwrap().split_whitespace().collect();
+    for (place, word) in words.iter().enumerate() {
+        for other in others(word, trial.step) {
+            let expression = [&words[..place], &[other.as_str()], &words[place + 1..]].concat().join(" ");
+            add(expression.clone(), true, &|rule| rule["expr"] = expression.as_str().into());
+        }
     }
     let time = minutes(rule["for"].as_str().unwrap());
     for other in [Some(time + 1), time.checked_sub(1)].into_iter().flatten() {
-        add(format!("for {other} minutes"), &|rule| rule["for"] = format!("{other}m").into());
+        add(format!("for {other} minutes"), false, &|rule| rule["for"] = format!("{other}m").into());
     }
     for label in rule["labels"].as_object().unwrap().keys() {
-        add(format!("another {label}"), &|rule| rule["labels"][label] = "other".into());
-        add(format!("without {label}"), &|rule| drop(rule["labels"].as_object_mut().unwrap().remove(label)));
+        add(format!("another {label}"), false, &|rule| rule["labels"][label] = "other".into());
+        add(format!("without {label}"), false, &|rule| {
+            drop(rule["labels"].as_object_mut().unwrap().remove(label))
+        });
     }
     for annotation in rule["annotations"].as_object().unwrap().keys() {
-        add(format!("another {annotation}"), &|rule| rule["annotations"][annotation] = "other".into());
+        add(format!("another {annotation}"), false, &|rule| rule["annotations"][annotation] = "other".into());
     }
     found
 }
 
+/// One in so many of the rules that are other ones is tried with every change; all of them by `cargo xtask soak monitoring`.
+const SAMPLE: usize = 8;
+
 #[test]
 fn an_alert_that_is_another_one_is_seen() {
-    let trials = trials();
+    assert_others_are_seen(SAMPLE);
+}
+
+#[test]
+#[ignore = "takes long: `cargo xtask soak monitoring`"]
+fn soak_every_alert_that_is_another_one_is_seen() {
+    assert_others_are_seen(1);
+}
+
+fn assert_others_are_seen(one_in: usize) {
+    let trials: Vec<Trial> = trials().into_iter().chain(reconciliation_trials()).collect();
     let rules: Value = serde_saphyr::from_str(&rules("")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut changed = Vec::new();
-    for name in ALERTS {
-        // The first trial of an alert is the one at its threshold; others may take days of samples.
-        let Some(first) = trials.iter().find(|trial| trial.alert == *name) else { continue };
-        for (what, rules) in mutants(&rules, name, first.step) {
-            write_trials(folder.path(), changed.len(), &rules, &[first]);
+    // What is other about each, and of each file with a trial, of which it is.
+    let (mut changed, mut files): (Vec<String>, Vec<usize>) = Default::default();
+    let mut all = 0;
+    for (place, first) in trials.iter().enumerate() {
+        let (group, index) = group(&rules, first);
+        let rule = &group["groups"][0]["rules"][index];
+        if trials[..place].iter().any(|trial| trial.is_about(rule)) {
+            continue;
+        }
+        for (what, is_expression, rules) in mutants(&rules, first) {
+            all += 1;
+            if all % one_in != 0 {
+                continue;
+            }
+            let trials = trials.iter().filter(|trial| trial.is_about(rule));
+            // What else is about an alert is seen in any of its trials.
+            for trial in trials.take(if is_expression { usize::MAX } else { 1 }) {
+                write_trials(folder.path(), files.len(), &rules, &[trial]);
+                files.push(changed.len());
+            }
             changed.push(what);
         }
     }
@@ -316,19 +388,21 @@ fn an_alert_that_is_another_one_is_seen() {
     let [promtool, _] = promtools();
     let mut command = Command::new(promtool);
     command.current_dir(folder.path()).args(["test", "rules"]);
-    command.args((0..changed.len()).map(|number| format!("tests-{number}.yml")));
+    command.args((0..files.len()).map(|number| format!("tests-{number}.yml")));
     let output = command.output().unwrap();
     let said =
         [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned()).concat();
     let parts: Vec<&str> = said.split("Processing test file:").skip(1).collect();
-    assert_eq!(parts.len(), changed.len(), "{said}");
-    let passed = parts.iter().filter(|part| part.contains("SUCCESS")).map(|part| {
+    assert_eq!(parts.len(), files.len(), "{said}");
+    let failed = parts.iter().filter(|part| !part.contains("SUCCESS")).map(|part| {
         let file = part.split_whitespace().next().unwrap();
         let number = file.trim_start_matches("tests-").trim_end_matches(".yml");
-        &changed[number.parse::<usize>().unwrap()]
+        files[number.parse::<usize>().unwrap()]
     });
-    let survivors: Vec<&String> = passed.collect();
-    println!("{} rules that are other ones, {} not seen", changed.len(), survivors.len());
+    let seen: BTreeSet<usize> = failed.collect();
+    let survivors = changed.iter().enumerate().filter(|(number, _)| !seen.contains(number));
+    let survivors: Vec<&String> = survivors.map(|(_, what)| what).collect();
+    println!("{all} rules that are other ones, {} tried, {} not seen", changed.len(), survivors.len());
     assert!(survivors.is_empty(), "{survivors:#?}");
 }
 
