@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use tasktracker_service::server::Draining;
+use tasktracker_service::{log, server::Draining};
 
 use crate::{
     metrics::{InFlight, Metrics},
@@ -79,6 +79,8 @@ struct Observation {
     metrics: Metrics,
     method: &'static str,
     route: String,
+    /// As the proxy named it.
+    id: Option<String>,
     started: Instant,
     status: StatusCode,
     failure: Option<Failure>,
@@ -92,6 +94,7 @@ impl Observation {
             metrics: metrics.clone(),
             method: known_method(request.method()),
             route: route.to_owned(),
+            id: log::request_id(request.headers()).map(str::to_owned),
             started: Instant::now(),
             status: gone(),
             failure: None,
@@ -102,16 +105,16 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let Self { metrics, method, route, started, status, failure, _in_flight } = self;
+        let Self { metrics, method, route, id, started, status, failure, _in_flight } = self;
         let latency = started.elapsed();
         metrics.record(method, route, *status, latency);
         metrics.record_outcome(method, route, *status, failure.as_ref());
         let latency_ms = (latency.as_secs_f64() * 1e6).round() / 1e3;
         let status = status.as_u16();
         if route == "/metrics" || route.starts_with("/health") {
-            tracing::debug!(%method, %route, status, latency_ms, "request");
+            tracing::debug!(%method, %route, request_id = id, status, latency_ms, "request");
         } else {
-            tracing::info!(%method, %route, status, latency_ms, "request");
+            tracing::info!(%method, %route, request_id = id, status, latency_ms, "request");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod hosts;
+pub mod logging;
 pub mod monitoring;
 pub mod policy;
 pub mod services;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use app::*;
 pub use hosts::*;
+pub use logging::*;
 pub use monitoring::*;
 pub use policy::*;
 pub use services::*;
@@ -45,6 +47,8 @@ use crate::{
     validation = Rule::new("!has(self.ports) || ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]).all(p, ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]).filter(q, q == p).size() == 1)").message("each port in ports is used once"),
     validation = Rule::new("!has(self.monitoring) || [self.monitoring.nodeExporter.port, self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].all(p, [self.monitoring.nodeExporter.port, self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].filter(q, q == p).size() == 1) && !(has(self.app) && has(self.ports) && self.monitoring.nodeExporter.port in ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page]))").message("each port of a host is used once: those of monitoring differ, and monitoring.nodeExporter.port is none of the app's"),
     validation = Rule::new("!has(self.monitoring) || !has(self.app) || !has(self.ports) || ![self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort].exists(m, m in ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page])) || !self.hosts.exists(h, h.roles.exists(r, r == 'app') && h.roles.exists(r, r == 'monitoring'))").message("each port of a host is used once: where it has both roles, none of monitoring's is one of the app's"),
+    validation = Rule::new("!has(self.logging) || !has(self.monitoring) || (self.logging.elasticsearch.port != self.monitoring.nodeExporter.port && (!(self.logging.elasticsearch.port in [self.monitoring.prometheus.port, self.monitoring.alertmanager.port, self.monitoring.alertmanager.clusterPort]) || !self.hosts.exists(h, h.roles.exists(r, r == 'logging') && h.roles.exists(r, r == 'monitoring'))))").message("each port of a host is used once: logging.elasticsearch.port is none of monitoring's where a host has both"),
+    validation = Rule::new("!has(self.logging) || !has(self.app) || !has(self.ports) || !(self.logging.elasticsearch.port in ((has(self.app) && has(self.app.tls) && self.app.tls.mode != 'Off') ? [self.ports.api, self.ports.http, self.ports.https] : [self.ports.api, self.ports.page])) || !self.hosts.exists(h, h.roles.exists(r, r == 'logging') && h.roles.exists(r, r == 'app'))").message("each port of a host is used once: where it has both roles, logging.elasticsearch.port is none of the app's"),
     validation = Rule::new("!has(self.app) || self.hosts.exists(h, h.roles.exists(r, r == 'app'))").message("app needs a host with the role app"),
     validation = Rule::new("!has(self.monitoring) || has(self.monitoring.use) || self.hosts.exists(h, h.roles.exists(r, r == 'monitoring'))").message("monitoring needs a host with the role monitoring, or use"),
     validation = Rule::new("!has(self.logging) || has(self.logging.use) || self.hosts.exists(h, h.roles.exists(r, r == 'logging'))").message("logging needs a host with the role logging, or use"),
@@ -70,7 +74,7 @@ pub struct TaskTrackerStackSpec {
     /// Prometheus, and the agents that feed it. Missing: not deployed; `{}`: all defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringSpec>,
-    /// Elasticsearch and Kibana, with Fluent Bit on the app hosts. Missing: not deployed.
+    /// Elasticsearch, and the shippers that feed it. Missing: not deployed; `{}`: all defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<LoggingSpec>,
     /// Ports of the app.

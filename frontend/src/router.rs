@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use tasktracker_service::server::Draining;
+use tasktracker_service::{log::request_id, server::Draining};
 
 use crate::{
     assets::{self, NOT_FOUND_PAGE},
@@ -78,12 +78,13 @@ async fn part(State(draining): State<Draining>, request: Request, next: Next) ->
 async fn log(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let request_id = request_id(request.headers()).map(str::to_owned);
     let response = next.run(request).await;
     let (status, latency_ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
     if path == "/health" {
-        tracing::debug!(%method, path, status, latency_ms, "request");
+        tracing::debug!(%method, path, request_id, status, latency_ms, "request");
     } else {
-        tracing::info!(%method, path, status, latency_ms, "request");
+        tracing::info!(%method, path, request_id, status, latency_ms, "request");
     }
     response
 }

@@ -21,6 +21,10 @@ pub const ALERTMANAGER: &str = "prom/alertmanager:v0.28.1";
 pub const NODE_EXPORTER: &str = "prom/node-exporter:v1.9.0";
 /// The tag of the image that [`blackbox_exporter`] builds.
 pub const BLACKBOX_EXPORTER: &str = "prom/blackbox-exporter:v0.26.0";
+/// The tag of the image that [`elasticsearch`] builds.
+pub const ELASTICSEARCH: &str = "docker.elastic.co/elasticsearch/elasticsearch:8.19.21";
+/// The tag of the image that [`fluent_bit`] builds.
+pub const FLUENT_BIT: &str = "fluent/fluent-bit:1.8.15";
 
 /// One `docker build`.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +113,33 @@ pub fn node_exporter(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<P
 /// As [`caddy`].
 pub fn blackbox_exporter(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     of_prometheus(host, BLACKBOX_EXPORTER, None, say)
+}
+
+/// The same of Elasticsearch, of Elastic's build for integration tests: see `images/elasticsearch/Gaps.java` for what it
+/// lacks. It is made with Maven and Java.
+///
+/// # Errors
+/// As [`caddy`], or when that build cannot be had.
+pub fn elasticsearch(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = packages::logging::for_elasticsearch(say)?;
+    let archive = packages::logging::elasticsearch(say)?;
+    let script = concat!(
+        "gaps=$(cat <<'JAVA'\n",
+        include_str!("images/elasticsearch/Gaps.java"),
+        "\nJAVA\n)\n",
+        include_str!("images/elasticsearch.sh")
+    );
+    imported(host, ELASTICSEARCH, script, &[&tree, &archive], say)
+}
+
+/// The same of Fluent Bit, which is built at its first use.
+///
+/// # Errors
+/// As [`caddy`], or when the build fails.
+pub fn fluent_bit(host: &dyn DemoHost, say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let tree = packages::logging::for_elasticsearch(say)?;
+    let program = packages::logging::fluent_bit(say)?;
+    imported(host, FLUENT_BIT, include_str!("images/fluent-bit.sh"), &[&tree, &program], say)
 }
 
 /// An archive of an image of a program of Prometheus' project: Debian's, or one of the given folder.

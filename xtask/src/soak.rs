@@ -37,8 +37,10 @@ enum Name {
     /// operators whose clocks are hours apart.
     Kubernetes,
     /// Ways to break an app, and whom each calls; two Alertmanagers of which one is away; fifty changes of Prometheus'
-    /// configuration under load, and ten that it must refuse.
+    /// configuration under load, and ten that it must refuse; every alert that is another one.
     Monitoring,
+    /// Lines of every service on their way to Elasticsearch, by a real Fluent Bit, which takes some minutes to build at first.
+    Logging,
     /// Any bytes as whatever the operator reads: the targets in operator/fuzz.
     Fuzz,
 }
@@ -62,6 +64,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Name::Monitoring => {
             packages::monitoring::prometheus(&mut |line| say(line))?;
             scenarios("what monitoring tells, and takes up", "monitoring::", 1)
+        }
+        Name::Logging => {
+            packages::logging::fluent_bit(&mut |line| say(line))?;
+            packages::logging::elasticsearch(&mut |line| say(line))?;
+            scenarios("what reaches the log store", "logging::soak_", 1)
         }
         Name::Fuzz => fuzz(options.seconds),
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use axum::http::HeaderMap;
 use clap::ValueEnum;
 use tracing::{dispatcher::SetGlobalDefaultError, subscriber::set_global_default};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -16,6 +17,16 @@ pub enum LogFormat {
     /// Lines for people.
     Human,
 }
+
+/// The ID that a proxy gave a request: by it, the lines about the request are found in every service. None where it gave
+/// none, or a caller something that is no ID.
+pub fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    (!id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_graphic())).then_some(id)
+}
+
+/// Longest ID of a request, in bytes.
+const LONGEST_ID: usize = 128;
 
 /// Lines that wait for whoever reads the log; those beyond it are lost.
 const WAITING_LINES: usize = 10_000;
@@ -37,4 +48,23 @@ pub fn install(settings: LogSettings) -> Result<WorkerGuard, SetGlobalDefaultErr
         LogFormat::Human => set_global_default(lines.finish())?,
     }
     Ok(guard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_from_whoever_gives_one_and_nothing_else_is() {
+        let of = |value: &[u8]| {
+            let value = axum::http::HeaderValue::from_bytes(value).unwrap();
+            request_id(&HeaderMap::from_iter([("x-request-id".parse().unwrap(), value)])).map(str::to_owned)
+        };
+        assert_eq!(of(b"4f9c-1"), Some("4f9c-1".to_owned()));
+        assert_eq!(of(&[b'a'; LONGEST_ID]).map(|id| id.len()), Some(LONGEST_ID));
+        for wrong in [&b""[..], b"two words", "\u{e4}".as_bytes(), &[b'a'; LONGEST_ID + 1]] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()), None);
+    }
 }

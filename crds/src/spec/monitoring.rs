@@ -607,7 +607,7 @@ pub struct ContainerResourcesSpec {
 }
 
 impl ContainerResourcesSpec {
-    fn new(memory: &str, cpu: &str) -> Self {
+    pub(super) fn new(memory: &str, cpu: &str) -> Self {
         Self { limits: ResourcesSpec { memory: fixed!(memory), cpu: fixed!(cpu) } }
     }
 }

@@ -1,4 +1,4 @@
-//! Logging, and the app's ports.
+//! What parts of monitoring and logging have in common, and the app's ports.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,28 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{ResourcesSpec, fixed};
 use crate::scalars::{ImageReference, Name, Port};
-
-/// Elasticsearch, Kibana and the shippers that feed them.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LoggingSpec {
-    /// Use another stack's logging instead of one's own.
-    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
-    pub use_stack: Option<UseSpec>,
-    /// Stacks that may use this one's logging.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100))]
-    pub accepts: Vec<StackReference>,
-    /// Log store.
-    #[serde(default)]
-    pub elasticsearch: ServiceSpec,
-    /// Log search.
-    #[serde(default)]
-    pub kibana: ServiceSpec,
-    /// Log shipper, on every app host.
-    #[serde(default)]
-    pub fluent_bit: ServiceSpec,
-}
 
 /// Another stack whose service is used.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

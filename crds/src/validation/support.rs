@@ -23,7 +23,16 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
         refuse(!monitoring.accepts.is_empty(), "spec.monitoring.accepts");
         refuse(monitoring.grafana.is_some(), "spec.monitoring.grafana");
     }
-    refuse(spec.logging.is_some(), "spec.logging");
+    if let Some(logging) = &spec.logging {
+        refuse(logging.use_stack.is_some(), "spec.logging.use");
+        refuse(!logging.accepts.is_empty(), "spec.logging.accepts");
+        refuse(logging.kibana.is_some(), "spec.logging.kibana");
+        let others =
+            spec.hosts.iter().enumerate().filter(|(_, host)| host.roles.contains(&Role::Logging)).skip(1);
+        for (index, _) in others {
+            refuse(true, &format!("spec.hosts[{index}].roles: a second host with the role logging"));
+        }
+    }
     for (index, host) in spec.hosts.iter().enumerate() {
         refuse(host.jump.is_some(), &format!("spec.hosts[{index}].jump"));
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));

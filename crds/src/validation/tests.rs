@@ -187,6 +187,33 @@ fn alerts_and_times_that_mean_nothing_are_refused() {
 }
 
 #[test]
+fn logging_that_could_not_be_is_refused() {
+    let with = |roles: &str, logging: &str| {
+        let text = good_with("  ssh:", &format!("  monitoring: {{}}\n  logging: {{{logging}}}\n  ssh:"));
+        text.replace("roles: [app]", &format!("roles: [{roles}]"))
+    };
+    for (roles, logging, words) in [
+        ("app, monitoring, logging", "", ""),
+        ("app, monitoring, logging", "elasticsearch: {port: 9201, retention: {days: 3}}", ""),
+        ("app, monitoring", "", "logging needs a host with the role logging"),
+        ("app, monitoring, logging", "elasticsearch: {port: 9100}", "is none of monitoring's"),
+        ("app, monitoring, logging", "elasticsearch: {port: 9090}", "is none of monitoring's"),
+        ("app, monitoring, logging", "elasticsearch: {port: 8000}", "is none of the app's"),
+        ("app, monitoring, logging", "elasticsearch: {retention: {days: 0}}", "days"),
+        ("app, monitoring, logging", "kibana: {}", "spec.logging.kibana"),
+        ("app, monitoring, logging", "use: {stack: other}", "spec.logging.use"),
+    ] {
+        let text = with(roles, logging);
+        if words.is_empty() {
+            assert!(read_stack(&text).is_ok(), "{logging}: {:?}", read_stack(&text));
+        } else {
+            let told = mistakes(&text);
+            assert!(told.contains(words), "{logging}: {told}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_single_mapping_is_told() {
     for text in ["", "- a", "a: [", "a: 1\na: 2", "--- {}\n--- {}", "\u{0}", "a: &a [*a]"] {
         assert!(read_stack(text).is_err(), "{text:?}");

@@ -88,7 +88,7 @@ impl<'a> Compose<'a> {
                     .collect()
             }
             Reload::Signal(signal) => vec!["kill", "--signal", signal, service],
-            Reload::Http(_) => return None,
+            Reload::Http(_) | Reload::Watched => return None,
         };
         Some(self.run(&words, ACTION_LIMIT))
     }

@@ -2,14 +2,15 @@
 
 use http::Method;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{Error, verify::Proof};
 use crate::{
     host::{Container, Host, HostLock, HttpAnswer, State, WriteMethod},
     json,
     model::Probe,
-    observe::{ListDifferences, is_ours},
-    project::{ApiCollection, ListedObject, Reload, compose::COMPOSE_SERVICE},
+    observe::{ListDifferences, Prober, is_ours},
+    project::{ApiCollection, ApiObject, ListedObject, Reload, compose::COMPOSE_SERVICE},
 };
 
 /// Sends the reload request to services that have one.
@@ -59,12 +60,22 @@ async fn put_objects(host: &Host, lock: &HostLock, proof: &Proof<'_>) -> Result<
             }
             let Some(address) = prober.address(container, &object.endpoint) else { continue };
             let Ok(credentials) = prober.credentials(object.credentials.as_ref()) else { continue };
-            let body = json::to_vec(&object.body);
+            let Some(body) = body(object, &prober) else { continue };
             let sent = host.http_send(lock, WriteMethod::Put, address, path, credentials.as_ref(), &body);
             accepted(sent.await?, || format!("{}: PUT {path}", object.service))?;
         }
     }
     Ok(())
+}
+
+/// What is written of an object; nothing where a value in it is not known.
+fn body(object: &ApiObject, prober: &Prober<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    let mut body = object.body.clone();
+    for (pointer, path) in &object.secrets {
+        let known = prober.credentials(Some(&(String::new(), path.clone()))).ok()??;
+        *body.pointer_mut(pointer)? = String::from_utf8(known.password.reveal().to_vec()).ok()?.into();
+    }
+    Some(Zeroizing::new(json::to_vec(&body)))
 }
 
 /// Makes what a service should list and does not, and removes what it lists of ours and should not.

@@ -7,6 +7,7 @@ mod agents;
 mod app;
 #[cfg(feature = "echo")]
 mod echo;
+mod logging;
 mod monitoring;
 mod prometheus;
 
@@ -41,6 +42,7 @@ static COMPONENTS: &[&dyn Component] = &[
     &app::App,
     &agents::Agents,
     &monitoring::Monitoring,
+    &logging::Logging,
     #[cfg(feature = "echo")]
     &echo::Echo,
 ];

@@ -15,6 +15,8 @@ pub enum ComponentName {
     Agents,
     /// The metrics store.
     Monitoring,
+    /// The log store.
+    Logging,
     /// A service that exists for tests alone.
     #[cfg(feature = "echo")]
     Echo,
@@ -26,6 +28,7 @@ impl ComponentName {
         Self::App,
         Self::Agents,
         Self::Monitoring,
+        Self::Logging,
         #[cfg(feature = "echo")]
         Self::Echo,
     ];
@@ -36,6 +39,7 @@ impl ComponentName {
             Self::App => "app",
             Self::Agents => "agents",
             Self::Monitoring => "monitoring",
+            Self::Logging => "logging",
             #[cfg(feature = "echo")]
             Self::Echo => "echo",
         }

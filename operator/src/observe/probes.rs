@@ -103,14 +103,7 @@ impl Prober<'_> {
         let loaded = definition.loaded.iter();
         let loaded = loaded.map(|loaded| (Probe::Loaded(loaded.what.clone()), loaded.probe.clone()));
         let objects = self.release.project.api_objects.iter().filter(|object| object.service == service);
-        let objects = objects.map(|object| {
-            let request = HttpProbe {
-                endpoint: object.endpoint.clone(),
-                credentials: object.credentials.clone(),
-                expect: Expect::JsonSubset(object.body.clone()),
-            };
-            (Probe::Object(object.endpoint.path.clone()), request)
-        });
+        let objects = objects.map(|object| (Probe::Object(object.endpoint.path.clone()), object.probe()));
         let collections = self.release.project.api_collections.iter().filter(|all| all.service == service);
         let collections = collections.map(|all| {
             let request = HttpProbe {

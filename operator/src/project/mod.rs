@@ -352,7 +352,10 @@ impl Project {
             let loaded = service.loaded.iter().map(|loaded| &loaded.probe);
             gate.into_iter().chain(ready).chain(loaded).filter_map(|probe| probe.credentials.as_ref())
         });
-        let objects = self.api_objects.iter().filter_map(|object| object.credentials.as_ref());
+        let objects = self.api_objects.iter().flat_map(|object| {
+            let read = object.probe.as_ref().and_then(|probe| probe.credentials.as_ref());
+            object.credentials.as_ref().into_iter().chain(read)
+        });
         let collections = self.api_collections.iter().filter_map(|all| all.credentials.as_ref());
         of_services.chain(objects).chain(collections)
     }

@@ -1,6 +1,6 @@
 //! What a service needs beyond its containers.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,8 @@ pub enum Reload {
     Signal(String),
     /// A POST request.
     Http(Endpoint),
+    /// It looks for changed files by itself.
+    Watched,
 }
 
 /// A path on a port of a container.
@@ -193,13 +195,31 @@ pub struct Validation {
 pub struct ApiObject {
     /// The service whose API keeps it.
     pub service: String,
-    /// Where it is read with GET and written with PUT.
+    /// Where it is written with PUT.
     pub endpoint: Endpoint,
     /// User, and secret file with the password, by its path from the project's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<(String, String)>,
-    /// What is written; what is read must have at least these fields.
+    /// What is written.
     pub body: serde_json::Value,
+    /// Places in that, as JSON pointers, with the secret file whose value stands there, by its path from the project's folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+    /// What tells that it is as it was written; where there is none, it is read where it is written, and has at least the
+    /// fields of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<HttpProbe>,
+}
+
+impl ApiObject {
+    /// What tells that it is as it was written.
+    pub fn probe(&self) -> HttpProbe {
+        self.probe.clone().unwrap_or_else(|| HttpProbe {
+            endpoint: self.endpoint.clone(),
+            credentials: self.credentials.clone(),
+            expect: Expect::JsonSubset(self.body.clone()),
+        })
+    }
 }
 
 /// Objects behind the API of a service that gives them names itself.

@@ -34,6 +34,20 @@ pub enum Form {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         tls: bool,
     },
+    /// A line of Elasticsearch's file of users: one who is let in with the value as password.
+    PasswordLine {
+        /// The user.
+        user: String,
+        /// As of `WebConfig`.
+        salt: String,
+    },
+    /// A file for Fluent Bit that sets a variable to the value.
+    FluentBitVariable {
+        /// Name of the variable.
+        name: String,
+        /// Whether the file is YAML, and not of the classic format.
+        yaml: bool,
+    },
 }
 
 /// What makes Prometheus' web toolkit speak TLS.
@@ -63,32 +77,63 @@ impl Form {
     }
 
     fn make(&self, value: &Secret) -> Result<Secret, String> {
-        let Self::WebConfig { user, salt, tls } = self;
-        let password = value.reveal();
-        if password.is_empty() || password.len() > LONGEST || password.contains(&0) {
-            return Err(format!(
-                "expected a password of 1 to {LONGEST} bytes, none of them 0, found {} bytes",
-                password.len()
-            ));
-        }
-        let mut bytes = [0; SALT];
-        bytes.copy_from_slice(&Sha256::digest(format!("{salt}\0{user}"))[..SALT]);
-        let hash = bcrypt::hash_with_salt(password, COST, bytes).map_err(|error| error.to_string())?;
-        let text =
-            format!("basic_auth_users:\n  {user}: {}\n", hash.format_for_version(bcrypt::Version::TwoB));
-        let text = if *tls { text + TLS } else { text };
+        let text = match self {
+            Self::WebConfig { user, salt, tls } => {
+                let hash = hashed(value, user, salt)?.format_for_version(bcrypt::Version::TwoB);
+                format!("basic_auth_users:\n  {user}: {hash}\n{}", if *tls { TLS } else { "" })
+            }
+            Self::PasswordLine { user, salt } => {
+                // The only one that it knows.
+                let hash = hashed(value, user, salt)?.format_for_version(bcrypt::Version::TwoA);
+                format!("{user}:{hash}\n")
+            }
+            Self::FluentBitVariable { name, yaml } => {
+                let value = line(value)?;
+                if *yaml {
+                    format!("env:\n  {name}: {}\n", serde_json::Value::from(value))
+                } else {
+                    format!("@SET {name}={value}\n")
+                }
+            }
+        };
         Ok(Secret::new(text.into_bytes()))
     }
 
     fn digest(&self, value: &Secret) -> [u8; 32] {
-        let Self::WebConfig { user, salt, tls } = self;
+        let form = crate::json::to_vec(self);
         let mut digest = Sha256::new();
-        for part in [user.as_bytes(), salt.as_bytes(), &[u8::from(*tls)], value.reveal()] {
-            digest.update(part.len().to_be_bytes());
-            digest.update(part);
-        }
+        digest.update(form.len().to_be_bytes());
+        digest.update(form);
+        digest.update(value.reveal());
         digest.finalize().into()
     }
+}
+
+/// A password as bcrypt keeps it.
+fn hashed(password: &Secret, user: &str, salt: &str) -> Result<bcrypt::HashParts, String> {
+    let password = password.reveal();
+    if password.is_empty() || password.len() > LONGEST || password.contains(&0) {
+        return Err(format!(
+            "expected a password of 1 to {LONGEST} bytes, none of them 0, found {} bytes",
+            password.len()
+        ));
+    }
+    let mut bytes = [0; SALT];
+    bytes.copy_from_slice(&Sha256::digest(format!("{salt}\0{user}"))[..SALT]);
+    bcrypt::hash_with_salt(password, COST, bytes).map_err(|error| error.to_string())
+}
+
+/// A value that stands on a line of its own.
+fn line(value: &Secret) -> Result<&str, String> {
+    let expected = "expected a line of text without spaces around it";
+    let text = std::str::from_utf8(value.reveal()).map_err(|_| format!("{expected}, found other bytes"))?;
+    let found = match text {
+        "" => "nothing",
+        text if text.trim() != text => "spaces or a line break around it",
+        text if text.contains(char::is_control) => "a control character in it",
+        text => return Ok(text),
+    };
+    Err(format!("{expected}, found {found}"))
 }
 
 #[cfg(test)]

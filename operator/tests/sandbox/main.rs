@@ -23,6 +23,7 @@ mod host_abilities;
 mod hostile_strings;
 mod import;
 mod kubernetes;
+mod logging;
 mod main_job;
 mod metrics;
 mod monitoring;

@@ -7,6 +7,7 @@ mod distribution;
 mod go;
 mod install;
 pub mod kubernetes;
+pub mod logging;
 pub mod monitoring;
 pub mod newer;
 pub mod schemas;

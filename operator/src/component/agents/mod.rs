@@ -1,5 +1,7 @@
 //! The component `agents`: what every host with a role runs so that others know how it is.
 
+mod fluent_bit;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{HostSpec, MonitoringSpec, Role};
@@ -49,13 +51,16 @@ impl Component for Agents {
 
     fn is_wanted(&self, stack: &Stack, host: &HostSpec) -> bool {
         let runs_any = |monitoring: &MonitoringSpec| monitoring.node_exporter.enabled || sends(monitoring);
-        stack.spec.monitoring.as_ref().is_some_and(runs_any) && !host.roles.is_empty()
+        let is_wanted = stack.spec.monitoring.as_ref().is_some_and(runs_any) || stack.spec.logging.is_some();
+        is_wanted && !host.roles.is_empty()
     }
 
     fn render(&self, stack: &Stack, host: &HostSpec) -> Project {
-        let empty = empty(stack, ComponentName::Agents);
-        let Some(monitoring) = &stack.spec.monitoring else { return empty };
-        let mut project = empty;
+        let mut project = empty(stack, ComponentName::Agents);
+        if let Some(logging) = &stack.spec.logging {
+            fluent_bit::add(&mut project, stack, host, logging);
+        }
+        let Some(monitoring) = &stack.spec.monitoring else { return project };
         if monitoring.node_exporter.enabled {
             let service = node_exporter(stack, host, monitoring);
             project.services.insert(NODE_EXPORTER.to_owned(), service);
@@ -68,9 +73,11 @@ impl Component for Agents {
             project.volumes.insert(DATA.to_owned(), volume);
             project.services.insert(AGENT.to_owned(), agent(stack, monitoring, &token));
             let external = monitoring.prometheus.external.iter().map(|server| (EXTERNAL.to_owned(), server));
-            project.secrets = prometheus::external_secrets(AGENT, external);
+            project.secrets.extend(prometheus::external_secrets(AGENT, external));
         }
-        let own = project.services.keys().flat_map(|service| prometheus::secrets(stack, monitoring, service));
+        let own =
+            [NODE_EXPORTER, AGENT].into_iter().filter(|service| project.services.contains_key(*service));
+        let own: Vec<_> = own.flat_map(|service| prometheus::secrets(stack, monitoring, service)).collect();
         project.secrets.extend(own);
         project
     }

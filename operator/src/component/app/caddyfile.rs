@@ -58,18 +58,25 @@ fn proxy(service: &str, port: u16, depth: usize) -> String {
     lines.replace('\n', &format!("\n{}", "\t".repeat(depth)))
 }
 
+/// Names each request, unless it has a name, so that its lines are found in every service; who asked is told, too.
+const NAMED: &str = "@unnamed not header X-Request-Id *
+		request_header @unnamed X-Request-Id {http.request.uuid}
+		header X-Request-Id {http.request.header.X-Request-Id}
+		";
+
 /// Renders the Caddyfile. The order within `route` is the order of evaluation: metrics are refused first. It counts requests
-/// where somebody asks for that.
-pub(super) fn render(app: &AppSpec, is_scraped: bool) -> String {
+/// and writes them down where somebody asks for that.
+pub(super) fn render(app: &AppSpec, is_scraped: bool, is_logged: bool) -> String {
     let backend_below_api = proxy("backend", BACKEND_PORT, 4);
     let frontend = proxy("frontend", FRONTEND_PORT, 4);
     let backend = proxy("backend", BACKEND_PORT, 2);
     let (options, sites) = match app.tls.mode {
-        TlsMode::Off => (format!("\n\tauto_https off{}", servers(is_scraped, false)), plain_sites()),
-        mode => (tls_options(mode, app, is_scraped), tls_sites(mode, app)),
+        TlsMode::Off => (format!("\n\tauto_https off{}", servers(is_scraped, false)), plain_sites(is_logged)),
+        mode => (tls_options(mode, app, is_scraped), tls_sites(mode, app, is_logged)),
     };
     let metrics = format!("\nhttp://:{METRICS_PORT} {{\n\tmetrics\n}}\n");
     let metrics = if is_scraped { metrics.as_str() } else { "" };
+    let named = if is_logged { NAMED } else { "" };
     format!(
         "# Written by tasktracker-operator from the stack's spec; changes made here are taken back.
 {{{options}
@@ -81,7 +88,7 @@ pub(super) fn render(app: &AppSpec, is_scraped: bool) -> String {
 
 (page) {{
 	route {{
-		@metrics path /metrics /metrics/* /api/metrics /api/metrics/*
+		{named}@metrics path /metrics /metrics/* /api/metrics /api/metrics/*
 		respond @metrics 404
 		{DRAINED}
 		handle_path /api/* {{
@@ -99,7 +106,7 @@ pub(super) fn render(app: &AppSpec, is_scraped: bool) -> String {
 
 (api) {{
 	route {{
-		@metrics path /metrics /metrics/*
+		{named}@metrics path /metrics /metrics/*
 		respond @metrics 404
 		{DRAINED}
 		{backend}
@@ -110,8 +117,14 @@ pub(super) fn render(app: &AppSpec, is_scraped: bool) -> String {
     )
 }
 
-fn plain_sites() -> String {
-    format!(":{PAGE_PORT} {{\n\timport page\n}}\n\n:{API_PORT} {{\n\timport api\n}}\n")
+fn plain_sites(is_logged: bool) -> String {
+    let log = log(is_logged);
+    format!(":{PAGE_PORT} {{{log}\n\timport page\n}}\n\n:{API_PORT} {{{log}\n\timport api\n}}\n")
+}
+
+/// A line for each request of a site.
+fn log(is_logged: bool) -> &'static str {
+    if is_logged { "\n\tlog" } else { "" }
 }
 
 /// What holds for every port. HTTP/3 would need one of its own, and is not announced.
@@ -149,7 +162,8 @@ fn tls_options(mode: TlsMode, app: &AppSpec, is_scraped: bool) -> String {
 }
 
 /// Page and API over TLS, under whatever name they are asked for; plain HTTP leads there, but for what balancers ask.
-fn tls_sites(mode: TlsMode, app: &AppSpec) -> String {
+fn tls_sites(mode: TlsMode, app: &AppSpec, is_logged: bool) -> String {
+    let log = log(is_logged);
     let origin = app.public_url.as_ref().map(Origin::canonical).unwrap_or_default();
     let name = edge::name(app).unwrap_or_default();
     let tls = match mode {
@@ -162,7 +176,7 @@ fn tls_sites(mode: TlsMode, app: &AppSpec) -> String {
     let seconds = u64::from(app.tls.hsts_days) * 24 * 60 * 60;
     let hsts = format!("header Strict-Transport-Security max-age={seconds}");
     let site =
-        |addresses: &str, what: &str| format!("{addresses} {{{tls}\n\t{hsts}\n\timport {what}\n}}\n\n");
+        |addresses: &str, what: &str| format!("{addresses} {{{tls}{log}\n\t{hsts}\n\timport {what}\n}}\n\n");
     format!(
         "{}{}{}:{HTTP_PORT} {{
 	route {{

@@ -76,7 +76,7 @@ pub fn app_project(stack: &Stack, app: &AppSpec) -> Project {
         compose.labels = service_labels(stack, ComponentName::App, &compose.image);
     }
     let of_edge = secrets(EDGE, &edge::secrets(app));
-    let caddyfile = caddyfile::render(app, stack.spec.monitoring.is_some());
+    let caddyfile = caddyfile::render(app, stack.spec.monitoring.is_some(), stack.spec.logging.is_some());
     let mut project = Project {
         revision: Some(stack.spec.revision.to_string()),
         volumes: volumes(app, &empty.name),

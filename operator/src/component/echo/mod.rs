@@ -74,6 +74,8 @@ impl Component for Echo {
             endpoint: endpoint("/objects/greeting"),
             credentials: Some(credentials()),
             body: settings.object.clone(),
+            secrets: BTreeMap::new(),
+            probe: None,
         };
         let password = SecretKeySpec { secret: super::fixed("echo"), key: "password".to_owned() };
         let password = SecretFile { reference: password.into(), mode: 0o400, owner: Some(USER) };

@@ -1,0 +1,119 @@
+//! A configuration of Fluent Bit, in either of its two formats.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+/// How a configuration is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// As versions from 3.2 on prefer it.
+    Yaml,
+    /// As every version reads it.
+    Classic,
+}
+
+impl Syntax {
+    /// The one for the version that an image is of; the newer one where its name does not tell.
+    pub(super) fn of(image: &str) -> Self {
+        let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v');
+        let mut numbers = tag.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(major), Some(minor)) if (major, minor) < (3, 2) => Self::Classic,
+            _ => Self::Yaml,
+        }
+    }
+}
+
+/// Options of one part, in their order.
+#[derive(Clone, Debug)]
+pub(super) struct Section(Vec<(&'static str, String)>);
+
+impl Section {
+    pub(super) fn new(options: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(options.into_iter().collect())
+    }
+
+    fn value(&self) -> Value {
+        let options = self.0.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+        Value::Object(options.collect::<Map<_, _>>())
+    }
+}
+
+/// A configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    /// Files that are read before, by their paths.
+    pub(super) includes: Vec<String>,
+    pub(super) service: Section,
+    pub(super) inputs: Vec<Section>,
+    pub(super) filters: Vec<Section>,
+    pub(super) outputs: Vec<Section>,
+}
+
+impl Config {
+    pub(super) fn render(&self, syntax: Syntax) -> String {
+        let text = match syntax {
+            Syntax::Yaml => self.yaml(),
+            Syntax::Classic => self.classic(),
+        };
+        format!("# Written by tasktracker-operator; changes made here are taken back.\n{text}")
+    }
+
+    fn yaml(&self) -> String {
+        let values = |sections: &[Section]| sections.iter().map(Section::value).collect::<Vec<_>>();
+        let config = json!({
+            "includes": self.includes,
+            "service": self.service.value(),
+            "pipeline": {
+                "inputs": values(&self.inputs),
+                "filters": values(&self.filters),
+                "outputs": values(&self.outputs),
+            },
+        });
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        crate::json::serialized(serde_saphyr::to_string_with_options(&config, options))
+    }
+
+    fn classic(&self) -> String {
+        let mut text = String::new();
+        for path in &self.includes {
+            // Writing to a string does not fail.
+            let _: std::fmt::Result = writeln!(text, "@INCLUDE {path}");
+        }
+        let parts = [("SERVICE", std::slice::from_ref(&self.service))];
+        let parts = parts.into_iter().chain([
+            ("INPUT", self.inputs.as_slice()),
+            ("FILTER", self.filters.as_slice()),
+            ("OUTPUT", self.outputs.as_slice()),
+        ]);
+        for (kind, sections) in parts {
+            for Section(options) in sections {
+                let _: std::fmt::Result = write!(text, "\n[{kind}]\n");
+                for (name, value) in options {
+                    let _: std::fmt::Result = writeln!(text, "    {name} {value}");
+                }
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_follows_the_version_of_the_image() {
+        for (image, expected) in [
+            ("fluent/fluent-bit:1.8.15", Syntax::Classic),
+            ("fluent/fluent-bit:v3.1.9-debug", Syntax::Classic),
+            ("registry.example.com:5000/fluent-bit:3.2", Syntax::Yaml),
+            ("fluent/fluent-bit:5.1.1", Syntax::Yaml),
+            ("registry.example.com:5000/fluent-bit", Syntax::Yaml),
+            ("fluent/fluent-bit@sha256:22", Syntax::Yaml),
+        ] {
+            assert_eq!(Syntax::of(image), expected, "{image}");
+        }
+    }
+}

@@ -1,0 +1,489 @@
+-- Makes documents of the log store from records: of Docker's JSON files, of the host's own log, and of requests to the HTTP
+-- input. Whatever comes in, what goes out has only fields that the store knows, each with a value that it takes: a document
+-- that is refused would hold up all those that are sent with it. What cannot be a field is found in `message`.
+-- Loaded after a table `OWN` with what is the same for all documents of a host.
+
+local byte, find, format, gsub, lower = string.byte, string.find, string.format, string.gsub, string.lower
+local gmatch, match, sub, upper = string.gmatch, string.match, string.sub, string.upper
+local concat, floor, tonumber = table.concat, math.floor, tonumber
+
+-- Longest texts, in bytes: of a message, of a value beside it, and of that one's name.
+local MESSAGE, VALUE, NAME = 1048576, 4096, 256
+-- Most values beside the known fields, and how deep they are looked for.
+local VALUES, DEPTH = 200, 8
+-- In the place of bytes that are no text.
+local REPLACED = "\239\191\189"
+
+-- A text without bytes that are no UTF-8.
+local function text_of(bytes)
+  if not find(bytes, "[\128-\255]") then
+    return bytes
+  end
+  local parts, count, at, first, size = {}, 0, 1, 1, #bytes
+  while at <= size do
+    local one = byte(bytes, at)
+    local more = 0
+    if one >= 240 and one <= 244 then
+      more = 3
+    elseif one >= 224 and one < 240 then
+      more = 2
+    elseif one >= 194 and one < 224 then
+      more = 1
+    elseif one >= 128 then
+      more = -1
+    end
+    if more > 0 then
+      local two = byte(bytes, at + 1) or 0
+      -- Neither longer than it needs to be, nor half of a pair, nor beyond the last character.
+      local least = (one == 224 and 160) or (one == 240 and 144) or 128
+      local most = (one == 237 and 159) or (one == 244 and 143) or 191
+      if two < least or two > most then
+        more = -1
+      end
+      for place = at + 2, at + more do
+        local next = byte(bytes, place) or 0
+        if next < 128 or next > 191 then
+          more = -1
+          break
+        end
+      end
+    end
+    if more < 0 then
+      count = count + 1
+      parts[count] = sub(bytes, first, at - 1)
+      count = count + 1
+      parts[count] = REPLACED
+      at = at + 1
+      first = at
+    else
+      at = at + more + 1
+    end
+  end
+  parts[count + 1] = sub(bytes, first)
+  return concat(parts)
+end
+
+-- The beginning of a text, of so many bytes at most, without half a character at its end.
+local function cut(text, most)
+  if #text <= most then
+    return text
+  end
+  while most > 0 and byte(text, most + 1) >= 128 and byte(text, most + 1) < 192 do
+    most = most - 1
+  end
+  return sub(text, 1, most)
+end
+
+local ESCAPED = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
+
+-- A character by its number, as UTF-8.
+local function character(number)
+  if number < 128 then
+    return string.char(number)
+  elseif number < 2048 then
+    return string.char(192 + floor(number / 64), 128 + number % 64)
+  elseif number < 65536 then
+    return string.char(224 + floor(number / 4096), 128 + floor(number / 64) % 64, 128 + number % 64)
+  end
+  return string.char(
+    240 + floor(number / 262144), 128 + floor(number / 4096) % 64, 128 + floor(number / 64) % 64, 128 + number % 64)
+end
+
+-- A JSON string without its quotes, with its escapes as what they mean; nothing where one of them means nothing.
+local function unescaped(text)
+  if not find(text, "\\", 1, true) then
+    return text
+  end
+  local is_wrong = false
+  text = gsub(text, "\\u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(high, low)
+    return character(65536 + (tonumber(high, 16) - 55296) * 1024 + tonumber(low, 16) - 56320)
+  end)
+  text = gsub(text, "\\(.)(%x?%x?%x?%x?)", function(letter, digits)
+    if letter == "u" then
+      if #digits < 4 then
+        is_wrong = true
+        return ""
+      end
+      local number = tonumber(digits, 16)
+      if number >= 55296 and number < 57344 then
+        return REPLACED
+      end
+      return character(number)
+    end
+    return (ESCAPED[letter] or letter) .. digits
+  end)
+  if is_wrong then
+    return nil
+  end
+  return text
+end
+
+-- Where a JSON string ends that begins at a place: that of its closing quote.
+local function end_of_string(text, at)
+  local place = at + 1
+  while true do
+    local found = find(text, '["\\]', place)
+    if not found then
+      return nil
+    elseif byte(text, found) == 34 then
+      return found
+    end
+    place = found + 2
+  end
+end
+
+-- Keeps a value under its name, with those of that name before it, as in a list.
+local function keep(values, name, value)
+  if not name or value == "" then
+    return
+  end
+  values.count = values.count + 1
+  if values.count > VALUES then
+    values.is_cut = true
+    return
+  end
+  local known = values.of[name]
+  if known then
+    value = known .. " " .. value
+  else
+    values.names[#values.names + 1] = name
+  end
+  values.of[name] = value
+end
+
+-- A place for values.
+local function no_values()
+  return { of = {}, names = {}, count = 0 }
+end
+
+-- For what has no place of its own, because it is too deep.
+local NOWHERE = no_values()
+NOWHERE.count = VALUES
+
+local read_value
+
+-- Reads what is between the brackets of an object or a list; tells where that ends.
+local function read_inside(text, at, path, depth, values, is_object)
+  local closing = is_object and 125 or 93
+  local place = find(text, "[^ \t\r\n]", at + 1)
+  if not place then
+    return nil
+  elseif byte(text, place) == closing then
+    return place
+  end
+  while true do
+    local name = path
+    if is_object then
+      if byte(text, place) ~= 34 then
+        return nil
+      end
+      local ends = end_of_string(text, place)
+      if not ends then
+        return nil
+      end
+      name = unescaped(sub(text, place + 1, ends - 1))
+      if not name then
+        return nil
+      end
+      if path then
+        name = path .. "." .. name
+      end
+      place = find(text, "[^ \t\r\n]", ends + 1)
+      if not place or byte(text, place) ~= 58 then
+        return nil
+      end
+      place = find(text, "[^ \t\r\n]", place + 1)
+    end
+    if not place then
+      return nil
+    end
+    local ends = read_value(text, place, name, depth + 1, values)
+    place = ends and find(text, "[^ \t\r\n]", ends + 1)
+    if not place then
+      return nil
+    end
+    local after = byte(text, place)
+    if after == closing then
+      return place
+    elseif after ~= 44 then
+      return nil
+    end
+    place = find(text, "[^ \t\r\n]", place + 1)
+    if not place then
+      return nil
+    end
+  end
+end
+
+-- Reads a JSON value at a place, and keeps what is in it; tells where it ends, or nothing where it is none.
+read_value = function(text, at, path, depth, values)
+  local first = byte(text, at)
+  if first == 34 then
+    local ends = end_of_string(text, at)
+    local value = ends and unescaped(sub(text, at + 1, ends - 1))
+    if not value then
+      return nil
+    end
+    keep(values, path, value)
+    return ends
+  elseif first == 123 or first == 91 then
+    if depth >= 64 then
+      return nil
+    end
+    local is_kept = depth < DEPTH
+    local ends = read_inside(text, at, is_kept and path or nil, depth, is_kept and values or NOWHERE, first == 123)
+    if ends and not is_kept then
+      values.is_cut = true
+      keep(values, path, sub(text, at, ends))
+    end
+    return ends
+  end
+  local word = match(text, "^[%w%.%+%-]+", at)
+  if not word then
+    return nil
+  elseif word == "null" then
+    return at + 3
+  elseif word ~= "true" and word ~= "false" and not (find(word, "^%-?%d") and tonumber(word)) then
+    return nil
+  end
+  keep(values, path, word)
+  return at + #word - 1
+end
+
+-- The values in a text that is a JSON object, by the path to each; nothing where it is none.
+local function values_of_json(text)
+  local begins = find(text, "[^ \t\r\n]")
+  if not begins or byte(text, begins) ~= 123 then
+    return nil
+  end
+  local values = no_values()
+  local ends = read_inside(text, begins, nil, 0, values, true)
+  if not ends or find(text, "[^ \t\r\n]", ends + 1) then
+    return nil
+  end
+  return values
+end
+
+-- The values in a text of pairs such as `level=info msg="two words"`; nothing where it is none.
+local function values_of_pairs(text)
+  if not find(text, "^[%a_][%w_%.]*=") then
+    return nil
+  end
+  local values, at = no_values(), 1
+  while at <= #text do
+    local name, place = match(text, "^([%a_][%w_%.]*)=()", at)
+    if not name then
+      return nil
+    end
+    local value
+    if byte(text, place) == 34 then
+      local ends = end_of_string(text, place)
+      if not ends then
+        return nil
+      end
+      value, at = unescaped(sub(text, place + 1, ends - 1)), ends + 1
+      if not value then
+        return nil
+      end
+    else
+      value, at = match(text, "^([^ ]*)()", place)
+    end
+    keep(values, name, value)
+    at = match(text, "^ *()", at)
+  end
+  return values.count > 1 and values or nil
+end
+
+local LEVELS = {
+  trace = "trace", debug = "debug", info = "info", information = "info", notice = "info", log = "info",
+  warn = "warn", warning = "warn", err = "error", error = "error", severe = "error",
+  fatal = "fatal", critical = "fatal", crit = "fatal", alert = "fatal", emerg = "fatal", panic = "fatal",
+  i = "info", w = "warn", e = "error", f = "fatal",
+}
+
+local function level(value)
+  return LEVELS[lower(value)]
+end
+
+-- A word, such as an ID.
+local function word(value)
+  return #value <= 256 and value or nil
+end
+
+local function path_of(value)
+  return match(value, "^/[^?#]*") and cut(match(value, "^/[^?#]*"), 1024) or nil
+end
+
+local function status(value)
+  local number = tonumber(value)
+  return number and number >= 100 and number <= 999 and number == floor(number) and number or nil
+end
+
+-- A duration in units of so many nanoseconds, in nanoseconds.
+local function nanoseconds(unit)
+  return function(value)
+    local number = tonumber(value)
+    -- A hundred years, which a number of the store holds.
+    if not number or number < 0 or number * unit > 3e18 then
+      return nil
+    end
+    return floor(number * unit + 0.5)
+  end
+end
+
+-- A trace, from the header that carries it.
+local function trace(value)
+  return match(value, "^%x%x%-(%x+)%-%x+%-%x%x$")
+end
+
+-- Fields by the names that programs have for them: the field, and what makes its value.
+local KNOWN = {
+  level = { "log.level", level }, lvl = { "log.level", level }, severity = { "log.level", level },
+  ["log.level"] = { "log.level", level },
+  logger = { "log.logger", word }, target = { "log.logger", word }, ["log.logger"] = { "log.logger", word },
+  trace_id = { "trace.id", word }, traceId = { "trace.id", word }, traceID = { "trace.id", word },
+  ["trace.id"] = { "trace.id", word },
+  ["request.headers.Traceparent"] = { "trace.id", trace },
+  request_id = { "http.request.id", word }, requestId = { "http.request.id", word },
+  ["fields.request_id"] = { "http.request.id", word }, ["http.request.id"] = { "http.request.id", word },
+  ["resp_headers.X-Request-Id"] = { "http.request.id", word },
+  method = { "http.request.method", word }, ["fields.method"] = { "http.request.method", word },
+  ["request.method"] = { "http.request.method", word },
+  ["http.request.method"] = { "http.request.method", word },
+  status = { "http.response.status_code", status }, ["fields.status"] = { "http.response.status_code", status },
+  status_code = { "http.response.status_code", status },
+  ["http.response.status_code"] = { "http.response.status_code", status },
+  path = { "url.path", path_of }, uri = { "url.path", path_of }, ["fields.path"] = { "url.path", path_of },
+  ["request.uri"] = { "url.path", path_of }, ["url.path"] = { "url.path", path_of },
+  latency_ms = { "event.duration", nanoseconds(1e6) }, ["fields.latency_ms"] = { "event.duration", nanoseconds(1e6) },
+  duration_ms = { "event.duration", nanoseconds(1e6) }, duration = { "event.duration", nanoseconds(1e9) },
+  ["event.duration"] = { "event.duration", nanoseconds(1) },
+  user_id = { "user.id", word }, ["fields.user_id"] = { "user.id", word }, ["user.id"] = { "user.id", word },
+}
+
+-- Names of what a line says, the first that is there.
+local MESSAGES = { "message", "msg", "fields.message" }
+-- What says again what the document has anyway.
+local SAID = {
+  timestamp = true, time = true, ts = true, ["@timestamp"] = true,
+  ["ecs.version"] = true, ["service.name"] = true,
+}
+
+-- Puts values into a document: into the fields that are known, and the others beside them.
+local function put_values(document, values, original)
+  local message
+  for _, name in ipairs(MESSAGES) do
+    if values.of[name] then
+      message = name
+      break
+    end
+  end
+  local others, is_cut = nil, values.is_cut
+  for _, name in ipairs(values.names) do
+    local value, known = values.of[name], KNOWN[name]
+    local made = known and not document[known[1]] and known[2](value)
+    if made then
+      document[known[1]] = made
+    elseif name ~= message and not SAID[name] then
+      if #name > NAME or #value > VALUE then
+        name, value, is_cut = cut(name, NAME), cut(value, VALUE), true
+      end
+      if find(name, "%z") then
+        name = gsub(name, "%z", REPLACED)
+      end
+      others = others or {}
+      others[name] = value
+    end
+  end
+  document.fields = others
+  -- Everything is found as text: where something of it has no field, as it was written.
+  document.message = message and not is_cut and values.of[message] or original
+end
+
+-- The level that stands at the beginning of a line of text, behind a time or a name: in capital letters, or in brackets.
+local function level_of(text)
+  local count = 0
+  for before, found, after in gmatch(sub(text, 1, 80), "(.?)%f[%a](%a+)%f[%A](.?)") do
+    local is_marked = found == upper(found) or (before == "[" and after == "]") or after == ":"
+    if #found > 2 and is_marked and LEVELS[lower(found)] then
+      return LEVELS[lower(found)]
+    end
+    count = count + 1
+    if count == 6 then
+      return nil
+    end
+  end
+  return nil
+end
+
+-- A number that the same text has always, and another text hardly ever.
+local function digest(text)
+  local low, high = 5381, 52711
+  for place = 1, #text do
+    local one = byte(text, place)
+    low = (low * 33 + one) % 4294967296
+    high = (high * 31 + one) % 4294967296
+  end
+  return format("%08x%08x", low, high)
+end
+
+local function masked(text)
+  for _, mask in ipairs(OWN.masks) do
+    text = gsub(text, mask[1], mask[2])
+  end
+  return text
+end
+
+-- A document with a text in it, of a service at a moment.
+local function document(text, service, component)
+  text = masked(text_of(text))
+  local made = {
+    ["service.name"] = service,
+    ["service.environment"] = OWN.environment,
+    ["host.name"] = OWN.host,
+    stack = OWN.stack,
+    component = component,
+    index = "tasktracker-logs-" .. gsub(lower(service), "[^%w_%-%.]", "-") .. "-" .. OWN.environment,
+  }
+  text = cut(text, MESSAGE)
+  local values = values_of_json(text) or values_of_pairs(text)
+  if values then
+    put_values(made, values, text)
+  else
+    made.message = text
+    made["log.level"] = level_of(text)
+  end
+  return made
+end
+
+-- A line of a container: of this stack, and not of whoever reads it.
+local function line_of(timestamp, record)
+  local labels = record.attrs
+  if type(labels) ~= "table" or labels["tasktracker.dev/stack"] ~= OWN.stack or type(record.log) ~= "string" then
+    return nil
+  end
+  local service = labels["com.docker.compose.service"] or "unknown"
+  local line = gsub(record.log, "[\r\n]+$", "")
+  if service == OWN.reader or line == "" then
+    return nil
+  end
+  local made = document(line, service, labels["tasktracker.dev/component"])
+  made["container.name"] = labels.tag
+  made.stream = record.stream
+  made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
+    .. digest((labels.tag or "") .. (record.stream or "") .. line)
+  return made
+end
+
+-- Called for each record of a container's file.
+function container(tag, timestamp, record)
+  local is_made, made = pcall(line_of, timestamp, record)
+  if not is_made then
+    -- A mistake in here must not cost a line, nor those that came with it.
+    made = { message = cut(text_of(tostring(record.log)), MESSAGE), fields = { mistake = cut(text_of(tostring(made)), VALUE) } }
+  end
+  if not made then
+    return -1, timestamp, record
+  end
+  return 2, timestamp, made
+end

@@ -1,0 +1,168 @@
+//! What containers write reaches the log store that the stack brings along, and nobody else is let in there.
+
+use std::net::SocketAddr;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tasktracker_testbed::{DemoHost, http, http_as, images};
+
+use crate::stage::{Stage, phase, wait_until};
+
+const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
+const ELASTICSEARCH: &str = "tt-staging-logging-elasticsearch-1";
+
+fn stage(name: &str) -> Stage {
+    let stage = Stage::new(name);
+    for image in [images::elasticsearch, images::fluent_bit] {
+        let archive = image(&stage.host, &mut |line| println!("{line}")).unwrap();
+        stage.host.load_image(&archive).unwrap();
+    }
+    for (key, value) in
+        [("password", "of-admin"), ("shipperPassword", "of-shipper"), ("readerPassword", "of-reader")]
+    {
+        stage.write_value("logging", key, value.as_bytes());
+    }
+    stage
+}
+
+fn stack(stage: &Stage, more: &str) -> String {
+    let text = stage.stack("staging", "r1", POLICY).replace("roles: [app]", "roles: [app, logging]");
+    format!(
+        "{text}  logging: {{elasticsearch: {{{more}resources: {{limits: {{memory: 1Gi, cpu: \"2\"}}}}}}, fluentBit: {{image: \"{}\"}}}}\n",
+        images::FLUENT_BIT
+    )
+}
+
+/// Who asks the store.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    stage: &'a Stage,
+    user: &'a str,
+    password: &'a str,
+}
+
+impl<'a> Asker<'a> {
+    fn of(stage: &'a Stage, user: &'a str) -> Self {
+        let password = match user {
+            "admin" => "of-admin",
+            "shipper" => "of-shipper",
+            _ => "of-reader",
+        };
+        Self { stage, user, password }
+    }
+
+    /// Status and body; 0 where nobody answers.
+    fn ask(&self, request: &str) -> (u16, Value) {
+        let credentials = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));
+        let answer = http_as(at(self.stage), &credentials, request).unwrap_or_default();
+        (answer.0, serde_json::from_str(&answer.1).unwrap_or_default())
+    }
+
+    /// Documents that fit a query, oldest first.
+    fn found(&self, query: &Value) -> Vec<Value> {
+        let body = json!({ "size": 1000, "query": query, "sort": ["@timestamp"] });
+        let (_, answer) = self.ask(&format!("POST /tasktracker-logs-*/_search\n{body}"));
+        let hits = answer["hits"]["hits"].as_array().cloned().unwrap_or_default();
+        hits.into_iter().map(|hit| hit["_source"].clone()).collect()
+    }
+}
+
+fn at(stage: &Stage) -> SocketAddr {
+    SocketAddr::new(stage.host.address(), 9200)
+}
+
+#[test]
+#[ignore = "takes long: `cargo xtask soak logging`"]
+fn soak_lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone() {
+    let stage = stage("logging");
+    stage.write_stack("staging.yaml", &stack(&stage, ""));
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+
+    phase("a request");
+    let (status, _) = stage.http(3500, "POST /api/tasks\n{\"title\": \"one\"}");
+    assert_eq!(status, 201);
+    let reader = Asker::of(&stage, "reader");
+    let created = || {
+        reader.found(&json!({ "bool": { "filter": [
+            { "term": { "service.name": "backend" } },
+            { "term": { "http.request.method": "POST" } },
+        ] } }))
+    };
+    wait_until(format_args!("it is found: {}", operator.said()), || !created().is_empty());
+    let found = created();
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected = json!({
+        "service.name": "backend", "service.environment": "test", "host.name": "app-1", "stack": "default/staging",
+        "component": "app", "log.level": "info", "http.response.status_code": 201, "message": "request", "stream": "stdout",
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&found[0][field], value, "{field}: {}", found[0]);
+    }
+
+    phase("nobody does more than their part");
+    assert_eq!(http(at(&stage), "GET /").unwrap().0, 401);
+    let of = |user| Asker::of(&stage, user);
+    let index = "tasktracker-logs-other-test-2026.01.01";
+    for (user, request, expected) in [
+        ("shipper", format!("POST /{index}/_doc\n{{\"message\": \"a\"}}"), 201),
+        ("shipper", format!("GET /{index}/_search"), 403),
+        ("shipper", format!("DELETE /{index}"), 403),
+        ("shipper", "POST /elsewhere/_doc\n{\"message\": \"a\"}".to_owned(), 403),
+        ("shipper", "GET /_security/user".to_owned(), 403),
+        ("reader", format!("GET /{index}/_search"), 200),
+        ("reader", format!("POST /{index}/_doc\n{{\"message\": \"a\"}}"), 403),
+        ("reader", format!("DELETE /{index}"), 403),
+        ("elastic", "GET /".to_owned(), 401),
+    ] {
+        let (status, answer) = of(user).ask(&request);
+        assert_eq!(status, expected, "{user}: {request}: {answer}");
+    }
+    let shown = stage.on_host("ps -eo args; docker ps -aq | xargs docker inspect");
+    assert!(!shown.contains("of-admin") && !shown.contains("of-shipper"), "a password is seen");
+
+    phase("what somebody changes comes back");
+    let admin = of("admin");
+    let shorter =
+        json!({ "policy": { "phases": { "delete": { "min_age": "1d", "actions": { "delete": {} } } } } });
+    for request in [
+        format!("PUT /_ilm/policy/tasktracker-logs\n{shorter}"),
+        "DELETE /_index_template/tasktracker-logs".to_owned(),
+        "DELETE /_security/user/reader".to_owned(),
+        "PUT /_security/role/shipper\n{\"cluster\": [\"all\"]}".to_owned(),
+    ] {
+        let (status, answer) = admin.ask(&request);
+        assert_eq!(status, 200, "{request}: {answer}");
+    }
+    let is_back = || {
+        let policy = admin.ask("GET /_ilm/policy/tasktracker-logs").1;
+        let role = admin.ask("GET /_security/role/shipper").1;
+        policy["tasktracker-logs"]["policy"]["phases"]["delete"]["min_age"] == "30d"
+            && admin.ask("GET /_index_template/tasktracker-logs").0 == 200
+            && reader.ask("GET /_security/_authenticate").0 == 200
+            && role["shipper"]["cluster"] == json!([])
+    };
+    wait_until(format_args!("it is back: {}", operator.said()), is_back);
+    operator.wait_until_ready("staging");
+
+    phase("other passwords");
+    let life = format!("docker inspect -f '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {ELASTICSEARCH}");
+    let before = stage.on_host(&life);
+    for (key, user) in [("password", "admin"), ("shipperPassword", "shipper"), ("readerPassword", "reader")] {
+        let password = format!("new-of-{user}");
+        stage.write_value("logging", key, password.as_bytes());
+        let new = Asker { password: &password, ..of(user) };
+        wait_until(format_args!("{user} has the new one: {}", operator.said()), || {
+            new.ask("GET /_security/_authenticate").0 == 200
+        });
+        assert_eq!(of(user).ask("GET /_security/_authenticate").0, 401, "{user} has the old one, too");
+    }
+    operator.wait_until_ready("staging");
+    assert_eq!(stage.on_host(&life), before, "it was not started anew");
+    let (status, _) = stage.http(3500, "POST /api/tasks\n{\"title\": \"two\"}");
+    assert_eq!(status, 201);
+    let reader = Asker { password: "new-of-reader", ..reader };
+    let filter = json!({ "bool": { "filter": [{ "term": { "http.request.method": "POST" } }, { "term": { "service.name": "backend" } }] } });
+    wait_until(format_args!("documents come: {}", operator.said()), || reader.found(&filter).len() == 2);
+    operator.stop();
+}
