@@ -334,7 +334,7 @@ fn mutants(rules: &Value, trial: &Trial) -> Vec<(String, bool, Value)> {
     for label in rule["labels"].as_object().unwrap().keys() {
         add(format!("another {label}"), false, &|rule| rule["labels"][label] = "other".into());
         add(format!("without {label}"), false, &|rule| {
-            drop(rule["labels"].as_object_mut().unwrap().remove(label))
+            drop(rule["labels"].as_object_mut().unwrap().remove(label));
         });
     }
     for annotation in rule["annotations"].as_object().unwrap().keys() {
