@@ -58,8 +58,9 @@ fn proxy(service: &str, port: u16, depth: usize) -> String {
     lines.replace('\n', &format!("\n{}", "\t".repeat(depth)))
 }
 
-/// Names each request, unless it has a name, so that its lines are found in every service; who asked is told, too.
-const NAMED: &str = "@unnamed not header X-Request-Id *
+/// Names each request, unless it has a name that every service takes, so that its lines are found in each; who asked is told,
+/// too.
+const NAMED: &str = "@unnamed not header_regexp X-Request-Id ^[!-~]{1,128}$
 		request_header @unnamed X-Request-Id {http.request.uuid}
 		header X-Request-Id {http.request.header.X-Request-Id}
 		";

@@ -48,7 +48,7 @@ const WORDS: [&str; 15] = [
 
 /// Every object, in the order in which one needs another.
 pub(super) fn all(logging: &LoggingSpec) -> Vec<ApiObject> {
-    let mut all = vec![policy(logging), component_template(), index_template()];
+    let mut all = vec![policy(logging), index_template()];
     all.extend(USERS.iter().flat_map(|user| [role(user), account(user)]));
     all
 }
@@ -80,28 +80,22 @@ fn mappings() -> Value {
     json!({ "dynamic": "false", "subobjects": false, "properties": properties })
 }
 
-/// Settings as they are answered: below `index`, every value a text.
-fn component_template() -> ApiObject {
-    let body = json!({ "template": {
-        "settings": { "index": {
-            "codec": "best_compression",
-            "lifecycle": { "name": LOGS },
-            "mapping": { "ignore_malformed": "true" },
-            "number_of_replicas": "0",
-            "number_of_shards": "1",
-            "refresh_interval": "2s",
-        } },
-        "mappings": mappings(),
-    } });
-    let read = json!({ "component_templates": [{ "component_template": body.clone() }] });
-    object(&format!("/_component_template/{LOGS}"), body, read)
-}
-
+/// Settings as they are answered: below `index`, every value a text. In one template, so that nothing else in it makes
+/// others of them.
 fn index_template() -> ApiObject {
+    let settings = json!({ "index": {
+        "codec": "best_compression",
+        "lifecycle": { "name": LOGS },
+        "mapping": { "ignore_malformed": "true" },
+        "number_of_replicas": "0",
+        "number_of_shards": "1",
+        "refresh_interval": "2s",
+    } });
     let body = json!({
         "index_patterns": [format!("{LOGS}-*")],
-        "composed_of": [LOGS],
+        "composed_of": [],
         "priority": 500,
+        "template": { "settings": settings, "mappings": mappings() },
     });
     let read = json!({ "index_templates": [{ "index_template": body.clone() }] });
     object(&format!("/_index_template/{LOGS}"), body, read)
@@ -109,7 +103,7 @@ fn index_template() -> ApiObject {
 
 fn role(user: &User) -> ApiObject {
     let indices = json!([{ "names": [format!("{LOGS}-*")], "privileges": user.privileges }]);
-    let body = json!({ "cluster": [], "indices": indices });
+    let body = json!({ "cluster": [], "indices": indices, "applications": [], "run_as": [] });
     let read = json!({ user.name: body.clone() });
     object(&format!("/_security/role/{}", user.name), body, read)
 }

@@ -16,10 +16,11 @@ pub(super) enum Syntax {
 impl Syntax {
     /// The one for the version that an image is of; the newer one where its name does not tell.
     pub(super) fn of(image: &str) -> Self {
+        let image = image.split('@').next().unwrap_or(image);
         let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v');
         let mut numbers = tag.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
         match (numbers.next(), numbers.next()) {
-            (Some(major), Some(minor)) if (major, minor) < (3, 2) => Self::Classic,
+            (Some(major), minor) if (major, minor.unwrap_or(2)) < (3, 2) => Self::Classic,
             _ => Self::Yaml,
         }
     }
@@ -112,6 +113,9 @@ mod tests {
             ("fluent/fluent-bit:5.1.1", Syntax::Yaml),
             ("registry.example.com:5000/fluent-bit", Syntax::Yaml),
             ("fluent/fluent-bit@sha256:22", Syntax::Yaml),
+            ("fluent/fluent-bit:1.8.15@sha256:22", Syntax::Classic),
+            ("fluent/fluent-bit:2", Syntax::Classic),
+            ("fluent/fluent-bit:3", Syntax::Yaml),
         ] {
             assert_eq!(Syntax::of(image), expected, "{image}");
         }

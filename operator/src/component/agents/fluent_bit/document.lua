@@ -14,8 +14,11 @@ local VALUES, DEPTH = 200, 8
 -- In the place of bytes that are no text.
 local REPLACED = "\239\191\189"
 
--- A text without bytes that are no UTF-8.
+-- A text without bytes that are no UTF-8, and without control characters but for tabs and line breaks.
 local function text_of(bytes)
+  if find(bytes, "[%z\1-\8\11\12\14-\31\127]") then
+    bytes = gsub(bytes, "[%z\1-\8\11\12\14-\31\127]", REPLACED)
+  end
   if not find(bytes, "[\128-\255]") then
     return bytes
   end
@@ -74,11 +77,14 @@ local function cut(text, most)
   return sub(text, 1, most)
 end
 
-local ESCAPED = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
+local ESCAPED = { b = REPLACED, f = "\n", n = "\n", r = "\r", t = "\t", ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
 
--- A character by its number, as UTF-8.
+-- A character by its number, as UTF-8; what is none, half of a pair, or a control character is replaced.
 local function character(number)
-  if number < 128 then
+  local is_control = (number < 32 and number ~= 9 and number ~= 10 and number ~= 13) or number == 127
+  if is_control or (number >= 55296 and number < 57344) then
+    return REPLACED
+  elseif number < 128 then
     return string.char(number)
   elseif number < 2048 then
     return string.char(192 + floor(number / 64), 128 + number % 64)
@@ -94,28 +100,32 @@ local function unescaped(text)
   if not find(text, "\\", 1, true) then
     return text
   end
-  local is_wrong = false
-  text = gsub(text, "\\u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(high, low)
-    return character(65536 + (tonumber(high, 16) - 55296) * 1024 + tonumber(low, 16) - 56320)
-  end)
-  text = gsub(text, "\\(.)(%x?%x?%x?%x?)", function(letter, digits)
+  local is_wrong, high, high_ends = false, nil, nil
+  local plain = gsub(text, "()\\(.)(%x?%x?%x?%x?)()", function(at, letter, digits, ends)
     if letter == "u" then
       if #digits < 4 then
         is_wrong = true
         return ""
       end
       local number = tonumber(digits, 16)
-      if number >= 55296 and number < 57344 then
-        return REPLACED
+      if number >= 56320 and number < 57344 and high and at == high_ends then
+        return character(65536 + (high - 55296) * 1024 + number - 56320)
+      elseif number >= 55296 and number < 56320 and find(text, "^\\u[dD][c-fC-F]%x%x", ends) then
+        high, high_ends = number, ends
+        return ""
       end
       return character(number)
     end
-    return (ESCAPED[letter] or letter) .. digits
+    if not ESCAPED[letter] then
+      is_wrong = true
+      return ""
+    end
+    return ESCAPED[letter] .. digits
   end)
   if is_wrong then
     return nil
   end
-  return text
+  return plain
 end
 
 -- Where a JSON string ends that begins at a place: that of its closing quote.
@@ -185,8 +195,8 @@ local function read_inside(text, at, path, depth, values, is_object)
       if not name then
         return nil
       end
-      if path then
-        name = path .. "." .. name
+      if path and values.count < VALUES then
+        name = #path > NAME and path or path .. "." .. name
       end
       place = find(text, "[^ \t\r\n]", ends + 1)
       if not place or byte(text, place) ~= 58 then
@@ -324,7 +334,8 @@ local function nanoseconds(unit)
   return function(value)
     local number = tonumber(value)
     -- A hundred years, which a number of the store holds.
-    if not number or number < 0 or number * unit > 3e18 then
+    -- No comparison holds for what is no number, which has a name in some programs' lines.
+    if not number or not (number >= 0 and number * unit <= 3e18) then
       return nil
     end
     return floor(number * unit + 0.5)
@@ -363,11 +374,9 @@ local KNOWN = {
 
 -- Names of what a line says, the first that is there.
 local MESSAGES = { "message", "msg", "fields.message" }
--- What says again what the document has anyway.
-local SAID = {
-  timestamp = true, time = true, ts = true, ["@timestamp"] = true,
-  ["ecs.version"] = true, ["service.name"] = true,
-}
+-- What says again what the document has anyway, where it looks like this.
+local TIME = "^[%d%-:T%.Z%+, ]+$"
+local SAID = { timestamp = TIME, time = TIME, ts = TIME, ["@timestamp"] = TIME, ["ecs.version"] = "^[%d%.]+$" }
 
 -- Puts values into a document: into the fields that are known, and the others beside them.
 local function put_values(document, values, original)
@@ -384,12 +393,12 @@ local function put_values(document, values, original)
     local made = known and not document[known[1]] and known[2](value)
     if made then
       document[known[1]] = made
-    elseif name ~= message and not SAID[name] then
+    end
+    -- Of a path, what stands behind it is kept, too.
+    local is_whole = made and (known[2] ~= path_of or made == value)
+    if not is_whole and name ~= message and not (SAID[name] and find(value, SAID[name])) then
       if #name > NAME or #value > VALUE then
         name, value, is_cut = cut(name, NAME), cut(value, VALUE), true
-      end
-      if find(name, "%z") then
-        name = gsub(name, "%z", REPLACED)
       end
       others = others or {}
       others[name] = value
@@ -456,6 +465,15 @@ local function document(text, service, component)
   return made
 end
 
+-- A line without the breaks at its end. A pattern would look from each of many to the end.
+local function without_end(line)
+  local size = #line
+  while size > 0 and (byte(line, size) == 10 or byte(line, size) == 13) do
+    size = size - 1
+  end
+  return sub(line, 1, size)
+end
+
 -- A line of a container: of this stack, and not of whoever reads it.
 local function line_of(timestamp, record)
   local labels = record.attrs
@@ -463,7 +481,7 @@ local function line_of(timestamp, record)
     return nil
   end
   local service = labels["com.docker.compose.service"] or "unknown"
-  local line = gsub(record.log, "[\r\n]+$", "")
+  local line = without_end(record.log)
   if service == OWN.reader or line == "" then
     return nil
   end
@@ -471,7 +489,7 @@ local function line_of(timestamp, record)
   made["container.name"] = labels.tag
   made.stream = record.stream
   made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
-    .. digest((labels.tag or "") .. (record.stream or "") .. line)
+    .. digest(OWN.host .. (labels.tag or "") .. (record.stream or "") .. line)
   return made
 end
 
