@@ -322,7 +322,7 @@ fn soak_a_busy_processor_calls_whoever_is_named_for_it() {
             scene.stage.as_root("for each in $(seq $(nproc)); do timeout 240 sh -c 'while :; do :; done' >/dev/null 2>&1 & done");
         },
         ends: |scene| {
-            scene.stage.as_root("pkill -f 'while :; do :; done'");
+            scene.stage.as_root("pkill -f '[w]hile :; do :; done'");
         },
         told: (Receiver::Chat, "InstanceHighCpuUsage"),
     };
