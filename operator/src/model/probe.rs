@@ -40,7 +40,7 @@ pub type ProbeResults = BTreeMap<(String, Probe), Result<(), ProbeFailure>>;
 /// Something for users that they do not get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unserved {
-    /// Port of the host and path, such as `3500/`.
+    /// Port of the host and path, such as `3500/`; of a container that hangs, its name.
     pub path: String,
     /// The service at which the answer is lost.
     pub service: String,

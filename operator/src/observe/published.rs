@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Depth, Observed, Prober, is_ready, probes::evaluate};
 use crate::{
-    host::{Container, Error, Host, ServiceAddress},
+    host::{Container, Error, Health, Host, HttpAnswer, ServiceAddress},
     model::{LastPublished, ProbeFailure, Unserved},
     project::{BlueGreen, Endpoint, Expect, PublishedProbe},
     release::Release,
@@ -66,8 +66,8 @@ fn state(observed: &Observed) -> String {
     state
 }
 
-/// Asks what a release publishes, where all of its containers serve by their own account. Where an answer was lost
-/// `before` and still is, the hop is known.
+/// Asks what a release publishes, where all of its services serve by their own account; else, who gives no sign of life.
+/// Where an answer was lost `before` and still is, the hop is known.
 ///
 /// # Errors
 /// When the host cannot be reached.
@@ -77,8 +77,9 @@ async fn unserved(
     containers: &[Container],
     before: Vec<Unserved>,
 ) -> Result<Vec<Unserved>, Error> {
-    if !all_serve(release, containers) {
-        return Ok(Vec::new());
+    let hung = hung(host, release, containers).await?;
+    if !hung.is_empty() || !all_serve(release, containers) {
+        return Ok(hung);
     }
     let lost = lost(host, release).await?.into_iter().map(async |lost| {
         match before.iter().find(|known| known.path == lost.path() && !known.is_own_word) {
@@ -87,6 +88,41 @@ async fn unserved(
         }
     });
     Ok(try_join_all(lost).await?.into_iter().flatten().collect())
+}
+
+/// The containers behind a proxy that fail their own health check and answer nothing, not even that they cannot serve: a
+/// process that hangs. It may hold what its successor needs, such as a lock on the database.
+async fn hung(host: &Host, release: &Release, containers: &[Container]) -> Result<Vec<Unserved>, Error> {
+    let behind = release.project.blue_green().flat_map(|(service, how)| {
+        let path = how.paths.first().map_or("/", String::as_str);
+        let running = release.running(service, containers);
+        let unhealthy = running.filter(|container| container.health == Health::Unhealthy);
+        unhealthy.map(move |container| (service, container, Endpoint::new(how.port, path.to_owned())))
+    });
+    let asked = behind.map(async |(service, container, endpoint)| {
+        let Some(address) = address(release, container, &endpoint) else { return Ok(None) };
+        let HttpAnswer::NoAnswer(found) = host.http_get(address, &endpoint.path, None).await? else {
+            return Ok(None);
+        };
+        Ok::<_, Error>(Some(Unserved {
+            path: container.name.clone(),
+            service: service.clone(),
+            container: Some(container.name.clone()),
+            found: format!("{} itself: {found}", container.name),
+            ..Unserved::default()
+        }))
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+}
+
+/// Where a container is asked itself.
+fn address<'a>(
+    release: &'a Release,
+    container: &'a Container,
+    endpoint: &'a Endpoint,
+) -> Option<ServiceAddress<'a>> {
+    let prober = Prober { release, secrets: &Values::default(), key: None, now: ANY_TIME };
+    prober.address(container, endpoint)
 }
 
 /// An answer that users do not get.
@@ -163,8 +199,7 @@ async fn ask_container(
     endpoint: Endpoint,
     expect: &Expect,
 ) -> Result<Option<Result<(), String>>, Error> {
-    let prober = Prober { release, secrets: &Values::default(), key: None, now: ANY_TIME };
-    let Some(address) = prober.address(container, &endpoint) else {
+    let Some(address) = address(release, container, &endpoint) else {
         return Ok(Some(Err("no address in the stack's network".to_owned())));
     };
     let answer = host.http_get(address, &endpoint.path, None).await?;

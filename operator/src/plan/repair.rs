@@ -61,6 +61,10 @@ fn action(
         }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
+        // What hangs serves nobody, and may hold what another one beside it would need.
+        DriftKind::Unhealthy if hangs(item, observed) && tries(item, observed).is_none() => {
+            Action::Restart { service: service()?, container: container()?, at_once: true }
+        }
         // What does not serve is not waited for: another one comes up beside it where that can be. Where that one does not
         // serve either, nothing is gained by ending the first, which may recover by itself: its database may be away.
         DriftKind::Unhealthy
@@ -125,6 +129,11 @@ fn step(item: &DriftItem, applied: &Release, observed: &Observed) -> Option<u32>
         () if applied.project.is_reloaded(service) => tried,
         () => tried + 1,
     })
+}
+
+/// Whether a container answers nothing, not even that it cannot serve.
+fn hangs(item: &DriftItem, observed: &Observed) -> bool {
+    observed.unserved.iter().any(|one| !one.is_own_word && one.container.is_some() && one.container == item.path)
 }
 
 fn unserved<'a>(item: &DriftItem, observed: &'a Observed) -> Option<&'a Unserved> {

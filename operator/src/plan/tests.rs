@@ -130,6 +130,34 @@ fn what_is_ill_is_not_ended_where_another_one_beside_it_was_ill_too() {
 }
 
 #[test]
+fn what_hangs_is_ended_first_and_replaced_where_that_did_not_help() {
+    let hung = |is_own_word| Unserved {
+        path: "tt-b-1".to_owned(),
+        container: Some("tt-b-1".to_owned()),
+        is_own_word,
+        ..Unserved::default()
+    };
+    for (unserved, tried, expected) in [
+        (None, false, "replace tt-b-1"),
+        (Some(hung(true)), false, "replace tt-b-1"),
+        (Some(hung(false)), false, "restart tt-b-1 at once"),
+        (Some(hung(false)), true, "replace tt-b-1"),
+    ] {
+        let (desired, mut observed) = (project("a"), observed("a"));
+        let ill = [item(DriftKind::Unhealthy, Some("backend"), Some("tt-b-1"))];
+        observed.unserved.extend(unserved);
+        let ledger = observed.ledger.as_mut().unwrap();
+        let cause = [(DriftKind::Unhealthy, ill[0].path.clone())].into();
+        if tried {
+            ledger.attempts = ledger.attempts_after(&cause, Tried::Done, &ill);
+        }
+        let plan = plan(&ill, None, &desired, &observed, &PolicySpec::default(), Approval::Policy);
+        let words: Vec<String> = plan.repairs.iter().map(|repair| repair.action.words()).collect();
+        assert_eq!(words, [expected], "{:?} {tried}", observed.unserved);
+    }
+}
+
+#[test]
 fn where_users_get_no_answer_each_step_is_tried_once_and_then_a_person() {
     let words = |service: &str, unserved: Unserved, tried: u32| {
         let (desired, mut observed) = (project("a"), observed("a"));

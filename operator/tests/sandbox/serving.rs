@@ -252,3 +252,27 @@ fn what_docker_can_put_right_in_place_costs_users_nothing() {
     operator.wait_until_ready("staging");
     operator.stop();
 }
+
+#[test]
+fn a_backend_that_hangs_with_the_database_locked_is_ended() {
+    let stage = Stage::new("hung");
+    let policy = "  policy: {rollout: {soak: 1s, drainTimeout: 1s, healthTimeout: 10s}}\n";
+    stage.write_stack("staging.yaml", &stage.stack("staging", "r1", policy));
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    let users = Users::start(stage.page(), "hung");
+    let said = operator.log().len();
+    // The byte that SQLite locks while it writes; requests create tasks all the while.
+    stage.as_root(
+        "pid=$(docker inspect --format '{{.State.Pid}}' tt-staging-app-backend-1)
+         until kill -STOP $pid; grep -qE \"POSIX .* WRITE $pid .* 120 120\" /proc/locks; do kill -CONT $pid; sleep 0.01; done",
+    );
+    wait_until(format_args!("users are served again: {}", operator.said()), || {
+        since(&operator, said).contains("repairing: restart tt-staging-app-backend-1 at once")
+            && is_served(&stage)
+            && operator.is_ready("staging")
+    });
+    assert!(!users.stop().failures.is_empty());
+    assert_eq!(stage.json(&["status"]).0, 0);
+    operator.stop();
+}
