@@ -66,8 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             scenarios("what monitoring tells, and takes up", "monitoring::", 1)
         }
         Name::Logging => {
-            packages::logging::fluent_bit(&mut |line| say(line))?;
-            packages::logging::elasticsearch(&mut |line| say(line))?;
+            packages::logging::ensure(&mut |line| say(line))?;
             scenarios("what reaches the log store", "logging::soak_", 1)
         }
         Name::Fuzz => fuzz(options.seconds),

@@ -21,12 +21,17 @@ const REVISIONS: [&str; 2] = ["r1", "r2"];
 const PACKAGES: &str = "packages";
 const COMPOSE: &str = "Compose, with Go";
 const PROMETHEUS: &str = "Prometheus, with Go";
+const LOGGING: &str = "Elasticsearch, with Maven, and Fluent Bit, with CMake";
 const CONTROL_PLANE: &str = "Kubernetes control plane, with Go";
 const CLIPPY: &str = "clippy";
 const DOCUMENTATION: &str = "examples in the documentation";
 /// What tests need of that, by a part of their names, the first that fits: whatever is not there yet, a test would build itself.
-const NEEDS: [(&str, &str); 3] =
-    [("kubernetes::", CONTROL_PLANE), ("monitoring::", PROMETHEUS), ("newer_engine", COMPOSE)];
+const NEEDS: [(&str, &str); 4] = [
+    ("kubernetes::", CONTROL_PLANE),
+    ("logging::", LOGGING),
+    ("monitoring::", PROMETHEUS),
+    ("newer_engine", COMPOSE),
+];
 /// Tests on three hosts, by a part of their names: two of them at a time would wait for the machine.
 const HEAVY: [&str; 2] = ["fleet::", "components::"];
 /// How long one test may take: one that hangs ends, on whatever machine.
@@ -82,6 +87,7 @@ fn needs() -> Vec<Job> {
         Job::new(PACKAGES, packages::ensure_for_tests),
         Job::new(COMPOSE, |say| packages::newer::compose(say).map(drop)),
         Job::new(PROMETHEUS, |say| packages::monitoring::prometheus(say).map(drop)),
+        Job::new(LOGGING, packages::logging::ensure),
         Job::new(CONTROL_PLANE, packages::ensure_control_plane),
     ]
 }
@@ -175,6 +181,8 @@ fn processes(executables: &[Executable], filter: Option<&str>) -> Result<Vec<Pro
 fn test_on_hosts(executable: &Executable, test: &str) -> Process {
     let mut command = executable.command();
     command.args([test, "--exact", "--nocapture"]);
+    // A failure ends with what the operator said last.
+    command.env("RUST_BACKTRACE", "0");
     command.env("TASKTRACKER_IMAGES", images::folder()).env("INSTA_UPDATE", "no");
     let needs = NEEDS.iter().find(|(part, _)| test.contains(part)).map(|(_, job)| *job);
     let is_heavy = HEAVY.iter().any(|part| test.contains(part));

@@ -80,6 +80,16 @@ printf 'INPUT(-lonig)\\n' >\"$prefix/lib/libonigmo.a\"
 printf 'all install:\\n' >Makefile
 ";
 
+/// Has both.
+///
+/// # Errors
+/// As [`fluent_bit`] and [`elasticsearch`].
+pub fn ensure(say: &mut dyn FnMut(&str)) -> Result<()> {
+    elasticsearch(say)?;
+    for_elasticsearch(say)?;
+    fluent_bit(say).map(drop)
+}
+
 /// The archive of Elasticsearch's build for integration tests.
 ///
 /// # Errors

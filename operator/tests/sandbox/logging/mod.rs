@@ -72,8 +72,7 @@ fn at(stage: &Stage) -> SocketAddr {
 }
 
 #[test]
-#[ignore = "takes long: `cargo xtask soak logging`"]
-fn soak_lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone() {
+fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone() {
     let stage = stage("logging");
     stage.write_stack("staging.yaml", &stack(&stage, ""));
     let operator = stage.start_operator();
