@@ -7,6 +7,7 @@
 
 pub mod conditions;
 pub mod drift;
+pub mod line_pattern;
 pub mod scalars;
 pub mod spec;
 pub mod status;

@@ -89,6 +89,9 @@ macro_rules! text_types {
 }
 
 text_types! {
+    /// A name of a plugin or an option of one.
+    OptionName, r"^[A-Za-z][A-Za-z0-9_.]{0,62}$", max 63,
+    "letters, digits, '_' and '.', at most 63";
     /// A name of a stack, host or secret: a short DNS label.
     Name, r"^[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?$", max 30,
     "lower-case letters, digits and inner hyphens, at most 30";

@@ -7,7 +7,8 @@ use regex::Regex;
 use crate::{
     ALERTS, DockerAccess, ExtraAlertSpec, RECONCILIATION_ALERTS, ReceiversSpec, Role, RulesSpec, SilenceSpec,
     SloSpec, TaskTrackerStackSpec,
-    scalars::{AlertName, ClockTime},
+    line_pattern,
+    scalars::{AlertName, ClockTime, Line},
 };
 
 /// The parts of a spec that are not supported yet, as path and message.
@@ -38,12 +39,40 @@ pub fn unsupported(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
         refuse(host.docker_access == DockerAccess::DialStdio, &format!("spec.hosts[{index}].dockerAccess"));
     }
     found.extend(unknown_alerts(spec));
+    found.extend(line_patterns(spec));
     found.extend(empty_mute_times(spec));
     found.extend(cluster_names(spec));
     found.extend(bad_silences(spec));
     found.extend(extra_rules(spec));
     found.extend(unused_parts(spec));
     found.extend(addresses_without_agents(spec));
+    found
+}
+
+/// Expressions that say more than the log shipper can tell, and options that are the operator's own.
+fn line_patterns(spec: &TaskTrackerStackSpec) -> Vec<(String, String)> {
+    let Some(shipper) = spec.logging.as_ref().map(|logging| &logging.fluent_bit) else { return Vec::new() };
+    let masks = shipper.mask.iter().map(|mask| ("mask", &mask.pattern)).enumerate();
+    let drops = shipper.drop.iter().map(|drop| ("drop", &drop.pattern)).enumerate();
+    let told = |(index, (field, pattern)): (usize, (&str, &Line))| {
+        let why = line_pattern::line_patterns(pattern.as_str()).err()?;
+        let path = format!("spec.logging.fluentBit.{field}[{index}].pattern");
+        Some((path, format!("expected a simple regular expression, found '{pattern}': {why}")))
+    };
+    let mut found: Vec<_> = masks.chain(drops).filter_map(told).collect();
+    for (index, output) in shipper.extra_outputs.iter().enumerate() {
+        let names = output.options.keys().map(|name| ("options", name));
+        let names = names.chain(output.secret_options.keys().map(|name| ("secretOptions", name)));
+        for (field, name) in names {
+            let path = format!("spec.logging.fluentBit.extraOutputs[{index}].{field}.{name}");
+            let lower = name.as_str().to_lowercase();
+            if ["name", "match", "match_regex"].contains(&lower.as_str()) {
+                found.push((path, "expected another option: the operator sets this one".to_owned()));
+            } else if field == "secretOptions" && output.options.contains_key(name) {
+                found.push((path, "expected it once, found it in options, too".to_owned()));
+            }
+        }
+    }
     found
 }
 

@@ -2,6 +2,8 @@
 
 mod fluent_bit;
 
+pub(super) use fluent_bit::{ALERTS, FLUENT_BIT, SENT_PORT};
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tasktracker_crds::{HostSpec, MonitoringSpec, Role};
@@ -109,6 +111,14 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
         }],
         ..prometheus::ScrapeConfig::new(job, SAMPLES)
     });
+    let shipper = stack.spec.logging.iter().map(|_| prometheus::ScrapeConfig {
+        metrics_path: Some(fluent_bit::METRICS),
+        static_configs: vec![prometheus::StaticConfig {
+            targets: vec![format!("{FLUENT_BIT}:{}", fluent_bit::PORT)],
+            labels: itself(),
+        }],
+        ..prometheus::ScrapeConfig::new(FLUENT_BIT, SAMPLES)
+    });
     let mut global = prometheus::Global::of(stack);
     global.external_labels.insert("host", host.name.to_string());
     let stores = stack.spec.hosts_with(Role::Monitoring).filter(|_| monitoring.prometheus.is_deployed());
@@ -117,7 +127,7 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     let external = external.map(|server| prometheus::RemoteWrite::external(server, EXTERNAL, None));
     prometheus::Config {
         global,
-        scrape_configs: node.into_iter().chain([local("agent", agent)]).chain(replicas).collect(),
+        scrape_configs: node.into_iter().chain([local("agent", agent)]).chain(replicas).chain(shipper).collect(),
         remote_write: stores.chain(external).collect(),
         ..prometheus::Config::default()
     }

@@ -10,7 +10,10 @@ use tasktracker_crds::{
     SecretKeySpec, Weekday, scalars::Line,
 };
 
-use super::super::{prometheus, service_labels};
+use super::super::{
+    agents::{ALERTS, FLUENT_BIT, SENT_PORT},
+    prometheus, service_labels,
+};
 use crate::{
     model::{ComponentName, sha256},
     project::{
@@ -56,6 +59,8 @@ const IN_ANY_CASE: &str = "HostKeyChanged|SamplesNotSent|NotificationsFailing";
 const FOR_A_PERSON: &str = "ApprovalWaiting|SilenceTooLong";
 /// How often silences, and what was sent, are written down: a container that is killed has lost no more than that.
 const WRITTEN_EVERY: &str = "1m";
+/// The receiver that keeps what began and ended: the log store, by way of the log shipper of the host.
+const HISTORY: &str = "log-store";
 /// What a message begins with.
 const TITLE: &str = r#"{{ template "tasktracker.title" . }}"#;
 /// The receiver of what calls nobody.
@@ -66,7 +71,7 @@ const WATCHDOG: &str = "watchdog";
 /// The service with all that it has.
 pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) {
     let spec = &monitoring.alertmanager;
-    let (routing, token) = config(spec);
+    let (routing, token) = config(spec, stack.spec.logging.is_some());
     let files = [(CONFIG, routing), (MESSAGES, MESSAGES_TEXT.to_owned())];
     project.files.extend(files.map(|(path, text)| (path.to_owned(), File::new(text))));
     if let Some(tls) = &monitoring.tls {
@@ -108,9 +113,13 @@ fn cluster_tls(tls: &MonitoringTlsSpec) -> String {
     crate::json::serialized(serde_saphyr::to_string(&config))
 }
 
-/// The text of its configuration file, and what it shows once that is loaded.
-fn config(spec: &AlertmanagerSpec) -> (String, String) {
-    let receivers = receivers(&spec.receivers);
+/// The text of its configuration file, and what it shows once that is loaded; whether the stack keeps logs.
+fn config(spec: &AlertmanagerSpec, has_logs: bool) -> (String, String) {
+    let mut receivers = receivers(&spec.receivers);
+    if has_logs {
+        let url = format!("http://{FLUENT_BIT}:{SENT_PORT}/{ALERTS}");
+        receivers.push(json!({ "name": HISTORY, "webhook_configs": [{ "url": url, "send_resolved": true }] }));
+    }
     let named: Vec<&str> = receivers.iter().filter_map(|one| one["name"].as_str()).collect();
     // Where nobody was named for it, whoever is called for less is called.
     let of_severity = |severity: &str| {
@@ -129,6 +138,17 @@ fn config(spec: &AlertmanagerSpec) -> (String, String) {
         "group_interval": "1m",
         "repeat_interval": "5m",
     })];
+    if has_logs {
+        // Each alert by itself, as soon as it begins and ends.
+        routes.push(json!({
+            "receiver": HISTORY,
+            "group_by": ["..."],
+            "group_wait": "0s",
+            "group_interval": "15s",
+            "repeat_interval": "24h",
+            "continue": true,
+        }));
+    }
     let severities = ["critical", "warning", "info"];
     routes.extend(severities.map(|severity| {
         let mut route = route(format!("severity=\"{severity}\""), of_severity(severity));
@@ -426,7 +446,7 @@ mod tests {
     #[test]
     fn nothing_critical_is_muted() {
         let spec: AlertmanagerSpec = serde_saphyr::from_str("muteTimes: [{days: [Sunday]}]").unwrap();
-        let (config, _) = config(&spec);
+        let (config, _) = config(&spec, false);
         let config: Value = serde_saphyr::from_str(&config).unwrap();
         let routes = config["route"]["routes"].as_array().unwrap();
         let muted: Vec<bool> =
@@ -444,7 +464,7 @@ mod tests {
             (format!("{pagerduty}, {slack}"), ["critical", "warning", "warning"]),
             (pagerduty.to_owned(), ["critical", "critical", "critical"]),
         ] {
-            let (config, token) = config(&spec(&receivers));
+            let (config, token) = config(&spec(&receivers), false);
             let found = ["critical", "warning", "info"].map(|severity| receiver_of(&config, severity));
             assert_eq!(found, expected, "{receivers}");
             assert!(config.contains(&token));

@@ -28,7 +28,7 @@ fn stage(name: &str) -> Stage {
 fn stack(stage: &Stage, more: &str) -> String {
     let text = stage.stack("staging", "r1", POLICY).replace("roles: [app]", "roles: [app, logging]");
     format!(
-        "{text}  logging: {{elasticsearch: {{{more}resources: {{limits: {{memory: 1Gi, cpu: \"2\"}}}}}}, fluentBit: {{image: \"{}\"}}}}\n",
+        "{text}  logging: {{elasticsearch: {{{more}resources: {{limits: {{memory: 1Gi, cpu: \"2\"}}}}}}, fluentBit: {{image: \"{}\", hostLog: Files}}}}\n",
         images::FLUENT_BIT
     )
 }

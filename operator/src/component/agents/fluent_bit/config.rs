@@ -28,15 +28,15 @@ impl Syntax {
 
 /// Options of one part, in their order.
 #[derive(Clone, Debug)]
-pub(super) struct Section(Vec<(&'static str, String)>);
+pub(super) struct Section(Vec<(String, String)>);
 
 impl Section {
-    pub(super) fn new(options: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self(options.into_iter().collect())
+    pub(super) fn new<N: Into<String>>(options: impl IntoIterator<Item = (N, String)>) -> Self {
+        Self(options.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
     fn value(&self) -> Value {
-        let options = self.0.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+        let options = self.0.iter().map(|(name, value)| (name.clone(), json!(value)));
         Value::Object(options.collect::<Map<_, _>>())
     }
 }

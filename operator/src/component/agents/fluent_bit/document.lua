@@ -438,9 +438,21 @@ end
 
 local function masked(text)
   for _, mask in ipairs(OWN.masks) do
-    text = gsub(text, mask[1], mask[2])
+    if find(text, mask[1], 1, true) then
+      text = gsub(text, mask[2], mask[3])
+    end
   end
   return text
+end
+
+-- Whether a line of a service is not kept.
+local function is_dropped(text, service)
+  for _, drop in ipairs(OWN.drops) do
+    if (not drop[3] or drop[3] == service) and find(text, drop[1], 1, true) and find(text, drop[2]) then
+      return true
+    end
+  end
+  return false
 end
 
 -- A document with a text in it, of a service at a moment.
@@ -482,7 +494,7 @@ local function line_of(timestamp, record)
   end
   local service = labels["com.docker.compose.service"] or "unknown"
   local line = without_end(record.log)
-  if service == OWN.reader or line == "" then
+  if service == OWN.reader or line == "" or is_dropped(line, service) then
     return nil
   end
   local made = document(line, service, labels["tasktracker.dev/component"])
@@ -493,15 +505,145 @@ local function line_of(timestamp, record)
   return made
 end
 
--- Called for each record of a container's file.
-function container(tag, timestamp, record)
-  local is_made, made = pcall(line_of, timestamp, record)
-  if not is_made then
-    -- A mistake in here must not cost a line, nor those that came with it.
-    made = { message = cut(text_of(tostring(record.log)), MESSAGE), fields = { mistake = cut(text_of(tostring(made)), VALUE) } }
+-- A moment such as `2026-01-31T12:00:00.5+01:00`, as Fluent Bit has it; nothing where it is none.
+local function moment(text)
+  local year, month, day, hour, minute, second, rest =
+    match(text, "^(%d%d%d%d)%-(%d%d)%-(%d%d)[T ](%d%d):(%d%d):(%d%d)(.*)$")
+  if not year then
+    return nil
   end
-  if not made then
-    return -1, timestamp, record
+  local fraction, zone = match(rest, "^%.(%d+)(.*)$")
+  local sign, hours, minutes = match(zone or rest, "^([%+%-])(%d%d):?(%d%d)$")
+  if not sign and (zone or rest) ~= "Z" then
+    return nil
   end
-  return 2, timestamp, made
+  -- Days since 1970: years begin in March here, so that the day that some have more is their last one.
+  local years = tonumber(year) - (tonumber(month) < 3 and 1 or 0)
+  local months = (tonumber(month) + 9) % 12
+  local days = 365 * years + floor(years / 4) - floor(years / 100) + floor(years / 400)
+    + floor((153 * months + 2) / 5) + tonumber(day) - 719469
+  local seconds = days * 86400 + tonumber(hour) * 3600 + tonumber(minute) * 60 + tonumber(second)
+  if sign then
+    seconds = seconds - (sign == "+" and 1 or -1) * (tonumber(hours) * 3600 + tonumber(minutes) * 60)
+  end
+  return { sec = seconds, nsec = fraction and tonumber(sub(fraction .. "00000000", 1, 9)) or 0 }
 end
+
+-- A line of the host's own log, in a file of a syslog server.
+local function line_of_host(timestamp, record)
+  local line = without_end(record.log)
+  if line == "" or is_dropped(line, "host") then
+    return nil
+  end
+  local time, rest = match(line, "^(%d%d%d%d%-%d%d%-%d%dT%S+) %S+ (.*)$")
+  if not time then
+    rest = match(line, "^%a%a%a [ %d]%d %d%d:%d%d:%d%d %S+ (.*)$")
+  end
+  local program, text = match(rest or "", "^([%w%._/%-]+)%[?%d*%]?: (.*)$")
+  local made = document(text or rest or line, "host")
+  made["log.logger"] = made["log.logger"] or program
+  local at = time and moment(time) or timestamp
+  made.id = format("%d.%09d-", at.sec, at.nsec) .. digest(OWN.host .. line)
+  return made, at
+end
+
+-- Levels by the numbers that syslog has for them.
+local PRIORITIES = { "fatal", "fatal", "fatal", "error", "warn", "info", "info", "debug" }
+
+-- An entry of the host's journal.
+local function entry_of_journal(timestamp, record)
+  local text = record.MESSAGE
+  if type(text) ~= "string" or without_end(text) == "" or is_dropped(text, "host") then
+    return nil
+  end
+  local made = document(without_end(text), "host")
+  made["log.level"] = made["log.level"] or PRIORITIES[(tonumber(record.PRIORITY) or 6) + 1]
+  local program = record.SYSLOG_IDENTIFIER or record.SYSTEMD_UNIT or record.COMM
+  made["log.logger"] = made["log.logger"] or type(program) == "string" and cut(text_of(program), 256) or nil
+  made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
+    .. digest(OWN.host .. tostring(record.PID) .. tostring(program) .. text)
+  return made
+end
+
+-- Names and values as texts.
+local function texts_of(values)
+  local texts = {}
+  for name, value in pairs(type(values) == "table" and values or {}) do
+    if type(value) ~= "table" and value ~= "" then
+      texts[cut(text_of(tostring(name)), NAME)] = cut(masked(text_of(tostring(value))), VALUE)
+    end
+  end
+  return texts
+end
+
+-- A document that somebody of the stack has sent.
+local function sent_document(service, message, values)
+  return {
+    ["service.name"] = service,
+    ["service.environment"] = OWN.environment,
+    stack = OWN.stack,
+    message = cut(message, MESSAGE),
+    fields = values,
+    index = "tasktracker-logs-" .. service .. "-" .. OWN.environment,
+  }
+end
+
+-- A message of Alertmanager, which is of one alert: what began, or ended, and when.
+local function change_of_alert(timestamp, record)
+  local alert = type(record.alerts) == "table" and record.alerts[1]
+  if type(alert) ~= "table" then
+    return nil
+  end
+  local labels, annotations = texts_of(alert.labels), texts_of(alert.annotations)
+  local name, is_over = labels.alertname or "unknown", alert.status == "resolved"
+  local values = { status = is_over and "resolved" or "firing", url = texts_of(alert).generatorURL }
+  for key, value in pairs(labels) do
+    values["labels." .. key] = value
+  end
+  for key, value in pairs(annotations) do
+    values["annotations." .. key] = value
+  end
+  local summary = annotations.summary and ": " .. annotations.summary or ""
+  local made = sent_document("alerts", values.status .. ": " .. name .. summary, values)
+  made["log.level"] = not is_over and level(labels.severity or "") or "info"
+  made["host.name"] = labels.host
+  -- That it still is as it was is told again and again, of the same moment.
+  local since = tostring(is_over and alert.endsAt or alert.startsAt)
+  local at = moment(since) or timestamp
+  made.id = tostring(alert.fingerprint) .. "-" .. values.status .. "-" .. since
+  return made, at
+end
+
+-- A line of the operator's audit log.
+local function entry_of_audit(timestamp, record)
+  local what = type(record.what) == "table" and concat(texts_of(record.what), ", ") or "unknown"
+  local values = texts_of(record)
+  local made = sent_document("operator", text_of(what) .. ": " .. tostring(values.result), values)
+  made["log.level"] = (values.result == "Succeeded" or values.result == "Began") and "info" or "error"
+  made["host.name"], made.component = values.host, values.component
+  local duration = nanoseconds(1e9)(values.seconds or "")
+  made["event.duration"] = duration ~= 0 and duration or nil
+  local at = moment(values.when or "") or timestamp
+  made.id = format("%d.%09d-", at.sec, at.nsec) .. digest(concat({
+    values.stack or "", values.host or "", values.component or "", values.plan or "", values.result or "",
+  }, " "))
+  return made, at
+end
+
+-- What is called for each record: a mistake in here must not cost a line, nor those that came with it.
+local function safely(make)
+  return function(tag, timestamp, record)
+    local is_made, made, at = pcall(make, timestamp, record)
+    if not is_made then
+      local mistake = cut(text_of(tostring(made)), VALUE)
+      made, at = { message = cut(text_of(tostring(record.log)), MESSAGE), fields = { mistake = mistake } }, nil
+    end
+    if not made then
+      return -1, timestamp, record
+    end
+    return at and 1 or 2, at or timestamp, made
+  end
+end
+
+container, syslog, journal = safely(line_of), safely(line_of_host), safely(entry_of_journal)
+alerts, audit = safely(change_of_alert), safely(entry_of_audit)

@@ -2,7 +2,12 @@
 
 mod config;
 
-use tasktracker_crds::{HostSpec, LoggingSpec, Role, SecretKeySpec};
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use tasktracker_crds::{
+    HostLog, HostSpec, LogOutputSpec, LoggingSpec, Role, SecretKeySpec,
+    line_pattern::{LinePattern, line_patterns},
+};
 
 use self::config::{Config, Section, Syntax};
 use crate::{
@@ -18,9 +23,25 @@ use crate::{
 };
 
 /// The service.
-pub(super) const FLUENT_BIT: &str = "fluent-bit";
+pub(in crate::component) const FLUENT_BIT: &str = "fluent-bit";
 /// Port inside the container for its own health and metrics.
 pub(super) const PORT: u16 = 2020;
+/// Port inside the container at which others of the stack send it what they have to tell: what it is, says the path.
+pub(in crate::component) const SENT_PORT: u16 = 9880;
+/// Path of the messages of Alertmanager, and the function of the script for them.
+pub(in crate::component) const ALERTS: &str = "alerts";
+/// The same of the operator's audit lines.
+pub(in crate::component) const AUDIT: &str = "audit";
+/// What the host's own log is marked with.
+const HOST: &str = "host";
+/// What is replaced in every line: passwords in URLs and in headers.
+const MASKS: [(&str, &str); 3] = [
+    (r#"://[^/ "':@]+:[^/ "'@]+@"#, "://***:***@"),
+    ("Bearer [A-Za-z0-9._~+/-]+=*", "Bearer ***"),
+    ("Basic [A-Za-z0-9+/]{8,}=*", "Basic ***"),
+];
+/// Where it tells of itself.
+pub(super) const METRICS: &str = "/api/v1/metrics/prometheus";
 /// Who sends documents.
 const SHIPPER: &str = "shipper";
 /// Key of the Secret with that one's password.
@@ -52,24 +73,13 @@ pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, logging
     let (name, text) = config(stack, logging, syntax);
     let file = |name: &str| format!("files/{FLUENT_BIT}/{name}");
     project.files.insert(file(&name), File::new(text));
-    project.files.insert(file(SCRIPT), File::new(script(stack, host)));
+    project.files.insert(file(SCRIPT), File::new(script(stack, host, logging)));
     let volume = format!("{}-{STATE}", project.name);
     let volume = Volume { name: volume, role: VolumeRole::Cache, owner: None };
     project.volumes.insert(STATE.to_owned(), volume);
-    let secret = logging.credentials_secret_ref.name.clone();
-    let source = SecretSource::from(SecretKeySpec { secret, key: PASSWORD.to_owned() });
-    let form = Form::FluentBitVariable { name: VARIABLE.to_owned(), yaml: syntax == Syntax::Yaml };
-    let password = SecretFile::new(SecretSource { form: Some(form), ..source });
-    project.secrets.insert(format!("{SECRETS_FOLDER}/{FLUENT_BIT}/{}", password_file(syntax)), password);
+    let path = |name: String| format!("{SECRETS_FOLDER}/{FLUENT_BIT}/{name}");
+    project.secrets.extend(secrets(logging, syntax).into_iter().map(|(name, file)| (path(name), file)));
     project.services.insert(FLUENT_BIT.to_owned(), service(stack, logging, &name));
-}
-
-/// File that sets the variable with the password, among its secrets.
-fn password_file(syntax: Syntax) -> &'static str {
-    match syntax {
-        Syntax::Yaml => "password.yaml",
-        Syntax::Classic => "password.conf",
-    }
 }
 
 /// Name and text of its configuration.
@@ -92,7 +102,8 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
     ]);
     let containers = Section::new([
         ("name", "tail".to_owned()),
-        ("tag", "container".to_owned()),
+        // One for each file: lines of others do not come between those of a trace.
+        ("tag", "container.*".to_owned()),
         ("path", format!("{CONTAINERS}/*/*-json.log")),
         ("multiline.parser", "docker".to_owned()),
         ("db", state("containers.db")),
@@ -104,25 +115,135 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
         ("skip_long_lines", "on".to_owned()),
         ("storage.type", "filesystem".to_owned()),
     ]);
-    let documents = Section::new([
-        ("name", "lua".to_owned()),
-        ("match", "container".to_owned()),
-        ("script", format!("{FILES_INSIDE}/{SCRIPT}")),
-        ("call", "container".to_owned()),
-        ("time_as_table", "on".to_owned()),
+    // Without a buffer of its own, in which lines would get lost: what is read at once is joined.
+    let traces = Section::new([
+        ("name", "multiline".to_owned()),
+        ("match", "container.*".to_owned()),
+        ("multiline.parser", "go, java, python".to_owned()),
+        ("multiline.key_content", "log".to_owned()),
+        ("buffer", "off".to_owned()),
     ]);
+    let documents = |tags: &str, function: &str| {
+        Section::new([
+            ("name", "lua".to_owned()),
+            ("match", tags.to_owned()),
+            ("script", format!("{FILES_INSIDE}/{SCRIPT}")),
+            ("call", function.to_owned()),
+            ("time_as_table", "on".to_owned()),
+        ])
+    };
+    // Whoever sends to it says with the path what it is.
+    let sent = Section::new([
+        ("name", "http".to_owned()),
+        ("listen", "0.0.0.0".to_owned()),
+        ("port", SENT_PORT.to_string()),
+        ("buffer_max_size", "8M".to_owned()),
+        ("storage.type", "filesystem".to_owned()),
+    ]);
+    let (host_log, function) = host_log(logging);
+    let mut filters = vec![traces, documents("container.*", "container")];
+    filters.extend(function.map(|function| documents(HOST, function)));
+    filters.extend([ALERTS, AUDIT].map(|sent| documents(sent, sent)));
+    let secrets = secrets(logging, syntax).into_keys();
     let config = Config {
-        includes: vec![format!("{SECRETS_INSIDE}/{}", password_file(syntax))],
+        includes: secrets.map(|name| format!("{SECRETS_INSIDE}/{name}")).collect(),
         service,
-        inputs: vec![containers],
-        filters: vec![documents],
-        outputs: store(stack, logging).into_iter().collect(),
+        inputs: [containers, sent].into_iter().chain(host_log).collect(),
+        filters,
+        outputs: store(stack, logging).into_iter().chain(extra_outputs(logging)).collect(),
     };
     let name = match syntax {
         Syntax::Yaml => "fluent-bit.yaml",
         Syntax::Classic => "fluent-bit.conf",
     };
     (name.to_owned(), config.render(syntax))
+}
+
+/// The host's own log, and the function that makes documents of it.
+fn host_log(logging: &LoggingSpec) -> (Option<Section>, Option<&'static str>) {
+    let input = |own: &[(&'static str, &str)]| {
+        let common = [("tag", HOST), ("storage.type", "filesystem")];
+        let options = own.iter().chain(&common).map(|(name, value)| (*name, (*value).to_owned()));
+        Section::new(options)
+    };
+    match logging.fluent_bit.host_log {
+        HostLog::Journal => {
+            let db = format!("{STATE_INSIDE}/journal.db");
+            let journal = [
+                ("name", "systemd"),
+                ("db", db.as_str()),
+                ("read_from_tail", "on"),
+                ("strip_underscores", "on"),
+            ];
+            (Some(input(&journal)), Some("journal"))
+        }
+        HostLog::Files => {
+            let db = format!("{STATE_INSIDE}/host.db");
+            let files = [
+                ("name", "tail"),
+                ("path", "/var/log/syslog,/var/log/messages,/var/log/auth.log,/var/log/secure"),
+                ("db", db.as_str()),
+                ("refresh_interval", "1"),
+                ("rotate_wait", "30"),
+                ("buffer_max_size", "512k"),
+                ("skip_long_lines", "on"),
+            ];
+            (Some(input(&files)), Some("syslog"))
+        }
+        HostLog::None => (None, None),
+    }
+}
+
+/// What it mounts for that.
+fn host_mounts(logging: &LoggingSpec) -> Vec<Mount> {
+    let same = |path: &&str| Mount::folder(*path, *path);
+    match logging.fluent_bit.host_log {
+        // The journal is in one of the two, below a name that is told in the file.
+        HostLog::Journal => ["/var/log", "/run/log", "/etc/machine-id"].iter().map(same).collect(),
+        HostLog::Files => ["/var/log"].iter().map(same).collect(),
+        HostLog::None => Vec::new(),
+    }
+}
+
+/// Where documents are sent, too, as the spec names it.
+fn extra_outputs(logging: &LoggingSpec) -> impl Iterator<Item = Section> + use<'_> {
+    let outputs = logging.fluent_bit.extra_outputs.iter().enumerate();
+    outputs.map(|(place, LogOutputSpec { plugin, options, secret_options })| {
+        let own = [("name".to_owned(), plugin.to_string()), ("match".to_owned(), "*".to_owned())];
+        let plain = options.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let secret = secret_options.keys().enumerate();
+        let secret =
+            secret.map(|(number, name)| (name.to_string(), format!("${{{}}}", variable(place, number))));
+        Section::new(own.into_iter().chain(plain).chain(secret))
+    })
+}
+
+/// The variable with a secret option of an output.
+fn variable(output: usize, option: usize) -> String {
+    format!("OUTPUT_{output}_{option}")
+}
+
+/// Its secrets, by the names of their files: each sets a variable.
+fn secrets(logging: &LoggingSpec, syntax: Syntax) -> BTreeMap<String, SecretFile> {
+    let file = |name: &str, variable: String, source: SecretKeySpec| {
+        let ending = match syntax {
+            Syntax::Yaml => "yaml",
+            Syntax::Classic => "conf",
+        };
+        let form = Form::FluentBitVariable { name: variable, yaml: syntax == Syntax::Yaml };
+        let source = SecretSource { form: Some(form), ..SecretSource::from(source) };
+        (format!("{name}.{ending}"), SecretFile::new(source))
+    };
+    let secret = logging.credentials_secret_ref.name.clone();
+    let own = file("password", VARIABLE.to_owned(), SecretKeySpec { secret, key: PASSWORD.to_owned() });
+    let outputs = logging.fluent_bit.extra_outputs.iter().enumerate();
+    let others = outputs.flat_map(|(place, output)| {
+        let options = output.secret_options.values().enumerate();
+        options.map(move |(number, source)| {
+            file(&format!("output-{place}-{number}"), variable(place, number), source.clone())
+        })
+    });
+    [own].into_iter().chain(others).collect()
 }
 
 /// Where documents are sent: each has its ID, so that one that is sent twice is there once.
@@ -151,15 +272,49 @@ fn store(stack: &Stack, logging: &LoggingSpec) -> Option<Section> {
 }
 
 /// The script, with what is the same for all documents of a host.
-fn script(stack: &Stack, host: &HostSpec) -> String {
+fn script(stack: &Stack, host: &HostSpec, logging: &LoggingSpec) -> String {
+    // What is no expression was refused before.
+    let patterns = |expression: &str| line_patterns(expression).unwrap_or_default();
+    let own_masks = logging.fluent_bit.mask.iter();
+    let masks = own_masks.map(|mask| (mask.pattern.as_str(), mask.replacement.as_str())).chain(MASKS);
+    let masks = masks.flat_map(|(expression, replacement)| {
+        let replacement = replacement.replace('%', "%%");
+        let made = patterns(expression).into_iter();
+        made.map(move |LinePattern { literal, pattern }| {
+            [quoted(&literal), quoted(&pattern), quoted(replacement.as_bytes())].join(", ")
+        })
+    });
+    let drops = logging.fluent_bit.drop.iter().flat_map(|drop| {
+        let service = drop.service.as_ref().map_or("nil".to_owned(), |name| quoted(name.as_str().as_bytes()));
+        let made = patterns(drop.pattern.as_str()).into_iter();
+        made.map(move |LinePattern { literal, pattern }| {
+            [quoted(&literal), quoted(&pattern), service.clone()].join(", ")
+        })
+    });
+    let rows = |rows: Vec<String>| rows.iter().map(|row| format!("    {{ {row} }},\n")).collect::<String>();
+    let (masks, drops) = (rows(masks.collect()), rows(drops.collect()));
     let own = [
         ("stack", stack.key.to_string()),
         ("environment", stack.spec.environment.to_string()),
         ("host", host.name.to_string()),
         ("reader", FLUENT_BIT.to_owned()),
     ];
-    let own: String = own.iter().map(|(name, value)| format!("  {name} = {value:?},\n")).collect();
-    format!("OWN = {{\n{own}  masks = {{}},\n}}\n{DOCUMENT}")
+    let own: String =
+        own.iter().map(|(name, value)| format!("  {name} = {},\n", quoted(value.as_bytes()))).collect();
+    format!("OWN = {{\n{own}  masks = {{\n{masks}  }},\n  drops = {{\n{drops}  }},\n}}\n{DOCUMENT}")
+}
+
+/// A text as Lua writes it.
+fn quoted(text: &[u8]) -> String {
+    let mut quoted = String::from("\"");
+    for byte in text {
+        // Writing to a string does not fail.
+        let _: std::fmt::Result = match byte {
+            b' '..=b'~' if !b"\"\\".contains(byte) => write!(quoted, "{}", char::from(*byte)),
+            _ => write!(quoted, "\\{byte:03}"),
+        };
+    }
+    quoted + "\""
 }
 
 fn service(stack: &Stack, logging: &LoggingSpec, config: &str) -> Service {
@@ -170,12 +325,15 @@ fn service(stack: &Stack, logging: &LoggingSpec, config: &str) -> Service {
         command: Some(vec!["-c".to_owned(), format!("{FILES_INSIDE}/{config}")]),
         // Docker's files are root's, and nobody else's.
         user: Some("0:0".to_owned()),
-        volumes: vec![
+        volumes: [
             Mount::folder(format!("./files/{FLUENT_BIT}"), FILES_INSIDE),
             Mount::folder(format!("./{SECRETS_FOLDER}/{FLUENT_BIT}"), SECRETS_INSIDE),
             Mount::folder(CONTAINERS, CONTAINERS),
             Mount::owned_volume(STATE, STATE_INSIDE),
-        ],
+        ]
+        .into_iter()
+        .chain(host_mounts(logging))
+        .collect(),
         labels: service_labels(stack, ComponentName::Agents, &image),
         stop_grace_period: "20s".to_owned(),
         ..compose::Service::new(image, Limits::new(&spec.resources.limits))
