@@ -1,5 +1,7 @@
 //! What containers write reaches the log store that the stack brings along, and nobody else is let in there.
 
+mod shipper;
+
 use std::net::SocketAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -14,8 +14,11 @@ local VALUES, DEPTH = 200, 8
 -- In the place of bytes that are no text.
 local REPLACED = "\239\191\189"
 
--- A text without bytes that are no UTF-8, and without control characters but for tabs and line breaks.
+-- A text without bytes that are no UTF-8, and without colours and control characters but for tabs and line breaks.
 local function text_of(bytes)
+  if find(bytes, "\27[", 1, true) then
+    bytes = gsub(bytes, "\27%[[%d;]*m", "")
+  end
   if find(bytes, "[%z\1-\8\11\12\14-\31\127]") then
     bytes = gsub(bytes, "[%z\1-\8\11\12\14-\31\127]", REPLACED)
   end
@@ -320,6 +323,11 @@ local function word(value)
   return #value <= 256 and value or nil
 end
 
+-- What a program calls a part of itself.
+local function logger(value)
+  return match(value, "^[%w_:%.%$%-]+$") and word(value)
+end
+
 local function path_of(value)
   return match(value, "^/[^?#]*") and cut(match(value, "^/[^?#]*"), 1024) or nil
 end
@@ -351,7 +359,7 @@ end
 local KNOWN = {
   level = { "log.level", level }, lvl = { "log.level", level }, severity = { "log.level", level },
   ["log.level"] = { "log.level", level },
-  logger = { "log.logger", word }, target = { "log.logger", word }, ["log.logger"] = { "log.logger", word },
+  logger = { "log.logger", logger }, target = { "log.logger", logger }, ["log.logger"] = { "log.logger", logger },
   trace_id = { "trace.id", word }, traceId = { "trace.id", word }, traceID = { "trace.id", word },
   ["trace.id"] = { "trace.id", word },
   ["request.headers.Traceparent"] = { "trace.id", trace },
@@ -411,6 +419,10 @@ end
 
 -- The level that stands at the beginning of a line of text, behind a time or a name: in capital letters, or in brackets.
 local function level_of(text)
+  local letter = match(text, "^([IWEF])%d%d%d%d %d%d:")
+  if letter then
+    return LEVELS[lower(letter)]
+  end
   local count = 0
   for before, found, after in gmatch(sub(text, 1, 80), "(.?)%f[%a](%a+)%f[%A](.?)") do
     local is_marked = found == upper(found) or (before == "[" and after == "]") or after == ":"
@@ -486,23 +498,153 @@ local function without_end(line)
   return sub(line, 1, size)
 end
 
--- A line of a container: of this stack, and not of whoever reads it.
+-- What a trace begins with, and whether a line goes on with it: `seen` is how many lines it has so far.
+local TRACES = {
+  {
+    begins = function(line)
+      return find(line, "^panic: ") or find(line, "^fatal error: ")
+    end,
+    goes_on = function(line)
+      return line == "" or find(line, "^[\t ]") or find(line, "^goroutine %d+") or find(line, "^%[signal ")
+        or find(line, "^[%w_%.%-/%*%(%){}]+%(.*%)$") or find(line, "^created by ") or find(line, "^exit status %d+$")
+    end,
+  },
+  {
+    begins = function(line)
+      return find(line, "^Exception in thread ")
+        or find(line, "^[%w_%.%$]+Exception:? ?") or find(line, "^[%w_%.%$]+Error:? ?")
+    end,
+    goes_on = function(line)
+      return find(line, "^%s+at ") or find(line, "^%s+%.%.%. ") or find(line, "^%s*Caused by: ")
+        or find(line, "^%s*Suppressed: ")
+    end,
+  },
+  {
+    begins = function(line)
+      return line == "Traceback (most recent call last):"
+    end,
+    goes_on = function(line, trace)
+      if find(line, "^[\t ]") then
+        return true
+      elseif line == "Traceback (most recent call last):" then
+        trace.is_told = false
+        return true
+      elseif not trace.is_told then
+        trace.is_told = true
+        return find(line, "^[%w_%.]+")
+      end
+      return line == "" or find(line, "^During handling of ") or find(line, "^The above exception ")
+    end,
+  },
+  {
+    begins = function(line)
+      return find(line, "^thread '.*' .*panicked at ")
+    end,
+    goes_on = function(line, trace)
+      return #trace.lines == 1 or find(line, "^note: ") or find(line, "^stack backtrace:") or find(line, "^%s+")
+    end,
+  },
+}
+
+-- Traces whose end has not come, by container and stream, and documents that are finished.
+local traces, finished = {}, { first = 1, last = 0 }
+-- Most lines and bytes of a trace, and after how many ticks without another line it is over.
+local LINES, BYTES, TICKS = 1000, 262144, 5
+
+-- The kind of trace that begins with a line.
+local function beginning(line)
+  for _, kind in ipairs(TRACES) do
+    if kind.begins(line) then
+      return kind
+    end
+  end
+  return nil
+end
+
+-- What is made of a trace is the next document but those that are waiting.
+local function finish(key)
+  local trace = traces[key]
+  traces[key] = nil
+  local last = #trace.lines
+  -- Empty lines at the end are none of it.
+  while trace.lines[last] == "" do
+    last = last - 1
+  end
+  finished.last = finished.last + 1
+  local made = trace.make(concat(trace.lines, "\n", 1, last))
+  made["log.level"] = made["log.level"] or "error"
+  finished[finished.last] = { made, trace.at }
+end
+
+-- The document that waits the longest.
+local function next_finished()
+  local one = finished[finished.first]
+  if not one then
+    return nil
+  end
+  finished[finished.first] = nil
+  finished.first = finished.first + 1
+  return one[1], one[2]
+end
+
+-- A fifth of a second has passed.
+local function tick()
+  for key, trace in pairs(traces) do
+    trace.idle = trace.idle + 1
+    if trace.idle > TICKS then
+      finish(key)
+    end
+  end
+  return next_finished()
+end
+
+-- A line of a container: of this stack, and not of whoever reads it. One that belongs to a trace is kept until that is
+-- over; what is returned may be a document of another line.
 local function line_of(timestamp, record)
+  if record.tick then
+    return tick()
+  end
   local labels = record.attrs
   if type(labels) ~= "table" or labels["tasktracker.dev/stack"] ~= OWN.stack or type(record.log) ~= "string" then
     return nil
   end
   local service = labels["com.docker.compose.service"] or "unknown"
   local line = without_end(record.log)
-  if service == OWN.reader or line == "" or is_dropped(line, service) then
+  if service == OWN.reader then
     return nil
   end
-  local made = document(line, service, labels["tasktracker.dev/component"])
-  made["container.name"] = labels.tag
-  made.stream = record.stream
-  made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
-    .. digest(OWN.host .. (labels.tag or "") .. (record.stream or "") .. line)
-  return made
+  local function make(text)
+    local made = document(text, service, labels["tasktracker.dev/component"])
+    made["container.name"] = labels.tag
+    made.stream = record.stream
+    made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
+      .. digest(OWN.host .. (labels.tag or "") .. (record.stream or "") .. text)
+    return made
+  end
+  local key = (labels.tag or "") .. (record.stream or "")
+  local trace = traces[key]
+  if trace then
+    if trace.kind.goes_on(line, trace) and #trace.lines < LINES and trace.bytes < BYTES then
+      trace.lines[#trace.lines + 1] = line
+      trace.bytes, trace.idle = trace.bytes + #line, 0
+      return next_finished()
+    end
+    finish(key)
+  end
+  if line == "" or is_dropped(line, service) then
+    return next_finished()
+  end
+  local kind = beginning(line)
+  if kind then
+    traces[key] = { kind = kind, lines = { line }, bytes = #line, idle = 0, make = make, at = timestamp }
+    return next_finished()
+  end
+  if not finished[finished.first] then
+    return make(line)
+  end
+  finished.last = finished.last + 1
+  finished[finished.last] = { make(line), timestamp }
+  return next_finished()
 end
 
 -- A moment such as `2026-01-31T12:00:00.5+01:00`, as Fluent Bit has it; nothing where it is none.
@@ -616,9 +758,13 @@ end
 
 -- A line of the operator's audit log.
 local function entry_of_audit(timestamp, record)
-  local what = type(record.what) == "table" and concat(texts_of(record.what), ", ") or "unknown"
+  local done = {}
+  for place, what in ipairs(type(record.what) == "table" and record.what or {}) do
+    done[place] = tostring(what)
+  end
+  local what = masked(text_of(concat(done, ", ")))
   local values = texts_of(record)
-  local made = sent_document("operator", text_of(what) .. ": " .. tostring(values.result), values)
+  local made = sent_document("operator", what .. ": " .. tostring(values.result), values)
   made["log.level"] = (values.result == "Succeeded" or values.result == "Began") and "info" or "error"
   made["host.name"], made.component = values.host, values.component
   local duration = nanoseconds(1e9)(values.seconds or "")

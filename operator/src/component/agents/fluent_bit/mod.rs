@@ -32,6 +32,10 @@ pub(in crate::component) const SENT_PORT: u16 = 9880;
 pub(in crate::component) const ALERTS: &str = "alerts";
 /// The same of the operator's audit lines.
 pub(in crate::component) const AUDIT: &str = "audit";
+/// What lines of containers are marked with, and the function of the script for them.
+const CONTAINER: &str = "container";
+/// What is marked for which only the time counts.
+const TICK: &str = "tick";
 /// What the host's own log is marked with.
 const HOST: &str = "host";
 /// What is replaced in every line: passwords in URLs and in headers.
@@ -95,15 +99,16 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
         ("health_check", "on".to_owned()),
         ("storage.path", state("buffer")),
         ("storage.metrics", "on".to_owned()),
-        ("storage.max_chunks_up", "16".to_owned()),
+        // As many as it has tasks: of those beyond, 1.8 sends none any more.
+        ("storage.max_chunks_up", "2048".to_owned()),
         ("storage.backlog.mem_limit", "8M".to_owned()),
         ("scheduler.base", "1".to_owned()),
         ("scheduler.cap", "15".to_owned()),
     ]);
     let containers = Section::new([
         ("name", "tail".to_owned()),
-        // One for each file: lines of others do not come between those of a trace.
-        ("tag", "container.*".to_owned()),
+        // One for all files: each tag has chunks of its own, and there are not many.
+        ("tag", CONTAINER.to_owned()),
         ("path", format!("{CONTAINERS}/*/*-json.log")),
         ("multiline.parser", "docker".to_owned()),
         ("db", state("containers.db")),
@@ -115,18 +120,17 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
         ("skip_long_lines", "on".to_owned()),
         ("storage.type", "filesystem".to_owned()),
     ]);
-    // Without a buffer of its own, in which lines would get lost: what is read at once is joined.
-    let traces = Section::new([
-        ("name", "multiline".to_owned()),
-        ("match", "container.*".to_owned()),
-        ("multiline.parser", "go, java, python".to_owned()),
-        ("multiline.key_content", "log".to_owned()),
-        ("buffer", "off".to_owned()),
+    // By which the script knows that time passes, and that nothing follows a trace.
+    let ticks = Section::new([
+        ("name", "dummy".to_owned()),
+        ("tag", TICK.to_owned()),
+        ("dummy", "{\"tick\": true}".to_owned()),
+        ("rate", "5".to_owned()),
     ]);
-    let documents = |tags: &str, function: &str| {
+    let documents = |tags: &[&str], function: &str| {
         Section::new([
             ("name", "lua".to_owned()),
-            ("match", tags.to_owned()),
+            ("match_regex", format!("^({})$", tags.join("|"))),
             ("script", format!("{FILES_INSIDE}/{SCRIPT}")),
             ("call", function.to_owned()),
             ("time_as_table", "on".to_owned()),
@@ -141,14 +145,14 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
         ("storage.type", "filesystem".to_owned()),
     ]);
     let (host_log, function) = host_log(logging);
-    let mut filters = vec![traces, documents("container.*", "container")];
-    filters.extend(function.map(|function| documents(HOST, function)));
-    filters.extend([ALERTS, AUDIT].map(|sent| documents(sent, sent)));
+    let mut filters = vec![documents(&[CONTAINER, TICK], CONTAINER)];
+    filters.extend(function.map(|function| documents(&[HOST], function)));
+    filters.extend([ALERTS, AUDIT].map(|sent| documents(&[sent], sent)));
     let secrets = secrets(logging, syntax).into_keys();
     let config = Config {
         includes: secrets.map(|name| format!("{SECRETS_INSIDE}/{name}")).collect(),
         service,
-        inputs: [containers, sent].into_iter().chain(host_log).collect(),
+        inputs: [containers, ticks, sent].into_iter().chain(host_log).collect(),
         filters,
         outputs: store(stack, logging).into_iter().chain(extra_outputs(logging)).collect(),
     };
