@@ -155,7 +155,7 @@ impl Shipper {
             let is_config = place.extension().is_some_and(|ending| ending != "lua");
             let text = file.content.clone();
             fs::write(&place, if is_config { inside(&text) } else { text }).unwrap();
-            if is_config {
+            if is_config && place.file_stem().is_some_and(|name| name == "fluent-bit") {
                 config = Some(place);
             }
         }
@@ -185,6 +185,16 @@ impl Shipper {
             .spawn()
             .unwrap();
         Self { folder, process, ports }
+    }
+
+    /// Whether it comes up with all that its configuration says: some versions go on without what they do not know.
+    fn comes_up(&mut self) -> bool {
+        let mut has_ended = false;
+        wait_until(format_args!("it is up, or has ended: {}", self.said()), || {
+            has_ended = self.process.try_wait().unwrap().is_some();
+            has_ended || TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[0])).is_ok()
+        });
+        !has_ended && !self.said().contains("cannot be loaded")
     }
 
     fn said(&self) -> String {
@@ -260,7 +270,7 @@ const OPTIONS: &str = r#"      hostLog: Files
 #[test]
 fn lines_of_every_source_become_documents_as_they_should() {
     let store = BulkFake::start();
-    let shipper = Shipper::start(OPTIONS, &store);
+    let mut shipper = Shipper::start(OPTIONS, &store);
     let mut lines: Vec<(String, String)> = include_str!("lines.txt")
         .lines()
         .map(|line| line.split_once('\t').map(|(service, text)| (service.to_owned(), text.to_owned())).unwrap())
@@ -270,9 +280,7 @@ fn lines_of_every_source_become_documents_as_they_should() {
         |(service, text)| (service.to_owned(), text.to_owned()),
     ));
     // Files that it has not seen yet are read from their beginning, those of the host only from where they end.
-    wait_until(format_args!("it is up: {}", shipper.said()), || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, shipper.ports[0])).is_ok()
-    });
+    assert!(shipper.comes_up(), "{}", shipper.said());
     shipper.write(&lines);
     fs::write(shipper.folder.path().join("log/syslog"), include_str!("syslog.txt")).unwrap();
     let alert = |status: &str, ends: &str| {
@@ -314,4 +322,27 @@ fn lines_of_every_source_become_documents_as_they_should() {
         .collect();
     insta::assert_snapshot!(text);
     assert!(!text.contains("hunter2") && !text.contains("4111"), "what is masked is gone");
+}
+
+#[test]
+fn every_combination_of_options_is_a_configuration_that_the_program_takes() {
+    let logs = ["hostLog: Files", "hostLog: None", "hostLog: Journal"];
+    let masks = ["", r#"mask: [{pattern: 'a|"b\\'}]"#, "drop: [{service: edge, pattern: 'x{2,3}'}]"];
+    let outputs = [
+        "",
+        "extraOutputs: [{plugin: http, options: {host: logs.example.com, port: '443', tls: 'on'}, secretOptions: {http_passwd: {secret: logs, key: password}}}]",
+    ];
+    let store = BulkFake::start();
+    let (program, _) = Shipper::program();
+    let known = Command::new(program).arg("--help").output().unwrap().stdout;
+    let knows_journal = String::from_utf8_lossy(&known).contains("systemd");
+    for log in logs.into_iter().filter(|log| !log.ends_with("Journal") || knows_journal) {
+        for (mask, output) in masks.into_iter().flat_map(|mask| outputs.map(|output| (mask, output))) {
+            let options = [log, mask, output].map(|option| format!("      {option}\n")).concat();
+            let mut shipper = Shipper::start(&options, &store);
+            assert!(shipper.comes_up(), "{options}: {}", shipper.said());
+        }
+    }
+    let mut shipper = Shipper::start("      hostLog: None\n      extraOutputs: [{plugin: nothing}]\n", &store);
+    assert!(!shipper.comes_up(), "a mistake is told");
 }

@@ -384,7 +384,7 @@ local KNOWN = {
 local MESSAGES = { "message", "msg", "fields.message" }
 -- What says again what the document has anyway, where it looks like this.
 local TIME = "^[%d%-:T%.Z%+, ]+$"
-local SAID = { timestamp = TIME, time = TIME, ts = TIME, ["@timestamp"] = TIME, ["ecs.version"] = "^[%d%.]+$" }
+local SAID = { timestamp = TIME, time = TIME, ts = TIME, t = TIME, ["@timestamp"] = TIME, ["ecs.version"] = "^[%d%.]+$" }
 
 -- Puts values into a document: into the fields that are known, and the others beside them.
 local function put_values(document, values, original)

@@ -2,7 +2,7 @@
 
 mod config;
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use tasktracker_crds::{
     HostLog, HostSpec, LogOutputSpec, LoggingSpec, Role, SecretKeySpec,
@@ -14,8 +14,8 @@ use crate::{
     component::{prometheus::private_address, service_labels},
     model::ComponentName,
     project::{
-        Endpoint, Expect, File, HttpProbe, Project, Readiness, SECRETS_FOLDER, SecretFile, Service, Volume,
-        VolumeRole,
+        Endpoint, Expect, File, HttpProbe, Project, Readiness, SECRETS_FOLDER, SecretFile, Service,
+        Validation, Volume, VolumeRole,
         compose::{self, Limits, Mount},
     },
     secret::{Form, SecretSource},
@@ -52,6 +52,12 @@ const SHIPPER: &str = "shipper";
 const PASSWORD: &str = "shipperPassword";
 /// The variable with the password, which its configuration names.
 const VARIABLE: &str = "LOG_STORE_PASSWORD";
+/// Name of its configuration, without the ending.
+const CONFIG: &str = "fluent-bit";
+/// The same without secrets, which are not there when it is checked.
+const CHECKED: &str = "checked";
+/// How long that check may take.
+const VALIDATION_LIMIT: Duration = Duration::from_secs(30);
 /// Its script, among its files.
 const SCRIPT: &str = "document.lua";
 /// Where it sees its files.
@@ -74,20 +80,32 @@ const DOCUMENT: &str = include_str!("document.lua");
 /// Adds the service with its files and secrets.
 pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, logging: &LoggingSpec) {
     let syntax = Syntax::of(logging.fluent_bit.image.as_str());
-    let (name, text) = config(stack, logging, syntax);
+    let config = config(stack, logging, syntax);
+    let name = |what: &str| format!("{what}.{}", ending(syntax));
     let file = |name: &str| format!("files/{FLUENT_BIT}/{name}");
-    project.files.insert(file(&name), File::new(text));
+    project.files.insert(file(&name(CONFIG)), File::new(config.render(syntax)));
+    let checked = Config { includes: Vec::new(), ..config };
+    project.files.insert(file(&name(CHECKED)), File::new(checked.render(syntax)));
     project.files.insert(file(SCRIPT), File::new(script(stack, host, logging)));
     let volume = format!("{}-{STATE}", project.name);
     let volume = Volume { name: volume, role: VolumeRole::Cache, owner: None };
     project.volumes.insert(STATE.to_owned(), volume);
     let path = |name: String| format!("{SECRETS_FOLDER}/{FLUENT_BIT}/{name}");
     project.secrets.extend(secrets(logging, syntax).into_iter().map(|(name, file)| (path(name), file)));
-    project.services.insert(FLUENT_BIT.to_owned(), service(stack, logging, &name));
+    let service = service(stack, logging, &name(CONFIG), &name(CHECKED));
+    project.services.insert(FLUENT_BIT.to_owned(), service);
 }
 
-/// Name and text of its configuration.
-fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, String) {
+/// What the names of files end with.
+fn ending(syntax: Syntax) -> &'static str {
+    match syntax {
+        Syntax::Yaml => "yaml",
+        Syntax::Classic => "conf",
+    }
+}
+
+/// Its configuration.
+fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
     let state = |name: &str| format!("{STATE_INSIDE}/{name}");
     let service = Section::new([
         ("flush", "1".to_owned()),
@@ -149,18 +167,13 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> (String, Stri
     filters.extend(function.map(|function| documents(&[HOST], function)));
     filters.extend([ALERTS, AUDIT].map(|sent| documents(&[sent], sent)));
     let secrets = secrets(logging, syntax).into_keys();
-    let config = Config {
+    Config {
         includes: secrets.map(|name| format!("{SECRETS_INSIDE}/{name}")).collect(),
         service,
         inputs: [containers, ticks, sent].into_iter().chain(host_log).collect(),
         filters,
         outputs: store(stack, logging).into_iter().chain(extra_outputs(logging)).collect(),
-    };
-    let name = match syntax {
-        Syntax::Yaml => "fluent-bit.yaml",
-        Syntax::Classic => "fluent-bit.conf",
-    };
-    (name.to_owned(), config.render(syntax))
+    }
 }
 
 /// The host's own log, and the function that makes documents of it.
@@ -230,13 +243,9 @@ fn variable(output: usize, option: usize) -> String {
 /// Its secrets, by the names of their files: each sets a variable.
 fn secrets(logging: &LoggingSpec, syntax: Syntax) -> BTreeMap<String, SecretFile> {
     let file = |name: &str, variable: String, source: SecretKeySpec| {
-        let ending = match syntax {
-            Syntax::Yaml => "yaml",
-            Syntax::Classic => "conf",
-        };
         let form = Form::FluentBitVariable { name: variable, yaml: syntax == Syntax::Yaml };
         let source = SecretSource { form: Some(form), ..SecretSource::from(source) };
-        (format!("{name}.{ending}"), SecretFile::new(source))
+        (format!("{name}.{}", ending(syntax)), SecretFile::new(source))
     };
     let secret = logging.credentials_secret_ref.name.clone();
     let own = file("password", VARIABLE.to_owned(), SecretKeySpec { secret, key: PASSWORD.to_owned() });
@@ -321,7 +330,7 @@ fn quoted(text: &[u8]) -> String {
     quoted + "\""
 }
 
-fn service(stack: &Stack, logging: &LoggingSpec, config: &str) -> Service {
+fn service(stack: &Stack, logging: &LoggingSpec, config: &str, checked: &str) -> Service {
     let spec = &logging.fluent_bit;
     let image = spec.image.to_string();
     let compose = compose::Service {
@@ -342,7 +351,9 @@ fn service(stack: &Stack, logging: &LoggingSpec, config: &str) -> Service {
         stop_grace_period: "20s".to_owned(),
         ..compose::Service::new(image, Limits::new(&spec.resources.limits))
     };
+    let check = [PROGRAM, "--dry-run", "-c", &format!("{FILES_INSIDE}/{checked}")];
     Service {
+        validations: vec![Validation { argv: check.map(str::to_owned).to_vec(), limit: VALIDATION_LIMIT }],
         readiness: Readiness::Http(HttpProbe {
             endpoint: Endpoint::new(PORT, "/"),
             credentials: None,
