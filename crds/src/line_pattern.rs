@@ -55,9 +55,9 @@ fn alternatives(hir: &Hir) -> Result<Vec<Vec<Piece>>, String> {
         HirKind::Class(class) => vec![vec![Piece::Other(set(class)?, false)]],
         HirKind::Look(Look::Start) => vec![vec![Piece::Begin]],
         HirKind::Look(Look::End) => vec![vec![Piece::End]],
-        HirKind::Look(Look::WordAscii) => ["%f[%w_]", "%f[^%w_]"]
-            .map(|edge| vec![Piece::Other(edge.as_bytes().to_vec(), true)])
-            .into(),
+        HirKind::Look(Look::WordAscii) => {
+            ["%f[%w_]", "%f[^%w_]"].map(|edge| vec![Piece::Other(edge.as_bytes().to_vec(), true)]).into()
+        }
         HirKind::Look(_) => return Err("this kind of anchor".to_owned()),
         HirKind::Repetition(repetition) => repeated(repetition)?,
         HirKind::Capture(capture) => alternatives(&capture.sub)?,
@@ -65,7 +65,9 @@ fn alternatives(hir: &Hir) -> Result<Vec<Vec<Piece>>, String> {
             let mut ways = vec![Vec::new()];
             for part in parts {
                 let next = alternatives(part)?;
-                let joined = |way: &Vec<Piece>| next.iter().map(|more| [way.as_slice(), more].concat()).collect::<Vec<_>>();
+                let joined = |way: &Vec<Piece>| {
+                    next.iter().map(|more| [way.as_slice(), more].concat()).collect::<Vec<_>>()
+                };
                 ways = ways.iter().flat_map(joined).collect();
                 few(&ways)?;
             }
@@ -112,7 +114,9 @@ fn repeated(Repetition { min, max, greedy, sub }: &Repetition) -> Result<Vec<Vec
     for times in *min..=max {
         let mut made = vec![Vec::new()];
         for _ in 0..times {
-            let joined = |before: &Vec<Piece>| ways.iter().map(|more| [before.as_slice(), more].concat()).collect::<Vec<_>>();
+            let joined = |before: &Vec<Piece>| {
+                ways.iter().map(|more| [before.as_slice(), more].concat()).collect::<Vec<_>>()
+            };
             made = made.iter().flat_map(joined).collect();
             few(&made)?;
         }
@@ -229,7 +233,10 @@ mod tests {
             }
             let expected: Vec<LinePattern> = expected
                 .iter()
-                .map(|(literal, pattern)| LinePattern { literal: (*literal).into(), pattern: (*pattern).into() })
+                .map(|(literal, pattern)| LinePattern {
+                    literal: (*literal).into(),
+                    pattern: (*pattern).into(),
+                })
                 .collect();
             let words = |all: &[LinePattern]| {
                 all.iter().map(|one| String::from_utf8_lossy(&one.pattern).into_owned()).collect::<Vec<_>>()

@@ -6,8 +6,7 @@ use regex::Regex;
 
 use crate::{
     ALERTS, DockerAccess, ExtraAlertSpec, RECONCILIATION_ALERTS, ReceiversSpec, Role, RulesSpec, SilenceSpec,
-    SloSpec, TaskTrackerStackSpec,
-    line_pattern,
+    SloSpec, TaskTrackerStackSpec, line_pattern,
     scalars::{AlertName, ClockTime, Line},
 };
 

@@ -133,7 +133,10 @@ fn step(item: &DriftItem, applied: &Release, observed: &Observed) -> Option<u32>
 
 /// Whether a container answers nothing, not even that it cannot serve.
 fn hangs(item: &DriftItem, observed: &Observed) -> bool {
-    observed.unserved.iter().any(|one| !one.is_own_word && one.container.is_some() && one.container == item.path)
+    observed
+        .unserved
+        .iter()
+        .any(|one| !one.is_own_word && one.container.is_some() && one.container == item.path)
 }
 
 fn unserved<'a>(item: &DriftItem, observed: &'a Observed) -> Option<&'a Unserved> {

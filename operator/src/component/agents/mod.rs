@@ -127,7 +127,12 @@ fn config(stack: &Stack, host: &HostSpec, monitoring: &MonitoringSpec) -> promet
     let external = external.map(|server| prometheus::RemoteWrite::external(server, EXTERNAL, None));
     prometheus::Config {
         global,
-        scrape_configs: node.into_iter().chain([local("agent", agent)]).chain(replicas).chain(shipper).collect(),
+        scrape_configs: node
+            .into_iter()
+            .chain([local("agent", agent)])
+            .chain(replicas)
+            .chain(shipper)
+            .collect(),
         remote_write: stores.chain(external).collect(),
         ..prometheus::Config::default()
     }

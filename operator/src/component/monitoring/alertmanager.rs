@@ -118,7 +118,8 @@ fn config(spec: &AlertmanagerSpec, has_logs: bool) -> (String, String) {
     let mut receivers = receivers(&spec.receivers);
     if has_logs {
         let url = format!("http://{FLUENT_BIT}:{SENT_PORT}/{ALERTS}");
-        receivers.push(json!({ "name": HISTORY, "webhook_configs": [{ "url": url, "send_resolved": true }] }));
+        receivers
+            .push(json!({ "name": HISTORY, "webhook_configs": [{ "url": url, "send_resolved": true }] }));
     }
     let named: Vec<&str> = receivers.iter().filter_map(|one| one["name"].as_str()).collect();
     // Where nobody was named for it, whoever is called for less is called.

@@ -1,14 +1,15 @@
 //! What containers write reaches the log store that the stack brings along, and nobody else is let in there.
 
+mod random;
 mod shipper;
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tasktracker_testbed::{DemoHost, http, http_as, images};
 
-use crate::stage::{Stage, phase, wait_until};
+use crate::stage::{Stage, phase, wait_until, wait_until_within};
 
 const POLICY: &str = "  policy: {rollout: {soak: 1s, drainTimeout: 1s}}\n";
 const ELASTICSEARCH: &str = "tt-staging-logging-elasticsearch-1";
@@ -73,6 +74,51 @@ fn at(stage: &Stage) -> SocketAddr {
     SocketAddr::new(stage.host.address(), 9200)
 }
 
+/// Answers since a moment that refused something, by what the log shipper writes of them. That a document is there already
+/// is none: 1.8 sends some a second time.
+fn refusals(stage: &Stage, since: &str) -> String {
+    let told = "docker logs --since SINCE tt-staging-agents-fluent-bit-1 2>&1 | grep -oE '\"status\": ?[45][0-9]+' | grep -v 409 | sort | uniq -c";
+    stage.on_host(&format!("{} || true", told.replace("SINCE", since)))
+}
+
+/// Whatever a line is, it is found: no document is refused, which would hold up all those that are sent with it.
+fn send_random_lines(stage: &Stage, reader: Asker<'_>, count: usize) {
+    let since = stage.on_host("date -u +%FT%TZ").trim().to_owned();
+    let folder = stage.host.path("/var/lib/docker/containers/random");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("random-json.log"), random::records(count)).unwrap();
+    let filter = json!({ "query": { "term": { "service.name": "random" } } });
+    let there = || reader.ask(&format!("POST /tasktracker-logs-*/_count\n{filter}")).1["count"].as_u64();
+    let mut seen = 0;
+    wait_until_within(Duration::from_mins(15), format_args!("{count} documents"), || {
+        seen = there().unwrap_or_default();
+        seen >= u64::try_from(count).unwrap()
+    });
+    assert_eq!(usize::try_from(seen).unwrap(), count, "none twice");
+    for number in (0..count).step_by(count / 300) {
+        let word = random::word(number);
+        let query = json!({ "bool": {
+            "should": [{ "match": { "message": word } }, { "term": { "fields": word } }],
+            "minimum_should_match": 1,
+        } });
+        assert_eq!(reader.found(&query).len(), 1, "{word}");
+    }
+    assert_eq!(refusals(stage, &since), "", "what was refused");
+    println!("{count} random lines: all found, none refused");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+#[ignore = "takes long: `cargo xtask soak logging`"]
+fn soak_no_line_is_refused() {
+    let stage = stage("random");
+    stage.write_stack("staging.yaml", &stack(&stage, ""));
+    let operator = stage.start_operator();
+    operator.wait_until_ready("staging");
+    send_random_lines(&stage, Asker::of(&stage, "reader"), 100_000);
+    operator.stop();
+}
+
 #[test]
 fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone() {
     let stage = stage("logging");
@@ -100,6 +146,9 @@ fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone(
     for (field, value) in expected.as_object().unwrap() {
         assert_eq!(&found[0][field], value, "{field}: {}", found[0]);
     }
+
+    phase("lines that nobody expects");
+    send_random_lines(&stage, reader, 3000);
 
     phase("nobody does more than their part");
     assert_eq!(http(at(&stage), "GET /").unwrap().0, 401);

@@ -96,9 +96,25 @@ fn agents(image: &str, port: u16, options: &str) -> Project {
         "{}  logging:\n    elasticsearch: {{port: {port}}}\n    fluentBit:\n      image: {image}\n{options}",
         include_str!("../../../../examples/staging.yaml")
     );
-    let text = text.replace("roles: [app]", "roles: [app, logging]").replace("staging.example.com", "127.0.0.1");
-    let stack = Stack::new(read_stack(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}: {text}")), PathBuf::new());
+    let text =
+        text.replace("roles: [app]", "roles: [app, logging]").replace("staging.example.com", "127.0.0.1");
+    let stack = Stack::new(
+        read_stack(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}: {text}")),
+        PathBuf::new(),
+    );
     component::project(&stack, &stack.spec.hosts[0], ComponentName::Agents).unwrap()
+}
+
+/// A line as Docker writes it: as several records where it is long.
+pub(super) fn pieces(line: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), line);
+    while !rest.is_empty() {
+        let size = (0..=rest.len().min(PIECE)).rev().find(|size| rest.is_char_boundary(*size)).unwrap();
+        let (piece, more) = rest.split_at(size);
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces
 }
 
 /// A free port of loopback.
@@ -162,7 +178,8 @@ impl Shipper {
         let prefix = format!("{SECRETS_FOLDER}/fluent-bit/");
         for path in project.secrets.keys().filter(|path| path.starts_with(&prefix)) {
             let form = project.secrets[path].reference.form.as_ref().unwrap();
-            let value = form.of(&tasktracker_operator::secret::Secret::new(b"of-\"shipper\"".to_vec())).unwrap();
+            let value =
+                form.of(&tasktracker_operator::secret::Secret::new(b"of-\"shipper\"".to_vec())).unwrap();
             fs::write(at(path), value.reveal()).unwrap();
         }
         for name in ["state", "containers", "log"] {
@@ -177,13 +194,8 @@ impl Shipper {
         let project = agents(&image, store.address.port(), options);
         let config = Self::install(&project, folder.path(), ports);
         let log = fs::File::create(folder.path().join("said")).unwrap();
-        let process = Command::new(program)
-            .arg("-c")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let process =
+            Command::new(program).arg("-c").arg(config).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { folder, process, ports }
     }
 
@@ -205,12 +217,7 @@ impl Shipper {
     fn write(&self, lines: &[(String, String)]) {
         let mut files = BTreeMap::<&str, String>::new();
         for (number, (service, line)) in lines.iter().enumerate() {
-            let line = format!("{line}\n");
-            let mut rest = line.as_str();
-            while !rest.is_empty() {
-                let size = (0..=rest.len().min(PIECE)).rev().find(|size| rest.is_char_boundary(*size)).unwrap();
-                let (piece, more) = rest.split_at(size);
-                rest = more;
+            for piece in pieces(&format!("{line}\n")) {
                 let record = json!({
                     "log": piece,
                     "stream": "stdout",
@@ -273,12 +280,15 @@ fn lines_of_every_source_become_documents_as_they_should() {
     let mut shipper = Shipper::start(OPTIONS, &store);
     let mut lines: Vec<(String, String)> = include_str!("lines.txt")
         .lines()
-        .map(|line| line.split_once('\t').map(|(service, text)| (service.to_owned(), text.to_owned())).unwrap())
+        .map(|line| {
+            line.split_once('\t').map(|(service, text)| (service.to_owned(), text.to_owned())).unwrap()
+        })
         .collect();
     let long = format!("{{\"message\":\"{}\",\"level\":\"warn\"}}", "long ".repeat(8000));
-    lines.extend([("plain", long.as_str()), ("plain", "control \u{1b}[31mred\u{1b}[0m and \u{0} and \u{fffd}")].map(
-        |(service, text)| (service.to_owned(), text.to_owned()),
-    ));
+    lines.extend(
+        [("plain", long.as_str()), ("plain", "control \u{1b}[31mred\u{1b}[0m and \u{0} and \u{fffd}")]
+            .map(|(service, text)| (service.to_owned(), text.to_owned())),
+    );
     // Files that it has not seen yet are read from their beginning, those of the host only from where they end.
     assert!(shipper.comes_up(), "{}", shipper.said());
     shipper.write(&lines);
@@ -343,6 +353,7 @@ fn every_combination_of_options_is_a_configuration_that_the_program_takes() {
             assert!(shipper.comes_up(), "{options}: {}", shipper.said());
         }
     }
-    let mut shipper = Shipper::start("      hostLog: None\n      extraOutputs: [{plugin: nothing}]\n", &store);
+    let mut shipper =
+        Shipper::start("      hostLog: None\n      extraOutputs: [{plugin: nothing}]\n", &store);
     assert!(!shipper.comes_up(), "a mistake is told");
 }

@@ -26,6 +26,9 @@ impl Syntax {
     }
 }
 
+/// What every file begins with.
+const WRITTEN_BY: &str = "# Written by tasktracker-operator; changes made here are taken back.\n";
+
 /// Options of one part, in their order.
 #[derive(Clone, Debug)]
 pub(super) struct Section(Vec<(String, String)>);
@@ -47,6 +50,7 @@ pub(super) struct Config {
     /// Files that are read before, by their paths.
     pub(super) includes: Vec<String>,
     pub(super) service: Section,
+    pub(super) parsers: Vec<Section>,
     pub(super) inputs: Vec<Section>,
     pub(super) filters: Vec<Section>,
     pub(super) outputs: Vec<Section>,
@@ -58,7 +62,12 @@ impl Config {
             Syntax::Yaml => self.yaml(),
             Syntax::Classic => self.classic(),
         };
-        format!("# Written by tasktracker-operator; changes made here are taken back.\n{text}")
+        format!("{WRITTEN_BY}{text}")
+    }
+
+    /// The file with its parsers, which the older format wants apart.
+    pub(super) fn parsers_file(&self) -> String {
+        format!("{WRITTEN_BY}{}", sections(&[("PARSER", &self.parsers)]))
     }
 
     fn yaml(&self) -> String {
@@ -66,6 +75,7 @@ impl Config {
         let config = json!({
             "includes": self.includes,
             "service": self.service.value(),
+            "parsers": values(&self.parsers),
             "pipeline": {
                 "inputs": values(&self.inputs),
                 "filters": values(&self.filters),
@@ -82,22 +92,28 @@ impl Config {
             // Writing to a string does not fail.
             let _: std::fmt::Result = writeln!(text, "@INCLUDE {path}");
         }
-        let parts = [("SERVICE", std::slice::from_ref(&self.service))];
-        let parts = parts.into_iter().chain([
-            ("INPUT", self.inputs.as_slice()),
-            ("FILTER", self.filters.as_slice()),
-            ("OUTPUT", self.outputs.as_slice()),
-        ]);
-        for (kind, sections) in parts {
-            for Section(options) in sections {
-                let _: std::fmt::Result = write!(text, "\n[{kind}]\n");
-                for (name, value) in options {
-                    let _: std::fmt::Result = writeln!(text, "    {name} {value}");
-                }
+        text + &sections(&[
+            ("SERVICE", std::slice::from_ref(&self.service)),
+            ("INPUT", &self.inputs),
+            ("FILTER", &self.filters),
+            ("OUTPUT", &self.outputs),
+        ])
+    }
+}
+
+/// Parts by their kinds, in the older format.
+fn sections(parts: &[(&str, &[Section])]) -> String {
+    let mut text = String::new();
+    for (kind, sections) in parts {
+        for Section(options) in *sections {
+            // Writing to a string does not fail.
+            let _: std::fmt::Result = write!(text, "\n[{kind}]\n");
+            for (name, value) in options {
+                let _: std::fmt::Result = writeln!(text, "    {name} {value}");
             }
         }
-        text
     }
+    text
 }
 
 #[cfg(test)]

@@ -546,10 +546,13 @@ local TRACES = {
   },
 }
 
--- Traces whose end has not come, by container and stream, and documents that are finished.
-local traces, finished = {}, { first = 1, last = 0 }
+-- By container and stream: traces whose end has not come, and lines of which Docker has written only pieces. And documents
+-- that are finished.
+local traces, partials, finished = {}, {}, { first = 1, last = 0 }
 -- Most lines and bytes of a trace, and after how many ticks without another line it is over.
 local LINES, BYTES, TICKS = 1000, 262144, 5
+-- The same of pieces: the rest may be waiting while others are read.
+local PIECE_TICKS = 50
 
 -- The kind of trace that begins with a line.
 local function beginning(line)
@@ -561,19 +564,10 @@ local function beginning(line)
   return nil
 end
 
--- What is made of a trace is the next document but those that are waiting.
-local function finish(key)
-  local trace = traces[key]
-  traces[key] = nil
-  local last = #trace.lines
-  -- Empty lines at the end are none of it.
-  while trace.lines[last] == "" do
-    last = last - 1
-  end
+-- Has a document wait until it is its turn.
+local function queue(made, at)
   finished.last = finished.last + 1
-  local made = trace.make(concat(trace.lines, "\n", 1, last))
-  made["log.level"] = made["log.level"] or "error"
-  finished[finished.last] = { made, trace.at }
+  finished[finished.last] = { made, at }
 end
 
 -- The document that waits the longest.
@@ -587,8 +581,68 @@ local function next_finished()
   return one[1], one[2]
 end
 
+-- A document of a line of a container, or of a trace.
+local function document_of(source, at, text)
+  local made = document(text, source.service, source.component)
+  made["container.name"], made.stream = source.container, source.stream
+  made.id = format("%d.%09d-", at.sec, at.nsec) .. digest(OWN.host .. source.key .. text)
+  return made
+end
+
+-- A trace is over.
+local function finish(key)
+  local trace = traces[key]
+  traces[key] = nil
+  local last = #trace.lines
+  -- Empty lines at the end are none of it.
+  while trace.lines[last] == "" do
+    last = last - 1
+  end
+  local made = document_of(trace.source, trace.at, concat(trace.lines, "\n", 1, last))
+  made["log.level"] = made["log.level"] or "error"
+  queue(made, trace.at)
+end
+
+-- The document of a line; none where it belongs to a trace, or is not kept.
+local function take(source, at, line)
+  local trace = traces[source.key]
+  if trace then
+    if trace.kind.goes_on(line, trace) and #trace.lines < LINES and trace.bytes < BYTES then
+      trace.lines[#trace.lines + 1] = line
+      trace.bytes, trace.idle = trace.bytes + #line, 0
+      return nil
+    end
+    finish(source.key)
+  end
+  if line == "" or is_dropped(line, source.service) then
+    return nil
+  end
+  local kind = beginning(line)
+  if kind then
+    traces[source.key] = { kind = kind, lines = { line }, bytes = #line, idle = 0, source = source, at = at }
+    return nil
+  end
+  return document_of(source, at, line)
+end
+
+-- The pieces of a line are all there.
+local function take_pieces(key)
+  local partial = partials[key]
+  partials[key] = nil
+  return take(partial.source, partial.at, without_end(concat(partial.pieces))), partial.at
+end
+
 -- A fifth of a second has passed.
 local function tick()
+  for key, partial in pairs(partials) do
+    partial.idle = partial.idle + 1
+    if partial.idle > PIECE_TICKS then
+      local made, at = take_pieces(key)
+      if made then
+        queue(made, at)
+      end
+    end
+  end
   for key, trace in pairs(traces) do
     trace.idle = trace.idle + 1
     if trace.idle > TICKS then
@@ -598,52 +652,49 @@ local function tick()
   return next_finished()
 end
 
--- A line of a container: of this stack, and not of whoever reads it. One that belongs to a trace is kept until that is
--- over; what is returned may be a document of another line.
+-- A line of a container: of this stack, and not of whoever reads it. What is returned may be a document of another line.
 local function line_of(timestamp, record)
   if record.tick then
     return tick()
   end
-  local labels = record.attrs
-  if type(labels) ~= "table" or labels["tasktracker.dev/stack"] ~= OWN.stack or type(record.log) ~= "string" then
+  local labels, text = record.attrs, record.log
+  if type(labels) ~= "table" or labels["tasktracker.dev/stack"] ~= OWN.stack or type(text) ~= "string" then
     return nil
   end
   local service = labels["com.docker.compose.service"] or "unknown"
-  local line = without_end(record.log)
   if service == OWN.reader then
     return nil
   end
-  local function make(text)
-    local made = document(text, service, labels["tasktracker.dev/component"])
-    made["container.name"] = labels.tag
-    made.stream = record.stream
-    made.id = format("%d.%09d-", timestamp.sec, timestamp.nsec)
-      .. digest(OWN.host .. (labels.tag or "") .. (record.stream or "") .. text)
-    return made
-  end
-  local key = (labels.tag or "") .. (record.stream or "")
-  local trace = traces[key]
-  if trace then
-    if trace.kind.goes_on(line, trace) and #trace.lines < LINES and trace.bytes < BYTES then
-      trace.lines[#trace.lines + 1] = line
-      trace.bytes, trace.idle = trace.bytes + #line, 0
-      return next_finished()
+  local source = {
+    key = (labels.tag or "") .. (record.stream or ""),
+    service = service,
+    component = labels["tasktracker.dev/component"],
+    container = labels.tag,
+    stream = record.stream,
+  }
+  local partial, is_end, at = partials[source.key], byte(text, #text) == 10, timestamp
+  local made
+  if partial or not is_end then
+    partial = partial or { pieces = {}, size = 0, source = source, at = timestamp }
+    partials[source.key] = partial
+    partial.idle = 0
+    if partial.size <= MESSAGE then
+      partial.pieces[#partial.pieces + 1] = text
+      partial.size = partial.size + #text
     end
-    finish(key)
+    if is_end then
+      made, at = take_pieces(source.key)
+    end
+  else
+    made = take(source, timestamp, without_end(text))
   end
-  if line == "" or is_dropped(line, service) then
-    return next_finished()
+  if made and finished[finished.first] then
+    queue(made, at)
+    made = nil
   end
-  local kind = beginning(line)
-  if kind then
-    traces[key] = { kind = kind, lines = { line }, bytes = #line, idle = 0, make = make, at = timestamp }
-    return next_finished()
+  if made then
+    return made, at
   end
-  if not finished[finished.first] then
-    return make(line)
-  end
-  finished.last = finished.last + 1
-  finished[finished.last] = { make(line), timestamp }
   return next_finished()
 end
 

@@ -56,6 +56,10 @@ const VARIABLE: &str = "LOG_STORE_PASSWORD";
 const CONFIG: &str = "fluent-bit";
 /// The same without secrets, which are not there when it is checked.
 const CHECKED: &str = "checked";
+/// Its parsers, in the format that wants them in a file.
+const PARSERS: &str = "parsers.conf";
+/// The parser of Docker's records.
+const DOCKER: &str = "docker-json";
 /// How long that check may take.
 const VALIDATION_LIMIT: Duration = Duration::from_secs(30);
 /// Its script, among its files.
@@ -81,6 +85,9 @@ const DOCUMENT: &str = include_str!("document.lua");
 pub(super) fn add(project: &mut Project, stack: &Stack, host: &HostSpec, logging: &LoggingSpec) {
     let syntax = Syntax::of(logging.fluent_bit.image.as_str());
     let config = config(stack, logging, syntax);
+    let parsers = (syntax == Syntax::Classic).then(|| config.parsers_file());
+    let path = format!("files/{FLUENT_BIT}/{PARSERS}");
+    project.files.extend(parsers.map(|text| (path, File::new(text))));
     let name = |what: &str| format!("{what}.{}", ending(syntax));
     let file = |name: &str| format!("files/{FLUENT_BIT}/{name}");
     project.files.insert(file(&name(CONFIG)), File::new(config.render(syntax)));
@@ -107,7 +114,9 @@ fn ending(syntax: Syntax) -> &'static str {
 /// Its configuration.
 fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
     let state = |name: &str| format!("{STATE_INSIDE}/{name}");
-    let service = Section::new([
+    let parsers_file =
+        (syntax == Syntax::Classic).then(|| ("parsers_file", format!("{FILES_INSIDE}/{PARSERS}")));
+    let service = Section::new(parsers_file.into_iter().chain([
         ("flush", "1".to_owned()),
         ("grace", "10".to_owned()),
         ("log_level", "warn".to_owned()),
@@ -122,13 +131,20 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
         ("storage.backlog.mem_limit", "8M".to_owned()),
         ("scheduler.base", "1".to_owned()),
         ("scheduler.cap", "15".to_owned()),
+    ]));
+    let docker = Section::new([
+        ("name", DOCKER.to_owned()),
+        ("format", "json".to_owned()),
+        ("time_key", "time".to_owned()),
+        ("time_format", "%Y-%m-%dT%H:%M:%S.%L".to_owned()),
     ]);
     let containers = Section::new([
         ("name", "tail".to_owned()),
         // One for all files: each tag has chunks of its own, and there are not many.
         ("tag", CONTAINER.to_owned()),
         ("path", format!("{CONTAINERS}/*/*-json.log")),
-        ("multiline.parser", "docker".to_owned()),
+        // Its own joining of pieces mixes those of files that are read in turns: the script does that.
+        ("parser", DOCKER.to_owned()),
         ("db", state("containers.db")),
         ("read_from_head", "on".to_owned()),
         ("refresh_interval", "1".to_owned()),
@@ -170,6 +186,7 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
     Config {
         includes: secrets.map(|name| format!("{SECRETS_INSIDE}/{name}")).collect(),
         service,
+        parsers: vec![docker],
         inputs: [containers, ticks, sent].into_iter().chain(host_log).collect(),
         filters,
         outputs: store(stack, logging).into_iter().chain(extra_outputs(logging)).collect(),
