@@ -15,6 +15,7 @@ pub mod import;
 pub mod json;
 pub mod kubernetes;
 pub mod ledger;
+pub mod logs;
 pub mod metrics;
 pub mod model;
 pub mod observe;

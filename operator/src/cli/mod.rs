@@ -9,6 +9,7 @@ mod delete;
 mod history;
 mod hosts;
 mod import;
+mod logs;
 mod plan;
 mod printer;
 mod request;
@@ -184,6 +185,17 @@ enum Command {
     },
     /// Print the rollouts that each host remembers, newest first.
     History(Selection),
+    /// Print what services of a stack have written: from its log store, or from its Docker hosts where it has none.
+    Logs {
+        #[command(flatten)]
+        source: SourceArguments,
+        #[command(flatten)]
+        state: StateArguments,
+        /// Name of the stack.
+        stack: String,
+        #[command(flatten)]
+        lines: logs::LogArguments,
+    },
     /// With --kubernetes: have everything checked now.
     Reconcile(Selection),
     /// Write a stack file from a Compose project of this app that was made by hand, so that it can be taken over.
@@ -365,6 +377,13 @@ async fn carry_out(printer: &Printer, command: Command) -> anyhow::Result<Verdic
             Box::pin(approve::approve(printer, &selection, &plan)).await
         }
         Command::History(selection) => history::history(printer, &selection).await,
+        Command::Logs { source, state, stack, lines } => {
+            anyhow::ensure!(
+                !source.cluster.kubernetes,
+                "logs: expected a folder of stacks, or a file: --stacks; hosts and their log store are asked over SSH"
+            );
+            Box::pin(logs::logs(printer, source, state, stack, &lines)).await
+        }
         Command::Reconcile(_) => {
             anyhow::bail!("reconcile: expected --kubernetes; `status` checks the hosts now")
         }

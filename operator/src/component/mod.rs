@@ -17,6 +17,7 @@ use tasktracker_crds::{HostSpec, RegistryAuthSpec};
 
 pub(crate) use app::DATA_INSIDE;
 pub use app::app_project;
+pub use logging::{LogStore, log_store};
 
 use crate::{
     model::{ComponentName, sha256},

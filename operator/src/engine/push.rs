@@ -11,10 +11,10 @@ use tokio::{
 use super::{now, worker::Shared};
 use crate::{
     component,
-    host::{BasicAuth, Host, HttpAnswer, ServiceAddress, State},
+    host::{BasicAuth, Host, HttpAnswer, ServiceAddress},
     metrics::remote_write,
-    observe::is_ours,
-    project::{MetricsStore, Project, compose::COMPOSE_SERVICE},
+    observe::address_of,
+    project::{MetricsStore, Project},
     secret::Values,
     source::{ProjectKey, Stack, target},
 };
@@ -59,11 +59,7 @@ async fn send(
     store: &MetricsStore,
 ) -> Result<(), String> {
     let words = |error: crate::host::Error| error.to_string();
-    let is_it = |one: &&crate::host::Container| {
-        is_ours(one, project) && one.has_label(COMPOSE_SERVICE, &store.service) && one.state == State::Running
-    };
-    let containers = host.containers().await.map_err(words)?;
-    let address = containers.iter().find(is_it).and_then(|one| one.addresses.get(&project.network));
+    let address = address_of(host, project, &store.service).await.map_err(words)?;
     // Before its first rollout there is none.
     let Some(address) = address else { return Ok(()) };
     let (user, path) = &store.credentials;
@@ -74,7 +70,7 @@ async fn send(
     let password = password.ok_or_else(|| format!("the password in {path} is not known"))?;
     let credentials = BasicAuth { user: user.clone(), password };
     let body = remote_write(&shared.watcher.metrics().families(), stack, &shared.writer, now());
-    let address = std::net::SocketAddr::new(*address, store.endpoint.port);
+    let address = std::net::SocketAddr::new(address, store.endpoint.port);
     let service = ServiceAddress { address, tls_name: store.endpoint.tls_name.as_deref() };
     let answer =
         host.send_samples(service, &store.endpoint.path, &credentials, &body).await.map_err(words)?;

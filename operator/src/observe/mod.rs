@@ -10,6 +10,7 @@ mod published;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -327,6 +328,19 @@ fn stack_folder(project: &Project) -> &str {
 /// Whether a container is the project's: by Compose's mark and by its owner's.
 pub(crate) fn is_ours(container: &Container, project: &Project) -> bool {
     container.has_label(COMPOSE_PROJECT, &project.name) && container.has_label(labels::OWNER, &project.owner)
+}
+
+/// The address, in the project's network, of the first running container of one of its services.
+///
+/// # Errors
+/// When the host cannot be reached.
+pub async fn address_of(host: &Host, project: &Project, service: &str) -> Result<Option<IpAddr>, Error> {
+    let is_it = |one: &&Container| {
+        is_ours(one, project) && one.has_label(COMPOSE_SERVICE, service) && one.state == State::Running
+    };
+    let containers = host.containers().await?;
+    let address = containers.iter().find(is_it).and_then(|one| one.addresses.get(&project.network));
+    Ok(address.copied())
 }
 
 /// Whether a container is ready according to Docker: it runs, and its health check succeeded where it has one. A health

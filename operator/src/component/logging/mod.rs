@@ -46,6 +46,31 @@ const STOP_GRACE: &str = "60s";
 /// The component.
 pub(super) struct Logging;
 
+/// The log store of a stack, for whoever reads.
+#[derive(Clone, Debug)]
+pub struct LogStore<'a> {
+    /// The host with it.
+    pub host: &'a HostSpec,
+    /// Its service.
+    pub service: &'static str,
+    /// Port inside its container.
+    pub port: u16,
+    /// Who may read.
+    pub user: &'static str,
+    /// The password.
+    pub password: SecretKeySpec,
+}
+
+/// The log store of a stack, where it has one.
+pub fn log_store(stack: &Stack) -> Option<LogStore<'_>> {
+    let logging = stack.spec.logging.as_ref()?;
+    let host = stack.spec.hosts_with(Role::Logging).next()?;
+    let reader = &objects::READER;
+    let secret = logging.credentials_secret_ref.name.clone();
+    let password = SecretKeySpec { secret, key: reader.password.to_owned() };
+    Some(LogStore { host, service: ELASTICSEARCH, port: PORT, user: reader.name, password })
+}
+
 impl Component for Logging {
     fn name(&self) -> ComponentName {
         ComponentName::Logging

@@ -24,8 +24,12 @@ pub(super) struct User {
 /// Everybody beside the administrator.
 pub(super) const USERS: [User; 2] = [
     User { name: "shipper", password: "shipperPassword", privileges: &["auto_configure", "create_doc"] },
-    User { name: "reader", password: "readerPassword", privileges: &["read", "view_index_metadata"] },
+    READER,
 ];
+
+/// Who only reads.
+pub(super) const READER: User =
+    User { name: "reader", password: "readerPassword", privileges: &["read", "view_index_metadata"] };
 
 /// Fields that are words, of which one looks for the whole.
 const WORDS: [&str; 15] = [

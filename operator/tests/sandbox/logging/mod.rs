@@ -3,11 +3,11 @@
 mod random;
 mod shipper;
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, process::Output, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use tasktracker_testbed::{DemoHost, http, http_as, images};
+use tasktracker_testbed::{DemoHost, http, http_answer, http_as, images};
 
 use crate::stage::{Stage, phase, wait_until, wait_until_within};
 
@@ -72,6 +72,13 @@ impl<'a> Asker<'a> {
 
 fn at(stage: &Stage) -> SocketAddr {
     SocketAddr::new(stage.host.address(), 9200)
+}
+
+/// What a command printed that succeeded.
+fn text_of(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    format!("{said}{}", String::from_utf8_lossy(&output.stdout))
 }
 
 /// Answers since a moment that refused something, by what the log shipper writes of them. That a document is there already
@@ -147,6 +154,38 @@ fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone(
         assert_eq!(&found[0][field], value, "{field}: {}", found[0]);
     }
 
+    phase("one request, traced");
+    let request = |request: &str| {
+        let answer = http_answer(stage.page(), request).unwrap();
+        let name = "x-request-id: ";
+        let id = answer.lines().find_map(|line| line.to_lowercase().strip_prefix(name).map(str::to_owned));
+        id.unwrap_or_else(|| panic!("{answer}"))
+    };
+    let created = request("POST /api/tasks\n{\"title\": \"traced\"}");
+    let shown = request("GET /");
+    for source in [&[][..], &["--from-hosts"]] {
+        for (id, services, words) in
+            [(&created, ["backend", "edge"], ["POST", "201"]), (&shown, ["edge", "frontend"], ["GET", "200"])]
+        {
+            let asked = [&["logs", "staging", "--request", id], source].concat();
+            let mut found = String::new();
+            wait_until_within(Duration::from_mins(1), format_args!("{source:?}: {services:?}"), || {
+                found = text_of(&stage.command(&asked));
+                found.lines().count() == services.len()
+            });
+            let mut by: Vec<&str> = found.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
+            by.sort_unstable();
+            assert_eq!(by, services, "{source:?}: {found}");
+            let tells =
+                |line: &str| line.contains(id.as_str()) && words.iter().all(|word| line.contains(word));
+            assert!(found.lines().all(tells), "{source:?}: {found}");
+            let more = [&asked[..], &["--service", "edge", "--level", "info"]].concat();
+            assert_eq!(text_of(&stage.command(&more)).lines().count(), 1, "{source:?}");
+            let less = [&asked[..], &["--level", "error"]].concat();
+            assert_eq!(text_of(&stage.command(&less)), "", "{source:?}");
+        }
+    }
+
     phase("lines that nobody expects");
     send_random_lines(&stage, reader, 3000);
 
@@ -213,6 +252,6 @@ fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone(
     assert_eq!(status, 201);
     let reader = Asker { password: "new-of-reader", ..reader };
     let filter = json!({ "bool": { "filter": [{ "term": { "http.request.method": "POST" } }, { "term": { "service.name": "backend" } }] } });
-    wait_until(format_args!("documents come: {}", operator.said()), || reader.found(&filter).len() == 2);
+    wait_until(format_args!("documents come: {}", operator.said()), || reader.found(&filter).len() == 3);
     operator.stop();
 }
