@@ -2,6 +2,7 @@
 
 mod absence;
 mod act;
+mod audit_push;
 mod check;
 mod context;
 mod coordinator;

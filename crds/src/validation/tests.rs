@@ -201,6 +201,31 @@ fn logging_that_could_not_be_is_refused() {
         ("app, monitoring, logging", "elasticsearch: {port: 8000}", "is none of the app's"),
         ("app, monitoring, logging", "elasticsearch: {retention: {days: 0}}", "days"),
         ("app, monitoring, logging", "kibana: {}", "spec.logging.kibana"),
+        (
+            "app, monitoring, logging",
+            "fluentBit: {drop: [{pattern: a}], mask: [{pattern: 'b|c'}], extraOutputs: [{plugin: loki, options: {host: d}}]}",
+            "",
+        ),
+        (
+            "app, monitoring, logging",
+            "fluentBit: {mask: [{pattern: '(ab)*c'}]}",
+            "spec.logging.fluentBit.mask[0].pattern: expected a simple regular expression, found '(ab)*c': a group",
+        ),
+        (
+            "app, monitoring, logging",
+            "fluentBit: {drop: [{pattern: a}, {pattern: '[b'}]}",
+            "spec.logging.fluentBit.drop[1].pattern: expected a simple regular expression, found '[b': unclosed",
+        ),
+        (
+            "app, monitoring, logging",
+            "fluentBit: {extraOutputs: [{plugin: loki, options: {Match: a}}]}",
+            "spec.logging.fluentBit.extraOutputs[0].options.Match: expected another option",
+        ),
+        (
+            "app, monitoring, logging",
+            "fluentBit: {extraOutputs: [{plugin: loki, options: {a: b}, secretOptions: {a: {secret: c, key: d}}}]}",
+            "spec.logging.fluentBit.extraOutputs[0].secretOptions.a: expected it once",
+        ),
         ("app, monitoring, logging", "use: {stack: other}", "spec.logging.use"),
     ] {
         let text = with(roles, logging);

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use tasktracker_crds::{HostSpec, RegistryAuthSpec};
 
+pub(crate) use agents::{AUDIT, FLUENT_BIT, SENT_PORT};
 pub(crate) use app::DATA_INSIDE;
 pub use app::app_project;
 pub use logging::{LogStore, log_store};
@@ -101,6 +102,12 @@ pub fn metrics_stores(stack: &Stack) -> Vec<ProjectKey> {
         project.is_some_and(|project| project.metrics_store.is_some())
     };
     projects(stack).into_iter().filter(is_store).collect()
+}
+
+/// The project with the log shipper that takes what others have to tell: the one beside the log store.
+pub fn log_shipper(stack: &Stack) -> Option<ProjectKey> {
+    let host = log_store(stack)?.host.name.to_string();
+    Some(ProjectKey { stack: stack.key.clone(), host, component: ComponentName::Agents })
 }
 
 /// Every project of a stack on a host.

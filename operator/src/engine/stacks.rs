@@ -16,6 +16,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use super::{
     Hosts, Listener, Memory, RolloutCoordinator,
     absence::AbsenceTracker,
+    audit_push,
     left::Retiring,
     notifier::Notifier,
     now,
@@ -187,6 +188,10 @@ impl Stacks {
                 .pushers
                 .entry(key.clone())
                 .or_insert_with(|| tokio::spawn(push(shared.clone(), key, entry.sender.subscribe())));
+        }
+        if let Some(key) = component::log_shipper(&stack) {
+            let audit = || audit_push::push(shared.clone(), key.clone(), entry.sender.subscribe());
+            entry.pushers.entry(key.clone()).or_insert_with(|| tokio::spawn(audit()));
         }
         Ok(())
     }

@@ -175,6 +175,21 @@ impl Host {
         self.exchange(service, request).await
     }
 
+    /// Sends a line of JSON to a service that keeps it: nothing of the stack is changed by that, and no lock is needed. The
+    /// rest is as with [`Host::http_get`].
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn send_line(
+        &self,
+        service: impl Into<ServiceAddress<'_>>,
+        path: &str,
+        line: &[u8],
+    ) -> Result<HttpAnswer, Error> {
+        let service = service.into();
+        self.exchange(service, request(Method::POST, service, path, None, line)).await
+    }
+
     async fn exchange(
         &self,
         service: ServiceAddress<'_>,

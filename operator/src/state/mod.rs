@@ -14,13 +14,13 @@ mod repaired;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     fs::{self, File},
     hash::{BuildHasher, Hasher, RandomState},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::Value;
@@ -123,9 +123,33 @@ pub struct Memory {
     seen: Mutex<BTreeMap<String, Seen>>,
     /// When what was repaired last, by project.
     repaired: Mutex<BTreeMap<String, Repaired>>,
+    /// Lines of the audit log, for whoever passes them on.
+    told: Mutex<Told>,
     // The thread ends before the folder is given to another operator: fields are dropped in this order.
     writer: Option<Writer>,
     _lock: Option<File>,
+}
+
+/// How many lines of the audit log are kept for whoever passes them on.
+const TOLD: usize = 1000;
+
+/// The newest lines of the audit log.
+#[derive(Default)]
+struct Told {
+    /// How many there were.
+    count: u64,
+    /// Number, stack and text of each.
+    lines: VecDeque<(u64, String, String)>,
+}
+
+impl Told {
+    fn add(&mut self, stack: &str, line: String) {
+        self.count += 1;
+        self.lines.push_back((self.count, stack.to_owned(), line));
+        if self.lines.len() > TOLD {
+            self.lines.pop_front();
+        }
+    }
 }
 
 impl fmt::Debug for Memory {
@@ -142,6 +166,7 @@ impl Memory {
             folder: None,
             seen: Mutex::default(),
             repaired: Mutex::default(),
+            told: Mutex::default(),
             writer: None,
             _lock: None,
         }
@@ -213,7 +238,8 @@ impl Memory {
             .map_err(|source| StateError::Unwritable { path: folder.to_owned(), source })?;
         let (seen, repaired) = (Mutex::default(), Mutex::default());
         let folder = Some(folder.to_owned());
-        Ok(Self { shared, folder, seen, repaired, writer: Some(writer), _lock: lock })
+        let told = Mutex::default();
+        Ok(Self { shared, folder, seen, repaired, told, writer: Some(writer), _lock: lock })
     }
 
     /// The writer's ID: the same for every run with this folder, another for each that has none.
@@ -249,6 +275,7 @@ impl Memory {
     pub(crate) fn audit(&self, entry: &audit::Entry<'_>) -> impl Future<Output = ()> + use<> {
         let line = json::to_string(entry);
         tracing::info!(target: "tasktracker_operator::audit", "audit: {line}");
+        self.told().add(entry.stack, line.clone());
         let (sender, written) = oneshot::channel();
         if self.writer.is_some() {
             self.shared.lock().pending.audit.push((line, sender));
@@ -257,6 +284,18 @@ impl Memory {
         async {
             let _ = written.await;
         }
+    }
+
+    /// Lines of the audit log about a stack that came after the one with a number, with their numbers, which begin with 1
+    /// and grow: those of this operator alone, and the newest where there are very many.
+    pub(crate) fn audit_after(&self, stack: &str, number: u64) -> Vec<(u64, String)> {
+        let told = self.told();
+        let lines = told.lines.iter().filter(|(at, of, _)| *at > number && of == stack);
+        lines.map(|(at, _, line)| (*at, line.clone())).collect()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is deployed of a stack.

@@ -2,7 +2,7 @@
 
 mod fluent_bit;
 
-pub(super) use fluent_bit::{ALERTS, FLUENT_BIT, SENT_PORT};
+pub(crate) use fluent_bit::{ALERTS, AUDIT, FLUENT_BIT, SENT_PORT};
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -16,6 +16,8 @@ const ELASTICSEARCH: &str = "tt-staging-logging-elasticsearch-1";
 
 fn stage(name: &str) -> Stage {
     let stage = Stage::new(name);
+    stage.load(&["prometheus-2", "alertmanager", "node-exporter", "blackbox-exporter"]);
+    stage.write_value("monitoring", "password", b"secret-of-the-test");
     for image in [images::elasticsearch, images::fluent_bit] {
         let archive = image(&stage.host, &mut |line| println!("{line}")).unwrap();
         stage.host.load_image(&archive).unwrap();
@@ -129,7 +131,13 @@ fn soak_no_line_is_refused() {
 #[test]
 fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone() {
     let stage = stage("logging");
-    stage.write_stack("staging.yaml", &stack(&stage, ""));
+    let monitoring = format!(
+        "  monitoring: {{prometheus: {{image: \"{}\"}}, nodeExporter: {{image: \"{}\"}}}}\n",
+        images::PROMETHEUS_2,
+        images::NODE_EXPORTER
+    );
+    let text = stack(&stage, "").replace("[app, logging]", "[app, monitoring, logging]") + &monitoring;
+    stage.write_stack("staging.yaml", &text);
     let operator = stage.start_operator();
     operator.wait_until_ready("staging");
 
@@ -153,6 +161,52 @@ fn lines_of_every_service_reach_the_store_and_everybody_may_do_their_part_alone(
     for (field, value) in expected.as_object().unwrap() {
         assert_eq!(&found[0][field], value, "{field}: {}", found[0]);
     }
+
+    phase("what the operator did");
+    let audit = json!({ "bool": { "filter": [
+        { "term": { "service.name": "operator" } },
+        { "term": { "component": "app" } },
+        { "term": { "fields.result": "Succeeded" } },
+    ] } });
+    wait_until(format_args!("its audit lines are found: {}", operator.said()), || {
+        !reader.found(&audit).is_empty()
+    });
+    let found = reader.found(&audit);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["message"], "roll out revision r1 after nothing: Succeeded", "{found:?}");
+
+    phase("an alert that begins and ends");
+    let alertmanager = SocketAddr::new(stage.host.address(), 9093);
+    let of_admin = format!("Basic {}", STANDARD.encode("admin:secret-of-the-test"));
+    let alerts = || reader.found(&json!({ "term": { "service.name": "alerts" } }));
+    for (ends, status, level) in
+        [("2099-01-01T00:00:00Z", "firing", "fatal"), ("2026-01-31T13:00:00Z", "resolved", "info")]
+    {
+        let alert = json!([{
+            "labels": { "alertname": "OfTheTest", "severity": "critical", "host": "app-1" },
+            "annotations": { "summary": "It is only a test." },
+            "startsAt": "2026-01-31T12:00:00Z",
+            "endsAt": ends,
+        }]);
+        let answer = http_as(alertmanager, &of_admin, &format!("POST /api/v2/alerts\n{alert}"));
+        assert_eq!(answer.as_ref().map(|(status, _)| *status), Some(200), "{answer:?}");
+        let of_it = || {
+            alerts()
+                .into_iter()
+                .find(|one| one["message"] == format!("{status}: OfTheTest: It is only a test."))
+        };
+        wait_until(format_args!("{status}: {}", operator.said()), || of_it().is_some());
+        let found = of_it().unwrap();
+        assert_eq!((&found["log.level"], &found["host.name"]), (&json!(level), &json!("app-1")), "{found}");
+    }
+
+    phase("what the shipper tells of itself");
+    let query = "GET /api/v1/query?query=sum(fluentbit_output_proc_records_total%7Bhost=%22app-1%22%7D)";
+    wait_until(format_args!("it is scraped: {}", operator.said()), || {
+        let answer = http_as(SocketAddr::new(stage.host.address(), 9090), &of_admin, query);
+        let answer: Value = answer.and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or_default();
+        answer["data"]["result"][0]["value"][1].as_str().is_some_and(|count| count != "0")
+    });
 
     phase("one request, traced");
     let request = |request: &str| {

@@ -23,15 +23,15 @@ use crate::{
 };
 
 /// The service.
-pub(in crate::component) const FLUENT_BIT: &str = "fluent-bit";
+pub(crate) const FLUENT_BIT: &str = "fluent-bit";
 /// Port inside the container for its own health and metrics.
 pub(super) const PORT: u16 = 2020;
 /// Port inside the container at which others of the stack send it what they have to tell: what it is, says the path.
-pub(in crate::component) const SENT_PORT: u16 = 9880;
+pub(crate) const SENT_PORT: u16 = 9880;
 /// Path of the messages of Alertmanager, and the function of the script for them.
-pub(in crate::component) const ALERTS: &str = "alerts";
+pub(crate) const ALERTS: &str = "alerts";
 /// The same of the operator's audit lines.
-pub(in crate::component) const AUDIT: &str = "audit";
+pub(crate) const AUDIT: &str = "audit";
 /// What lines of containers are marked with, and the function of the script for them.
 const CONTAINER: &str = "container";
 /// What is marked for which only the time counts.
@@ -377,5 +377,53 @@ fn service(stack: &Stack, logging: &LoggingSpec, config: &str, checked: &str) ->
             expect: Expect::Status(200),
         }),
         ..Service::new(compose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tasktracker_crds::validation::read_stack;
+
+    use super::*;
+
+    fn agents(options: &str) -> Project {
+        let text = include_str!("../../../../../examples/staging.yaml").replace("[app]", "[app, logging]");
+        let text = format!("{text}  logging: {{fluentBit: {{{options}}}}}\n");
+        let stack = Stack::new(read_stack(&text).unwrap(), PathBuf::new());
+        crate::component::project(&stack, &stack.spec.hosts[0], ComponentName::Agents).unwrap()
+    }
+
+    #[test]
+    fn every_combination_of_options_is_written_in_both_formats() {
+        let output = "extraOutputs: [{plugin: http, options: {host: logs.example.com, tls: 'on'}, secretOptions: {http_passwd: {secret: logs, key: password}}}]";
+        for (name, image) in [("classic", "fluent/fluent-bit:1.8.15"), ("yaml", "fluent/fluent-bit:5.1.1")] {
+            let mut all = String::new();
+            for (log, more) in
+                ["Journal", "Files", "None"].into_iter().flat_map(|log| ["", output].map(|more| (log, more)))
+            {
+                let project = agents(&format!("image: '{image}', hostLog: {log}, {more}"));
+                let mine = project.files.iter().filter(|(path, _)| path.starts_with("files/fluent-bit/"));
+                for (path, file) in mine.filter(|(path, _)| !path.ends_with(SCRIPT)) {
+                    // Writing to a string does not fail.
+                    let _: std::fmt::Result = writeln!(all, "=== {log} {more} {path}\n{}", file.content);
+                }
+                let secrets: Vec<&String> =
+                    project.secrets.keys().filter(|path| path.contains("/fluent-bit/")).collect();
+                let _: std::fmt::Result = writeln!(all, "{secrets:?}");
+            }
+            insta::assert_snapshot!(name, all);
+        }
+    }
+
+    #[test]
+    fn what_is_masked_and_dropped_stands_in_the_script_as_lua_reads_it() {
+        let options = "mask: [{pattern: 'a\"\\\\é|b', replacement: '100%'}], drop: [{service: edge, pattern: ' c'}, {pattern: d}]";
+        let project = agents(options);
+        let script = &project.files["files/fluent-bit/document.lua"].content;
+        let own: String =
+            script.lines().take_while(|line| *line != "}").map(|line| format!("{line}\n")).collect();
+        insta::assert_snapshot!(own);
     }
 }
