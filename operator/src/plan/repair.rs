@@ -61,15 +61,9 @@ fn action(
         }
         DriftKind::Missing => Action::Create { service: service()? },
         DriftKind::Stopped if networkless => Action::Recreate { service: service()? },
-        // What hangs serves nobody, and may hold what another one beside it would need.
-        DriftKind::Unhealthy if hangs(item, observed) && tries(item, observed).is_none() => {
-            Action::Restart { service: service()?, container: container()?, at_once: true }
-        }
         // What does not serve is not waited for: another one comes up beside it where that can be. Where that one does not
         // serve either, nothing is gained by ending the first, which may recover by itself: its database may be away.
-        DriftKind::Unhealthy
-            if applied.project.blue_green().any(|(name, _)| Some(name) == item.service.as_ref()) =>
-        {
+        DriftKind::Unhealthy if is_behind_proxy(item, applied) && !hangs(item, observed) => {
             Action::Replace { service: service()?, container: container()? }
         }
         // What the smallest action did not mend is made anew. What was refused once may have been beside it: it is tried
@@ -131,12 +125,16 @@ fn step(item: &DriftItem, applied: &Release, observed: &Observed) -> Option<u32>
     })
 }
 
-/// Whether a container answers nothing, not even that it cannot serve.
+/// Whether a service is behind a proxy, so that another container of it can come up beside the one that serves.
+fn is_behind_proxy(item: &DriftItem, applied: &Release) -> bool {
+    applied.project.blue_green().any(|(name, _)| Some(name) == item.service.as_ref())
+}
+
+/// Whether a container answers nothing, not even that it cannot serve, and nothing was tried about it: it serves nobody, and
+/// may hold what another one beside it would need.
 fn hangs(item: &DriftItem, observed: &Observed) -> bool {
-    observed
-        .unserved
-        .iter()
-        .any(|one| !one.is_own_word && one.container.is_some() && one.container == item.path)
+    let is_it = |one: &Unserved| !one.is_own_word && one.container.is_some() && one.container == item.path;
+    tries(item, observed).is_none() && observed.unserved.iter().any(is_it)
 }
 
 fn unserved<'a>(item: &DriftItem, observed: &'a Observed) -> Option<&'a Unserved> {

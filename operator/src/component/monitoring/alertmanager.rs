@@ -116,11 +116,10 @@ fn cluster_tls(tls: &MonitoringTlsSpec) -> String {
 /// The text of its configuration file, and what it shows once that is loaded; whether the stack keeps logs.
 fn config(spec: &AlertmanagerSpec, has_logs: bool) -> (String, String) {
     let mut receivers = receivers(&spec.receivers);
-    if has_logs {
+    receivers.extend(has_logs.then(|| {
         let url = format!("http://{FLUENT_BIT}:{SENT_PORT}/{ALERTS}");
-        receivers
-            .push(json!({ "name": HISTORY, "webhook_configs": [{ "url": url, "send_resolved": true }] }));
-    }
+        json!({ "name": HISTORY, "webhook_configs": [{ "url": url, "send_resolved": true }] })
+    }));
     let named: Vec<&str> = receivers.iter().filter_map(|one| one["name"].as_str()).collect();
     // Where nobody was named for it, whoever is called for less is called.
     let of_severity = |severity: &str| {
@@ -139,17 +138,7 @@ fn config(spec: &AlertmanagerSpec, has_logs: bool) -> (String, String) {
         "group_interval": "1m",
         "repeat_interval": "5m",
     })];
-    if has_logs {
-        // Each alert by itself, as soon as it begins and ends.
-        routes.push(json!({
-            "receiver": HISTORY,
-            "group_by": ["..."],
-            "group_wait": "0s",
-            "group_interval": "15s",
-            "repeat_interval": "24h",
-            "continue": true,
-        }));
-    }
+    routes.extend(has_logs.then(history_route));
     let severities = ["critical", "warning", "info"];
     routes.extend(severities.map(|severity| {
         let mut route = route(format!("severity=\"{severity}\""), of_severity(severity));
@@ -186,6 +175,18 @@ fn config(spec: &AlertmanagerSpec, has_logs: bool) -> (String, String) {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = crate::json::serialized(serde_saphyr::to_string_with_options(&config, options));
     (format!("# Written by tasktracker-operator; changes made here are taken back.\n{text}"), token)
+}
+
+/// Has each alert kept by itself, as soon as it begins and ends.
+fn history_route() -> Value {
+    json!({
+        "receiver": HISTORY,
+        "group_by": ["..."],
+        "group_wait": "0s",
+        "group_interval": "15s",
+        "repeat_interval": "24h",
+        "continue": true,
+    })
 }
 
 /// Times of the day and of the week, as Alertmanager writes them. What goes on over midnight is two of them, of which the

@@ -133,18 +133,14 @@ struct Shipper {
 impl Shipper {
     /// The program, its own, or the one that `FLUENT_BIT` names; and the image by whose version it is configured.
     fn program() -> (PathBuf, String) {
-        match env::var("FLUENT_BIT") {
-            Ok(program) => {
-                let said = Command::new(&program).arg("--version").output().unwrap().stdout;
-                let said = String::from_utf8_lossy(&said).into_owned();
-                let version = said.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap();
-                (program.into(), format!("fluent/fluent-bit:{version}"))
-            }
-            Err(_) => {
-                let program = packages::logging::fluent_bit(&mut |line| println!("{line}")).unwrap();
-                (program, images::FLUENT_BIT.to_owned())
-            }
-        }
+        let Ok(program) = env::var("FLUENT_BIT") else {
+            let program = packages::logging::fluent_bit(&mut |line| println!("{line}")).unwrap();
+            return (program, images::FLUENT_BIT.to_owned());
+        };
+        let said = Command::new(&program).arg("--version").output().unwrap().stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap();
+        (program.into(), format!("fluent/fluent-bit:{version}"))
     }
 
     /// Puts down the files of a project: the configuration.
