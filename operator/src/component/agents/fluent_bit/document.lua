@@ -14,8 +14,22 @@ local VALUES, DEPTH = 200, 8
 -- In the place of bytes that are no text.
 local REPLACED = "\239\191\189"
 
+-- Whether there is nothing in a text but ASCII without control characters. A loop is compiled; a pattern is not.
+local function is_plain(bytes)
+  for place = 1, #bytes do
+    local one = byte(bytes, place)
+    if one > 126 or (one < 32 and one ~= 9 and one ~= 10 and one ~= 13) then
+      return false
+    end
+  end
+  return true
+end
+
 -- A text without bytes that are no UTF-8, and without colours and control characters but for tabs and line breaks.
 local function text_of(bytes)
+  if is_plain(bytes) then
+    return bytes
+  end
   if find(bytes, "\27[", 1, true) then
     bytes = gsub(bytes, "\27%[[%d;]*m", "")
   end
@@ -133,16 +147,15 @@ end
 
 -- Where a JSON string ends that begins at a place: that of its closing quote.
 local function end_of_string(text, at)
-  local place = at + 1
-  while true do
-    local found = find(text, '["\\]', place)
-    if not found then
-      return nil
-    elseif byte(text, found) == 34 then
-      return found
+  local place, size = at + 1, #text
+  while place <= size do
+    local one = byte(text, place)
+    if one == 34 then
+      return place
     end
-    place = found + 2
+    place = place + (one == 92 and 2 or 1)
   end
+  return nil
 end
 
 -- Keeps a value under its name, with those of that name before it, as in a list.
