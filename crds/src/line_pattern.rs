@@ -10,6 +10,10 @@ use regex_syntax::{
 const MOST: usize = 64;
 /// Most times that one character is counted.
 const MOST_TIMES: u32 = 64;
+/// Most pieces of all patterns of an expression.
+const MOST_PIECES: usize = 2000;
+/// Most characters of a pattern that may be missing: each is tried both ways.
+const MOST_OPTIONAL: usize = 8;
 
 /// A pattern of Lua.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +33,12 @@ enum Piece {
     Begin,
     /// The end of the line.
     End,
-    /// Something else, as Lua writes it, and whether it fits nothing, too.
-    Other(Vec<u8>, bool),
+    /// Where a word begins or ends.
+    Edge,
+    /// This set of characters, so often: any number of times, or once at most.
+    Counted(Vec<u8>, u8),
+    /// One of a set of characters, as Lua writes it.
+    Set(Vec<u8>),
 }
 
 /// The patterns of which one fits wherever a regular expression does. Characters are bytes: `\w`, `\d` and `\s` are those
@@ -52,12 +60,10 @@ fn alternatives(hir: &Hir) -> Result<Vec<Vec<Piece>>, String> {
     let made = match hir.kind() {
         HirKind::Empty => vec![Vec::new()],
         HirKind::Literal(literal) => vec![literal.0.iter().copied().map(Piece::Byte).collect()],
-        HirKind::Class(class) => vec![vec![Piece::Other(set(class)?, false)]],
+        HirKind::Class(class) => vec![vec![Piece::Set(set(class)?)]],
         HirKind::Look(Look::Start) => vec![vec![Piece::Begin]],
         HirKind::Look(Look::End) => vec![vec![Piece::End]],
-        HirKind::Look(Look::WordAscii) => {
-            ["%f[%w_]", "%f[^%w_]"].map(|edge| vec![Piece::Other(edge.as_bytes().to_vec(), true)]).into()
-        }
+        HirKind::Look(Look::WordAscii) => vec![vec![Piece::Edge]],
         HirKind::Look(_) => return Err("this kind of anchor".to_owned()),
         HirKind::Repetition(repetition) => repeated(repetition)?,
         HirKind::Capture(capture) => alternatives(&capture.sub)?,
@@ -83,7 +89,11 @@ fn alternatives(hir: &Hir) -> Result<Vec<Vec<Piece>>, String> {
 }
 
 fn few(ways: &[Vec<Piece>]) -> Result<(), String> {
-    if ways.len() > MOST { Err(format!("more than {MOST} alternatives")) } else { Ok(()) }
+    if ways.len() > MOST {
+        return Err(format!("more than {MOST} alternatives"));
+    }
+    let pieces: usize = ways.iter().map(Vec::len).sum();
+    if pieces > MOST_PIECES { Err(format!("more than {MOST_PIECES} characters in all")) } else { Ok(()) }
 }
 
 /// Something several times: one character as Lua counts it, anything else as often as it is said.
@@ -95,13 +105,13 @@ fn repeated(Repetition { min, max, greedy, sub }: &Repetition) -> Result<Vec<Vec
     let single = match ways.as_slice() {
         [way] => match way.as_slice() {
             [Piece::Byte(byte)] => Some(escaped(*byte)),
-            [Piece::Other(set, false)] if set.first() == Some(&b'[') => Some(set.clone()),
+            [Piece::Set(set)] => Some(set.clone()),
             _ => None,
         },
         _ => None,
     };
     if let (Some(one), [way]) = (single, ways.as_slice()) {
-        let counted = |sign: u8| Piece::Other([one.as_slice(), &[sign]].concat(), true);
+        let counted = |sign: u8| Piece::Counted(one.clone(), sign);
         let mut pieces: Vec<Piece> = (0..*min).flat_map(|_| way.clone()).collect();
         match max {
             None => pieces.push(counted(if *greedy { b'*' } else { b'-' })),
@@ -177,24 +187,54 @@ fn escaped(byte: u8) -> Vec<u8> {
     }
 }
 
+/// Whether pieces begin with what is repeated any number of times: such as `[a-z]+`, which is one of the set, and more.
+fn begins_with_any(pieces: &[Piece]) -> bool {
+    let rest = pieces.iter().skip_while(|piece| matches!(piece, Piece::Set(_) | Piece::Counted(_, b'?')));
+    let is_any = matches!(rest.clone().next(), Some(Piece::Counted(_, b'*' | b'-')));
+    // What is all of the pattern takes what it finds.
+    is_any && rest.count() > 1
+}
+
 /// Pieces as a pattern, with the longest run of characters in it.
 fn written(pieces: &[Piece]) -> Result<LinePattern, String> {
     let (mut pattern, mut run, mut literal) = (Vec::new(), Vec::new(), Vec::new());
+    let is_optional = |piece: &&Piece| matches!(piece, Piece::Counted(_, b'?'));
+    if pieces.iter().filter(is_optional).count() > MOST_OPTIONAL {
+        return Err(format!(
+            "more than {MOST_OPTIONAL} characters that may be missing; `{{20,}}` has no end"
+        ));
+    }
+    // From each character of a line it would look for the end again.
+    if begins_with_any(pieces) {
+        return Err(
+            "that it begins with something that is repeated any number of times; put `\\b` before it"
+                .to_owned(),
+        );
+    }
     let mut fits_nothing = true;
     for (place, piece) in pieces.iter().enumerate() {
+        let is_last = place == pieces.len() - 1;
         match piece {
             Piece::Begin if place == 0 => pattern.push(b'^'),
-            Piece::End if place == pieces.len() - 1 => pattern.push(b'$'),
+            Piece::End if is_last => pattern.push(b'$'),
             Piece::Begin | Piece::End => return Err("an anchor in the middle".to_owned()),
+            Piece::Edge if place == 0 => pattern.extend(b"%f[%w_]"),
+            Piece::Edge if is_last => pattern.extend(b"%f[^%w_]"),
+            Piece::Edge => return Err("the edge of a word in the middle".to_owned()),
             Piece::Byte(byte) => {
                 pattern.extend(escaped(*byte));
                 run.push(*byte);
                 fits_nothing = false;
             }
-            Piece::Other(text, is_optional) => {
-                pattern.extend(text);
+            Piece::Set(set) => {
+                pattern.extend(set);
                 run.clear();
-                fits_nothing &= is_optional;
+                fits_nothing = false;
+            }
+            Piece::Counted(one, sign) => {
+                pattern.extend(one);
+                pattern.push(*sign);
+                run.clear();
             }
         }
         if run.len() > literal.len() {
@@ -222,7 +262,9 @@ mod tests {
             (r"^a\.b.*?c", &[("a.b", "^a%.b[^\n]-c")]),
             (r"(x-y){2}", &[("x-yx-y", "x%-yx%-y")]),
             (r"(ab)?c", &[("abc", "abc"), ("c", "c")]),
-            (r"\bid", &[("id", "%f[%w_]id"), ("id", "%f[^%w_]id")]),
+            (r"\bid", &[("id", "%f[%w_]id")]),
+            (r"\b[a-z.]+@\w+\b", &[("@", "%f[%w_][%.a-z][%.a-z]*%@[0-9A-Z%_a-z][0-9A-Z%_a-z]*%f[^%w_]")]),
+            ("[a-z]+", &[("", "[a-z][a-z]*")]),
             (r"[\w%^\]-]", &[("", "[%%%-0-9A-Z%]%^%_a-z]")]),
             ("ü+", &[("\u{fc}", "\u{fc}")][..0]),
         ] {
@@ -257,6 +299,10 @@ mod tests {
             ("a{65}", "more than 64 times"),
             ("(ab|bc|cd|de|ef)(ab|bc|cd|de|ef)(ab|bc|cd|de|ef)", "more than 64 alternatives"),
             ("", "fits everywhere"),
+            ("a{20,64}", "more than 8 characters that may be missing"),
+            ("[a-z]+@", "repeated any number of times; put"),
+            (r"a\bb", "edge of a word in the middle"),
+            ("((((a{64}){64}){64}){64}){64}", "characters in all"),
         ] {
             let told = line_patterns(expression).unwrap_err();
             assert!(told.contains(words), "{expression}: {told}");

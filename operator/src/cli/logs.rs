@@ -43,7 +43,7 @@ pub(super) struct LogArguments {
     /// At least this grave.
     #[arg(long, value_enum)]
     level: Option<Level>,
-    /// With this text in them; in the log store, with these words.
+    /// With this text in them.
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
     /// Ask the Docker hosts, also where the stack has a log store.
@@ -80,6 +80,7 @@ pub(super) async fn logs(
         text: grep.clone(),
     };
     let from = lines_from(printer, &stack, &hosts, &secrets, arguments.from_hosts).await?;
+    let mut verdict = Verdict::InSync;
     let mut seen = BTreeMap::<String, Timestamp>::new();
     loop {
         let mut newest = filter.since;
@@ -95,20 +96,21 @@ pub(super) async fn logs(
             }
             Source::Hosts(all) => {
                 let read = futures::future::join_all(all.iter().map(|one| one.read(&filter))).await;
-                let mut lines = Vec::new();
-                for found in read {
-                    match found {
-                        Ok(more) => lines.extend(more),
-                        Err(error) => printer.error(&error),
-                    }
+                let (lines, errors): (Vec<Vec<Line>>, Vec<Vec<String>>) = read.into_iter().unzip();
+                for error in errors.iter().flatten() {
+                    printer.error(error);
+                    verdict = Verdict::Failed;
                 }
+                let mut lines = lines.concat();
                 lines.sort_by_key(|line| line.time);
                 lines.into_iter().for_each(&mut each);
             }
         }
         if !arguments.follow {
-            return Ok(Verdict::InSync);
+            return Ok(verdict);
         }
+        // A clock that is ahead must not hide what others write.
+        let newest = newest.min(now());
         let from = newest.checked_sub(LATE).unwrap_or(newest);
         filter.since = filter.since.max(from);
         seen.retain(|_, time| *time >= filter.since);

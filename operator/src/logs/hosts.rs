@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use serde_json::Value;
 
 use super::{Filter, Level, Line};
@@ -17,9 +17,10 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(30);
 /// What is taken of one container at once, in bytes: the newest.
 const BYTES: usize = 700_000;
-/// Lines of a container since a moment ($2), with a text in them ($3): the newest bytes ($4).
-const READ: &str =
-    "docker logs --timestamps --since \"$2\" \"$1\" 2>&1 | grep -aF -- \"$3\" | tail -c \"$4\"";
+/// Lines of a container since a moment ($2), with a text in them ($3): the newest bytes ($4). It ends as `docker logs` does.
+const READ: &str = "exec 4>&1
+status=$({ { docker logs --timestamps --since \"$2\" \"$1\" 2>&1; echo $? >&3; } | grep -aF -- \"$3\" | tail -c \"$4\" >&4; } 3>&1)
+exit \"$status\"";
 
 /// The containers of a stack on a host.
 pub struct Containers {
@@ -34,34 +35,44 @@ impl Containers {
         Self { host, name: name.to_owned(), stack: stack.key.to_string() }
     }
 
-    /// Every line that fits, oldest first. Of a container that has written much, it is the newest.
-    ///
-    /// # Errors
-    /// When the host cannot be reached, or Docker cannot read them: in words.
-    pub async fn read(&self, filter: &Filter) -> Result<Vec<Line>, String> {
-        let containers = self.host.containers().await.map_err(|error| error.to_string())?;
+    /// Every line that fits, oldest first, and what could not be read, in words. Of a container that has written much, it is
+    /// the newest lines.
+    pub async fn read(&self, filter: &Filter) -> (Vec<Line>, Vec<String>) {
+        let containers = match self.host.containers().await {
+            Ok(containers) => containers,
+            Err(error) => return (Vec::new(), vec![format!("{}: {error}", self.name)]),
+        };
         let is_asked = |one: &&Container| {
             let service = one.labels.get(COMPOSE_SERVICE);
             one.has_label(labels::STACK, &self.stack)
                 && service.is_some_and(|name| filter.services.is_empty() || filter.services.contains(name))
         };
         let read = containers.iter().filter(is_asked).map(|one| self.of_container(one, filter));
-        let mut lines = try_join_all(read).await?.concat();
+        let (mut lines, mut errors) = (Vec::new(), Vec::new());
+        for read in join_all(read).await {
+            match read {
+                Ok(more) => lines.extend(more),
+                Err(error) => errors.push(format!("{}: {error}", self.name)),
+            }
+        }
         lines.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
-        Ok(lines)
+        (lines, errors)
     }
 
     async fn of_container(&self, container: &Container, filter: &Filter) -> Result<Vec<Line>, String> {
         let text = filter.request.as_deref().or(filter.text.as_deref()).unwrap_or_default();
+        // Docker's lines may have other characters in a way of their own.
+        let is_plain = |one: char| one.is_ascii_alphanumeric() || " .:_-".contains(one);
+        let text = if text.chars().all(is_plain) { text } else { "" };
         let since = filter.since.to_string();
         let command = shell::command(READ, &[&container.name, &since, text, &BYTES.to_string()]);
         let output = self.host.run(&command, Vec::new(), LIMIT).await.map_err(|error| error.to_string())?;
         if output.exit != Exit::Exited(0) {
-            return Err(format!("{}: {}", container.name, printable(&output.last_words())));
+            return Err(format!("docker logs {}: {}", container.name, printable(&output.last_words())));
         }
         let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-        let read = lines.lines().filter_map(|line| self.line(container, line));
-        Ok(read.filter(|line| fits(line, filter)).collect())
+        let read = lines.lines().filter_map(|raw| Some((raw, self.line(container, raw)?)));
+        Ok(read.filter(|(raw, line)| fits(line, raw, filter)).map(|(_, line)| line).collect())
     }
 
     /// A line with its time before it; none where it begins in the middle.
@@ -81,13 +92,11 @@ impl Containers {
     }
 }
 
-/// Whether a line is asked for, by what the host has not looked for.
-fn fits(line: &Line, filter: &Filter) -> bool {
+/// Whether a line is asked for, by what it says and how it stands there.
+fn fits(line: &Line, raw: &str, filter: &Filter) -> bool {
     let is_grave = filter.level.is_none_or(|least| line.level.is_some_and(|level| level >= least));
-    let has_text = |text: &String| {
-        line.message.contains(text) || line.fields.values().any(|value| value.to_string().contains(text))
-    };
-    is_grave && filter.request.as_ref().is_none_or(has_text) && filter.text.as_ref().is_none_or(has_text)
+    let has = |text: &String| raw.contains(text) || line.has(text);
+    is_grave && filter.request.as_ref().is_none_or(has) && filter.text.as_ref().is_none_or(has)
 }
 
 /// What a line of JSON, or of any other text, says.
@@ -105,12 +114,15 @@ fn parsed(text: &str) -> (Option<Level>, String, BTreeMap<String, Value>) {
         let name = names.iter().find(|name| fields.get(**name).is_some_and(Value::is_string))?;
         fields.remove(*name)?.as_str().map(str::to_owned)
     };
-    let level = take(&["level", "lvl", "severity", "log.level"]).and_then(|level| Level::of(&level));
+    let said = take(&["level", "lvl", "severity", "log.level"]);
+    let level = said.as_deref().and_then(Level::of);
     let message = take(&["message", "msg"]).unwrap_or_default();
+    fields.extend(said.filter(|_| level.is_none()).map(|said| ("level".to_owned(), said.into())));
     for said_again in ["timestamp", "ts", "time", "@timestamp"] {
         fields.remove(said_again);
     }
-    let request = fields.remove("request").unwrap_or_default();
+    let request = fields.get("request").filter(|request| request.is_object()).cloned().unwrap_or_default();
+    fields.retain(|name, value| name != "request" || !value.is_object());
     for (name, place) in [("http.request.method", "method"), ("url.path", "uri")] {
         fields.extend(request.get(place).map(|found| (name.to_owned(), found.clone())));
     }
@@ -167,6 +179,7 @@ mod tests {
             (r#"ts=1 level=warn msg="a b""#, Some(Level::Warn), r#"ts=1 level=warn msg="a b""#, json!({})),
             ("an error in the text", None, "an error in the text", json!({})),
             (r#"{"level":7}"#, None, "", json!({ "level": 7 })),
+            (r#"{"level":"odd","request":"a"}"#, None, "", json!({ "level": "odd", "request": "a" })),
         ] {
             let found = parsed(text);
             let fields = serde_json::from_value(fields).unwrap();

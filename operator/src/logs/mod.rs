@@ -104,3 +104,13 @@ pub struct Line {
     #[serde(skip)]
     pub id: String,
 }
+
+impl Line {
+    /// Whether a text is in it.
+    fn has(&self, text: &str) -> bool {
+        let is_in = |value: &Value| {
+            value.as_str().map_or_else(|| value.to_string().contains(text), |value| value.contains(text))
+        };
+        self.message.contains(text) || self.fields.values().any(is_in)
+    }
+}

@@ -49,12 +49,13 @@ impl Store {
         })
     }
 
-    /// Hands over every line that fits, oldest first.
+    /// Hands over every line that fits, oldest first. Of a document that is larger than an answer may be, it is that it is
+    /// there.
     ///
     /// # Errors
     /// When the store does not answer as it should: in words.
     pub async fn read(&self, filter: &Filter, mut each: impl FnMut(Line)) -> Result<(), String> {
-        let (mut after, mut size) = (None::<Value>, PAGE);
+        let (mut after, mut size, mut is_short) = (None::<Value>, PAGE, false);
         loop {
             let mut query = json!({
                 "size": size,
@@ -65,23 +66,34 @@ impl Store {
             if let Some(after) = &after {
                 query["search_after"] = after.clone();
             }
-            let answer = match self.ask(&query).await? {
-                Some(answer) => answer,
-                None if size > 1 => {
-                    size /= 2;
-                    continue;
+            if is_short {
+                query["_source"] = json!({ "excludes": ["message", "fields"] });
+            }
+            let Some(answer) = self.ask(&query).await? else {
+                match size {
+                    1 if is_short => {
+                        return Err("one document is larger than 1 MiB, without its text".to_owned());
+                    }
+                    1 => is_short = true,
+                    _ => size /= 2,
                 }
-                None => return Err("one document is larger than 1 MiB".to_owned()),
+                continue;
             };
             let hits = answer["hits"]["hits"].as_array().cloned().unwrap_or_default();
             let is_last = hits.len() < size;
             after = hits.last().map(|hit| hit["sort"].clone());
-            for hit in &hits {
-                each(line(hit));
+            for mut line in hits.iter().map(line) {
+                if is_short {
+                    "(too long to be shown)".clone_into(&mut line.message);
+                }
+                if is_short || filter.text.as_ref().is_none_or(|text| line.has(text)) {
+                    each(line);
+                }
             }
             if is_last {
                 return Ok(());
             }
+            (size, is_short) = ((size * 2).min(PAGE), false);
         }
     }
 
@@ -110,9 +122,9 @@ impl Store {
     }
 }
 
-/// What is asked of the store.
+/// What is asked of the store. A text may be in the middle of a word, which it does not look for: that is done here.
 fn query(stack: &str, filter: &Filter) -> Value {
-    let Filter { services, since, request, level, text } = filter;
+    let Filter { services, since, request, level, .. } = filter;
     let mut all = vec![
         json!({ "term": { "stack": stack } }),
         json!({ "range": { "@timestamp": { "gte": since.to_string() } } }),
@@ -130,17 +142,11 @@ fn query(stack: &str, filter: &Filter) -> Value {
             { "match_phrase": { "message": request } },
         ], "minimum_should_match": 1 } }));
     }
-    if let Some(text) = text {
-        all.push(json!({ "bool": { "should": [
-            { "match_phrase": { "message": text } },
-            { "term": { "fields": text } },
-        ], "minimum_should_match": 1 } }));
-    }
     json!({ "bool": { "filter": all } })
 }
 
 /// Fields of a document that a line has in places of their own, or that say nothing more.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 13] = [
     "@timestamp",
     "component",
     "container.name",
@@ -150,21 +156,19 @@ const KNOWN: [&str; 11] = [
     "index",
     "log.level",
     "message",
+    "service.environment",
     "service.name",
     "stack",
+    "stream",
 ];
 
 fn line(hit: &Value) -> Line {
     let document = &hit["_source"];
     let text = |name: &str| document[name].as_str().map(str::to_owned);
-    let rest = document
-        .as_object()
-        .into_iter()
-        .flatten()
-        .chain(document["fields"].as_object().into_iter().flatten());
-    let is_more = |name: &str| !KNOWN.contains(&name) && name != "service.environment" && name != "stream";
-    let fields: BTreeMap<String, Value> =
-        rest.filter(|(name, _)| is_more(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let of_document = document.as_object().into_iter().flatten();
+    let of_document = of_document.filter(|(name, _)| !KNOWN.contains(&name.as_str()));
+    let all = document["fields"].as_object().into_iter().flatten().chain(of_document);
+    let fields: BTreeMap<String, Value> = all.map(|(name, value)| (name.clone(), value.clone())).collect();
     Line {
         time: text("@timestamp").and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),
         host: text("host.name").unwrap_or_default(),

@@ -101,9 +101,12 @@ async fn hung(host: &Host, release: &Release, containers: &[Container]) -> Resul
     });
     let asked = behind.map(async |(service, container, endpoint)| {
         let Some(address) = address(release, container, &endpoint) else { return Ok(None) };
-        let HttpAnswer::NoAnswer(found) = host.http_get(address, &endpoint.path, None).await? else {
+        let answer = host.http_get(address, &endpoint.path, None).await?;
+        // One that refuses the connection may be starting still.
+        let HttpAnswer::NoAnswer(found) = answer else { return Ok(None) };
+        if !found.contains(" within ") {
             return Ok(None);
-        };
+        }
         Ok::<_, Error>(Some(Unserved {
             path: container.name.clone(),
             service: service.clone(),

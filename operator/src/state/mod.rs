@@ -130,7 +130,7 @@ pub struct Memory {
     _lock: Option<File>,
 }
 
-/// How many lines of the audit log are kept for whoever passes them on.
+/// How many lines of the audit log are kept of each stack for whoever passes them on.
 const TOLD: usize = 1000;
 
 /// The newest lines of the audit log.
@@ -138,16 +138,17 @@ const TOLD: usize = 1000;
 struct Told {
     /// How many there were.
     count: u64,
-    /// Number, stack and text of each.
-    lines: VecDeque<(u64, String, String)>,
+    /// Number and text of each, by stack.
+    lines: BTreeMap<String, VecDeque<(u64, String)>>,
 }
 
 impl Told {
     fn add(&mut self, stack: &str, line: String) {
         self.count += 1;
-        self.lines.push_back((self.count, stack.to_owned(), line));
-        if self.lines.len() > TOLD {
-            self.lines.pop_front();
+        let lines = self.lines.entry(stack.to_owned()).or_default();
+        lines.push_back((self.count, line));
+        if lines.len() > TOLD {
+            lines.pop_front();
         }
     }
 }
@@ -290,8 +291,7 @@ impl Memory {
     /// and grow: those of this operator alone, and the newest where there are very many.
     pub(crate) fn audit_after(&self, stack: &str, number: u64) -> Vec<(u64, String)> {
         let told = self.told();
-        let lines = told.lines.iter().filter(|(at, of, _)| *at > number && of == stack);
-        lines.map(|(at, _, line)| (*at, line.clone())).collect()
+        told.lines.get(stack).into_iter().flatten().filter(|(at, _)| *at > number).cloned().collect()
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

@@ -399,6 +399,16 @@ local MESSAGES = { "message", "msg", "fields.message" }
 local TIME = "^[%d%-:T%.Z%+, ]+$"
 local SAID = { timestamp = TIME, time = TIME, ts = TIME, t = TIME, ["@timestamp"] = TIME, ["ecs.version"] = "^[%d%.]+$" }
 
+-- A text without what is to be masked.
+local function masked(text)
+  for _, mask in ipairs(OWN.masks) do
+    if find(text, mask[1], 1, true) then
+      text = gsub(text, mask[2], mask[3])
+    end
+  end
+  return text
+end
+
 -- Puts values into a document: into the fields that are known, and the others beside them.
 local function put_values(document, values, original)
   local message
@@ -410,7 +420,7 @@ local function put_values(document, values, original)
   end
   local others, is_cut = nil, values.is_cut
   for _, name in ipairs(values.names) do
-    local value, known = values.of[name], KNOWN[name]
+    local value, known = masked(values.of[name]), KNOWN[name]
     local made = known and not document[known[1]] and known[2](value)
     if made then
       document[known[1]] = made
@@ -427,7 +437,7 @@ local function put_values(document, values, original)
   end
   document.fields = others
   -- Everything is found as text: where something of it has no field, as it was written.
-  document.message = message and not is_cut and values.of[message] or original
+  document.message = message and not is_cut and masked(values.of[message]) or masked(original)
 end
 
 -- The level that stands at the beginning of a line of text, behind a time or a name: in capital letters, or in brackets.
@@ -461,15 +471,6 @@ local function digest(text)
   return format("%08x%08x", low, high)
 end
 
-local function masked(text)
-  for _, mask in ipairs(OWN.masks) do
-    if find(text, mask[1], 1, true) then
-      text = gsub(text, mask[2], mask[3])
-    end
-  end
-  return text
-end
-
 -- Whether a line of a service is not kept.
 local function is_dropped(text, service)
   for _, drop in ipairs(OWN.drops) do
@@ -482,7 +483,7 @@ end
 
 -- A document with a text in it, of a service at a moment.
 local function document(text, service, component)
-  text = masked(text_of(text))
+  text = text_of(text)
   local made = {
     ["service.name"] = service,
     ["service.environment"] = OWN.environment,
@@ -496,7 +497,7 @@ local function document(text, service, component)
   if values then
     put_values(made, values, text)
   else
-    made.message = text
+    made.message = masked(text)
     made["log.level"] = level_of(text)
   end
   return made
@@ -525,7 +526,8 @@ local TRACES = {
   {
     begins = function(line)
       return find(line, "^Exception in thread ")
-        or find(line, "^[%w_%.%$]+Exception:? ?") or find(line, "^[%w_%.%$]+Error:? ?")
+        or find(line, "^[%w_%.%$]+Exception$") or find(line, "^[%w_%.%$]+Exception: ")
+        or find(line, "^[%w_%.%$]+Error$") or find(line, "^[%w_%.%$]+Error: ")
     end,
     goes_on = function(line)
       return find(line, "^%s+at ") or find(line, "^%s+%.%.%. ") or find(line, "^%s*Caused by: ")
@@ -554,7 +556,7 @@ local TRACES = {
       return find(line, "^thread '.*' .*panicked at ")
     end,
     goes_on = function(line, trace)
-      return #trace.lines == 1 or find(line, "^note: ") or find(line, "^stack backtrace:") or find(line, "^%s+")
+      return #trace.lines == 1 and byte(line, 1) ~= 123 or find(line, "^note: ") or find(line, "^stack backtrace:") or find(line, "^%s+")
     end,
   },
 }
@@ -814,9 +816,9 @@ local function change_of_alert(timestamp, record)
   made["log.level"] = not is_over and level(labels.severity or "") or "info"
   made["host.name"] = labels.host
   -- That it still is as it was is told again and again, of the same moment.
-  local since = tostring(is_over and alert.endsAt or alert.startsAt)
+  local since = cut(text_of(tostring(is_over and alert.endsAt or alert.startsAt)), 64)
   local at = moment(since) or timestamp
-  made.id = tostring(alert.fingerprint) .. "-" .. values.status .. "-" .. since
+  made.id = cut(text_of(tostring(alert.fingerprint)), 64) .. "-" .. values.status .. "-" .. since
   return made, at
 end
 
@@ -837,7 +839,8 @@ local function entry_of_audit(timestamp, record)
   made.id = format("%d.%09d-", at.sec, at.nsec) .. digest(concat({
     values.stack or "", values.host or "", values.component or "", values.plan or "", values.result or "",
   }, " "))
-  return made, at
+  -- What came out is told when it is over.
+  return made, duration and { sec = at.sec + floor(duration / 1e9), nsec = at.nsec } or at
 end
 
 -- What is called for each record: a mistake in here must not cost a line, nor those that came with it.
@@ -845,8 +848,8 @@ local function safely(make)
   return function(tag, timestamp, record)
     local is_made, made, at = pcall(make, timestamp, record)
     if not is_made then
-      local mistake = cut(text_of(tostring(made)), VALUE)
-      made, at = { message = cut(text_of(tostring(record.log)), MESSAGE), fields = { mistake = mistake } }, nil
+      -- What could not be masked is not sent.
+      made, at = { message = "no document could be made of this", fields = { mistake = cut(text_of(tostring(made)), VALUE) } }, nil
     end
     if not made then
       return -1, timestamp, record

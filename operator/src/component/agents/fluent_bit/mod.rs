@@ -40,9 +40,9 @@ const TICK: &str = "tick";
 const HOST: &str = "host";
 /// What is replaced in every line: passwords in URLs and in headers.
 const MASKS: [(&str, &str); 3] = [
-    (r#"://[^/ "':@]+:[^/ "'@]+@"#, "://***:***@"),
-    ("Bearer [A-Za-z0-9._~+/-]+=*", "Bearer ***"),
-    ("Basic [A-Za-z0-9+/]{8,}=*", "Basic ***"),
+    (r#"://[^/ ":@]*:[^/ "]+@"#, "://***:***@"),
+    ("[Bb]earer [A-Za-z0-9._~+/-]+=*", "Bearer ***"),
+    ("[Bb]asic [A-Za-z0-9+/]{4,}=*", "Basic ***"),
 ];
 /// Where it tells of itself.
 pub(super) const METRICS: &str = "/api/v1/metrics/prometheus";
@@ -160,6 +160,8 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
         ("tag", TICK.to_owned()),
         ("dummy", "{\"tick\": true}".to_owned()),
         ("rate", "5".to_owned()),
+        // Traces are sent on with it.
+        ("storage.type", "filesystem".to_owned()),
     ]);
     let documents = |tags: &[&str], function: &str| {
         Section::new([
@@ -171,7 +173,7 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
         ])
     };
     // Whoever sends to it says with the path what it is.
-    let sent = Section::new([
+    let http = Section::new([
         ("name", "http".to_owned()),
         ("listen", "0.0.0.0".to_owned()),
         ("port", SENT_PORT.to_string()),
@@ -187,7 +189,7 @@ fn config(stack: &Stack, logging: &LoggingSpec, syntax: Syntax) -> Config {
         includes: secrets.map(|name| format!("{SECRETS_INSIDE}/{name}")).collect(),
         service,
         parsers: vec![docker],
-        inputs: [containers, ticks, sent].into_iter().chain(host_log).collect(),
+        inputs: [containers, ticks, http].into_iter().chain(host_log).collect(),
         filters,
         outputs: store(stack, logging).into_iter().chain(extra_outputs(logging)).collect(),
     }
@@ -239,11 +241,16 @@ fn host_mounts(logging: &LoggingSpec) -> Vec<Mount> {
     }
 }
 
+/// Of what documents are made: what else somebody sends to it goes nowhere.
+fn sent() -> String {
+    format!("^({})$", [CONTAINER, TICK, HOST, ALERTS, AUDIT].join("|"))
+}
+
 /// Where documents are sent, too, as the spec names it.
 fn extra_outputs(logging: &LoggingSpec) -> impl Iterator<Item = Section> + use<'_> {
     let outputs = logging.fluent_bit.extra_outputs.iter().enumerate();
     outputs.map(|(place, LogOutputSpec { plugin, options, secret_options })| {
-        let own = [("name".to_owned(), plugin.to_string()), ("match".to_owned(), "*".to_owned())];
+        let own = [("name".to_owned(), plugin.to_string()), ("match_regex".to_owned(), sent())];
         let plain = options.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         let secret = secret_options.keys().enumerate();
         let secret =
@@ -281,7 +288,7 @@ fn store(stack: &Stack, logging: &LoggingSpec) -> Option<Section> {
     let host = stack.spec.hosts_with(Role::Logging).next()?;
     Some(Section::new([
         ("name", "es".to_owned()),
-        ("match", "*".to_owned()),
+        ("match_regex", sent()),
         ("host", private_address(host)),
         ("port", logging.elasticsearch.port.to_string()),
         ("http_user", SHIPPER.to_owned()),
