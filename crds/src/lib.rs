@@ -35,6 +35,13 @@ pub fn crd_yaml() -> Result<String, serde_saphyr::SerializeError> {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn the_schema_has_nothing_that_an_api_server_refuses() {
+        for word in ["patternProperties", "propertyNames", "$ref", "oneOf"] {
+            assert!(!super::crd_yaml().unwrap().contains(word), "{word}");
+        }
+    }
+
+    #[test]
     fn the_generated_yaml_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tasktrackerstacks.yaml");
         let kept = std::fs::read_to_string(path).unwrap_or_default();

@@ -160,11 +160,11 @@ pub struct LogOutputSpec {
     pub plugin: OptionName,
     /// The plugin's options.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(with = "BTreeMap<String, Line>", extend("maxProperties" = 50))]
     pub options: BTreeMap<OptionName, Line>,
     /// Options with values from a Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 10))]
+    #[schemars(with = "BTreeMap<String, SecretKeySpec>", extend("maxProperties" = 10))]
     pub secret_options: BTreeMap<OptionName, SecretKeySpec>,
 }
 

@@ -120,12 +120,6 @@ fn breaks() -> Vec<Break> {
             &["NotServing", "itself: "],
             "replace tt-staging-app-backend-",
         ),
-        case(
-            "a frozen backend",
-            "kill -STOP $(docker inspect --format '{{.State.Pid}}' $(docker ps -qf label=com.docker.compose.service=backend))",
-            &["NotServing", "itself: "],
-            "replace tt-staging-app-backend-",
-        ),
     ]
 }
 
